@@ -1,0 +1,199 @@
+"""Everything that configures a run, in one place: the data sets, the presets of the objective, and the three profiles.
+
+A run is configured by one frozen `RunConfig`. `make_config` fills it from a profile and a preset and refuses an unknown name or a
+wrong type by name: papermill itself accepts a misspelt parameter in silence.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+from .losses import ADVERSARIAL
+from .models import NOISE_PLACES, OUTPUTS
+from .specimen.assemblies import S1_CLASSES, S2_CLASSES
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Table 1's description of a set: what the subtomograms show and how they were recorded."""
+
+    classes: tuple[str, ...]
+    field_of_view_A: float  # side of a subtomogram; box x voxel size in every profile
+    tilt_min_deg: float
+    tilt_max_deg: float
+    tilt_step_deg: float
+
+
+DATASETS = {
+    "S1": DataSet(S1_CLASSES, 40 * 13.68, -50.0, 70.0, 3.0),
+    "S2": DataSet(S2_CLASSES, 28 * 9.4, -60.0, 60.0, 3.0),
+}
+
+
+OWN_DATA = "own"  # the `dataset` of a run on a user's particles: classes and voxel size come with them
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run. Defaults are the paper's where it gives a value."""
+
+    profile: str = "quick"  # where the sizes below come from
+    dataset: str = "S1"  # "S1" (4 classes) or "S2" (7 classes): paper, Table 1
+    preset: str = "adapted"  # which recipe of PRESETS the objective below comes from
+    seed: int = 0  # weights, batches, noise and image pool
+    # data
+    box: int = 24  # voxels a side
+    train_per_class: int = 200  # instances of each domain in the training half
+    test_per_class: int = 100  # instances of each domain in the test half
+    snr: float = 0.1  # signal variance / noise variance over all voxels of the reconstructions, mean over the set
+    data_seed: int = 0  # poses, defocus and noise of both domains
+    noise_level: float = 0.2  # std of Gaussian noise added to density maps (protein interior ~ 1) before z-scoring; Table 3
+    # networks
+    width: int = 64  # channels of the generators' first layer (paper: 64)
+    critic_width: int = 64  # channels of the discriminators' first layer (paper: 64)
+    output: str = "tanh"  # generator's last activation: "tanh" (released) or "linear"
+    noise: str = "bottleneck"  # where the generator draws noise: "bottleneck" (released), "all" or "none"
+    skip: bool = False  # linear path from the generator's input (and noise) to its output
+    critic_norm: str = "instance"  # "instance" (released) or "none"
+    spectral_norm: bool = True  # divide each critic weight by its largest singular value (Table 4)
+    # objective
+    adversarial: str = "wasserstein"  # "wasserstein", "least_squares" (Table 4) or "relativistic"
+    real_label: float = 1.0  # least squares: the target for real scores (released: 0.8)
+    adversarial_weight: float = 1.0
+    gradient_penalty: float = 0.0  # weight; 0 turns it off (released: 10)
+    gradient_penalty_norm: str = "volume"  # "volume", or "depth" as the released code takes it
+    zero_centred_penalty: float = 0.0  # weight of R1 + R2 (relativistic)
+    cycle_x: float = 10.0  # weight of |F(G(x)) - x|
+    cycle_y: float = 10.0  # weight of |G(F(y)) - y|
+    # optimiser
+    optimizer: str = "adam"  # "adam" or "rmsprop" (the released Wasserstein switch)
+    learning_rate: float = 2e-4
+    beta1: float = 0.5  # Adam
+    decay_from: float = 1.0  # fraction of the steps after which the learning rate falls linearly to 0
+    ema: float = 0.0  # decay of the averaged generator that generates; 0 turns it off
+    pool: int = 50  # earlier fakes kept for the critics; 0 turns it off
+    batch: int = 1
+    steps: int = 80_000  # generator steps
+    checkpoint_every: int = 200  # steps
+    # reference classifier (accuracy column, feature metrics)
+    classifier_width: int = 64
+    classifier_dense: int = 4096
+    classifier_epochs: int = 20
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            wanted = {"int": int, "float": (int, float), "str": str, "bool": bool}[
+                f.type if isinstance(f.type, str) else f.type.__name__
+            ]
+            if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+                raise ValueError(
+                    f"Parameter {f.name!r} is {value!r} ({type(value).__name__}); expected {f.type if isinstance(f.type, str) else f.type.__name__}."
+                )
+        for name, allowed in (
+            ("profile", tuple(PROFILES)),
+            ("dataset", (*DATASETS, OWN_DATA)),
+            ("preset", tuple(PRESETS)),
+            ("output", OUTPUTS),
+            ("noise", NOISE_PLACES),
+            ("critic_norm", ("instance", "none")),
+            ("adversarial", ADVERSARIAL),
+            ("gradient_penalty_norm", ("volume", "depth")),
+            ("optimizer", ("adam", "rmsprop")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"Parameter {name!r} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}.")
+        for name in ("box", "train_per_class", "test_per_class", "width", "critic_width", "batch", "steps", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Parameter {name!r} is {getattr(self, name)}; expected at least 1.")
+        if self.box < 17:
+            raise ValueError(
+                f"Parameter 'box' is {self.box}; expected at least 17: at 16 the discriminator's last norm sees one voxel."
+            )
+        if self.snr <= 0 or self.noise_level < 0:
+            raise ValueError(f"Parameters 'snr' ({self.snr}) and 'noise_level' ({self.noise_level}) must be positive.")
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that name this configuration."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+    def replace(self, **changes: object) -> "RunConfig":
+        """Return a copy with `changes`; an unknown name is an error that lists the known ones."""
+        known = {f.name for f in dataclasses.fields(self)}
+        unknown = sorted(set(changes) - known)
+        if unknown:
+            raise ValueError(f"Unknown parameter {', '.join(map(repr, unknown))}; known are {', '.join(sorted(known))}.")
+        return dataclasses.replace(self, **changes)
+
+
+# Recipes of the objective and the networks. Each says which text it follows.
+PRESETS: dict[str, dict] = {
+    # What the released code computes (shared facts of its 'Wasserstein' switch): least squares with real label 0.8, a gradient penalty
+    # whose norm runs over the depth axis, cycle terms weighted twice (10 x 10), RMSProp.
+    "released": dict(
+        adversarial="least_squares", real_label=0.8, gradient_penalty=10.0, gradient_penalty_norm="depth",
+        cycle_x=100.0, cycle_y=100.0, optimizer="rmsprop",
+    ),
+    # What the paper's text says: a Wasserstein critic held Lipschitz by spectral normalisation, and the cycle.
+    "described": dict(adversarial="wasserstein", spectral_norm=True, cycle_x=10.0, cycle_y=10.0),
+    # The described model with what it needs to learn in a short budget: linear output, a linear skip, noise at every level, a critic
+    # without instance norm (so that spectral normalisation bounds it), the cycle only on x (y is stochastic).
+    "adapted": dict(
+        adversarial="wasserstein", spectral_norm=True, critic_norm="none", output="linear", noise="all", skip=True,
+        cycle_x=1.0, cycle_y=0.0, learning_rate=1e-3, decay_from=0.5, ema=0.98, pool=0,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes of one profile. `sizes` override RunConfig fields; `boxes` and `snr` give the box and signal-to-noise ratio of each set."""
+
+    purpose: str
+    boxes: dict[str, int]
+    snr: dict[str, float]
+    sizes: dict = field(default_factory=dict)
+    noise_levels: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+
+
+PROFILES = {
+    "smoke": Profile(
+        "seconds; checks that every part runs, its numbers mean nothing",
+        {"S1": 24, "S2": 24, OWN_DATA: 24},
+        {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
+        dict(train_per_class=8, test_per_class=8, width=2, critic_width=2, batch=4, steps=3, checkpoint_every=2,
+             classifier_width=2, classifier_dense=16, classifier_epochs=2),
+    ),
+    "quick": Profile(
+        "laptop; every figure in under 40 minutes on 2 cores",
+        {"S1": 24, "S2": 24, OWN_DATA: 24},
+        {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
+        dict(width=8, critic_width=16, batch=4, steps=450, classifier_width=8, classifier_dense=64, classifier_epochs=25),
+    ),
+    "paper": Profile(
+        "GPU; the paper's sizes: 400 subtomograms a class, width 64, 50 epochs of S1's 1,600",
+        {"S1": 40, "S2": 28, OWN_DATA: 40},
+        {"S1": 0.05, "S2": 0.1, OWN_DATA: 0.1},
+        dict(train_per_class=400, test_per_class=200, width=64, critic_width=64, batch=4, steps=20_000,
+             classifier_width=64, classifier_dense=4096, classifier_epochs=20, checkpoint_every=1000),
+    ),
+}
+
+
+def make_config(profile: str = "quick", dataset: str = "S1", preset: str = "adapted", **changes: object) -> RunConfig:
+    """Build a run's configuration: the preset's recipe, then the profile's sizes, then `changes`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown profile, data set, preset or field, or a value of the wrong type; the message names it.
+    """
+    for name, value, allowed in (("profile", profile, PROFILES), ("dataset", dataset, (*DATASETS, OWN_DATA)), ("preset", preset, PRESETS)):
+        if value not in allowed:
+            raise ValueError(f"Parameter {name!r} is {value!r}; expected one of {', '.join(allowed)}.")
+    chosen = PROFILES[profile]
+    base = dict(profile=profile, dataset=dataset, preset=preset, box=chosen.boxes[dataset], snr=chosen.snr[dataset])
+    base |= PRESETS[preset] | chosen.sizes
+    return RunConfig(**base).replace(**changes)

@@ -1,0 +1,64 @@
+"""The objective's terms: pure functions of scores and volumes. The step weighs, sums and descends.
+
+Scores are a critic's patches ``(B, 1, d, h, w)``; volumes are ``(B, 1, D, H, W)``.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+ADVERSARIAL = ("wasserstein", "least_squares", "relativistic")
+
+
+def critic_loss(real: torch.Tensor, fake: torch.Tensor, kind: str, real_label: float = 1.0) -> torch.Tensor:
+    """What the critic descends, given its scores of real and of generated volumes.
+
+    "wasserstein": E[D(fake)] - E[D(real)] (Arjovsky et al. 2017), valid only under a Lipschitz constraint;
+    "least_squares": E[(D(real) - real_label)^2] + E[D(fake)^2] (Mao et al. 2017), halved; the released code has real_label 0.8;
+    "relativistic": E[softplus(D(fake) - D(real))] over pairs (Huang et al. 2024, arXiv 2501.05441).
+    """
+    if kind == "wasserstein":
+        return fake.mean() - real.mean()
+    if kind == "least_squares":
+        return 0.5 * ((real - real_label).square().mean() + fake.square().mean())
+    return F.softplus(fake - real).mean()
+
+
+def generator_loss(fake: torch.Tensor, kind: str, real_label: float = 1.0, real: torch.Tensor | None = None) -> torch.Tensor:
+    """What the generator descends, given the critic's scores of its volumes (and of real ones, if relativistic)."""
+    if kind == "wasserstein":
+        return -fake.mean()
+    if kind == "least_squares":
+        return (fake - real_label).square().mean()
+    return F.softplus(real - fake).mean()
+
+
+def cycle_loss(volume: torch.Tensor, returned: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference between a volume and what came back through both generators (Zhu et al. 2017)."""
+    return (volume - returned).abs().mean()
+
+
+def gradient_penalty(
+    critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, norm: str = "volume"
+) -> torch.Tensor:
+    """Squared deviation from 1 of the critic's gradient norm on real-fake mixtures (Gulrajani et al. 2017).
+
+    Parameters
+    ----------
+    mix : Tensor (B, 1, 1, 1, 1), uniform on [0, 1): the share of `real` in each mixture.
+    norm : "volume", the norm over all voxels of a volume; or "depth", the released code's: over the depth axis alone, then averaged.
+    """
+    point = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
+    gradient = torch.autograd.grad(critic(point).mean(dim=(1, 2, 3, 4)).sum(), point, create_graph=True)[0]
+    axes = (1, 2, 3, 4) if norm == "volume" else (2,)
+    # The epsilon (absent from the released code) keeps the root's own gradient finite where the critic is flat.
+    length = (gradient.square().sum(dim=axes) + 1e-12).sqrt()
+    return (length - 1).square().mean()
+
+
+def zero_centred_penalty(critic: Callable[[torch.Tensor], torch.Tensor], volumes: torch.Tensor) -> torch.Tensor:
+    """Mean squared gradient norm of the critic at `volumes`: R1 on real, R2 on generated ones (Mescheder et al. 2018)."""
+    point = volumes.detach().requires_grad_(True)
+    gradient = torch.autograd.grad(critic(point).mean(dim=(1, 2, 3, 4)).sum(), point, create_graph=True)[0]
+    return gradient.square().sum(dim=(1, 2, 3, 4)).mean()

@@ -1,0 +1,17 @@
+"""Metrics: pure functions of volumes or features. Tested against prdc, torchmetrics and scikit-learn."""
+
+from .frechet import frechet_distance, inception_score
+from .manifold import ManifoldScores, manifold_scores
+from .spectrum import log_spectrum_distance, radial_power_spectrum
+from .voxels import bootstrap_interval, psnr
+
+__all__ = [
+    "ManifoldScores",
+    "bootstrap_interval",
+    "frechet_distance",
+    "inception_score",
+    "log_spectrum_distance",
+    "manifold_scores",
+    "psnr",
+    "radial_power_spectrum",
+]

@@ -1,0 +1,1 @@
+"""Particles in and out: simulated, measured (RELION, tomograms) and plain folders of volumes."""

@@ -1,0 +1,111 @@
+"""Stacks of volumes in one file: NumPy arrays and archives, and .mrcs. Nothing is ever unpickled."""
+
+import zipfile
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import torch
+
+from ..specimen.maps import read_map
+from ..specimen.poses import matrix_to_relion_euler
+from .table import check_array
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of an .npy file, its shape and type checked before it is read."""
+    with open(path, "rb") as handle:
+        check_array(path, *_npy_header(handle, path), (3, 4))
+    try:
+        return np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read ({error}); is it cut off?") from error
+
+
+def read_mrcs(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float]:
+    """Volumes one after another along the sections, whether or not the header calls them a volume stack."""
+    try:
+        sections, voxel = read_map(path, voxel_size_A=voxel_size_A)
+    except ValueError as error:
+        if "4-D data" not in str(error):  # its header is sound: it says itself that it is a stack of volumes
+            raise
+        with mrcfile.open(path, permissive=True) as handle:
+            sections = torch.from_numpy(handle.data.astype(np.float32).reshape(-1, *handle.data.shape[2:]))
+            voxel = voxel_size_A or float(handle.voxel_size.x)
+    edge = sections.shape[-1]
+    if sections.shape[1] != edge or len(sections) % edge:
+        raise ValueError(
+            f"{path}: {tuple(sections.shape)} voxels are no stack of cubes; expected N x D sections of D x D"
+        )
+    return sections.reshape(-1, edge, edge, edge).numpy(), voxel
+
+
+def read_npz(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float | None, dict]:
+    """Volumes, voxel size or None, and table columns of an archive as `folder.read_volumes` describes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if "volumes.npy" not in names:
+                raise ValueError(
+                    f"{path}: arrays {[n.removesuffix('.npy') for n in names]}, expected one named volumes"
+                )
+            with archive.open("volumes.npy") as handle:
+                shape, dtype = _npy_header(handle, path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path}: not an .npz archive ({error})") from error
+    check_array(f"{path}:volumes", shape, dtype, (4,))
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            data = {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error}); store numbers and fixed-length text only"
+        ) from error
+    count = len(data["volumes"])
+    for key, wanted in {
+        "label": (count,),
+        "quaternion_xyzw": (count, 4),
+        "shift_zyx_voxels": (count, 3),
+    }.items():
+        if key in data and data[key].shape != wanted:
+            raise ValueError(f"{path}: {key} has shape {data[key].shape}, expected {wanted}")
+    voxel = voxel_size_A or (float(data["voxel_size_A"]) if "voxel_size_A" in data else None)
+    columns: dict[str, object] = {}
+    if "label" in data:
+        columns["class_name"] = data["label"].astype(str)
+    if "quaternion_xyzw" in data:
+        angles = _euler_of_quaternions(data["quaternion_xyzw"], path)
+        columns |= dict(zip(("rot_deg", "tilt_deg", "psi_deg"), angles, strict=True))
+    if "shift_zyx_voxels" in data and voxel is not None:
+        columns |= dict(
+            zip(("shift_z_A", "shift_y_A", "shift_x_A"), data["shift_zyx_voxels"].T * voxel, strict=True)
+        )
+    return data["volumes"].astype(np.float32) * float(data.get("scale", 1.0)), voxel, columns
+
+
+def _euler_of_quaternions(quaternions: np.ndarray, path: Path) -> list[np.ndarray]:
+    """RELION angles of quaternions (N, 4) whose R takes zyx offsets in the particle to the reference."""
+    norm = np.linalg.norm(quaternions, axis=1, keepdims=True)
+    if not (np.abs(norm - 1) < 0.01).all():
+        raise ValueError(
+            f"{path}: quaternion_xyzw are not of length 1 (from {norm.min():g} to {norm.max():g})"
+        )
+    x, y, z, w = torch.from_numpy((quaternions / norm).astype(np.float64)).unbind(1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).reshape(-1, 3, 3)
+    zyx = torch.eye(3) + 2 * w[:, None, None] * cross + 2 * cross @ cross
+    # particle to reference is RELION's A, once it acts on xyz
+    return [a.numpy() for a in matrix_to_relion_euler(zyx.flip((-2, -1)))]
+
+
+def _npy_header(handle, path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type that an .npy stream announces."""
+    try:
+        version = np.lib.format.read_magic(handle)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(handle)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a NumPy array ({error})") from error
+    return shape, dtype

@@ -1,0 +1,78 @@
+"""The two unpaired domains of a training, each in a train and a test half, on disk as safetensors and CSV."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from .table import ParticleSet
+
+HALVES = ("X_train", "X_test", "Y_train", "Y_test")
+
+
+@dataclass(frozen=True)
+class Domains:
+    """X: density maps; Y: subtomograms. The test halves are never used by training or model choice."""
+
+    X_train: ParticleSet
+    X_test: ParticleSet
+    Y_train: ParticleSet
+    Y_test: ParticleSet
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order: the order in which they first appear in X."""
+        return tuple(dict.fromkeys(self.X_train.table["class_name"]))
+
+    def labels(self, half: str) -> torch.Tensor:
+        """Class index (N,) of every volume of a half, e.g. "Y_test"."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        names = getattr(self, half).table["class_name"]
+        unknown = sorted(set(names) - set(index))
+        if unknown:
+            raise ValueError(f"{half} holds classes {unknown} for which X has no density; X has {', '.join(index)}.")
+        return torch.tensor([index[name] for name in names])
+
+    def volumes(self, half: str) -> torch.Tensor:
+        """Volumes (N, D, H, W) of a half."""
+        return torch.from_numpy(getattr(self, half).volumes)
+
+
+def save_domains(domains: Domains, folder: Path) -> None:
+    """Write each half as NAME.safetensors and NAME.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for half in HALVES:
+        particles = getattr(domains, half)
+        particles.table.to_csv(folder / f"{half}.csv", index=False)
+        save_file({"volumes": torch.from_numpy(particles.volumes), "voxel_size_A": torch.tensor(particles.voxel_size_A, dtype=torch.float64)}, folder / f"{half}.safetensors")
+
+
+def load_domains(folder: Path) -> Domains:
+    """Read what `save_domains` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        When a half is missing; the message says how to make it.
+    """
+    halves: dict[str, ParticleSet] = {}
+    for half in HALVES:
+        path = folder / f"{half}.safetensors"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing: run notebooks/simulate_data.ipynb (or `make figures`) first.")
+        tensors = load_file(path)
+        table = pd.read_csv(folder / f"{half}.csv", dtype={"particle": str, "class_name": str}, keep_default_na=True)
+        text = ["class_name", "particle", "tomogram", "source"]
+        table[text] = table[text].fillna("").astype(str)
+        halves[half] = ParticleSet(tensors["volumes"].numpy(), table, float(tensors["voxel_size_A"]))
+    return Domains(**halves)
+
+
+def split_halves(particles: ParticleSet, test: np.ndarray) -> tuple[ParticleSet, ParticleSet]:
+    """Split a set by a boolean mask (N,) into train (False) and test (True)."""
+    test = np.asarray(test, dtype=bool)
+    parts = (ParticleSet(particles.volumes[m], particles.table[m].reset_index(drop=True), particles.voxel_size_A) for m in (~test, test))
+    return tuple(parts)

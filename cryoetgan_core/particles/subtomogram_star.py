@@ -1,0 +1,126 @@
+"""3-D subtomograms as a RELION 3.1 STAR file (optics and particles) beside one MRC file a particle."""
+
+import re
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pandas as pd
+import starfile
+
+from ..specimen.maps import read_map
+from .relion_files import inside, numeric, read_star, table_of
+from .table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, ParticleSet, particle_table, protein_sign
+
+_RELION_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+_RELION_COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
+_RELION_ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
+_NUMBERS = (
+    (ANGLE_COLUMNS, _RELION_ANGLES),
+    (POSITION_COLUMNS, _RELION_COORDINATES),
+    (SHIFT_COLUMNS, _RELION_ORIGINS),
+)
+_CLASS = "cryoetganClassName"  # RELION knows numbers only and keeps columns that it does not know
+
+
+def write_star(particles: ParticleSet, path: str | Path, volumes_mrc_dir: str | Path) -> None:
+    """Write particles as MRC volumes and a STAR file that names them relative to itself.
+
+    Coordinates are in voxels of the particles (rlnCoordinateX...), shifts become rlnOriginXAngst... with
+    RELION's sign (minus). A group of columns in which nothing is known is left out.
+
+    Raises
+    ------
+    ValueError
+        when the volumes' folder is not inside the STAR file's, or poses are known for some particles only.
+    """
+    path, folder = Path(path), Path(volumes_mrc_dir)
+    if not folder.resolve().is_relative_to(path.parent.resolve()):
+        raise ValueError(f"{path}: the volumes' folder {folder} must lie inside {path.parent}")
+    table, voxel = particles.table.reset_index(drop=True), particles.voxel_size_A
+    columns: dict[str, object] = {}
+    for (ours, theirs), scale in zip(_NUMBERS, (1.0, 1 / voxel, -1.0), strict=True):
+        values = table[list(ours)].to_numpy(float)
+        if np.isnan(values).all():
+            continue
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path}: {', '.join(ours)} are known for some particles only; write them apart")
+        columns |= dict(zip(theirs, (values * scale).T, strict=True))
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [
+        folder / f"{i + 1:06d}_{re.sub(r'[^A-Za-z0-9_-]+', '_', n)[:60]}.mrc"
+        for i, n in enumerate(table["particle"])
+    ]
+    for name, volume in zip(names, particles.volumes, strict=True):
+        mrcfile.write(name, volume, voxel_size=voxel, overwrite=True)
+    classes = table["class_name"].astype(str)
+    known = sorted(set(classes))
+    columns |= {
+        "rlnImageName": [n.resolve().relative_to(path.parent.resolve()).as_posix() for n in names],
+        # an empty word would shift the columns that follow it
+        "rlnMicrographName": table["tomogram"].replace("", "unknown"),
+        "rlnTomoParticleName": table["particle"].replace("", "unknown"),
+        "rlnClassNumber": [known.index(c) + 1 for c in classes],
+        _CLASS: classes.replace("", "unknown"),
+        "rlnOpticsGroup": 1,
+    }
+    optics = pd.DataFrame(
+        {
+            "rlnOpticsGroup": [1],
+            "rlnOpticsGroupName": ["opticsGroup1"],
+            "rlnImagePixelSize": [voxel],
+            "rlnImageSize": [particles.volumes.shape[-1]],
+            "rlnImageDimensionality": [3],
+        }
+    )
+    blocks = {"optics": optics, "particles": pd.DataFrame(columns, index=table.index)}
+    starfile.write(blocks, path, overwrite=True, float_format="%.6f")
+
+
+def read_subtomogram_star(
+    path: str | Path, *, protein: str = "bright", voxel_size_A: float | None = None
+) -> ParticleSet:
+    """Read a STAR file of 3-D subtomograms, as RELION 3.1 and `write_star` make them.
+
+    Parameters
+    ----------
+    protein
+        how the files show it, "bright" or "dark"; the result is bright.
+    voxel_size_A
+        overrides rlnImagePixelSize.
+
+    Raises
+    ------
+    ValueError
+        when a block, column or volume is missing, a name leads out of the folder or boxes differ.
+    """
+    path = Path(path)
+    sign = protein_sign(protein, path)
+    blocks = read_star(path)
+    optics = table_of(blocks, "optics", path, ("rlnImagePixelSize", "rlnImageSize"))
+    table = table_of(blocks, "particles", path, ("rlnImageName",)).reset_index(drop=True)
+    numeric(optics, ("rlnImagePixelSize", "rlnImageSize"), path)
+    if len(optics[["rlnImageSize", "rlnImagePixelSize"]].drop_duplicates()) != 1:
+        raise ValueError(f"{path}: optics groups differ in box or voxel size; read them one by one")
+    box, voxel = (
+        int(optics["rlnImageSize"].iloc[0]),
+        voxel_size_A or float(optics["rlnImagePixelSize"].iloc[0]),
+    )
+    files = [inside(path.parent, str(n), path) for n in table["rlnImageName"]]
+    columns: dict[str, object] = {}
+    for (ours, theirs), scale in zip(_NUMBERS, (1.0, voxel, -1.0), strict=True):
+        if set(theirs) <= set(table):
+            numeric(table, theirs, path)
+            columns |= {a: table[b].astype(float) * scale for a, b in zip(ours, theirs, strict=True)}
+    volumes = []
+    for file in files:
+        volume, _ = read_map(file, voxel_size_A=voxel)
+        if tuple(volume.shape) != (box,) * 3:
+            raise ValueError(
+                f"{file}: {tuple(volume.shape)} voxels, expected {box} on every side (rlnImageSize)"
+            )
+        volumes.append(sign * volume.numpy())
+    texts = {"class_name": _CLASS, "particle": "rlnTomoParticleName", "tomogram": "rlnMicrographName"}
+    columns |= {a: table[b].astype(str).replace("unknown", "") for a, b in texts.items() if b in table}
+    columns.setdefault("particle", [f.name for f in files])
+    return ParticleSet(np.stack(volumes), particle_table(len(files), source=str(path), **columns), voxel)

@@ -1,0 +1,217 @@
+"""Density maps: reading MRC/CCP4 files safely, and resampling them (`shape` looks at what they hold).
+
+Volumes are (D, H, W) float32 tensors indexed zyx; the centre of a box is the voxel at ``size // 2``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import warnings
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import torch
+from torch import Tensor
+
+MAP_SUFFIXES = (".mrc", ".map", ".ccp4", ".rec", ".st")
+# bytes a voxel of the MRC2014 modes that hold real numbers
+_MODE_BYTES = {0: 1, 1: 2, 2: 4, 6: 2, 12: 2}
+_MAX_VOXELS = 1024**3
+
+
+def read_map(
+    path: str | Path, *, voxel_size_A: float | None = None, invert: bool = False
+) -> tuple[Tensor, float]:
+    """A density map as (D, H, W) float32, zyx whatever the file's axis order, and its voxel size in angstrom.
+
+    Parameters
+    ----------
+    path
+        .mrc, .map or .ccp4, also gzipped (.gz).
+    voxel_size_A
+        overrides the header. Without it a header of exactly 1.0 A, or outside 0.1 to 100 A, is used with a
+        warning, and a missing one is an error.
+    invert
+        change the sign: for maps in which the molecule is dark.
+
+    Raises
+    ------
+    ValueError
+        when the file is not a real-valued 3-D map of finite numbers, when it is shorter than its header says
+        (checked before the data are read), or when the voxel size is missing, negative or differs between the
+        axes.
+    """
+    path = Path(path)
+    if voxel_size_A is not None and not (voxel_size_A > 0 and math.isfinite(voxel_size_A)):
+        raise ValueError(f"{path}: voxel_size_A is {voxel_size_A}; expected a positive number of angstrom")
+    order, header_voxel = _checked_header(path)
+    with warnings.catch_warnings():
+        # the header was judged above; mrcfile would warn of stamps and labels that do not matter here
+        warnings.simplefilter("ignore")
+        try:
+            with mrcfile.open(path, permissive=True) as handle:
+                data = None if handle.data is None else np.array(handle.data, dtype=np.float32)
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(
+                f"{path}: cannot be read as an MRC map ({error}); download or export it again"
+            ) from error
+    if data is None or data.ndim != 3:
+        found = "no data" if data is None else f"{data.ndim}-D data"
+        raise ValueError(f"{path}: found {found}, expected one 3-D map; split stacks of volumes first")
+    if not np.isfinite(data).all():
+        bad = int((~np.isfinite(data)).sum())
+        raise ValueError(f"{path}: {bad} of {data.size} voxels are NaN or infinite; replace them before use")
+    data = np.transpose(data, [order.index(axis) for axis in (3, 2, 1)])
+    volume = torch.from_numpy(np.ascontiguousarray(-data if invert else data))
+    return volume, _judged_voxel_size(path, header_voxel) if voxel_size_A is None else float(voxel_size_A)
+
+
+def _checked_header(path: Path) -> tuple[list[int], np.ndarray]:
+    """Axis order (section, row, column; 1 = x, 3 = z) and voxel size xyz (0: missing) of a sound header."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected a density map")
+    zipped = path.suffix == ".gz"
+    try:
+        with (gzip.open if zipped else open)(path, "rb") as handle:
+            raw = handle.read(1024)
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+    if len(raw) < 1024:
+        raise ValueError(
+            f"{path}: {len(raw)} bytes, expected at least the 1024 of an MRC header; the file is cut off"
+        )
+    for endian in "<>":
+        words = np.frombuffer(raw, endian + "i4")
+        if 0 <= words[3] < 1024 and (words[:3] > 0).all():
+            break
+    else:
+        raise ValueError(
+            f"{path}: not an MRC map: dimensions {np.frombuffer(raw, '<i4')[:3].tolist()} and mode "
+            f"{np.frombuffer(raw, '<i4')[3]} make no sense; expected an .mrc, .map or .ccp4 file"
+        )
+    columns, rows, sections, mode = (int(v) for v in words[:4])
+    if mode not in _MODE_BYTES:
+        raise ValueError(
+            f"{path}: mode {mode}, expected real numbers (modes {', '.join(map(str, _MODE_BYTES))}); "
+            "complex and 4-bit maps must be converted first"
+        )
+    if min(columns, rows, sections) < 2:
+        raise ValueError(f"{path}: {sections} x {rows} x {columns} voxels is an image, expected a 3-D map")
+    voxels = columns * rows * sections
+    extended = int(words[23])
+    expected = 1024 + extended + voxels * _MODE_BYTES[mode]
+    if voxels > _MAX_VOXELS or extended < 0:
+        raise ValueError(
+            f"{path}: {sections} x {rows} x {columns} voxels and an extended header of {extended} bytes; "
+            "expected at most 1024^3 voxels; crop or bin the map first"
+        )
+    # gzip packs density a few times, never more than 1032: enough to tell an absurd header without unpacking
+    size = path.stat().st_size * (1032 if zipped else 1)
+    if size < expected:
+        raise ValueError(
+            f"{path}: {size} bytes, expected {expected} for {sections} x {rows} x {columns} voxels of "
+            f"mode {mode}; the file is cut off or its header is wrong"
+        )
+    order = [int(v) for v in words[[18, 17, 16]]]
+    if order == [0, 0, 0]:  # written by old programs that knew one order only
+        order = [3, 2, 1]
+    if sorted(order) != [1, 2, 3]:
+        raise ValueError(
+            f"{path}: axis order mapc, mapr, maps is {order[::-1]}, expected a permutation of 1, 2, 3"
+        )
+    cell = np.frombuffer(raw, endian + "f4")[10:13].astype(float)
+    sampling = words[7:10].astype(float)
+    voxel = np.where(sampling > 0, cell / np.where(sampling > 0, sampling, 1), 0.0)
+    return order, voxel
+
+
+def _judged_voxel_size(path: Path, voxel: np.ndarray) -> float:
+    """One voxel size from the header's three."""
+    advice = "give the true one as voxel_size_A (map_voxel_size_A of reference_map)"
+    if not np.isfinite(voxel).all() or (voxel <= 0).any():
+        raise ValueError(
+            f"{path}: the header's voxel size is {voxel.tolist()} A, expected positive numbers; {advice}"
+        )
+    if voxel.max() > 1.01 * voxel.min():
+        raise ValueError(
+            f"{path}: the header's voxel size is {voxel.tolist()} A, expected a cubic voxel; {advice}"
+        )
+    size = float(voxel.mean())
+    if abs(size - 1.0) < 1e-6 or not 0.1 < size < 100:
+        warnings.warn(
+            f"{path}: the header says {size:g} A a voxel, which is often a placeholder; {advice}",
+            stacklevel=3,
+        )
+    return size
+
+
+def low_pass_gain(frequency: Tensor, resolution_A: float, nyquist: float) -> Tensor:
+    """The one low-pass of this package, along one axis; ``frequency`` and ``nyquist`` in cycles an angstrom.
+
+    A Gaussian that falls to 1/e at ``1 / resolution_A``, times a raised cosine from 1 at 0.75 ``nyquist`` to
+    0 at ``nyquist`` (a sharp cut would ring round every membrane).
+    """
+    edge = ((frequency.abs() / nyquist - 0.75) / 0.25).clamp(0, 1)
+    return torch.exp(-((frequency * resolution_A) ** 2)) * torch.cos(edge * math.pi / 2) ** 2
+
+
+def resample(
+    volume: Tensor,
+    voxel_size_A: float,
+    *,
+    new_voxel_size_A: float,
+    box: int,
+    resolution_A: float = 0.0,
+    centre_zyx: Tensor | None = None,
+) -> Tensor:
+    """A map low-passed, resampled, shifted and cropped or padded in one exact step: (box, box, box).
+
+    Every axis is a matrix: the Gaussian of ``resolution_A`` (1/e at ``1 / resolution_A``), on a coarser grid
+    the soft cut at its Nyquist frequency (`low_pass_gain`), and band-limited interpolation at the new
+    positions. Outside the map the density is 0.
+
+    Parameters
+    ----------
+    centre_zyx
+        the point of the map, in (fractional) voxel indices, that comes to the new centre ``box // 2``; by
+        default the map's centre ``size // 2``.
+
+    Raises
+    ------
+    ValueError
+        when a size is not positive or the volume is not 3-D.
+    """
+    if (
+        volume.ndim != 3
+        or not voxel_size_A > 0
+        or not new_voxel_size_A > 0
+        or box < 1
+        or not resolution_A >= 0
+    ):
+        raise ValueError(
+            f"resample: volume {tuple(volume.shape)}, voxel sizes {voxel_size_A} and {new_voxel_size_A} A, "
+            f"box {box}, resolution {resolution_A} A; expected (D, H, W), positive sizes, resolution >= 0"
+        )
+    out = volume.double()
+    for axis in range(3):
+        n = volume.shape[axis]
+        centre = n // 2 if centre_zyx is None else float(centre_zyx[axis])
+        position = (torch.arange(box, dtype=torch.float64) - box // 2) * (
+            new_voxel_size_A / voxel_size_A
+        ) + centre
+        # the period is longer than the map by what the Gaussian reaches, so that one side does not leak to
+        # the other
+        period = n + 2 * math.ceil(max(resolution_A, 2 * new_voxel_size_A) / voxel_size_A) + 2
+        k = torch.arange(period // 2 + 1, dtype=torch.float64)
+        frequency = k / (period * voxel_size_A)  # 1/A
+        gain = torch.exp(-((frequency * resolution_A) ** 2))
+        if new_voxel_size_A > voxel_size_A:
+            gain = low_pass_gain(frequency, resolution_A, 0.5 / new_voxel_size_A)
+        gain = gain * torch.where((k == 0) | (2 * k == period), 1.0, 2.0)  # the others stand for both signs
+        distance = position[:, None] - torch.arange(n, dtype=torch.float64)
+        matrix = (torch.cos(2 * math.pi / period * k * distance[..., None]) * gain).sum(-1) / period
+        matrix[(position < -0.5) | (position > n - 0.5)] = 0
+        out = torch.tensordot(out, matrix.to(out.device), dims=([0], [1]))  # the axis done goes last
+    return out.to(volume.dtype)

@@ -1,0 +1,165 @@
+"""Folders, stacks and arrays of volumes, their labels, and the one entry for particles of any kind."""
+
+from pathlib import Path
+
+import h5py
+import mrcfile
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from cryoetgan_core.particles.folder import load_particles, read_volumes
+from cryoetgan_core.particles.relion import write_star
+
+SIMULATED = Path(__file__).resolve().parents[2] / "shared" / "data" / "simulated"
+needs_shared = pytest.mark.skipif(
+    not SIMULATED.exists(), reason="the simulated files of ../shared are not here"
+)
+
+
+def volumes(n=3, edge=6):
+    return np.random.default_rng(0).normal(size=(n, edge, edge, edge)).astype(np.float32)
+
+
+def folder_of(path, data, voxel=9.0):
+    path.mkdir()
+    for i, volume in enumerate(data):
+        mrcfile.write(path / f"v{i}.mrc", volume, voxel_size=voxel)
+    return path
+
+
+def test_folder_with_labels(tmp_path):
+    folder = folder_of(tmp_path / "a", volumes())
+    (folder / "truth.csv").write_text("particle,label\nv2.mrc,b\nv0.mrc,a\nv1.mrc,a\n")
+    found = load_particles(folder)
+    np.testing.assert_array_equal(found.volumes, volumes())
+    assert found.table["class_name"].tolist() == ["a", "a", "b"] and found.voxel_size_A == pytest.approx(9.0)
+    np.testing.assert_array_equal(load_particles(folder, protein="dark").volumes, -volumes())
+    (folder / "truth.csv").write_text("particle,label\nv2.mrc,b\n")
+    with pytest.raises(ValueError, match="no label for 2 of 3"):
+        load_particles(folder)
+    (folder / "truth.csv").write_text("name,class\nv2.mrc,b\n")
+    with pytest.raises(ValueError, match="expected particle,label"):
+        load_particles(folder)
+
+
+@pytest.mark.parametrize("kind", [".npy", ".npz", ".h5", ".mrcs", "4-D .mrcs"])
+def test_stacks(tmp_path, kind):
+    data, path = volumes(), tmp_path / f"a{kind[-5:].strip()}" if "mrcs" in kind else tmp_path / f"a{kind}"
+    if kind == ".npy":
+        np.save(path, data)
+    elif kind == ".npz":
+        np.savez(path, volumes=data)
+    elif kind == ".h5":
+        with h5py.File(path, "w") as handle:
+            handle["v"] = data
+    else:
+        with mrcfile.new(path) as handle:
+            handle.set_data(data if "4-D" in kind else data.reshape(-1, 6, 6))
+            handle.voxel_size = 9.0
+    found = load_particles(path, voxel_size_A=8.0, labels={"0": "a", "1": "b", "2": "b"})
+    np.testing.assert_array_equal(found.volumes, data)
+    assert found.voxel_size_A == 8.0 and found.table["class_name"].tolist() == ["a", "b", "b"]
+    if "mrcs" in kind:
+        assert load_particles(path).voxel_size_A == pytest.approx(9.0)
+    else:
+        with pytest.raises(ValueError, match="give voxel_size_A"):
+            load_particles(path)
+
+
+def test_poses_of_a_simulator_archive(tmp_path):
+    quaternion = Rotation.random(3, random_state=0).as_quat().astype(np.float32)
+    path = tmp_path / "a.npz"
+    np.savez(
+        path, volumes=np.full((3, 6, 6, 6), 2, np.int8), scale=np.float32(0.5),
+        label=np.array(["a", "b", "c"]), quaternion_xyzw=quaternion,
+        shift_zyx_voxels=np.array([[1, 2, 3]] * 3, np.float32), voxel_size_A=10.0,
+    )  # fmt: skip
+    found = load_particles(path)
+    assert (found.volumes == 1).all() and found.table["class_name"].tolist() == ["a", "b", "c"]
+    assert found.table[["shift_x_A", "shift_y_A", "shift_z_A"]].iloc[0].tolist() == [30.0, 20.0, 10.0]
+    # R takes zyx offsets in the box to the reference; the table's A^T takes xyz of the reference to the box
+    for q, row in zip(quaternion, found.table.itertuples(), strict=True):
+        to_box = Rotation.from_euler("ZYZ", (row.rot_deg, row.tilt_deg, row.psi_deg), degrees=True)
+        offset = np.array([1.0, -2.0, 0.5])
+        reference = Rotation.from_quat(q).apply(offset)
+        np.testing.assert_allclose(to_box.apply(reference[::-1])[::-1], offset, atol=1e-5)
+    write_star(found, tmp_path / "a.star", tmp_path / "volumes")
+    again = load_particles(tmp_path / "a.star")
+    np.testing.assert_allclose(again.table["rot_deg"], found.table["rot_deg"], atol=1e-4)
+    np.testing.assert_allclose(again.table["shift_x_A"], found.table["shift_x_A"], atol=1e-4)
+
+
+def test_what_cannot_be_read(tmp_path):
+    mixed = folder_of(tmp_path / "mixed", [np.zeros((6, 6, 6), np.float32), np.zeros((8, 8, 8), np.float32)])
+    flat = folder_of(tmp_path / "flat", [np.zeros((6, 6, 8), np.float32)])
+    sizes = folder_of(tmp_path / "sizes", volumes(1))
+    mrcfile.write(sizes / "w.mrc", volumes(1)[0], voxel_size=12.0)
+    with pytest.warns(RuntimeWarning, match="NaN"):
+        nan = folder_of(tmp_path / "nan", [np.full((6, 6, 6), np.nan, np.float32)])
+    (tmp_path / "empty").mkdir()
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "complex.npy", np.zeros((2, 4, 4, 4), complex))
+    np.save(tmp_path / "none.npy", np.zeros((0, 4, 4, 4)))
+    np.save(tmp_path / "image.npy", np.zeros((4, 4)))
+    np.save(tmp_path / "box.npy", np.zeros((2, 4, 4, 5)))
+    np.savez(tmp_path / "other.npz", data=np.zeros((2, 4, 4, 4)))
+    np.savez(tmp_path / "objects.npz", volumes=np.zeros((2, 4, 4, 4)), label=np.array([{}, {}], dtype=object))
+    np.savez(tmp_path / "count.npz", volumes=np.zeros((2, 4, 4, 4)), label=np.array(["a"]))
+    for name in ("text.npy", "text.npz", "text.mrcs", "text.star", "text.xyz"):
+        (tmp_path / name).write_text("nothing of the kind " * 100)
+    for path, message in {
+        mixed: "crop them to one",
+        flat: "cube",
+        sizes: "voxel sizes from",
+        nan: "NaN",
+        tmp_path / "empty": "no volumes",
+        tmp_path / "objects.npy": "object",
+        tmp_path / "complex.npy": "complex",
+        tmp_path / "none.npy": "at least one",
+        tmp_path / "image.npy": "2-D",
+        tmp_path / "box.npy": "cubic",
+        tmp_path / "other.npz": "named volumes",
+        tmp_path / "objects.npz": "fixed-length text",
+        tmp_path / "count.npz": "label has shape",
+        tmp_path / "text.npy": "not a NumPy",
+        tmp_path / "text.npz": "not an .npz",
+        tmp_path / "text.mrcs": "text.mrcs",
+        tmp_path / "text.star": "text.star",
+        tmp_path / "text.xyz": "expected a folder of",
+        tmp_path / "gone": "no such",
+    }.items():
+        options = {} if path in (sizes, tmp_path / "text.star", tmp_path / "gone") else {"voxel_size_A": 9.0}
+        with pytest.raises(ValueError, match=message):
+            load_particles(path, **options)
+
+
+def test_a_truncated_array_and_unknown_options(tmp_path):
+    np.save(tmp_path / "a.npy", volumes())
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:500])
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_volumes(tmp_path / "a.npy", voxel_size_A=9.0)
+    with pytest.raises(ValueError, match="unknown options .*'beam'"):
+        load_particles(tmp_path / "a.npy", beam="y")
+
+
+def test_tomograms_go_through_the_same_entry(tmp_path):
+    mrcfile.write(tmp_path / "t.mrc", volumes(1, 20)[0], voxel_size=9.0)
+    found = load_particles(tmp_path / "t.mrc", box=6, coordinates=[(10, 10, 10)], protein="dark")
+    np.testing.assert_array_equal(found.volumes[0], -volumes(1, 20)[0][7:13, 7:13, 7:13])
+    assert found.table["tomogram"].tolist() == ["t"]
+    with pytest.raises(ValueError, match="needs box="):
+        load_particles(tmp_path / "t.mrc")
+
+
+@needs_shared
+def test_shared_collections():
+    two = load_particles(SIMULATED / "two_class_24")
+    assert two.volumes.shape == (32, 24, 24, 24) and two.voxel_size_A == 5.0
+    named = two.table["particle"].str.extract(r"_c(\d)_")[0]
+    assert (named == two.table["class_name"]).all()
+    released = load_particles(
+        SIMULATED / "released_simulator" / "four_classes_box28_snr0.3.npz", protein="dark"
+    )
+    assert released.volumes.shape == (400, 28, 28, 28) and released.voxel_size_A == pytest.approx(13.68)
+    assert released.table["class_name"].nunique() == 4 and released.table["rot_deg"].notna().all()

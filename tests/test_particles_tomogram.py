@@ -1,0 +1,190 @@
+"""Tomograms: axes, signs, cutting, picking, label volumes, and files that are broken."""
+
+from pathlib import Path
+
+import h5py
+import mrcfile
+import numpy as np
+import pytest
+import tifffile
+import torch
+from scipy.ndimage import gaussian_filter
+
+from cryoetgan_core.particles.picking import find_candidates, label_centres
+from cryoetgan_core.particles.tomogram import cut_cubes, read_labelled_tomogram, read_tomogram
+
+EXPERIMENTAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "experimental"
+needs_shared = pytest.mark.skipif(
+    not EXPERIMENTAL.exists(), reason="the real files of ../shared are not here"
+)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.float16, np.float32])
+@pytest.mark.parametrize("suffix", [".mrc", ".tif", ".h5"])
+def test_every_kind_and_type(tmp_path, suffix, dtype):
+    data = np.arange(4 * 5 * 6).reshape(4, 5, 6).astype(dtype)
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".mrc":
+        mrcfile.write(path, data, voxel_size=7.0)
+    elif suffix == ".tif":
+        tifffile.imwrite(path, data, photometric="minisblack")
+    else:
+        with h5py.File(path, "w") as handle:
+            handle["dataset"] = data
+    volume, voxel = read_tomogram(path, 8.0, protein="bright")
+    assert volume.dtype == np.float32 and voxel == 8.0
+    np.testing.assert_array_equal(volume, data.astype(np.float32))
+    np.testing.assert_array_equal(read_tomogram(path, 8.0, protein="dark")[0], -volume)
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_beam_axis_is_turned_not_swapped(tmp_path, axis):
+    # a right-handed corner: unit steps along x, y, z of different brightness; a rotation keeps its hand
+    data = np.zeros((7, 7, 7), np.float32)
+    for zyx, value in (((3, 3, 5), 1), ((3, 5, 3), 2), ((5, 3, 3), 3)):
+        data[zyx] = value
+    mrcfile.write(tmp_path / "a.mrc", data, voxel_size=7.0)
+    volume, _ = read_tomogram(tmp_path / "a.mrc", beam_axis=axis, protein="bright")
+    x, y, z = ((np.argwhere(volume == v)[0] - 3)[::-1] for v in (1, 2, 3))
+    assert np.linalg.det(np.stack([x, y, z])) > 0
+    assert abs({"x": x, "y": y}[axis][2]) == 2
+
+
+def test_broken_tomograms(tmp_path):
+    (tmp_path / "text.mrc").write_text("this is no map\n" * 200)
+    mrcfile.write(tmp_path / "cut.mrc", np.zeros((8, 8, 8), np.float32), voxel_size=7.0)
+    (tmp_path / "cut.mrc").write_bytes((tmp_path / "cut.mrc").read_bytes()[:1500])
+    with pytest.warns(RuntimeWarning, match="NaN"):
+        mrcfile.write(tmp_path / "nan.mrc", np.full((8, 8, 8), np.nan, np.float32), voxel_size=7.0)
+    mrcfile.write(tmp_path / "complex.mrc", np.zeros((8, 8, 8), np.complex64), voxel_size=7.0)
+    mrcfile.write(tmp_path / "flat.mrc", np.zeros((8, 8), np.float32), voxel_size=7.0)
+    tifffile.imwrite(tmp_path / "flat.tif", np.zeros((8, 8), np.uint8))
+    (tmp_path / "text.tif").write_text("no image")
+    (tmp_path / "text.h5").write_text("no data")
+    with h5py.File(tmp_path / "two.h5", "w") as handle:
+        handle["a"] = handle["b"] = np.zeros((4, 4, 4))
+    with h5py.File(tmp_path / "complex.h5", "w") as handle:
+        handle["a"] = np.zeros((4, 4, 4), complex)
+    with h5py.File(tmp_path / "empty.h5", "w") as handle:
+        handle["a"] = np.zeros((0, 4, 4))
+    for name, message in {
+        "text.mrc": "text.mrc: .*(not an MRC|mode)",
+        "cut.mrc": "cut off",
+        "nan.mrc": "NaN",
+        "complex.mrc": "real",
+        "flat.mrc": "image",
+        "flat.tif": "2-D",
+        "text.tif": "TIFF",
+        "text.h5": "HDF5",
+        "two.h5": "datasets",
+        "complex.h5": "real",
+        "empty.h5": "at least one",
+        "gone.mrc": "no such file",
+        "a.txt": "not a kind",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            read_tomogram(tmp_path / name, 8.0)
+    with pytest.raises(ValueError, match="give voxel_size_A"):
+        read_tomogram(tmp_path / "flat.tif")
+    with pytest.raises(ValueError, match="beam_axis"):
+        read_tomogram(tmp_path / "nan.mrc", beam_axis="w")
+
+
+def test_cubes_hold_the_voxels_around_their_point():
+    volume = np.random.default_rng(0).normal(size=(20, 24, 28)).astype(np.float32)
+    cut = cut_cubes(volume, 10.0, 8, coordinates=[(4, 5, 6), (15, 18, 23)])
+    np.testing.assert_array_equal(cut.volumes[0], volume[0:8, 1:9, 2:10])
+    np.testing.assert_array_equal(cut.volumes[1], volume[11:19, 14:22, 19:27])
+    assert cut.table[["z_A", "y_A", "x_A"]].iloc[1].tolist() == [150.0, 180.0, 230.0]
+
+
+def test_edges_are_refused_or_skipped():
+    volume = np.ones((20, 20, 20), np.float32)
+    points = [(10, 10, 10), (2, 10, 10)]
+    with pytest.raises(ValueError, match="1 of 2 cubes .* leave"):
+        cut_cubes(volume, 10.0, 8, coordinates=points)
+    cut = cut_cubes(volume, 10.0, 8, coordinates=points, edge="skip", class_names=["a", "b"])
+    assert cut.table["class_name"].tolist() == ["a"]
+    with pytest.raises(ValueError, match="leave"):
+        cut_cubes(volume, 10.0, 8, coordinates=points[1:], edge="skip")
+    with pytest.raises(ValueError, match="either coordinates or n"):
+        cut_cubes(volume, 10.0, 8)
+
+
+def test_rescaling_keeps_waves_and_cuts_what_would_alias():
+    x = np.arange(48)
+    slow, fast = np.cos(2 * np.pi * x / 16), np.cos(2 * np.pi * x / 2.5)
+    volume = np.broadcast_to(slow + fast, (48, 48, 48)).astype(np.float32)
+    cut = cut_cubes(volume, 10.0, 12, 20.0, coordinates=[(24, 24, 24)])
+    # centre 24 is voxel 6; the wave of 2.5 voxels lies above the new Nyquist frequency of 4 voxels
+    expected = np.cos(2 * np.pi * (24 + 2 * (np.arange(12) - 6)) / 16)
+    assert np.abs(cut.volumes[0] - expected).max() < 0.1 and cut.voxel_size_A == 20.0
+
+
+def test_candidates_are_found_apart_and_inside():
+    volume = np.random.default_rng(1).normal(size=(40, 60, 60)).astype(np.float32)
+    blobs = np.zeros_like(volume)
+    truth = np.array([(20, 15, 15), (20, 40, 20), (18, 30, 45)])
+    blobs[tuple(truth.T)] = 4000
+    volume += gaussian_filter(blobs, 3)
+    found = find_candidates(volume, 10.0, 3, 160.0, border=8)
+    assert (np.abs(found[:, None] - truth).max(-1).min(0) <= 2).all()
+    drawn = [
+        find_candidates(volume, 10.0, 3, 100.0, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)
+    ]
+    assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
+    gaps = np.linalg.norm(drawn[0][:, None] - drawn[0], axis=-1)[np.triu_indices(3, 1)]
+    assert gaps.min() * 10.0 >= 100.0
+    with pytest.raises(ValueError, match="asked for"):
+        find_candidates(volume, 10.0, 500, 160.0)
+
+
+def test_labels_become_particles(tmp_path):
+    labels = np.zeros((40, 40, 40), np.int8)
+    labels[8:13, 8:13, 8:13], labels[28:31, 20:31, 28:31], labels[20, 20, 20] = 1, 2, 2
+    volume = np.random.default_rng(0).normal(size=labels.shape).astype(np.float32)
+    for name, data in (("v", volume), ("l", labels)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as handle:
+            handle["dataset"] = data
+    assert label_centres(labels)["voxels"].tolist() == [125, 1, 99]
+    found = read_labelled_tomogram(
+        tmp_path / "v.h5", tmp_path / "l.h5", 8, 10.0, protein="bright", class_names={1: "one"}
+    )
+    assert found.table["class_name"].tolist() == ["one", "2"]
+    np.testing.assert_array_equal(found.volumes[0], volume[6:14, 6:14, 6:14])
+    with h5py.File(tmp_path / "l.h5", "w") as handle:
+        handle["dataset"] = labels[1:]
+    with pytest.raises(ValueError, match="expected that of"):
+        read_labelled_tomogram(tmp_path / "v.h5", tmp_path / "l.h5", 8, 10.0)
+
+
+@needs_shared
+def test_real_tomograms():
+    virions, voxel = read_tomogram(
+        EXPERIMENTAL / "emd1155_hiv" / "emd_1155.ccp4", beam_axis="y", protein="dark"
+    )
+    assert virions.shape == (91, 281, 141) and voxel == pytest.approx(16.4)
+    # the tilt axis runs along y (the file's z): the wedge leaves little along the beam, most beside it
+    power = np.abs(np.fft.fftn(virions - virions.mean())) ** 2
+    kz, ky, kx = np.meshgrid(*[np.fft.fftfreq(s) for s in virions.shape], indexing="ij")
+    ring = (np.hypot(kx, kz) > 0.08) & (np.hypot(kx, kz) < 0.2) & (np.abs(ky) < 0.05)
+    beside, along = ring & (np.abs(kx) > 2 * np.abs(kz)), ring & (np.abs(kz) > 4 * np.abs(kx))
+    assert power[along].mean() < 0.5 * power[beside].mean()
+    cubes = cut_cubes(virions, voxel, 28, n=20)
+    centre = cubes.volumes[:, 10:18, 10:18, 10:18].mean()
+    assert centre > virions.mean() + 0.2 * virions.std()  # picks lie on membrane, which is bright now
+
+    tube = EXPERIMENTAL / "microtubule" / "13pf_MT.tif"
+    with pytest.raises(ValueError, match="give voxel_size_A"):
+        read_tomogram(tube)
+    volume, _ = read_tomogram(tube, 10.52, protein="bright")
+    cubes = cut_cubes(volume, 10.52, 24, 13.68, n=8)
+    assert cubes.volumes.shape == (8, 24, 24, 24) and cubes.voxel_size_A == 13.68
+    assert cubes.volumes[:, 8:16, 8:16, 8:16].mean() > volume.mean()
+
+
+@needs_shared
+def test_real_label_volume():
+    folder = EXPERIMENTAL.parent / "simulated" / "deepfinder_tomos"
+    found = read_labelled_tomogram(folder / "tomo1_data.h5", folder / "tomo1_target.h5", 20, 10.0)
+    assert set(found.table["class_name"]) == set("123456789")
