@@ -1,5 +1,7 @@
 """The reference classifier: C3D trained on REAL subtomograms. It labels generated ones (accuracy column) and spans the feature space."""
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -11,23 +13,28 @@ from .seeds import stream
 from .training import write_atomically
 
 
-def build_classifier(config: RunConfig) -> C3D:
+def build_classifier(config: RunConfig, classes: int) -> C3D:
     """Untrained C3D of the run's sizes; the paper's has no batch norm, small widths need it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.data_seed)
-        return C3D(
-            len(config.classes), config.box, config.classifier_width, config.classifier_dense, batch_norm=config.classifier_width < 64
-        )
+        return C3D(classes, config.box, config.classifier_width, config.classifier_dense, batch_norm=config.classifier_width < 64)
 
 
 def train_classifier(
-    config: RunConfig, volumes: torch.Tensor, labels: torch.Tensor, *, seed: int = 0, device: str = "cpu", progress: bool = True
+    config: RunConfig,
+    volumes: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    classes: int,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = True,
 ) -> C3D:
     """Train on volumes (N, 1, D, H, W) in network units with Adam and cross entropy for a fixed number of epochs.
 
     Augmented by flips along y and 180-degree turns about y (the tilt axis), which leave the missing wedge in place. No model choice.
     """
-    network = build_classifier(config).to(device)
+    network = build_classifier(config, classes).to(device)
     rate = 1e-4 if config.classifier_width >= 64 else 1e-3  # the paper's 1e-4 for its width
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     generator = stream(seed, "classifier")
@@ -59,14 +66,14 @@ def predict(network: C3D, volumes: torch.Tensor, chunk: int = 64) -> tuple[torch
     return network.logits(features.to(device)).softmax(1).cpu(), features
 
 
-def save_classifier(network: C3D, path: object, config: RunConfig) -> None:
+def save_classifier(network: C3D, path: Path) -> None:
     """Write the weights as safetensors."""
     tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
-    write_atomically(path, lambda p: save_file(tensors, p, metadata={"classes": ",".join(config.classes)}))
+    write_atomically(path, lambda p: save_file(tensors, p))
 
 
-def load_classifier(path: object, config: RunConfig) -> C3D:
-    """Read what `save_classifier` wrote."""
-    network = build_classifier(config)
+def load_classifier(path: Path, config: RunConfig, classes: int) -> C3D:
+    """Read what `save_classifier` wrote for the same configuration."""
+    network = build_classifier(config, classes)
     network.load_state_dict(load_file(path))
     return network.eval()

@@ -66,6 +66,7 @@ class RunConfig:
     zero_centred_penalty: float = 0.0  # weight of R1 + R2 (relativistic)
     cycle_x: float = 10.0  # weight of |F(G(x)) - x|
     cycle_y: float = 10.0  # weight of |G(F(y)) - y|
+    log_power: float = 0.0  # weight of the log power spectrum loss between y and G(x); not in the paper
     # optimiser
     optimizer: str = "adam"  # "adam" or "rmsprop" (the released Wasserstein switch)
     learning_rate: float = 2e-4
@@ -84,9 +85,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            wanted = {"int": int, "float": (int, float), "str": str, "bool": bool}[
-                f.type if isinstance(f.type, str) else f.type.__name__
-            ]
+            wanted = {"int": int, "float": (int, float), "str": str, "bool": bool}[f.type if isinstance(f.type, str) else f.type.__name__]
             if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
                 raise ValueError(
                     f"Parameter {f.name!r} is {value!r} ({type(value).__name__}); expected {f.type if isinstance(f.type, str) else f.type.__name__}."
@@ -108,9 +107,7 @@ class RunConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"Parameter {name!r} is {getattr(self, name)}; expected at least 1.")
         if self.box < 17:
-            raise ValueError(
-                f"Parameter 'box' is {self.box}; expected at least 17: at 16 the discriminator's last norm sees one voxel."
-            )
+            raise ValueError(f"Parameter 'box' is {self.box}; expected at least 17: at 16 the discriminator's last norm sees one voxel.")
         if self.snr <= 0 or self.noise_level < 0:
             raise ValueError(f"Parameters 'snr' ({self.snr}) and 'noise_level' ({self.noise_level}) must be positive.")
 
@@ -133,16 +130,31 @@ PRESETS: dict[str, dict] = {
     # What the released code computes (shared facts of its 'Wasserstein' switch): least squares with real label 0.8, a gradient penalty
     # whose norm runs over the depth axis, cycle terms weighted twice (10 x 10), RMSProp.
     "released": dict(
-        adversarial="least_squares", real_label=0.8, gradient_penalty=10.0, gradient_penalty_norm="depth",
-        cycle_x=100.0, cycle_y=100.0, optimizer="rmsprop",
+        adversarial="least_squares",
+        real_label=0.8,
+        gradient_penalty=10.0,
+        gradient_penalty_norm="depth",
+        cycle_x=100.0,
+        cycle_y=100.0,
+        optimizer="rmsprop",
     ),
     # What the paper's text says: a Wasserstein critic held Lipschitz by spectral normalisation, and the cycle.
     "described": dict(adversarial="wasserstein", spectral_norm=True, cycle_x=10.0, cycle_y=10.0),
     # The described model with what it needs to learn in a short budget: linear output, a linear skip, noise at every level, a critic
     # without instance norm (so that spectral normalisation bounds it), the cycle only on x (y is stochastic).
     "adapted": dict(
-        adversarial="wasserstein", spectral_norm=True, critic_norm="none", output="linear", noise="all", skip=True,
-        cycle_x=1.0, cycle_y=0.0, learning_rate=1e-3, decay_from=0.5, ema=0.98, pool=0,
+        adversarial="wasserstein",
+        spectral_norm=True,
+        critic_norm="none",
+        output="linear",
+        noise="all",
+        skip=True,
+        cycle_x=1.0,
+        cycle_y=0.0,
+        learning_rate=1e-3,
+        decay_from=0.5,
+        ema=0.98,
+        pool=0,
     ),
 }
 
@@ -163,8 +175,18 @@ PROFILES = {
         "seconds; checks that every part runs, its numbers mean nothing",
         {"S1": 24, "S2": 24, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
-        dict(train_per_class=8, test_per_class=8, width=2, critic_width=2, batch=4, steps=3, checkpoint_every=2,
-             classifier_width=2, classifier_dense=16, classifier_epochs=2),
+        dict(
+            train_per_class=8,
+            test_per_class=8,
+            width=2,
+            critic_width=2,
+            batch=4,
+            steps=3,
+            checkpoint_every=2,
+            classifier_width=2,
+            classifier_dense=16,
+            classifier_epochs=2,
+        ),
     ),
     "quick": Profile(
         "laptop; every figure in under 40 minutes on 2 cores",
@@ -176,8 +198,18 @@ PROFILES = {
         "GPU; the paper's sizes: 400 subtomograms a class, width 64, 50 epochs of S1's 1,600",
         {"S1": 40, "S2": 28, OWN_DATA: 40},
         {"S1": 0.05, "S2": 0.1, OWN_DATA: 0.1},
-        dict(train_per_class=400, test_per_class=200, width=64, critic_width=64, batch=4, steps=20_000,
-             classifier_width=64, classifier_dense=4096, classifier_epochs=20, checkpoint_every=1000),
+        dict(
+            train_per_class=400,
+            test_per_class=200,
+            width=64,
+            critic_width=64,
+            batch=4,
+            steps=20_000,
+            classifier_width=64,
+            classifier_dense=4096,
+            classifier_epochs=20,
+            checkpoint_every=1000,
+        ),
     ),
 }
 

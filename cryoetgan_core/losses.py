@@ -62,3 +62,27 @@ def zero_centred_penalty(critic: Callable[[torch.Tensor], torch.Tensor], volumes
     point = volumes.detach().requires_grad_(True)
     gradient = torch.autograd.grad(critic(point).mean(dim=(1, 2, 3, 4)).sum(), point, create_graph=True)[0]
     return gradient.square().sum(dim=(1, 2, 3, 4)).mean()
+
+
+def log_power_loss(real: torch.Tensor, fake: torch.Tensor, radial_bins: int = 12, angular_bins: int = 9) -> torch.Tensor:
+    """Mean squared log ratio of the two batches' power spectra, over spatial frequency and angle to the beam (z).
+
+    The angle is taken to the beam within the plane across the tilt axis (y), where the missing wedge lies. Not in the paper.
+    """
+    n = real.shape[-1]
+    f, half = torch.fft.fftfreq(n, device=real.device), torch.fft.rfftfreq(n, device=real.device)
+    kz, ky, kx = f[:, None, None], f[None, :, None], half[None, None, :]
+    radius = (kz**2 + ky**2 + kx**2).sqrt()
+    angle = torch.atan2(kx.abs(), kz.abs()).expand_as(radius) / (torch.pi / 2)  # 0 along the beam, 1 across it
+    shell = (radius / 0.5 * radial_bins).long()
+    keep = (radius > 0) & (shell < radial_bins)
+    index = (shell * angular_bins + (angle * angular_bins).long().clamp(max=angular_bins - 1))[keep]
+    bins = radial_bins * angular_bins
+    count = torch.zeros(bins, device=real.device).index_add_(0, index, torch.ones_like(radius[keep]))
+
+    def log_power(volumes: torch.Tensor) -> torch.Tensor:
+        power = torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs().square().mean(dim=(0, 1))
+        total = torch.zeros(bins, device=real.device, dtype=power.dtype).index_add_(0, index, power[keep])
+        return (total[count > 0] / count[count > 0] + 1e-6).log()
+
+    return (log_power(real) - log_power(fake)).square().mean()

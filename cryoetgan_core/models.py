@@ -55,9 +55,7 @@ class Generator(nn.Module):
     def __init__(self, width: int = 64, *, output: str = "tanh", noise: str = "bottleneck", skip: bool = False):
         super().__init__()
         if output not in OUTPUTS or noise not in NOISE_PLACES:
-            raise ValueError(
-                f"Generator: output {output!r} must be one of {OUTPUTS}, noise {noise!r} one of {NOISE_PLACES}."
-            )
+            raise ValueError(f"Generator: output {output!r} must be one of {OUTPUTS}, noise {noise!r} one of {NOISE_PLACES}.")
         self.width, self.output, self.noise = width, output, noise
         deep = 2 * width
         self.first, self.first_norm = Conv(1, width, 7), InstanceNorm(width)
@@ -71,8 +69,8 @@ class Generator(nn.Module):
         self.skip = None
         if skip:
             self.skip = Conv(2 if noise == "all" else 1, 1, 7)
-            with torch.no_grad():  # the linear path starts as a faint copy of x under white noise of unit total variance
-                self.skip.weight[0, :, 3, 3, 3] += torch.tensor([0.3, 0.95])[: self.skip.weight.shape[1]]
+            with torch.no_grad():  # the linear path starts as the density under white noise
+                self.skip.weight[0, :, 3, 3, 3] += torch.tensor([1.0, 0.9])[: self.skip.weight.shape[1]]
         if noise == "all":
             self.half_amplitude = nn.Parameter(torch.full((deep,), 0.3))
             self.full_amplitude = nn.Parameter(torch.full((width,), 0.3))
@@ -130,9 +128,7 @@ class Discriminator(nn.Module):
         if norm not in ("instance", "none"):
             raise ValueError(f"Discriminator: norm {norm!r} must be 'instance' or 'none'.")
         channels = [1, width, 2 * width, 4 * width, 8 * width]
-        self.convs = nn.ModuleList(
-            Conv(a, b, 4, spectral=spectral_norm) for a, b in zip(channels, channels[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(Conv(a, b, 4, spectral=spectral_norm) for a, b in zip(channels, channels[1:], strict=False))
         use_norm = norm == "instance"
         self.norms = nn.ModuleList(InstanceNorm(c) if use_norm else nn.Identity() for c in channels[2:])
         self.score = Conv(channels[-1], 1, 4, bias=True, spectral=spectral_norm)

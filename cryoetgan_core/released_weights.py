@@ -62,7 +62,9 @@ def load_released_weights(network: Generator | Discriminator, arrays: Mapping[st
         target = ours.pop(key)
         tensor = tensor.reshape(-1) if key.endswith(".u") else tensor
         if tensor.shape != target.shape:
-            raise ValueError(f"Released variable {name!r} has shape {tuple(np.shape(array))}; expected one that fits {tuple(target.shape)}.")
+            raise ValueError(
+                f"Released variable {name!r} has shape {tuple(np.shape(array))}; expected one that fits {tuple(target.shape)}."
+            )
         target.copy_(tensor)
     if ours:
         raise ValueError(f"Released weights lack {', '.join(sorted(ours))}.")

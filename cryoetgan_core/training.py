@@ -147,6 +147,9 @@ class Trainer:
         if config.cycle_y:
             log["cycle_y"] = losses.cycle_loss(y, translate("G", fake_x))
             total = total + config.cycle_y * log["cycle_y"]
+        if config.log_power:
+            log["log_power"] = losses.log_power_loss(y, fake_y)
+            total = total + config.log_power * log["log_power"]
         self._descend("generators", total)
 
         # Critics: on fakes from the pool.

@@ -12,9 +12,7 @@ from cryoetgan_core.particles.folder import load_particles, read_volumes
 from cryoetgan_core.particles.relion import write_star
 
 SIMULATED = Path(__file__).resolve().parents[2] / "shared" / "data" / "simulated"
-needs_shared = pytest.mark.skipif(
-    not SIMULATED.exists(), reason="the simulated files of ../shared are not here"
-)
+needs_shared = pytest.mark.skipif(not SIMULATED.exists(), reason="the simulated files of ../shared are not here")
 
 
 def volumes(n=3, edge=6):
@@ -158,8 +156,6 @@ def test_shared_collections():
     assert two.volumes.shape == (32, 24, 24, 24) and two.voxel_size_A == 5.0
     named = two.table["particle"].str.extract(r"_c(\d)_")[0]
     assert (named == two.table["class_name"]).all()
-    released = load_particles(
-        SIMULATED / "released_simulator" / "four_classes_box28_snr0.3.npz", protein="dark"
-    )
+    released = load_particles(SIMULATED / "released_simulator" / "four_classes_box28_snr0.3.npz", protein="dark")
     assert released.volumes.shape == (400, 28, 28, 28) and released.voxel_size_A == pytest.approx(13.68)
     assert released.table["class_name"].nunique() == 4 and released.table["rot_deg"].notna().all()

@@ -22,9 +22,7 @@ from cryoetgan_core.particles.table import ParticleSet, particle_table
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RIBOSOMES = SHARED / "data" / "experimental" / "ribosome_tiltstacks"
-needs_ribosomes = pytest.mark.skipif(
-    not RIBOSOMES.exists(), reason="the real tilt stacks of ../shared are not here"
-)
+needs_ribosomes = pytest.mark.skipif(not RIBOSOMES.exists(), reason="the real tilt stacks of ../shared are not here")
 
 SIZE, PIXEL = 24, 12.0
 TILTS = np.arange(-60, 61, 3.0)
@@ -68,9 +66,7 @@ def data_set(tmp_path_factory):
 
 def write_data_set(folder, frames="all"):
     rng = np.random.default_rng(3)
-    matrices = (
-        Rotation.from_euler("z", 85, degrees=True) * Rotation.from_euler("y", TILTS[:, None], degrees=True)
-    ).as_matrix()
+    matrices = (Rotation.from_euler("z", 85, degrees=True) * Rotation.from_euler("y", TILTS[:, None], degrees=True)).as_matrix()
     defocus = np.stack([rng.uniform(28e3, 40e3, len(TILTS)), rng.uniform(28e3, 40e3, len(TILTS))])
     azimuth = rng.uniform(0, 180, len(TILTS))
     angles = rng.uniform((-180, 20, -180), (180, 160, 180), (6, 3))
@@ -84,9 +80,7 @@ def write_data_set(folder, frames="all"):
             stack[t] = np.fft.irfft2(spectrum) if visible[t] else 50 * rng.normal(size=(SIZE, SIZE))
         stack = stack if frames == "all" else stack[np.array(visible, bool)]
         mrcfile.write(folder / f"p{i}.mrcs", stack.astype(np.float16), voxel_size=PIXEL, overwrite=True)
-    rows = [
-        ["[" + ",".join(f"{v:.8f}" for v in (*matrix[r], 0)) + "]" for matrix in matrices] for r in range(3)
-    ]
+    rows = [["[" + ",".join(f"{v:.8f}" for v in (*matrix[r], 0)) + "]" for matrix in matrices] for r in range(3)]
     tomogram = pd.DataFrame(
         {f"rlnTomoProj{a}": r for a, r in zip("XYZ", rows, strict=True)}
         | {"rlnDefocusU": defocus[0], "rlnDefocusV": defocus[1], "rlnDefocusAngle": azimuth}
@@ -111,9 +105,7 @@ def write_data_set(folder, frames="all"):
     )  # fmt: skip
     starfile.write({"optics": optics, "particles": particles}, folder / "particles.star", overwrite=True)
     starfile.write({"T1": tomogram}, folder / "tomograms.star", overwrite=True)
-    (folder / "set.star").write_text(
-        "data_\n_rlnTomoParticlesFile particles.star\n_rlnTomoTomogramsFile tomograms.star\n"
-    )
+    (folder / "set.star").write_text("data_\n_rlnTomoParticlesFile particles.star\n_rlnTomoTomogramsFile tomograms.star\n")
     return folder
 
 
@@ -160,9 +152,7 @@ def test_a_projected_volume_comes_back_in_the_tomogram_frame(data_set):
 def test_stacks_of_visible_frames_only_give_the_same(data_set, tmp_path):
     short = write_data_set(tmp_path, frames="visible")
     whole = read_tilt_stack_particles(data_set / "particles.star", limit=1)
-    np.testing.assert_allclose(
-        read_tilt_stack_particles(short / "particles.star", limit=1).volumes, whole.volumes, atol=1e-5
-    )
+    np.testing.assert_allclose(read_tilt_stack_particles(short / "particles.star", limit=1).volumes, whole.volumes, atol=1e-5)
 
 
 def test_average_needs_the_right_pose(data_set):
@@ -170,9 +160,7 @@ def test_average_needs_the_right_pose(data_set):
     right, shells = average_with_poses(data_set / "set.star", wiener=1e-3)
     assert correlation(right, truth) > 0.99 and shells[1:6].min() > 0.9
     for wrong in ("A_transposed", "ignore"):
-        assert (
-            correlation(average_with_poses(data_set / "set.star", poses=wrong, wiener=1e-3)[0], truth) < 0.9
-        )
+        assert correlation(average_with_poses(data_set / "set.star", poses=wrong, wiener=1e-3)[0], truth) < 0.9
     mirrored, _ = average_with_poses(data_set / "set.star", wiener=1e-3, mirror_z=True)
     assert correlation(np.roll(mirrored.flip(0), 1, 0), truth) > 0.99 and correlation(mirrored, truth) < 0.9
 

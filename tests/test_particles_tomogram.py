@@ -14,9 +14,7 @@ from cryoetgan_core.particles.picking import find_candidates, label_centres
 from cryoetgan_core.particles.tomogram import cut_cubes, read_labelled_tomogram, read_tomogram
 
 EXPERIMENTAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "experimental"
-needs_shared = pytest.mark.skipif(
-    not EXPERIMENTAL.exists(), reason="the real files of ../shared are not here"
-)
+needs_shared = pytest.mark.skipif(not EXPERIMENTAL.exists(), reason="the real files of ../shared are not here")
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.float16, np.float32])
@@ -129,9 +127,7 @@ def test_candidates_are_found_apart_and_inside():
     volume += gaussian_filter(blobs, 3)
     found = find_candidates(volume, 10.0, 3, 160.0, border=8)
     assert (np.abs(found[:, None] - truth).max(-1).min(0) <= 2).all()
-    drawn = [
-        find_candidates(volume, 10.0, 3, 100.0, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)
-    ]
+    drawn = [find_candidates(volume, 10.0, 3, 100.0, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
     assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
     gaps = np.linalg.norm(drawn[0][:, None] - drawn[0], axis=-1)[np.triu_indices(3, 1)]
     assert gaps.min() * 10.0 >= 100.0
@@ -147,9 +143,7 @@ def test_labels_become_particles(tmp_path):
         with h5py.File(tmp_path / f"{name}.h5", "w") as handle:
             handle["dataset"] = data
     assert label_centres(labels)["voxels"].tolist() == [125, 1, 99]
-    found = read_labelled_tomogram(
-        tmp_path / "v.h5", tmp_path / "l.h5", 8, 10.0, protein="bright", class_names={1: "one"}
-    )
+    found = read_labelled_tomogram(tmp_path / "v.h5", tmp_path / "l.h5", 8, 10.0, protein="bright", class_names={1: "one"})
     assert found.table["class_name"].tolist() == ["one", "2"]
     np.testing.assert_array_equal(found.volumes[0], volume[6:14, 6:14, 6:14])
     with h5py.File(tmp_path / "l.h5", "w") as handle:
@@ -160,9 +154,7 @@ def test_labels_become_particles(tmp_path):
 
 @needs_shared
 def test_real_tomograms():
-    virions, voxel = read_tomogram(
-        EXPERIMENTAL / "emd1155_hiv" / "emd_1155.ccp4", beam_axis="y", protein="dark"
-    )
+    virions, voxel = read_tomogram(EXPERIMENTAL / "emd1155_hiv" / "emd_1155.ccp4", beam_axis="y", protein="dark")
     assert virions.shape == (91, 281, 141) and voxel == pytest.approx(16.4)
     # the tilt axis runs along y (the file's z): the wedge leaves little along the beam, most beside it
     power = np.abs(np.fft.fftn(virions - virions.mean())) ** 2

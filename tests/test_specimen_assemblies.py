@@ -87,9 +87,7 @@ def relion_like(rot, tilt):
     return (rz @ ry)[None]
 
 
-@pytest.mark.parametrize(
-    ("name", "radius_A"), [("apoferritin", 50), ("t20s", 35), ("tric", 50), ("dnab", 38)]
-)
+@pytest.mark.parametrize(("name", "radius_A"), [("apoferritin", 50), ("t20s", 35), ("tric", 50), ("dnab", 38)])
 def test_hollow_in_the_middle(name, radius_A):
     volume = reference_map(name, voxel_size_A=5.0, resolution_A=20.0, box=48)
     shell = max(volume[24, 24, 24 + round(radius_A / 5) + d].item() for d in (-2, -1, 0, 1, 2))
@@ -180,6 +178,4 @@ def test_radius_of_gyration_of_the_26s_without_half_of_its_core():
     points = (points - (points * weights[:, None]).sum(0) / weights.sum()).flip(1)
     ours = render_points(points, weights * (1000 / PROTEIN_DENSITY_DA_A3), 40, 10.0, 25.0)
     real = reference_map(SHARED / "data/density_maps/4cr2.mrc", voxel_size_A=10.0, resolution_A=25.0, box=40)
-    assert radius_of_gyration(ours, 10.0, 0.15) == pytest.approx(
-        radius_of_gyration(real, 10.0, 0.15), rel=0.10
-    )
+    assert radius_of_gyration(ours, 10.0, 0.15) == pytest.approx(radius_of_gyration(real, 10.0, 0.15), rel=0.10)

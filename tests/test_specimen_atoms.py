@@ -48,9 +48,7 @@ def test_biological_assembly_is_expanded(tmp_path):
     for i, row in enumerate(((-1, 0, 0), (0, -1, 0), (0, 0, 1)), 1):
         unit = [float(j == i) for j in (1, 2, 3)]
         for serial, values in ((1, unit), (2, row)):
-            remark += "REMARK 350   BIOMT{}{:4d}{:10.6f}{:10.6f}{:10.6f}{:15.5f}\n".format(
-                i, serial, *values, 0.0
-            )
+            remark += "REMARK 350   BIOMT{}{:4d}{:10.6f}{:10.6f}{:10.6f}{:15.5f}\n".format(i, serial, *values, 0.0)
     path = tmp_path / "dimer.pdb"
     path.write_text(remark + ATOM.format(1, " ", "ALA", "A", 1, 10, 20, 5, 1.0) + "END\n")
     coords, _ = read_atoms(path, chains=["A"])

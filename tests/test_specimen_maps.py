@@ -37,9 +37,7 @@ def test_axis_order_and_sign(tmp_path):
     plain, voxel = read_map(write(tmp_path / "a.mrc", data))
     assert voxel == pytest.approx(10.0) and torch.equal(plain, torch.from_numpy(data))
     # columns are z, rows x, sections y: the stored (section, row, column) is (y, x, z)
-    turned, _ = read_map(
-        write(tmp_path / "b.mrc", data, mapc=3, mapr=1, maps=2), invert=True, voxel_size_A=3.0
-    )
+    turned, _ = read_map(write(tmp_path / "b.mrc", data, mapc=3, mapr=1, maps=2), invert=True, voxel_size_A=3.0)
     assert torch.equal(turned, -torch.from_numpy(data).permute(2, 0, 1))
 
 
@@ -151,12 +149,8 @@ def test_split_centre_and_outline():
     two = gaussian(40, (10, 20, 20), 3.0) + 0.9 * gaussian(40, (30, 20, 20), 2.8)
     assert 0.2 < outline_level(two) < 0.7
     first, second = split_molecules(two)
-    torch.testing.assert_close(
-        centre_of_mass(first), torch.tensor([10.0, 20, 20]).double(), atol=0.05, rtol=0
-    )
-    torch.testing.assert_close(
-        centre_of_mass(second), torch.tensor([30.0, 20, 20]).double(), atol=0.05, rtol=0
-    )
+    torch.testing.assert_close(centre_of_mass(first), torch.tensor([10.0, 20, 20]).double(), atol=0.05, rtol=0)
+    torch.testing.assert_close(centre_of_mass(second), torch.tensor([30.0, 20, 20]).double(), atol=0.05, rtol=0)
     with pytest.raises(ValueError, match="nothing above"):
         split_molecules(two, level=5.0)
     with pytest.raises(ValueError, match="no density above"):

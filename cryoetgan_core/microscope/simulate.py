@@ -99,17 +99,13 @@ def reconstruct_signal(
     return back_project(images, angles, box)
 
 
-def reconstruct_noise(
-    count: int, microscope: Microscope, box: int, margin: int, generator: torch.Generator
-) -> torch.Tensor:
+def reconstruct_noise(count: int, microscope: Microscope, box: int, margin: int, generator: torch.Generator) -> torch.Tensor:
     """Reconstructions (count, box, box, box) of white unit-variance image noise: dose and detector noise, coloured by the reconstruction.
 
     `margin` voxels are added around the box before the cut, as for the signal.
     """
     n = box + 2 * margin
-    images = torch.randn(
-        (len(microscope.angles_deg), count, n, n), generator=generator, device=generator.device
-    )
+    images = torch.randn((len(microscope.angles_deg), count, n, n), generator=generator, device=generator.device)
     return back_project(images, microscope.angles_deg, box)
 
 

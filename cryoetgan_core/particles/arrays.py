@@ -34,9 +34,7 @@ def read_mrcs(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float
             voxel = voxel_size_A or float(handle.voxel_size.x)
     edge = sections.shape[-1]
     if sections.shape[1] != edge or len(sections) % edge:
-        raise ValueError(
-            f"{path}: {tuple(sections.shape)} voxels are no stack of cubes; expected N x D sections of D x D"
-        )
+        raise ValueError(f"{path}: {tuple(sections.shape)} voxels are no stack of cubes; expected N x D sections of D x D")
     return sections.reshape(-1, edge, edge, edge).numpy(), voxel
 
 
@@ -46,9 +44,7 @@ def read_npz(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float 
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if "volumes.npy" not in names:
-                raise ValueError(
-                    f"{path}: arrays {[n.removesuffix('.npy') for n in names]}, expected one named volumes"
-                )
+                raise ValueError(f"{path}: arrays {[n.removesuffix('.npy') for n in names]}, expected one named volumes")
             with archive.open("volumes.npy") as handle:
                 shape, dtype = _npy_header(handle, path)
     except zipfile.BadZipFile as error:
@@ -58,9 +54,7 @@ def read_npz(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float 
         with np.load(path, allow_pickle=False) as archive:
             data = {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error}); store numbers and fixed-length text only"
-        ) from error
+        raise ValueError(f"{path}: cannot be read ({error}); store numbers and fixed-length text only") from error
     count = len(data["volumes"])
     for key, wanted in {
         "label": (count,),
@@ -77,9 +71,7 @@ def read_npz(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float 
         angles = _euler_of_quaternions(data["quaternion_xyzw"], path)
         columns |= dict(zip(("rot_deg", "tilt_deg", "psi_deg"), angles, strict=True))
     if "shift_zyx_voxels" in data and voxel is not None:
-        columns |= dict(
-            zip(("shift_z_A", "shift_y_A", "shift_x_A"), data["shift_zyx_voxels"].T * voxel, strict=True)
-        )
+        columns |= dict(zip(("shift_z_A", "shift_y_A", "shift_x_A"), data["shift_zyx_voxels"].T * voxel, strict=True))
     return data["volumes"].astype(np.float32) * float(data.get("scale", 1.0)), voxel, columns
 
 
@@ -87,9 +79,7 @@ def _euler_of_quaternions(quaternions: np.ndarray, path: Path) -> list[np.ndarra
     """RELION angles of quaternions (N, 4) whose R takes zyx offsets in the particle to the reference."""
     norm = np.linalg.norm(quaternions, axis=1, keepdims=True)
     if not (np.abs(norm - 1) < 0.01).all():
-        raise ValueError(
-            f"{path}: quaternion_xyzw are not of length 1 (from {norm.min():g} to {norm.max():g})"
-        )
+        raise ValueError(f"{path}: quaternion_xyzw are not of length 1 (from {norm.min():g} to {norm.max():g})")
     x, y, z, w = torch.from_numpy((quaternions / norm).astype(np.float64)).unbind(1)
     zero = torch.zeros_like(x)
     cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).reshape(-1, 3, 3)
@@ -102,9 +92,7 @@ def _npy_header(handle, path: Path) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type that an .npy stream announces."""
     try:
         version = np.lib.format.read_magic(handle)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(handle)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a NumPy array ({error})") from error

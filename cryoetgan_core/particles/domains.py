@@ -47,7 +47,10 @@ def save_domains(domains: Domains, folder: Path) -> None:
     for half in HALVES:
         particles = getattr(domains, half)
         particles.table.to_csv(folder / f"{half}.csv", index=False)
-        save_file({"volumes": torch.from_numpy(particles.volumes), "voxel_size_A": torch.tensor(particles.voxel_size_A, dtype=torch.float64)}, folder / f"{half}.safetensors")
+        save_file(
+            {"volumes": torch.from_numpy(particles.volumes), "voxel_size_A": torch.tensor(particles.voxel_size_A, dtype=torch.float64)},
+            folder / f"{half}.safetensors",
+        )
 
 
 def load_domains(folder: Path) -> Domains:

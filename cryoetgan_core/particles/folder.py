@@ -106,9 +106,7 @@ def read_volumes(
 def _read_folder(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, list[str], float, dict]:
     files = sorted(f for f in path.iterdir() if f.suffix.lower() in MAP_SUFFIXES)
     if not files:
-        raise ValueError(
-            f"{path}: no volumes ({', '.join(MAP_SUFFIXES)}) in this folder; expected one a particle"
-        )
+        raise ValueError(f"{path}: no volumes ({', '.join(MAP_SUFFIXES)}) in this folder; expected one a particle")
     volumes, voxels = [], []
     for file in files:
         volume, voxel = read_map(file, voxel_size_A=voxel_size_A)
@@ -118,10 +116,7 @@ def _read_folder(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, li
         volumes.append(volume.numpy())
         voxels.append(voxel)
     if max(voxels) > 1.01 * min(voxels):
-        raise ValueError(
-            f"{path}: voxel sizes from {min(voxels):g} to {max(voxels):g} A; "
-            "rescale to one, or give voxel_size_A"
-        )
+        raise ValueError(f"{path}: voxel sizes from {min(voxels):g} to {max(voxels):g} A; rescale to one, or give voxel_size_A")
     return np.stack(volumes), [f.name for f in files], voxels[0], {}
 
 
@@ -139,9 +134,7 @@ def _read_stack(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, flo
     elif suffix == ".mrcs":
         volumes, voxel_size_A = read_mrcs(path, voxel_size_A)
     else:
-        raise ValueError(
-            f"{path}: not a kind of volumes known here; expected a folder, .npy, .npz, .mrcs or .h5"
-        )
+        raise ValueError(f"{path}: not a kind of volumes known here; expected a folder, .npy, .npz, .mrcs or .h5")
     return volumes if volumes.ndim == 4 else volumes[None], voxel_size_A, {}
 
 
@@ -153,17 +146,13 @@ def _class_names(labels: str | Path | Mapping[str, object], names: list[str]) ->
         except (OSError, ValueError) as error:
             raise ValueError(f"{labels}: cannot be read as CSV ({error})") from error
         if not {"particle", "label"} <= set(table) or table["particle"].duplicated().any():
-            raise ValueError(
-                f"{labels}: columns {list(table)}, expected particle,label with each particle once"
-            )
+            raise ValueError(f"{labels}: columns {list(table)}, expected particle,label with each particle once")
         labels, where = dict(zip(table["particle"], table["label"], strict=True)), labels
     else:
         where = "labels"
     missing = [n for n in names if n not in labels or labels[n] is None or labels[n] != labels[n]]
     if missing:
-        raise ValueError(
-            f"{where}: no label for {len(missing)} of {len(names)} particles, first {missing[:3]}"
-        )
+        raise ValueError(f"{where}: no label for {len(missing)} of {len(names)} particles, first {missing[:3]}")
     return [str(labels[n]) for n in names]
 
 

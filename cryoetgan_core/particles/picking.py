@@ -35,9 +35,7 @@ def find_candidates(
     wanted = n if generator is None else 4 * n
     chosen: list[np.ndarray] = []
     for point in points:
-        near = (
-            chosen and (((np.array(chosen) - point) ** 2).sum(1) * voxel_size_A**2).min() < min_distance_A**2
-        )
+        near = chosen and (((np.array(chosen) - point) ** 2).sum(1) * voxel_size_A**2).min() < min_distance_A**2
         if not near:
             chosen.append(point)
         if len(chosen) == wanted:

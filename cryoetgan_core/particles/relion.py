@@ -24,14 +24,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..specimen.maps import resample
+from ..specimen.maps import read_map, resample
 from ..specimen.poses import relion_euler_to_matrix
 from .backproject import insert_tilts, squared_ctf, to_volume
 from .relion_files import TiltStack, open_tilt_stacks, read_images
 from .subtomogram_star import read_subtomogram_star, write_star
 from .table import ParticleSet, check_voxel_size, particle_table, protein_sign
 
-__all__ = ["average_with_poses", "read_subtomogram_star", "read_tilt_stack_particles", "write_star"]
+__all__ = [
+    "average_correlation",
+    "average_with_poses",
+    "read_subtomogram_star",
+    "read_tilt_stack_particles",
+    "write_star",
+]
 
 
 def read_tilt_stack_particles(
@@ -81,8 +87,7 @@ def read_tilt_stack_particles(
     check_voxel_size(voxel, path)
     if box < 1 or box * voxel > size * pixel * 1.001:
         raise ValueError(
-            f"{path}: a box of {box} voxels of {voxel} A does not fit the stacks' {size} of {pixel} A; "
-            "expected a smaller box or voxel"
+            f"{path}: a box of {box} voxels of {voxel} A does not fit the stacks' {size} of {pixel} A; expected a smaller box or voxel"
         )
     _check_wiener(wiener)
     volumes = np.empty((len(stacks), box, box, box), np.float32)
@@ -157,10 +162,7 @@ def _shell_correlation(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     shell = radius.round().long().clamp(max=box // 2)
     a, b = torch.fft.fftn(first), torch.fft.fftn(second)
     products = ((a * b.conj()).real, a.abs() ** 2, b.abs() ** 2)
-    ab, aa, bb = (
-        torch.bincount(shell.flatten(), weights=p.flatten().double(), minlength=box // 2 + 1)
-        for p in products
-    )
+    ab, aa, bb = (torch.bincount(shell.flatten(), weights=p.flatten().double(), minlength=box // 2 + 1) for p in products)
     correlation = (ab / (aa * bb).sqrt().clamp(min=1e-30)).float()
     correlation[0] = 0.0
     return correlation, shell
@@ -169,10 +171,7 @@ def _shell_correlation(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 def _inputs(stack: TiltStack) -> tuple[Tensor, Tensor, Tensor]:
     """Visible images (T, B, B), projection matrices (T, 3, 3) and squared CTF of one particle."""
     tilts = stack.tilts[stack.visible]
-    column = {
-        c: torch.tensor(tilts[c].to_numpy(np.float32))
-        for c in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
-    }
+    column = {c: torch.tensor(tilts[c].to_numpy(np.float32)) for c in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")}
     weights = squared_ctf(
         column["rlnDefocusU"],
         column["rlnDefocusV"],
@@ -206,3 +205,24 @@ def _table(path: str | Path, stacks: list[TiltStack], unit_A: float, class_name:
         **dict(zip(("x_A", "y_A", "z_A"), position.T, strict=True)),
         **dict(zip(("shift_x_A", "shift_y_A", "shift_z_A"), shift.T, strict=True)),
     )
+
+
+def average_correlation(path: str | Path, average: str | Path) -> float:
+    """Normalised correlation, over the whole box, of the particles' aligned mean with a given average (MRC).
+
+    The convention that a file follows is not written in it: the best of the four choices of `average_with_poses` is returned.
+
+    Raises
+    ------
+    ValueError
+        as `average_with_poses`, and when the average's box is not that of the stacks.
+    """
+    given, _ = read_map(average)
+    best = -1.0
+    for poses in ("A", "A_transposed"):
+        for mirror_z in (False, True):
+            mean, _ = average_with_poses(path, poses=poses, mirror_z=mirror_z)
+            if mean.shape != given.shape:
+                raise ValueError(f"{average}: box {tuple(given.shape)}; expected that of the stacks, {tuple(mean.shape)}")
+            best = max(best, float(torch.corrcoef(torch.stack([mean.flatten(), given.flatten().to(mean)]))[0, 1]))
+    return best

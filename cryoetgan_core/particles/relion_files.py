@@ -76,9 +76,7 @@ def inside(folder: Path, name: str, path: Path) -> Path:
     """The file `name` under `folder`; ValueError when it leads out of the folder or is not there."""
     target = (folder / name).resolve()
     if not target.is_relative_to(folder.resolve()):
-        raise ValueError(
-            f"{path}: {name!r} leads out of the file's folder; move the data beside the STAR file"
-        )
+        raise ValueError(f"{path}: {name!r} leads out of the file's folder; move the data beside the STAR file")
     if not target.is_file():
         raise ValueError(f"{path}: {name!r} does not exist in {folder}; names are relative to the STAR file")
     return target
@@ -113,9 +111,7 @@ def open_tilt_stacks(path: str | Path) -> list[TiltStack]:
         numeric(tilts, TILT_COLUMNS[3:], tomograms_path)
         rows = [[_row(v, 4, tomograms_path) for v in tilts[c]] for c in TILT_COLUMNS[:3]]
         geometry[name] = tilts, np.array(rows).transpose(1, 0, 2)[..., :3]
-    return [
-        _stack(row, i, optics, geometry, particles_path) for i, row in enumerate(particles.to_dict("records"))
-    ]
+    return [_stack(row, i, optics, geometry, particles_path) for i, row in enumerate(particles.to_dict("records"))]
 
 
 def read_images(stack: TiltStack) -> Tensor:
@@ -123,17 +119,13 @@ def read_images(stack: TiltStack) -> Tensor:
     images, _ = read_map(stack.path, voxel_size_A=stack.pixel_size_A)
     tilts, size = len(stack.visible), stack.size
     if tuple(images.shape[1:]) != (size, size):
-        raise ValueError(
-            f"{stack.path}: images of {tuple(images.shape[1:])} pixels, "
-            f"expected {size} x {size} (rlnImageSize)"
-        )
+        raise ValueError(f"{stack.path}: images of {tuple(images.shape[1:])} pixels, expected {size} x {size} (rlnImageSize)")
     if len(images) == tilts:
         return images[torch.from_numpy(stack.visible)]
     if len(images) == stack.visible.sum():
         return images
     raise ValueError(
-        f"{stack.path}: {len(images)} frames, expected {tilts} (all tilts of {stack.tomogram}) or "
-        f"{stack.visible.sum()} (the visible ones)"
+        f"{stack.path}: {len(images)} frames, expected {tilts} (all tilts of {stack.tomogram}) or {stack.visible.sum()} (the visible ones)"
     )
 
 
@@ -175,9 +167,7 @@ def _row(text: object, length: int | None, path: Path) -> list[float]:
 def _stack(row: dict, index: int, optics: pd.DataFrame, geometry: dict, path: Path) -> TiltStack:
     tilts, matrices = geometry[row["rlnTomoName"]]
     if row["rlnOpticsGroup"] not in optics.index:
-        raise ValueError(
-            f"{path}: particle {index + 1} has optics group {row['rlnOpticsGroup']}, not in data_optics"
-        )
+        raise ValueError(f"{path}: particle {index + 1} has optics group {row['rlnOpticsGroup']}, not in data_optics")
     group = optics.loc[row["rlnOpticsGroup"]]
     visible = np.array(_row(row["rlnTomoVisibleFrames"], None, path)) == 1
     if len(visible) != len(tilts) or not visible.any():

@@ -47,10 +47,7 @@ def write_star(particles: ParticleSet, path: str | Path, volumes_mrc_dir: str | 
             raise ValueError(f"{path}: {', '.join(ours)} are known for some particles only; write them apart")
         columns |= dict(zip(theirs, (values * scale).T, strict=True))
     folder.mkdir(parents=True, exist_ok=True)
-    names = [
-        folder / f"{i + 1:06d}_{re.sub(r'[^A-Za-z0-9_-]+', '_', n)[:60]}.mrc"
-        for i, n in enumerate(table["particle"])
-    ]
+    names = [folder / f"{i + 1:06d}_{re.sub(r'[^A-Za-z0-9_-]+', '_', n)[:60]}.mrc" for i, n in enumerate(table["particle"])]
     for name, volume in zip(names, particles.volumes, strict=True):
         mrcfile.write(name, volume, voxel_size=voxel, overwrite=True)
     classes = table["class_name"].astype(str)
@@ -77,9 +74,7 @@ def write_star(particles: ParticleSet, path: str | Path, volumes_mrc_dir: str | 
     starfile.write(blocks, path, overwrite=True, float_format="%.6f")
 
 
-def read_subtomogram_star(
-    path: str | Path, *, protein: str = "bright", voxel_size_A: float | None = None
-) -> ParticleSet:
+def read_subtomogram_star(path: str | Path, *, protein: str = "bright", voxel_size_A: float | None = None) -> ParticleSet:
     """Read a STAR file of 3-D subtomograms, as RELION 3.1 and `write_star` make them.
 
     Parameters
@@ -116,9 +111,7 @@ def read_subtomogram_star(
     for file in files:
         volume, _ = read_map(file, voxel_size_A=voxel)
         if tuple(volume.shape) != (box,) * 3:
-            raise ValueError(
-                f"{file}: {tuple(volume.shape)} voxels, expected {box} on every side (rlnImageSize)"
-            )
+            raise ValueError(f"{file}: {tuple(volume.shape)} voxels, expected {box} on every side (rlnImageSize)")
         volumes.append(sign * volume.numpy())
     texts = {"class_name": _CLASS, "particle": "rlnTomoParticleName", "tomogram": "rlnMicrographName"}
     columns |= {a: table[b].astype(str).replace("unknown", "") for a, b in texts.items() if b in table}

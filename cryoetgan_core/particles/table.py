@@ -64,8 +64,7 @@ class ParticleSet:
         if not finite.all():
             names = self.table["particle"][~finite].tolist()[:5]
             raise ValueError(
-                f"ParticleSet: {(~finite).sum()} of {shape[0]} volumes hold NaN or infinite voxels, "
-                f"first {names}; leave them out"
+                f"ParticleSet: {(~finite).sum()} of {shape[0]} volumes hold NaN or infinite voxels, first {names}; leave them out"
             )
         check_voxel_size(self.voxel_size_A, "ParticleSet")
 
@@ -94,9 +93,7 @@ def check_array(name: object, shape: tuple[int, ...], dtype: np.dtype, dimension
         wanted = " or ".join(f"{d}-D" for d in dimensions)
         raise ValueError(f"{name}: shape {tuple(shape)} is {len(shape)}-D, expected {wanted}")
     if 0 in shape or int(np.prod([int(s) for s in shape], dtype=object)) > MAX_VALUES:
-        raise ValueError(
-            f"{name}: shape {tuple(shape)}, expected at least one and at most {MAX_VALUES} values"
-        )
+        raise ValueError(f"{name}: shape {tuple(shape)}, expected at least one and at most {MAX_VALUES} values")
 
 
 def protein_sign(protein: str, name: object) -> float:

@@ -61,9 +61,7 @@ def read_tomogram(
         known = MAP_SUFFIXES + TIFF_SUFFIXES + HDF5_SUFFIXES
         raise ValueError(f"{path}: not a kind of tomogram known here, expected one of {', '.join(known)}")
     if not np.isfinite(volume).all():
-        raise ValueError(
-            f"{path}: {(~np.isfinite(volume)).sum()} voxels are NaN or infinite; replace them first"
-        )
+        raise ValueError(f"{path}: {(~np.isfinite(volume)).sum()} voxels are NaN or infinite; replace them first")
     if beam_axis != "z":
         volume = np.rot90(volume, axes=(0, 1 if beam_axis == "y" else 2))
     return np.ascontiguousarray(sign * volume, dtype=np.float32), float(voxel_size_A)
@@ -74,9 +72,7 @@ def read_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = Non
     try:
         with h5py.File(path, "r") as handle:
             found: dict[str, h5py.Dataset] = {}
-            handle.visititems(
-                lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None
-            )
+            handle.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
             if dataset is None and len(found) == 1:
                 dataset = next(iter(found))
             if dataset not in found:
@@ -155,9 +151,7 @@ def cut_cubes(
         coordinates = find_candidates(volume, voxel_size_A, n, spacing, border=border, generator=generator)
     points = np.asarray(coordinates, dtype=float)
     if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0 or not np.isfinite(points).all():
-        raise ValueError(
-            f"{name}: coordinates of shape {points.shape}, expected (N, 3) finite zyx voxels, N > 0"
-        )
+        raise ValueError(f"{name}: coordinates of shape {points.shape}, expected (N, 3) finite zyx voxels, N > 0")
     if class_names is not None and len(class_names) != len(points):
         raise ValueError(f"{name}: {len(class_names)} class names for {len(points)} coordinates")
     fits = ((points - before > -0.5) & (points + after < np.array(volume.shape) - 0.5)).all(axis=1)
@@ -172,9 +166,7 @@ def cut_cubes(
     cubes = np.stack([_cube(volume, p, voxel_size_A, target, box, before, after) for p in points])
     position = dict(zip(("z_A", "y_A", "x_A"), (points * voxel_size_A).T, strict=True))
     names = [f"{tomogram or 'particle'}_{i + 1:05d}" for i in range(len(points))]
-    table = particle_table(
-        len(points), class_name=labels, particle=names, tomogram=tomogram, source=source, **position
-    )
+    table = particle_table(len(points), class_name=labels, particle=names, tomogram=tomogram, source=source, **position)
     return ParticleSet(cubes, table, float(target))
 
 
@@ -186,9 +178,7 @@ def _cube(volume, point, voxel_size_A, target, box, before, after) -> np.ndarray
         corner = np.round(point).astype(int) - box // 2
         return np.array(volume[tuple(slice(c, c + box) for c in corner)], dtype=np.float32)
     outer = [(max(-a, 0), max(b - s, 0)) for a, b, s in zip(start, stop, volume.shape, strict=True)]
-    patch = torch.from_numpy(
-        np.pad(volume[inner], outer, mode="reflect" if min(volume.shape) > MARGIN else "edge")
-    )
+    patch = torch.from_numpy(np.pad(volume[inner], outer, mode="reflect" if min(volume.shape) > MARGIN else "edge"))
     mean = patch.float().mean()  # resampling takes what lies outside for zero
     cube = resample(
         patch.float() - mean,
@@ -227,9 +217,7 @@ def read_labelled_tomogram(
         raise ValueError(f"{labels_path}: shape {labels.shape}, expected that of {path}, {volume.shape}")
     found = label_centres(labels, min_voxels)
     if found.empty:
-        raise ValueError(
-            f"{labels_path}: no connected label of {min_voxels} voxels or more; is it a label volume?"
-        )
+        raise ValueError(f"{labels_path}: no connected label of {min_voxels} voxels or more; is it a label volume?")
     return cut_cubes(
         volume,
         voxel,

@@ -40,9 +40,7 @@ class Assembly:
     dimensions_A: str  # overall, as described in the source
     pdb: str  # an entry of this assembly ("" for none)
     source: str  # where mass, dimensions and arrangement come from
-    build: Callable[[], list[Ellipsoid]] | None = (
-        None  # bodies in xyz; None: the membrane, which is no list of bodies
-    )
+    build: Callable[[], list[Ellipsoid]] | None = None  # bodies in xyz; None: the membrane, which is no list of bodies
 
 
 ASSEMBLIES: dict[str, Assembly] = {

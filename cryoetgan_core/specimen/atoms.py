@@ -23,9 +23,7 @@ _ICE_V = 3.5
 _PROTEIN_HYDROGEN = 0.075
 
 
-def read_structure(
-    path: str | Path, *, chains: Iterable[str] | None = None, assembly: str | None = None
-) -> gemmi.Structure:
+def read_structure(path: str | Path, *, chains: Iterable[str] | None = None, assembly: str | None = None) -> gemmi.Structure:
     """An atomic model without waters and alternative locations, expanded to a biological assembly.
 
     Parameters
@@ -67,9 +65,7 @@ def read_structure(
         chains = set(chains)
         names = [chain.name for chain in structure[0]]
         if missing := chains - set(names):
-            raise ValueError(
-                f"{path}: no chain {', '.join(sorted(missing))}; the file has {', '.join(sorted(set(names)))}"
-            )
+            raise ValueError(f"{path}: no chain {', '.join(sorted(missing))}; the file has {', '.join(sorted(set(names)))}")
         for i in reversed(range(len(names))):
             if names[i] not in chains:
                 del structure[0][i]
@@ -97,9 +93,7 @@ def _keep_main_location(structure: gemmi.Structure) -> None:
                     atom.altloc, atom.occ = "\0", 1.0
 
 
-def read_atoms(
-    path: str | Path, *, chains: Iterable[str] | None = None, assembly: str | None = None
-) -> tuple[Tensor, Tensor]:
+def read_atoms(path: str | Path, *, chains: Iterable[str] | None = None, assembly: str | None = None) -> tuple[Tensor, Tensor]:
     """Atoms of a model: (n, 3) coordinates zyx in angstrom and (n,) masses in kDa, both float32.
 
     Hydrogens, which most models leave out, are added as 7.5 % of the mass when the file has none. Arguments

@@ -99,9 +99,7 @@ def dnab() -> list[Ellipsoid]:
         bodies += rod(_polar(38.0, phi, 16.0 + 0.5 * rise), _polar(30.0, phi + 30.0, 26.0), 6.0, "collar")
     for k in range(5):
         rise, phi = 4.5 * (k - 2.0), 57.0 * (k + 0.5)
-        bodies.append(
-            spindle(_polar(46.0, phi, -44.0 + rise), _polar(0.8, phi, -1.0), 25.0, 15.0, "lambda P")
-        )
+        bodies.append(spindle(_polar(46.0, phi, -44.0 + rise), _polar(0.8, phi, -1.0), 25.0, 15.0, "lambda P"))
     return bodies
 
 
@@ -158,9 +156,7 @@ def insulin_receptor() -> list[Ellipsoid]:
     return symmetrised(unit, "C2")
 
 
-def membrane(
-    patch_radius_A: float = 700.0, curvature_radius_A: float | None = None, spacing_A: float = 6.0
-) -> tuple[Tensor, Tensor]:
+def membrane(patch_radius_A: float = 700.0, curvature_radius_A: float | None = None, spacing_A: float = 6.0) -> tuple[Tensor, Tensor]:
     """A round patch of lipid bilayer: two head-group layers 38 A apart, lipid tails between them.
 
     The profile across it, relative to protein as 1, is two Gaussians of +1.25 (full width 10 A) at +-19 A and
@@ -183,10 +179,7 @@ def membrane(
         (n, 3) points xyz and (n,) weights in kDa (negative in the tails), normal along z, mid-plane at z = 0.
     """
     if patch_radius_A < 500 or spacing_A <= 0:
-        raise ValueError(
-            f"membrane: patch radius {patch_radius_A} A and spacing {spacing_A} A; expected at least 500 and "
-            "more than 0"
-        )
+        raise ValueError(f"membrane: patch radius {patch_radius_A} A and spacing {spacing_A} A; expected at least 500 and more than 0")
     if curvature_radius_A is not None and curvature_radius_A <= 2 * patch_radius_A / math.pi:
         raise ValueError(
             f"membrane: curvature radius {curvature_radius_A} A; a patch of radius {patch_radius_A} A needs "
@@ -199,9 +192,7 @@ def membrane(
     z = torch.arange(-32, 33, 2, dtype=torch.float64)
     heads = sum(torch.exp(-4 * math.log(2) * ((z - side) / 10.0) ** 2) for side in (-19.0, 19.0))
     profile = 1.25 * heads - 0.25 * torch.sigmoid((14.0 - z.abs()) / 1.5)
-    points = torch.stack(
-        (x[:, None].expand(-1, len(z)), y[:, None].expand(-1, len(z)), z.expand(len(x), -1)), -1
-    )
+    points = torch.stack((x[:, None].expand(-1, len(z)), y[:, None].expand(-1, len(z)), z.expand(len(x), -1)), -1)
     if curvature_radius_A is not None:
         # the arc along the mid-plane keeps its length, so lipids are not stretched there
         angle = arc / curvature_radius_A

@@ -53,9 +53,7 @@ def rod(start_A, end_A, radius_A: float, part: str = "") -> list[Ellipsoid]:
     """A rod with round ends from ``start_A`` to ``end_A`` xyz (a helix, say): balls about a radius apart."""
     start, end = (torch.tensor(p, dtype=torch.float64) for p in (start_A, end_A))
     steps = max(2, math.ceil((end - start).norm().item() / radius_A) + 1)
-    return [
-        ball((start + (end - start) * k / (steps - 1)).tolist(), radius_A, part=part) for k in range(steps)
-    ]
+    return [ball((start + (end - start) * k / (steps - 1)).tolist(), radius_A, part=part) for k in range(steps)]
 
 
 def cyclic(n: int) -> Tensor:
@@ -98,9 +96,7 @@ def symmetrised(unit: list[Ellipsoid], group: str) -> list[Ellipsoid]:
         for body in unit:
             centre = op @ torch.tensor(body.centre_A, dtype=torch.float64)
             axes = op @ torch.tensor(body.axes, dtype=torch.float64)
-            copies.append(
-                replace(body, centre_A=tuple(centre.tolist()), axes=tuple(map(tuple, axes.tolist())))
-            )
+            copies.append(replace(body, centre_A=tuple(centre.tolist()), axes=tuple(map(tuple, axes.tolist()))))
     return copies
 
 

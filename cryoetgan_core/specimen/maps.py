@@ -21,9 +21,7 @@ _MODE_BYTES = {0: 1, 1: 2, 2: 4, 6: 2, 12: 2}
 _MAX_VOXELS = 1024**3
 
 
-def read_map(
-    path: str | Path, *, voxel_size_A: float | None = None, invert: bool = False
-) -> tuple[Tensor, float]:
+def read_map(path: str | Path, *, voxel_size_A: float | None = None, invert: bool = False) -> tuple[Tensor, float]:
     """A density map as (D, H, W) float32, zyx whatever the file's axis order, and its voxel size in angstrom.
 
     Parameters
@@ -54,9 +52,7 @@ def read_map(
             with mrcfile.open(path, permissive=True) as handle:
                 data = None if handle.data is None else np.array(handle.data, dtype=np.float32)
         except (ValueError, OSError, EOFError) as error:
-            raise ValueError(
-                f"{path}: cannot be read as an MRC map ({error}); download or export it again"
-            ) from error
+            raise ValueError(f"{path}: cannot be read as an MRC map ({error}); download or export it again") from error
     if data is None or data.ndim != 3:
         found = "no data" if data is None else f"{data.ndim}-D data"
         raise ValueError(f"{path}: found {found}, expected one 3-D map; split stacks of volumes first")
@@ -79,9 +75,7 @@ def _checked_header(path: Path) -> tuple[list[int], np.ndarray]:
     except (OSError, EOFError) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
     if len(raw) < 1024:
-        raise ValueError(
-            f"{path}: {len(raw)} bytes, expected at least the 1024 of an MRC header; the file is cut off"
-        )
+        raise ValueError(f"{path}: {len(raw)} bytes, expected at least the 1024 of an MRC header; the file is cut off")
     for endian in "<>":
         words = np.frombuffer(raw, endian + "i4")
         if 0 <= words[3] < 1024 and (words[:3] > 0).all():
@@ -118,9 +112,7 @@ def _checked_header(path: Path) -> tuple[list[int], np.ndarray]:
     if order == [0, 0, 0]:  # written by old programs that knew one order only
         order = [3, 2, 1]
     if sorted(order) != [1, 2, 3]:
-        raise ValueError(
-            f"{path}: axis order mapc, mapr, maps is {order[::-1]}, expected a permutation of 1, 2, 3"
-        )
+        raise ValueError(f"{path}: axis order mapc, mapr, maps is {order[::-1]}, expected a permutation of 1, 2, 3")
     cell = np.frombuffer(raw, endian + "f4")[10:13].astype(float)
     sampling = words[7:10].astype(float)
     voxel = np.where(sampling > 0, cell / np.where(sampling > 0, sampling, 1), 0.0)
@@ -131,13 +123,9 @@ def _judged_voxel_size(path: Path, voxel: np.ndarray) -> float:
     """One voxel size from the header's three."""
     advice = "give the true one as voxel_size_A (map_voxel_size_A of reference_map)"
     if not np.isfinite(voxel).all() or (voxel <= 0).any():
-        raise ValueError(
-            f"{path}: the header's voxel size is {voxel.tolist()} A, expected positive numbers; {advice}"
-        )
+        raise ValueError(f"{path}: the header's voxel size is {voxel.tolist()} A, expected positive numbers; {advice}")
     if voxel.max() > 1.01 * voxel.min():
-        raise ValueError(
-            f"{path}: the header's voxel size is {voxel.tolist()} A, expected a cubic voxel; {advice}"
-        )
+        raise ValueError(f"{path}: the header's voxel size is {voxel.tolist()} A, expected a cubic voxel; {advice}")
     size = float(voxel.mean())
     if abs(size - 1.0) < 1e-6 or not 0.1 < size < 100:
         warnings.warn(
@@ -183,13 +171,7 @@ def resample(
     ValueError
         when a size is not positive or the volume is not 3-D.
     """
-    if (
-        volume.ndim != 3
-        or not voxel_size_A > 0
-        or not new_voxel_size_A > 0
-        or box < 1
-        or not resolution_A >= 0
-    ):
+    if volume.ndim != 3 or not voxel_size_A > 0 or not new_voxel_size_A > 0 or box < 1 or not resolution_A >= 0:
         raise ValueError(
             f"resample: volume {tuple(volume.shape)}, voxel sizes {voxel_size_A} and {new_voxel_size_A} A, "
             f"box {box}, resolution {resolution_A} A; expected (D, H, W), positive sizes, resolution >= 0"
@@ -198,9 +180,7 @@ def resample(
     for axis in range(3):
         n = volume.shape[axis]
         centre = n // 2 if centre_zyx is None else float(centre_zyx[axis])
-        position = (torch.arange(box, dtype=torch.float64) - box // 2) * (
-            new_voxel_size_A / voxel_size_A
-        ) + centre
+        position = (torch.arange(box, dtype=torch.float64) - box // 2) * (new_voxel_size_A / voxel_size_A) + centre
         # the period is longer than the map by what the Gaussian reaches, so that one side does not leak to
         # the other
         period = n + 2 * math.ceil(max(resolution_A, 2 * new_voxel_size_A) / voxel_size_A) + 2

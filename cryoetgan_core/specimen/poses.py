@@ -39,9 +39,7 @@ def random_rotations(n: int, generator: torch.Generator, dtype: torch.dtype = to
     return torch.stack(rows, 1).to(dtype)
 
 
-def random_shifts(
-    n: int, max_shift_A: float, generator: torch.Generator, dtype: torch.dtype = torch.float64
-) -> Tensor:
+def random_shifts(n: int, max_shift_A: float, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
     """Shifts (n, 3) zyx in angstrom, uniform in the cube from ``-max_shift_A`` to ``+max_shift_A``."""
     if n < 0 or max_shift_A < 0:
         raise ValueError(f"random_shifts: n {n} and max_shift_A {max_shift_A} must both be 0 or more")
@@ -133,10 +131,7 @@ def rotate_volume(
         )
     size = volumes.shape[-1] if box is None else box
     if not voxel_size_A > 0 or size < 1 or upsample < 1:
-        raise ValueError(
-            f"rotate_volume: voxel_size_A {voxel_size_A}, box {size}, upsample {upsample}; all must be "
-            "positive"
-        )
+        raise ValueError(f"rotate_volume: voxel_size_A {voxel_size_A}, box {size}, upsample {upsample}; all must be positive")
     _checked_matrices(matrices.to(torch.float64))
     kind = {"dtype": volumes.dtype, "device": volumes.device}
     shape = torch.tensor(volumes.shape[-3:], **kind)

@@ -21,9 +21,7 @@ from .maps import MAP_SUFFIXES, low_pass_gain, read_map, resample
 from .shape import centre_of_mass, outline_level, split_molecules
 
 
-def render_points(
-    coords_zyx_A: Tensor, weights: Tensor, box: int, voxel_size_A: float, resolution_A: float
-) -> Tensor:
+def render_points(coords_zyx_A: Tensor, weights: Tensor, box: int, voxel_size_A: float, resolution_A: float) -> Tensor:
     """Density of weighted points on a grid: (box, box, box) float32, in units of weight per cubic angstrom.
 
     The origin of the coordinates is the voxel ``box // 2``. Points are splatted trilinearly on a grid two or
@@ -47,14 +45,10 @@ def render_points(
     n = coords_zyx_A.shape[0]
     if coords_zyx_A.shape != (n, 3) or weights.shape != (n,):
         raise ValueError(
-            f"render_points: coords_zyx_A {tuple(coords_zyx_A.shape)} and weights {tuple(weights.shape)}; "
-            "expected (n, 3) and (n,)"
+            f"render_points: coords_zyx_A {tuple(coords_zyx_A.shape)} and weights {tuple(weights.shape)}; expected (n, 3) and (n,)"
         )
     if box < 1 or not voxel_size_A > 0 or not resolution_A > 0:
-        raise ValueError(
-            f"render_points: box {box}, voxel_size_A {voxel_size_A}, resolution_A {resolution_A}; all "
-            "must be positive"
-        )
+        raise ValueError(f"render_points: box {box}, voxel_size_A {voxel_size_A}, resolution_A {resolution_A}; all must be positive")
     margin = math.ceil(resolution_A / voxel_size_A) + 2
     padded = box + 2 * margin
     fine = 3 if padded <= 80 else 2
@@ -62,9 +56,7 @@ def render_points(
     grid = _splat(coords_zyx_A * (fine / voxel_size_A) + padded // 2 * fine, weights, size)
     spectrum = torch.fft.rfftn(grid)
     for axis in range(3):
-        f = (torch.fft.rfftfreq if axis == 2 else torch.fft.fftfreq)(
-            size, device=grid.device
-        )  # cycles a fine voxel
+        f = (torch.fft.rfftfreq if axis == 2 else torch.fft.fftfreq)(size, device=grid.device)  # cycles a fine voxel
         gain = low_pass_gain(f * fine / voxel_size_A, resolution_A, 0.5 / voxel_size_A) / torch.sinc(f) ** 2
         spectrum = spectrum * gain.reshape([-1 if a == axis else 1 for a in range(3)])
     out = torch.fft.irfftn(spectrum, s=(size,) * 3)[::fine, ::fine, ::fine]
@@ -131,10 +123,7 @@ def reference_map(
         for an unknown source, an argument that does not apply to it, or a file that cannot be used.
     """
     if not voxel_size_A > 0 or not resolution_A > 0 or (box is not None and box < 1):
-        raise ValueError(
-            f"reference_map: voxel_size_A {voxel_size_A}, resolution_A {resolution_A}, box {box}; all "
-            "must be positive"
-        )
+        raise ValueError(f"reference_map: voxel_size_A {voxel_size_A}, resolution_A {resolution_A}, box {box}; all must be positive")
     if mass_kDa is not None and not mass_kDa > 0:
         raise ValueError(f"reference_map: mass_kDa is {mass_kDa}; expected a positive number")
     kind = _source_kind(source)
@@ -152,9 +141,7 @@ def reference_map(
         volume, old_voxel = read_map(source, voxel_size_A=map_voxel_size_A, invert=invert)
         volume = _one_molecule(source, volume, molecule)
         if mass_kDa is not None:
-            volume = volume * (
-                mass_kDa * 1000 / PROTEIN_DENSITY_DA_A3 / (volume.clamp(min=0).sum().item() * old_voxel**3)
-            )
+            volume = volume * (mass_kDa * 1000 / PROTEIN_DENSITY_DA_A3 / (volume.clamp(min=0).sum().item() * old_voxel**3))
         return _from_volume(volume, old_voxel, voxel_size_A, resolution_A, box, scaled=mass_kDa is not None)
     if kind == "embedded":
         coords, kDa = pseudo_atoms(str(source))
@@ -199,15 +186,12 @@ def _one_molecule(source: str | Path, volume: Tensor, molecule: int | None) -> T
     if molecule is None:
         if len(parts) > 1:
             warnings.warn(
-                f"{source}: the map holds {len(parts)} separate molecules; choose one with molecule=0 to "
-                f"{len(parts) - 1}",
+                f"{source}: the map holds {len(parts)} separate molecules; choose one with molecule=0 to {len(parts) - 1}",
                 stacklevel=3,
             )
         return torch.stack(parts).sum(0)
     if not 0 <= molecule < len(parts):
-        raise ValueError(
-            f"{source}: molecule {molecule}, but the map holds {len(parts)}; expected 0 to {len(parts) - 1}"
-        )
+        raise ValueError(f"{source}: molecule {molecule}, but the map holds {len(parts)}; expected 0 to {len(parts) - 1}")
     return parts[molecule]
 
 

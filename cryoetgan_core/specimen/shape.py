@@ -39,9 +39,7 @@ def split_molecules(volume: Tensor, level: float | None = None) -> list[Tensor]:
     solid = (volume > (outline_level(volume) if level is None else level)).numpy()
     labels, count = ndimage.label(solid)
     if count == 0:
-        raise ValueError(
-            f"split_molecules: nothing above {level} in a map of maximum {volume.max().item():g}"
-        )
+        raise ValueError(f"split_molecules: nothing above {level} in a map of maximum {volume.max().item():g}")
     sizes = np.bincount(labels.ravel())[1:]
     kept = [int(i) + 1 for i in np.argsort(-sizes, kind="stable") if sizes[i] >= 0.25 * sizes.max()]
     far, nearest = ndimage.distance_transform_edt(~np.isin(labels, kept), return_indices=True)
@@ -53,9 +51,7 @@ def centre_of_mass(volume: Tensor, level: float = 0.0) -> Tensor:
     """(3,) zyx voxel indices (float64) of the centre of the density above ``level``."""
     weight = torch.where(volume > level, volume, 0).double()
     if not weight.sum() > 0:
-        raise ValueError(
-            f"centre_of_mass: no density above {level} in a map of maximum {volume.max().item():g}"
-        )
+        raise ValueError(f"centre_of_mass: no density above {level} in a map of maximum {volume.max().item():g}")
     sums = [weight.sum(tuple(a for a in range(3) if a != axis)) for axis in range(3)]
     return torch.stack([(s * torch.arange(len(s))).sum() / s.sum() for s in sums])
 
@@ -64,8 +60,6 @@ def radius_of_gyration(volume: Tensor, voxel_size_A: float, level: float = 0.0) 
     """Root mean square distance in angstrom of the density above ``level`` from its centre of mass."""
     weight = torch.where(volume > level, volume, 0).double()
     centre = centre_of_mass(volume, level)
-    axes = [
-        (torch.arange(n, dtype=torch.float64) - c) ** 2 for n, c in zip(volume.shape, centre, strict=True)
-    ]
+    axes = [(torch.arange(n, dtype=torch.float64) - c) ** 2 for n, c in zip(volume.shape, centre, strict=True)]
     square = axes[0][:, None, None] + axes[1][:, None] + axes[2]
     return math.sqrt(((weight * square).sum() / weight.sum()).item()) * voxel_size_A

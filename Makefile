@@ -1,0 +1,52 @@
+# make figures   everything: set up, train, evaluate, write figures/ (PROFILE=quick|paper|smoke, SEEDS="0 1 2")
+# make test      set up, unit tests, every notebook's checks
+# make lab       JupyterLab on the notebooks
+# make env       only the virtual environment
+PROFILE ?= quick
+SEEDS   ?= 0
+CORES   ?= $(shell getconf _NPROCESSORS_ONLN)
+PYTHON  ?= $(shell command -v python3.11 || command -v python3)
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.complete
+TORCH := $(shell grep '^torch==' requirements.lock)
+
+# One job a core: several small trainings side by side are faster than one with several threads, and one thread reproduces bit for bit.
+export OMP_NUM_THREADS ?= 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# The environment's own Jupyter, not one configured elsewhere.
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.PHONY: figures test lab env notebooks lint clean
+.DELETE_ON_ERROR:
+
+figures: env
+	snakemake --cores $(CORES) --config profile=$(PROFILE) seeds="$(SEEDS)" --rerun-incomplete --quiet rules
+	@echo; echo "figures/$(PROFILE):"; ls figures/$(PROFILE) | grep -v results | column -c 100
+
+test: env
+	pytest -n $(CORES)
+
+lab: env
+	jupyter lab --notebook-dir=notebooks
+
+env: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing $(TORCH) and the packages of requirements.lock into $(VENV) (a few minutes) ..."
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(STAMP)
+
+# For maintainers: run every notebook once, as stored, and keep its outputs (what `make test` compares).
+notebooks: env
+	cd notebooks && jupyter nbconvert --to notebook --execute --inplace --log-level WARN *.ipynb && python ../tests/clean_metadata.py *.ipynb
+
+lint: env
+	ruff check . && ruff format --check .
+
+clean:
+	rm -rf runs .snakemake figures/smoke

@@ -1,0 +1,114 @@
+"""The paper as a graph of notebooks: simulate the sets, train and evaluate every run, draw every figure and table.
+
+    snakemake --cores 2 --config profile=quick seeds="0 1 2"
+
+Each rule runs one notebook with papermill; the executed copy is kept beside the run. A changed parameter of a profile or preset re-runs what depends on it.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from cryoetgan_core import paths
+from cryoetgan_core import workflow as paper
+from cryoetgan_core.config import DATASETS, make_config
+
+PROFILE = config.get("profile", "quick")
+SEEDS = str(config.get("seeds", "0"))
+PLAN = paper.planned_runs(PROFILE, paper.parse_seeds(SEEDS))
+
+
+def local(path):
+    """Return the path as seen from the repository, for readable messages."""
+    return os.path.relpath(path, paths.ROOT)
+
+
+RUNS, RESULTS, FIGURES = local(paths.runs(PROFILE)), local(paths.results(PROFILE)), local(paths.figures(PROFILE))
+PAPERMILL = "papermill --no-progress-bar --log-level WARNING"
+
+
+def result(*names):
+    return [f"{RESULTS}/{name}.json" for name in names]
+
+
+def each_seed(dataset, preset, variants=("",)):
+    return result(*(paper.run_name(dataset, preset, s, v) for s in paper.parse_seeds(SEEDS) for v in variants))
+
+
+MAIN = [*each_seed("S1", "adapted"), *each_seed("S2", "adapted")]
+RECIPES = MAIN + each_seed("S1", "released") + each_seed("S2", "released") + each_seed("S1", "described")
+NOISE = each_seed("S1", "adapted", [paper.noise_variant(level) for level in paper.PROFILES[PROFILE].noise_levels])
+ABLATION = each_seed("S1", "adapted", [paper.ablation_variant(name) for name in paper.ABLATION])
+# notebook: (results it reads, artefacts it writes)
+FIGURE_NOTEBOOKS = {
+    "fig1_overview": (MAIN, ["fig1_overview"]),
+    "fig2_generated": (RECIPES, ["fig2_generated"]),
+    "fig3_real": (MAIN, ["fig3_real", "table1_datasets"]),
+    "fig4_uncertainty": (MAIN, ["fig4_uncertainty"]),
+    "fig5_fig6_noise": (NOISE, ["fig5_inception_score", "fig6_frechet_distance", "table3_noise"]),
+    "table2_metrics": (RECIPES, ["table2_metrics"]),
+    "table4_ablation": (ABLATION, ["table4_wasserstein_spectral"]),
+}
+
+
+rule all:
+    input:
+        [f"{FIGURES}/{name}.json" for _, names in FIGURE_NOTEBOOKS.values() for name in names],
+        RECIPES, NOISE, ABLATION,
+
+
+wildcard_constraints:
+    dataset="S1|S2",
+
+
+def data_parameters(wildcards):
+    """The fields that a set depends on: a change of any re-simulates it."""
+    c = dataclasses.asdict(make_config(PROFILE, wildcards.dataset))
+    return {k: c[k] for k in c if k in ("box", "train_per_class", "test_per_class", "snr", "data_seed") or k.startswith("classifier")}
+
+
+rule simulate_data:
+    input:
+        "notebooks/simulate_data.ipynb",
+    output:
+        f"{RUNS}/data/{{dataset}}/classifier.safetensors",
+    params:
+        depends_on=data_parameters,
+    threads: 1
+    shell:
+        f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input}} {RUNS}/notebooks/simulate_data_{{wildcards.dataset}}.ipynb"
+        f" -p profile {PROFILE} -p dataset {{wildcards.dataset}}"
+
+
+rule train:
+    input:
+        data=lambda w: f"{RUNS}/data/{PLAN[w.name].dataset}/classifier.safetensors",
+        notebook="notebooks/train.ipynb",
+    output:
+        f"{RUNS}/{{name}}/weights.safetensors",
+        f"{RESULTS}/{{name}}.json",
+    params:
+        depends_on=lambda w: dataclasses.asdict(PLAN[w.name]),
+    threads: 1
+    shell:
+        f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {RUNS}/notebooks/train_{{wildcards.name}}.ipynb"
+        f" -p profile {PROFILE} -p run {{wildcards.name}}"
+
+
+for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():
+
+    rule:
+        name:
+            notebook
+        input:
+            results=reads,
+            notebook=f"notebooks/{notebook}.ipynb",
+        output:
+            [f"{FIGURES}/{name}.json" for name in writes],
+        params:
+            seeds=SEEDS,
+            out=f"{RUNS}/notebooks/{notebook}.ipynb",
+        threads: 1
+        shell:
+            f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {{params.out}} -p profile {PROFILE} -r seeds '{{params.seeds}}'"

@@ -1,0 +1,20 @@
+"""Figures and tables of the paper, drawn from results; one `savefig` and one `save_table` write every artefact."""
+
+from .artefacts import save_table, savefig, use_style
+from .panels import contact_sheet, noise_sweep, overview, uncertainty_maps
+from .tables import dataset_table, metric_table, noise_table, spread_table, uncertainty_table
+
+__all__ = [
+    "contact_sheet",
+    "dataset_table",
+    "metric_table",
+    "noise_sweep",
+    "noise_table",
+    "overview",
+    "save_table",
+    "savefig",
+    "spread_table",
+    "uncertainty_maps",
+    "uncertainty_table",
+    "use_style",
+]

@@ -1,0 +1,105 @@
+"""Tables: mean over seeds with an interval, formatted so that a rounded table redraws to the same text."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..config import DATASETS
+from ..specimen import ASSEMBLIES
+
+SIX = ("psnr", "precision", "recall", "density", "coverage", "accuracy")
+
+
+def summarise(entries: list[dict[str, float]]) -> tuple[float, float, float]:
+    """Mean and 95 % interval of one metric: over seeds (Student's t) where there are several, else the bootstrap interval of the one run."""
+    values = np.array([e["value"] for e in entries])
+    if len(values) == 1:
+        return float(values[0]), entries[0]["low"], entries[0]["high"]
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def format_number(mean: float, low: float, high: float, digits: int) -> str:
+    """'mean [low, high]' with fixed digits; -0.00 becomes 0.00."""
+    texts = [f"{round(v, digits) + 0.0:.{digits}f}" for v in (mean, low, high)]
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]"
+
+
+def metric_table(rows: dict[str, list[dict]], metrics: tuple[str, ...] = SIX, digits: dict[str, int] | None = None) -> pd.DataFrame:
+    """One row a label, one column a metric, 'mean [95 % interval]'; accuracy in per cent with one digit.
+
+    Parameters
+    ----------
+    rows : label to the metrics dictionaries of its runs, one a seed.
+    """
+    digits = {"accuracy": 1, "fid": 1} | (digits or {})
+    table = [
+        {"": label} | {m: format_number(*summarise([r[m] for r in runs]), digits.get(m, 2)) for m in metrics} | {"seeds": len(runs)}
+        for label, runs in rows.items()
+    ]
+    return pd.DataFrame(table)
+
+
+def spread_table(runs: dict[str, dict]) -> pd.DataFrame:
+    """How the central slices of each run vary: their standard deviation (real: about 1), and their correlation with the density they were made from.
+
+    A collapsed generator shows as a small standard deviation; a lost molecule as a correlation near 0.
+    """
+    rows = []
+    for name, run in runs.items():
+        fake, density = run["slices"]["generated"], run["slices"]["density"]
+        pairs = zip(fake.reshape(-1, fake[0, 0].size), density.reshape(-1, density[0, 0].size), strict=True)
+        correlation = np.mean([np.corrcoef(a, b)[0, 1] if a.std() > 0 else 0.0 for a, b in pairs])
+        rows.append(
+            {
+                "run": name, "s.d. generated": round(float(fake.std()), 1), "s.d. real": round(float(run["slices"]["real"].std()), 1),
+                "correlation with density": round(float(correlation), 1) + 0.0,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def dataset_table(runs: dict[str, dict]) -> pd.DataFrame:
+    """Table 1: the sets as simulated, one row a class."""
+    rows = []
+    for run in runs.values():
+        config, dataset = run["config"], DATASETS[run["config"]["dataset"]]
+        for name in run["classes"]:
+            assembly = ASSEMBLIES[name]
+            rows.append(
+                {
+                    "set": config["dataset"], "class": assembly.title, "PDB of the assembly": assembly.pdb or "none",
+                    "train / test": f"{config['train_per_class']} / {config['test_per_class']}", "box": f"{config['box']}^3",
+                    "voxel (nm)": round(run["voxel_size_A"] / 10, 3),
+                    "tilts (deg)": f"{dataset.tilt_min_deg:+.0f} to {dataset.tilt_max_deg:+.0f}", "mean SNR": config["snr"],
+                    "source": "simulated tilt series",
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def uncertainty_table(runs: dict[str, dict]) -> pd.DataFrame:
+    """Mean standard deviation over repeated generations inside the particle (density above 0.3) and outside it, per class."""
+    rows = []
+    for run in runs.values():
+        for k, name in enumerate(run["classes"]):
+            inside = run["slices"]["density"][k] > 0.3
+            deviation = run["slices"]["uncertainty"][k]
+            rows.append(
+                {
+                    "set": run["config"]["dataset"], "class": name,
+                    "inside": round(float(deviation[inside].mean()), 2) if inside.any() else np.nan,
+                    "outside": round(float(deviation[~inside].mean()), 2),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def noise_table(runs: dict[str, dict], names: dict[str, tuple[float, int]]) -> dict[str, pd.DataFrame]:
+    """Noise sweep as one table a metric (fid, inception_score), with columns noise_level, seed, value, low, high."""
+    return {
+        metric: pd.DataFrame(
+            [{"noise_level": level, "seed": seed} | runs[name]["metrics"][metric] for name, (level, seed) in names.items()]
+        )
+        for metric in ("fid", "inception_score")
+    }

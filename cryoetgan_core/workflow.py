@@ -1,0 +1,226 @@
+"""Which runs make up the paper, and the two long steps that notebooks and Snakemake call: simulate a set, train and evaluate a run.
+
+Training notebooks write results; figure and table notebooks only read them.
+"""
+
+import dataclasses
+import json
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import paths
+from .classification import load_classifier, save_classifier, train_classifier
+from .config import DATASETS, PROFILES, RunConfig, make_config
+from .evaluation import evaluate
+from .generation import load_run
+from .microscope.simulate import MICROSCOPES
+from .particles.domains import Domains, load_domains, save_domains
+from .particles.simulated import class_references, density_maps, subtomograms
+from .provenance import provenance
+from .seeds import stream
+from .training import Trainer, train, write_atomically
+
+ABLATION = {  # Table 4: Wasserstein loss x spectral normalisation
+    "wasserstein_sn": dict(adversarial="wasserstein", spectral_norm=True),
+    "wasserstein_plain": dict(adversarial="wasserstein", spectral_norm=False),
+    "leastsquares_sn": dict(adversarial="least_squares", spectral_norm=True),
+    "leastsquares_plain": dict(adversarial="least_squares", spectral_norm=False),
+}
+ADAPTED_NOISE = make_config().noise_level
+IPYTHON_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+
+
+def check_parameters(namespace: dict[str, object]) -> None:
+    """Check a notebook's parameters, right after its parameters cell: ``check_parameters(globals())``.
+
+    A parameter is an annotated name. papermill injects any name and any type in silence; this raises a ValueError that names the unknown
+    or mistyped one.
+    """
+    known = {k: v for k, v in namespace.get("__annotations__", {}).items() if not k.startswith("_")}
+    skip = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
+    for name, value in namespace.items():
+        if name.startswith("_") or name in IPYTHON_NAMES or isinstance(value, skip) or name in known:
+            continue
+        raise ValueError(f"Unknown parameter {name!r}; this notebook has {', '.join(known)}.")
+    for name, wanted in known.items():
+        value = namespace[name]
+        fits = isinstance(value, (int, float) if wanted is float else wanted) and not (isinstance(value, bool) and wanted is not bool)
+        if not fits:
+            hint = f" (papermill reads numbers from -p: write -r {name} {value})" if wanted is str else ""
+            raise ValueError(f"Parameter {name!r} is {value!r} ({type(value).__name__}); expected {wanted.__name__}{hint}.")
+    if "profile" in known and namespace["profile"] not in PROFILES:
+        raise ValueError(f"Parameter 'profile' is {namespace['profile']!r}; expected one of {', '.join(PROFILES)}.")
+
+
+def parse_seeds(seeds: str) -> list[int]:
+    """Seeds of a notebook parameter such as "0" or "0 1 2"."""
+    try:
+        numbers = [int(s) for s in seeds.replace(",", " ").split()]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise ValueError(f"Parameter 'seeds' is {seeds!r}; expected whole numbers such as '0 1 2'.")
+    return numbers
+
+
+def run_name(dataset: str, preset: str, seed: int, variant: str = "") -> str:
+    """Name of a run's folder and results."""
+    return "_".join(part for part in (dataset, preset, variant, f"seed{seed}") if part)
+
+
+def noise_variant(level: float) -> str:
+    """Variant of a run at one noise level of Table 3; "" for the level that the main run has."""
+    return "" if level == ADAPTED_NOISE else f"noise{level:g}"
+
+
+def ablation_variant(name: str) -> str:
+    """Variant of a run of Table 4; "" for the combination that is the main run."""
+    return "" if name == "wasserstein_sn" else name
+
+
+def planned_runs(profile: str, seeds: list[int]) -> dict[str, RunConfig]:
+    """Every run that the figures and tables of a profile read, by name."""
+    plan = {}
+    for seed in seeds:
+        for dataset in DATASETS:
+            for preset in ("adapted", "released", "described")[: 3 if dataset == "S1" else 2]:
+                plan[run_name(dataset, preset, seed)] = make_config(profile, dataset, preset, seed=seed)
+        for level in PROFILES[profile].noise_levels:
+            plan[run_name("S1", "adapted", seed, noise_variant(level))] = make_config(profile, noise_level=level, seed=seed)
+        for name, switches in ABLATION.items():
+            plan[run_name("S1", "adapted", seed, ablation_variant(name))] = make_config(profile, seed=seed, **switches)
+    return plan
+
+
+def resolve_run(profile: str, run: str, dataset: str, preset: str, seed: int, changes: str) -> tuple[str, RunConfig]:
+    """Name and configuration of a run: a planned one by its name, or one put together from a preset and JSON `changes`."""
+    if run:
+        tail = run.rsplit("seed", 1)[-1]
+        plan = planned_runs(profile, [int(tail) if tail.isdigit() else 0])
+        if run not in plan:
+            raise ValueError(f"Parameter 'run' is {run!r}; planned are {', '.join(plan)} (and other seeds).")
+        return run, plan[run]
+    try:
+        fields = json.loads(changes)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"Parameter 'changes' is {changes!r}; expected JSON such as {{\"noise_level\": 0.5}} ({error}).") from None
+    config = make_config(profile, dataset, preset, seed=seed, **fields)
+    return run_name(dataset, preset, seed, f"changed-{config.hash}" if fields else ""), config
+
+
+def parse_maps(maps: str) -> dict[str, str]:
+    """Class to file, from a notebook parameter such as "ribosome=/data/4v4r.mrc, tric=model.cif"."""
+    chosen = {}
+    for part in filter(None, (p.strip() for p in maps.split(","))):
+        name, equals, path = part.partition("=")
+        if not equals or not Path(path.strip()).is_file():
+            raise ValueError(f"Parameter 'maps' holds {part!r}; expected class=FILE with a file that exists.")
+        chosen[name.strip()] = path.strip()
+    return chosen
+
+
+def data_folder(profile: str, dataset: str) -> Path:
+    """Folder of a simulated set."""
+    return paths.runs(profile) / "data" / dataset
+
+
+def simulate_data(config: RunConfig, maps: dict[str, str] | None = None) -> Domains:
+    """Make both domains of the run's set, train its reference classifier on the real train half, and write all to `data_folder`.
+
+    `maps` gives a file (atomic model or density map) for a class instead of its embedded model.
+    """
+    dataset = DATASETS[config.dataset]
+    folder, voxel_size_A = data_folder(config.profile, config.dataset), dataset.field_of_view_A / config.box
+    references = class_references(dataset.classes, config.box, voxel_size_A, maps)
+    halves, noise_std = {}, None
+    for half, per_class in (("train", config.train_per_class), ("test", config.test_per_class)):
+        rng = {domain: stream(config.data_seed, config.dataset, domain, half) for domain in "XY"}
+        halves[f"X_{half}"] = density_maps(references, per_class, config.box, voxel_size_A, rng["X"])
+        halves[f"Y_{half}"] = subtomograms(
+            references, per_class, config.box, voxel_size_A, MICROSCOPES[config.dataset], rng["Y"], snr=config.snr, noise_std=noise_std
+        )
+        noise_std = float(halves[f"Y_{half}"].table["noise_std"][0])
+    domains = Domains(**halves)
+    save_domains(domains, folder)
+    fit_classifier(config, domains, folder)
+    return domains
+
+
+def fit_classifier(config: RunConfig, domains: Domains, folder: Path, *, device: str | None = None) -> None:
+    """Train the reference classifier on Y_train and write it to `folder`/classifier.safetensors."""
+    volumes = domains.volumes("Y_train")
+    volumes = (volumes - volumes.mean()) / volumes.std()
+    network = train_classifier(
+        config, volumes[:, None], domains.labels("Y_train"), classes=len(domains.classes), device=device or default_device()
+    )
+    save_classifier(network, folder / "classifier.safetensors")
+
+
+def default_device() -> str:
+    """Return "cuda" where there is one, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def train_and_evaluate(config: RunConfig, domains: Domains, folder: Path, classifier_folder: Path) -> tuple[dict, dict]:
+    """Train (or resume) a run in `folder`, then measure it on the test halves; returns `evaluate`'s numbers and slices."""
+    start = time.perf_counter()
+    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device())
+    train(trainer, folder)
+    trained = time.perf_counter()
+    classifier = load_classifier(classifier_folder / "classifier.safetensors", config, len(domains.classes))
+    numbers, slices = evaluate(load_run(folder, default_device()), domains, classifier.to(default_device()))
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    thin = max(1, len(log) // 200)
+    numbers |= {
+        "config": dataclasses.asdict(config),
+        "config_hash": config.hash,
+        "log": log[::thin],
+        "seconds_training": round(trained - start, 1),
+        "seconds_evaluation": round(time.perf_counter() - trained, 1),
+        "provenance": provenance(),
+    }
+    return numbers, slices
+
+
+def make_result(name: str, config: RunConfig) -> None:
+    """Train and evaluate a planned run and write its numbers (JSON) and slices (NPZ) to `paths.results`."""
+    data = data_folder(config.profile, config.dataset)
+    numbers, slices = train_and_evaluate(config, load_domains(data), paths.runs(config.profile) / name, data)
+    folder = paths.results(config.profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    keep = {k: v.astype(np.float16) for k, v in slices.items()}
+    with (folder / f".{name}.npz").open("wb") as file:
+        np.savez_compressed(file, **keep)
+    (folder / f".{name}.npz").replace(folder / f"{name}.npz")
+    write_atomically(folder / f"{name}.json", lambda p: p.write_text(json.dumps(numbers, indent=1)))
+
+
+def load_results(profile: str, names: list[str]) -> dict[str, dict]:
+    """Numbers and slices (key "slices") of finished runs, by name; in the smoke profile missing ones are made on the spot.
+
+    Raises
+    ------
+    FileNotFoundError
+        When results of another profile are missing; the message says which and how to make them.
+    """
+    folder = paths.results(profile)
+    missing = [name for name in names if not (folder / f"{name}.json").exists()]
+    if missing and profile != "smoke":
+        raise FileNotFoundError(
+            f"{folder} lacks the results of {', '.join(missing)}: run `make figures PROFILE={profile}` (SEEDS='0 1 2' for three seeds)."
+        )
+    for name in missing:
+        _, config = resolve_run(profile, name, "", "", 0, "")
+        if not (data_folder(profile, config.dataset) / "classifier.safetensors").exists():
+            simulate_data(config)
+        make_result(name, config)
+    results = {}
+    for name in names:
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as slices:
+            numbers = json.loads((folder / f"{name}.json").read_text())
+            results[name] = numbers | {"slices": {k: slices[k].astype(np.float32) for k in slices.files}}
+    return results
