@@ -43,7 +43,8 @@ $(STAMP): requirements.lock pyproject.toml
 
 # For maintainers: run every notebook once, as stored, and keep its outputs (what `make test` compares).
 notebooks: env
-	cd notebooks && jupyter nbconvert --to notebook --execute --inplace --log-level WARN *.ipynb && python ../tests/clean_metadata.py *.ipynb
+	jupyter nbconvert --to notebook --execute --inplace --log-level WARN --ExecutePreprocessor.record_timing=False \
+		--ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
 
 lint: env
 	ruff check . && ruff format --check .

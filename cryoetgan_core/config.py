@@ -69,8 +69,10 @@ class RunConfig:
     log_power: float = 0.0  # weight of the log power spectrum loss between y and G(x); not in the paper
     # optimiser
     optimizer: str = "adam"  # "adam" or "rmsprop" (the released Wasserstein switch)
-    learning_rate: float = 2e-4
+    learning_rate: float = 2e-4  # generators
+    critic_learning_rate: float = 2e-4
     beta1: float = 0.5  # Adam
+    beta2: float = 0.999  # Adam
     decay_from: float = 1.0  # fraction of the steps after which the learning rate falls linearly to 0
     ema: float = 0.0  # decay of the averaged generator that generates; 0 turns it off
     pool: int = 50  # earlier fakes kept for the critics; 0 turns it off

@@ -15,14 +15,15 @@ from .metrics import (
     bootstrap_interval,
     frechet_distance,
     inception_score,
-    log_spectrum_distance,
+    log_ratio,
     manifold_scores,
-    psnr,
+    radial_power_spectra,
 )
 from .models import C3D
 from .particles.domains import Domains
 
-EXAMPLES = 2  # volumes of each class whose central slices are kept for the figures
+EXAMPLES = 3  # volumes of each class whose central slices are kept for the figures
+UNCERTAINTY_REPEATS = (5, 40)  # generations from one density: as the released code, and enough to see structure
 
 
 def _with_interval(value: float, statistic: Callable[[np.ndarray], float], n: int) -> dict[str, float]:
@@ -51,28 +52,37 @@ def compare(real: torch.Tensor, fake: torch.Tensor, labels: torch.Tensor, classi
     n = min(len(real), len(fake))
     _, real_features = predict(classifier, real[:, None])
     probabilities, features = predict(classifier, fake[:, None])
-    right = (probabilities.argmax(1) == labels).double()
-    metrics = {
-        "psnr": _with_interval(
-            psnr(real[:n], fake[:n]), lambda i: psnr(real[torch.as_tensor(i)], fake[torch.as_tensor(i)]), n
-        ),
-        **_manifold_metrics(manifold_scores(real, fake), ""),
-        "accuracy": _with_interval(100 * float(right.mean()), lambda i: 100 * float(right[i].mean()), len(right)),
-        **_manifold_metrics(manifold_scores(real_features, features), "feature_"),
-        "fid": _with_interval(
-            frechet_distance(real_features, features), lambda i: frechet_distance(real_features, features[i]), len(features)
-        ),
-        "inception_score": _with_interval(
-            inception_score(probabilities), lambda i: inception_score(probabilities[i]), len(features)
-        ),
-        "spectrum": _with_interval(
-            log_spectrum_distance(real, fake), lambda i: log_spectrum_distance(real, fake[torch.as_tensor(i)]), len(fake)
-        ),
-    }  # fmt: skip
+    right = 100 * (probabilities.argmax(1) == labels).double()
+    error = (real[:n].double() - fake[:n].double()).square().flatten(1).mean(1)
+    real_spectrum, spectra = radial_power_spectra(real).mean(0), radial_power_spectra(fake)
+    # each statistic is a function of per-volume values, so a resample costs no pass over voxels
+    statistics = {
+        "psnr": (n, lambda i: -10 * float(error[i].mean().log10())),
+        "accuracy": (len(right), lambda i: float(right[i].mean())),
+        "fid": (len(features), lambda i: frechet_distance(real_features, features[i])),
+        "inception_score": (len(features), lambda i: inception_score(probabilities[i])),
+        "spectrum": (len(spectra), lambda i: log_ratio(real_spectrum, spectra[i].mean(0))),
+    }
+    metrics = {name: _with_interval(f(np.arange(m)), f, m) for name, (m, f) in statistics.items()}
+    metrics |= _manifold_metrics(manifold_scores(real, fake), "")
+    metrics |= _manifold_metrics(manifold_scores(real_features, features), "feature_")
     classes = classifier.logits.out_features
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     confusion.index_put_((labels, probabilities.argmax(1)), torch.ones_like(labels), accumulate=True)
     return metrics, confusion
+
+
+def floor(domains: Domains, classifier: C3D) -> dict[str, dict[str, float]]:
+    """All metrics of REAL train subtomograms against the real test half, as many a class: what a perfect generator would reach.
+
+    Its accuracy is that of the classifier on volumes that it was trained on.
+    """
+    train = domains.volumes("Y_train")
+    mean, std = train.mean(), train.std()
+    labels, counts = domains.labels("Y_train"), domains.labels("Y_test").bincount(minlength=len(domains.classes))
+    chosen = torch.cat([torch.where(labels == k)[0][: int(counts[k])] for k in range(len(domains.classes))])
+    metrics, _ = compare((domains.volumes("Y_test") - mean) / std, (train[chosen] - mean) / std, labels[chosen], classifier)
+    return metrics
 
 
 def evaluate(run: TrainedRun, domains: Domains, classifier: C3D, *, seed: int = 0) -> tuple[dict, dict[str, np.ndarray]]:
@@ -80,17 +90,13 @@ def evaluate(run: TrainedRun, domains: Domains, classifier: C3D, *, seed: int = 
 
     Returns
     -------
-    numbers : {"metrics": ..., "floor": ..., "confusion": ..., "real_confusion": ...}; the floor compares train with test subtomograms, so
-        its accuracy is that of the classifier on real training volumes; "real_accuracy" is that on real test volumes.
-    slices : name to array (classes, EXAMPLES, D, W): xy slices "density", "real", "generated", "uncertainty", "restored" (F of a real volume),
-        "cycled" (F of G of a density) and "generated_xz", "real_xz".
+    numbers : {"metrics": ..., "confusion": ..., "real_confusion": ..., "real_accuracy": ...}, the last of the classifier on real test volumes.
+    slices : name to array (classes, EXAMPLES, D, W): xy slices "density", "real", "generated", "restored" (F of a real volume),
+        "cycled" (F of G of a density) and "density_xz", "generated_xz", "real_xz"; and "uncertainty_5", "uncertainty_40" (classes, 1, D, W) of the first density of each class.
     """
     real, labels = run.scaling.y(domains.volumes("Y_test")), domains.labels("X_test")
     fake = generate(run, domains.volumes("X_test"), seed=seed)
     metrics, confusion = compare(real, fake, labels, classifier)
-    known, known_labels = run.scaling.y(domains.volumes("Y_train")), domains.labels("Y_train")
-    chosen = torch.cat([torch.where(known_labels == k)[0][: int((labels == k).sum())] for k in range(len(domains.classes))])
-    floor, _ = compare(real, known[chosen], known_labels[chosen], classifier)
     real_probabilities, _ = predict(classifier, real[:, None])
     real_labels = domains.labels("Y_test")
     right = (real_probabilities.argmax(1) == real_labels).double()
@@ -102,17 +108,17 @@ def evaluate(run: TrainedRun, domains: Domains, classifier: C3D, *, seed: int = 
     densities = domains.volumes("X_test")[x_index]
     volumes = {
         "density": densities, "generated": fake[x_index], "real": real[y_index],
-        "uncertainty": uncertainty(run, densities, seed=seed + 1),
         "restored": restore(run, real[y_index]), "cycled": restore(run, fake[x_index]),
     }  # fmt: skip
     middle, classes = real.shape[-1] // 2, len(domains.classes)
     slices = {name: v[:, middle] for name, v in volumes.items()}
+    for repeats in UNCERTAINTY_REPEATS:
+        slices[f"uncertainty_{repeats}"] = uncertainty(run, densities[::EXAMPLES], repeats=repeats, seed=seed + 1)[:, middle]
     slices |= {f"{name}_xz": volumes[name][:, :, middle] for name in ("density", "generated", "real")}
     numbers = {
         "classes": list(domains.classes),
         "voxel_size_A": domains.X_test.voxel_size_A,
         "metrics": metrics,
-        "floor": floor,
         "real_accuracy": _with_interval(100 * float(right.mean()), lambda i: 100 * float(right[i].mean()), len(right)),
         "density_ceiling": len(real) / 5,
         "confusion": confusion.tolist(),

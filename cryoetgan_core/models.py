@@ -69,8 +69,12 @@ class Generator(nn.Module):
         self.skip = None
         if skip:
             self.skip = Conv(2 if noise == "all" else 1, 1, 7)
-            with torch.no_grad():  # the linear path starts as the density under white noise
-                self.skip.weight[0, :, 3, 3, 3] += torch.tensor([1.0, 0.9])[: self.skip.weight.shape[1]]
+            with torch.no_grad():
+                # The linear path starts as the density under white noise; the network starts silent: random 7^3 kernels sum
+                # smooth densities coherently and would drown them.
+                self.skip.weight.zero_()
+                self.skip.weight[0, :, 3, 3, 3] = torch.tensor([0.3, 0.9])[: self.skip.weight.shape[1]]
+                self.last.weight.zero_()
         if noise == "all":
             self.half_amplitude = nn.Parameter(torch.full((deep,), 0.3))
             self.full_amplitude = nn.Parameter(torch.full((width,), 0.3))

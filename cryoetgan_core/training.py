@@ -72,16 +72,16 @@ def build_networks(config: RunConfig, device: torch.device | str = "cpu") -> nn.
 
 
 def make_optimizer(config: RunConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam(beta1, 0.9) or RMSProp(0.9), as the configuration says."""
+    """Adam(beta1, beta2) or RMSProp(0.9), as the configuration says; every step sets the learning rate."""
     if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=config.learning_rate, alpha=0.9)
-    return torch.optim.Adam(parameters, lr=config.learning_rate, betas=(config.beta1, 0.9))
+        return torch.optim.RMSprop(parameters, alpha=0.9)
+    return torch.optim.Adam(parameters, betas=(config.beta1, config.beta2))
 
 
-def learning_rate(config: RunConfig, step: int) -> float:
-    """Constant, then linear to zero over the part of the run after `decay_from`."""
+def decay(config: RunConfig, step: int) -> float:
+    """Factor on the learning rates: 1, then linear to zero over the part of the run after `decay_from`."""
     left = (config.steps - step) / max(config.steps * (1 - config.decay_from), 1)
-    return config.learning_rate * min(1.0, left)
+    return min(1.0, left)
 
 
 class Trainer:
@@ -123,9 +123,10 @@ class Trainer:
         config, net = self.config, self.networks
         rng = stream(config.seed, "generator", self.steps_done, device=self.device)
         x, y = self.batch(self.steps_done)
-        for optimizer in self.optimizers.values():
+        rates = {"generators": config.learning_rate, "critics": config.critic_learning_rate}
+        for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, self.steps_done)
+                group["lr"] = rates[name] * decay(config, self.steps_done)
         for name in ("D_Y", "D_X"):
             net[name].power_iteration()
 

@@ -15,9 +15,10 @@ import torch
 from . import paths
 from .classification import load_classifier, save_classifier, train_classifier
 from .config import DATASETS, PROFILES, RunConfig, make_config
-from .evaluation import evaluate
+from .evaluation import evaluate, floor
 from .generation import load_run
 from .microscope.simulate import MICROSCOPES
+from .models import C3D
 from .particles.domains import Domains, load_domains, save_domains
 from .particles.simulated import class_references, density_maps, subtomograms
 from .provenance import provenance
@@ -146,18 +147,17 @@ def simulate_data(config: RunConfig, maps: dict[str, str] | None = None) -> Doma
         noise_std = float(halves[f"Y_{half}"].table["noise_std"][0])
     domains = Domains(**halves)
     save_domains(domains, folder)
-    fit_classifier(config, domains, folder)
+    classifier = fit_classifier(config, domains)
+    write_atomically(folder / "floor.json", lambda p: p.write_text(json.dumps(floor(domains, classifier), indent=1)))
+    save_classifier(classifier, folder / "classifier.safetensors")
     return domains
 
 
-def fit_classifier(config: RunConfig, domains: Domains, folder: Path, *, device: str | None = None) -> None:
-    """Train the reference classifier on Y_train and write it to `folder`/classifier.safetensors."""
+def fit_classifier(config: RunConfig, domains: Domains) -> C3D:
+    """Train the reference classifier on Y_train."""
     volumes = domains.volumes("Y_train")
     volumes = (volumes - volumes.mean()) / volumes.std()
-    network = train_classifier(
-        config, volumes[:, None], domains.labels("Y_train"), classes=len(domains.classes), device=device or default_device()
-    )
-    save_classifier(network, folder / "classifier.safetensors")
+    return train_classifier(config, volumes[:, None], domains.labels("Y_train"), classes=len(domains.classes), device=default_device())
 
 
 def default_device() -> str:
@@ -176,6 +176,7 @@ def train_and_evaluate(config: RunConfig, domains: Domains, folder: Path, classi
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     thin = max(1, len(log) // 200)
     numbers |= {
+        "floor": json.loads((classifier_folder / "floor.json").read_text()),
         "config": dataclasses.asdict(config),
         "config_hash": config.hash,
         "log": log[::thin],

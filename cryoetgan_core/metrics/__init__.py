@@ -2,7 +2,7 @@
 
 from .frechet import frechet_distance, inception_score
 from .manifold import ManifoldScores, manifold_scores
-from .spectrum import log_spectrum_distance, radial_power_spectrum
+from .spectrum import log_ratio, log_spectrum_distance, radial_power_spectra, radial_power_spectrum
 from .voxels import bootstrap_interval, psnr
 
 __all__ = [
@@ -10,8 +10,10 @@ __all__ = [
     "bootstrap_interval",
     "frechet_distance",
     "inception_score",
+    "log_ratio",
     "log_spectrum_distance",
     "manifold_scores",
     "psnr",
+    "radial_power_spectra",
     "radial_power_spectrum",
 ]

@@ -39,7 +39,7 @@ def load_particles(path: str | Path, **options) -> ParticleSet:
         raise ValueError(f"{path}: no such file or folder; expected {KINDS}")
     suffix = path.suffix.lower()
     if suffix == ".star":
-        reader = read_subtomogram_star if _is_3d_star(path) else read_tilt_stack_particles
+        reader = read_subtomogram_star if is_3d_star(path) else read_tilt_stack_particles
         return reader(path, **_known(path, options, reader))
     if path.is_dir() or suffix in (".npy", ".npz", ".mrcs"):
         return read_volumes(path, **_known(path, options, read_volumes))
@@ -156,7 +156,7 @@ def _class_names(labels: str | Path | Mapping[str, object], names: list[str]) ->
     return [str(labels[n]) for n in names]
 
 
-def _is_3d_star(path: Path) -> bool:
+def is_3d_star(path: Path) -> bool:
     optics = read_star(path).get("optics", {})
     dimensions = optics.get("rlnImageDimensionality", 2)
     return int(np.ravel(dimensions)[0]) == 3

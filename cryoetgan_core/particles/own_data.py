@@ -10,7 +10,7 @@ from ..microscope.simulate import MICROSCOPES
 from ..seeds import stream
 from ..specimen import ASSEMBLIES
 from .domains import Domains, split_halves
-from .folder import load_particles
+from .folder import is_3d_star, load_particles
 from .relion import write_star
 from .simulated import class_references, density_maps, subtomograms
 from .table import ParticleSet
@@ -36,7 +36,7 @@ def load(path: Path, box: int, voxel_size_A: float, **options: object) -> Partic
     if is_tomogram:
         target = {"target_voxel_size_A": voxel_size_A} if voxel_size_A else {}
         particles = load_particles(path, **({"box": box, "generator": stream(0, "cut")} | target | options))
-    elif suffix == ".star":
+    elif suffix == ".star" and not is_3d_star(path):
         particles = load_particles(path, **({"box": box} | target | options))
     else:
         particles = load_particles(path, **(target | options))
@@ -65,26 +65,26 @@ def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
     return tuple(names), files
 
 
-def densities_for(particles: ParticleSet, densities: str, config: RunConfig, per_class: int, generator: torch.Generator) -> ParticleSet:
-    """Density maps in random poses, `per_class` of each class of `densities`, at the voxel size of `particles`."""
+def densities_for(densities: str, voxel_size_A: float, box: int, per_class: int, generator: torch.Generator) -> ParticleSet:
+    """Density maps in random poses, `per_class` of each class of `densities`, in boxes of `box` voxels."""
     names, files = parse_densities(densities)
-    references = class_references(names, config.box, particles.voxel_size_A, files)
-    return density_maps(references, per_class, config.box, particles.voxel_size_A, generator)
+    return density_maps(class_references(names, box, voxel_size_A, files), per_class, box, voxel_size_A, generator)
 
 
 def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domains:
-    """Both domains of a training on a user's particles; the halves of Y are split by tomogram where there are several."""
+    """Both domains of a training on a user's particles; the halves of Y are split by tomogram where there are several.
+
+    X is as large as the profile says: densities cost nothing, so few particles need not mean few poses.
+    """
     tomograms = particles.table["tomogram"]
     if tomograms.nunique() > 1:
         test = (tomograms == sorted(tomograms.unique())[-1]).to_numpy()
     else:
         test = np.arange(len(particles)) % TEST_EVERY == TEST_EVERY - 1
     train_half, test_half = split_halves(particles, test)
-    names, _ = parse_densities(densities)
-    counts = {"train": max(len(train_half), 4 * config.batch), "test": max(len(test_half), config.batch)}
     x = {
-        half: densities_for(particles, densities, config, -(-n // len(names)), stream(config.data_seed, "own X", half))
-        for half, n in counts.items()
+        half: densities_for(densities, particles.voxel_size_A, config.box, n, stream(config.data_seed, "own X", half))
+        for half, n in (("train", config.train_per_class), ("test", config.test_per_class))
     }
     return Domains(x["train"], x["test"], train_half, test_half)
 

@@ -31,58 +31,73 @@ def _scale_bar(axis: Axes, voxel_size_A: float, length_A: float = 100.0) -> None
     axis.plot([1, 1 + length_A / voxel_size_A], [1.2, 1.2], color="white", linewidth=1.6, solid_capstyle="butt")
 
 
+def _grid(figure: Figure, rows: int, columns: int, left: float, top: float, cell: float) -> np.ndarray:
+    """Square axes (rows, columns) of `cell` inches with hairline gaps; `left` and `top` in inches from the figure's corner."""
+    width, height = figure.get_size_inches()
+    axes = np.empty((rows, columns), dtype=object)
+    for r in range(rows):
+        for c in range(columns):
+            x, y = left + c * cell, height - top - (r + 1) * cell
+            axes[r, c] = figure.add_axes((x / width, y / height, 0.96 * cell / width, 0.96 * cell / height))
+    return axes
+
+
 def contact_sheet(groups: Sequence[tuple[Sequence[str], float, Sequence[tuple[str, np.ndarray, bool]]]]) -> Figure:
-    """Rows of slices, one column a class and example, for one or more sets below each other.
+    """Rows of slices, the examples of a class side by side, for one or more sets below each other.
 
     Parameters
     ----------
     groups : for each set (classes, voxel size in angstrom, rows); a row is (label, slices (classes, examples, D, W), is_density).
-        Densities share one grey scale a row; subtomograms, z-scored as a set, run from -3 to 3 standard deviations.
+        Densities share one grey scale a row; subtomograms, z-scored as a set, run from -3 to 3 standard deviations. The bar is 100 A.
     """
-    heights = [len(rows) for _, _, rows in groups]
-    columns = max(len(classes) * rows[0][1].shape[1] for classes, _, rows in groups)
-    cell = PAGE_WIDTH_IN / (columns + 1.2)
-    figure = plt.figure(figsize=(PAGE_WIDTH_IN, sum(heights) * cell + 0.42 * len(groups)), layout="constrained")
-    for (classes, voxel_size_A, rows), part in zip(
-        groups, np.atleast_1d(figure.subfigures(len(groups), 1, height_ratios=heights)), strict=True
-    ):
+    label, title = 0.75, 0.2
+    cell = (PAGE_WIDTH_IN - label) / max(len(classes) * rows[0][1].shape[1] for classes, _, rows in groups)
+    figure = plt.figure(figsize=(PAGE_WIDTH_IN, sum(title + len(rows) * cell for _, _, rows in groups) + 0.05 * (len(groups) - 1)))
+    top = title
+    for classes, voxel_size_A, rows in groups:
         examples = rows[0][1].shape[1]
-        axes = part.subplots(len(rows), len(classes) * examples, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03})
-        for r, (label, slices, is_density) in enumerate(rows):
+        axes = _grid(figure, len(rows), len(classes) * examples, label, top, cell)
+        for r, (text, slices, is_density) in enumerate(rows):
             limits = (0.0, float(np.percentile(slices, 99.7))) if is_density else (-3.0, 3.0)
-            for c in range(len(classes)):
-                for e in range(examples):
-                    _show(axes[r, c * examples + e], slices[c, e], limits)
-            axes[r, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=6)
+            for c, axis in enumerate(axes[r]):
+                _show(axis, slices[c // examples, c % examples], limits)
+            axes[r, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
         for c, name in enumerate(classes):
-            # over the first of a class's examples, spanning them
             axes[0, c * examples].set_title(SHORT.get(name, name), fontsize=6, loc="left", pad=2)
         _scale_bar(axes[0, 0], voxel_size_A)
+        top += len(rows) * cell + title + 0.05
     return figure
 
 
-def uncertainty_maps(groups: Sequence[tuple[Sequence[str], float, np.ndarray, np.ndarray]]) -> Figure:
-    """Figure 4: density, and voxelwise standard deviation over repeated generations, per class.
+def uncertainty_maps(groups: Sequence[tuple[Sequence[str], float, np.ndarray, Sequence[tuple[int, np.ndarray]]]]) -> Figure:
+    """Figure 4: density, and voxelwise standard deviation over repeated generations, one column a class.
 
     Parameters
     ----------
-    groups : for each set (classes, voxel size in angstrom, density slices, standard deviation slices), both (classes, examples, D, W).
+    groups : for each set (classes, voxel size in angstrom, density slices (classes, D, W), [(number of generations, standard deviation slices
+        (classes, D, W)), ...]). The rows of a set share one colour scale.
     """
-    columns = max(len(g[0]) for g in groups)
-    cell = PAGE_WIDTH_IN / (columns + 1.6)
-    figure = plt.figure(figsize=(PAGE_WIDTH_IN, len(groups) * (2 * cell + 0.35)), layout="constrained")
-    for (classes, voxel_size_A, density, deviation), part in zip(groups, np.atleast_1d(figure.subfigures(len(groups), 1)), strict=True):
-        axes = part.subplots(2, len(classes), squeeze=False)
-        limits = (float(np.percentile(deviation, 1)), float(np.percentile(deviation, 99)))
+    label, title = 0.85, 0.2
+    cell = (PAGE_WIDTH_IN - label - 0.6) / max(len(g[0]) for g in groups)
+    figure = plt.figure(figsize=(PAGE_WIDTH_IN, sum(title + (1 + len(g[3])) * cell for g in groups) + 0.05 * (len(groups) - 1)))
+    width, height = figure.get_size_inches()
+    top = title
+    for classes, voxel_size_A, density, deviations in groups:
+        rows = 1 + len(deviations)
+        axes = _grid(figure, rows, len(classes), label, top, cell)
+        limits = (float(np.percentile(deviations[-1][1], 1)), float(np.percentile(deviations[-1][1], 99)))
         for c, name in enumerate(classes):
-            _show(axes[0, c], density[c, 0], (0.0, float(np.percentile(density, 99.7))))
-            image = _show(axes[1, c], deviation[c, 0], limits, cmap="magma")
+            _show(axes[0, c], density[c], (0.0, float(np.percentile(density, 99.7))))
             axes[0, c].set_title(SHORT.get(name, name), fontsize=6, pad=2)
-        for axis, label in zip(axes[:, 0], ("density", "s.d. of 5\ngenerations"), strict=True):
-            axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=6)
+            for r, (_, maps) in enumerate(deviations, start=1):
+                image = _show(axes[r, c], maps[c], limits, cmap="magma")
+        for axis, text in zip(axes[:, 0], ["density", *(f"s.d. of {n}\ngenerations" for n, _ in deviations)], strict=True):
+            axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
         _scale_bar(axes[0, 0], voxel_size_A)
-        bar = part.colorbar(image, ax=axes[1, :], fraction=0.02, pad=0.01)
-        bar.set_label("s.d. (s.d. of the set)", fontsize=6)
+        x, y = label + len(classes) * cell + 0.05, height - top - rows * cell
+        bar = figure.colorbar(image, cax=figure.add_axes((x / width, y / height, 0.09 / width, 0.96 * (rows - 1) * cell / height)))
+        bar.set_label("s.d. (unit: s.d. of the set)", fontsize=6)
+        top += rows * cell + title + 0.05
     return figure
 
 
@@ -104,7 +119,7 @@ def noise_sweep(table: pd.DataFrame, metric: str, label: str, floor: float, pape
     axis.axhline(floor, color="0.5", ls="--", lw=0.8, label="real train / real test")
     if metric == "fid":
         axis.set_yscale("log")
-    axis.set_xlabel("noise s.d. added to the density (protein interior = 1)")
+    axis.set_xlabel("s.d. of noise added to the density (protein = 1)")
     axis.set_ylabel(f"{label}, C3D features")
     twin = axis.twinx()
     twin.plot(list(paper), list(paper.values()), "k*", ms=5, label="paper (ImageNet; right axis)")
@@ -117,45 +132,46 @@ def noise_sweep(table: pd.DataFrame, metric: str, label: str, floor: float, pape
 
 def overview(run: dict, example: int = 1) -> Figure:
     """Figure 1: the two domains, the generators between them, the losses, and the loss curves of a real run."""
-    slices, classes = run["slices"], run["classes"]
+    slices, classes, config = run["slices"], run["classes"], run["config"]
     k = classes.index("ribosome") if "ribosome" in classes else 0
-    figure = plt.figure(figsize=(PAGE_WIDTH_IN, 3.5), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.35, 1))
-    canvas = top.subplots()
-    canvas.set(xlim=(0, 11.6), ylim=(-0.15, 3.7))
-    canvas.axis("off")
+    figure = plt.figure(figsize=(PAGE_WIDTH_IN, 3.75))
+    width, height = figure.get_size_inches()
+    side, step = 0.85, 1.75
     chains = (
-        (1.9, (("density", "x  (density map, X)", True), ("generated", "G(x)  (looks like Y)", False), ("cycled", "F(G(x)) ≈ x", False))),
-        (0.0, (("real", "y  (subtomogram, Y)", False), ("restored", "F(y)  (looks like X)", False))),
+        (
+            0.2,
+            "G\n+ noise",
+            "F",
+            (("density", "x: density map (X)", True), ("generated", "G(x): looks like Y", False), ("cycled", "F(G(x)) ≈ x", True)),
+        ),
+        (1.35, "F", "", (("real", "y: subtomogram (Y)", False), ("restored", "F(y): looks like X", True))),
     )
-    for y, chain in chains:
-        arrows = ("G\n+ noise", "F") if y else ("F",)
+    for top, first, second, chain in chains:
+        y = height - top - side
         for i, (name, label, is_density) in enumerate(chain):
-            image, x = slices[name][k, example], 0.2 + 3.2 * i
-            low, high = (0.0, image.max()) if is_density else np.percentile(image, [1, 99])
-            canvas.imshow(image, extent=(x, x + 1.5, y, y + 1.5), vmin=low, vmax=high, origin="lower", aspect="auto")
-            canvas.text(x + 0.75, y + 1.56, label, ha="center", va="bottom", fontsize=6)
+            x, image = 0.25 + step * i, slices[name][k, example]
+            axis = figure.add_axes((x / width, y / height, side / width, side / height))
+            _show(axis, image, None if is_density else (-3.0, 3.0))
+            axis.set_title(label, fontsize=6, pad=2)
             if i:
-                canvas.annotate("", (x - 0.1, y + 0.75), (x - 1.6, y + 0.75), arrowprops={"arrowstyle": "-|>", "lw": 1})
-                canvas.text(x - 0.85, y + 0.85, arrows[i - 1], ha="center", va="bottom", fontsize=6)
-    config = run["config"]
+                arrow = {"arrowstyle": "-|>", "color": "0.2", "lw": 1.0}
+                ends = [((x - e) / width, (y + side / 2) / height) for e in (0.08, step - side - 0.08)]
+                figure.add_artist(plt.Annotation("", *ends, xycoords="figure fraction", textcoords="figure fraction", arrowprops=arrow))
+                where = ((x - (step - side) / 2) / width, (y + side / 2 + 0.06) / height)
+                figure.text(*where, first if i == 1 else second, ha="center", va="bottom", fontsize=6)
+    critics = config["adversarial"].replace("_", " ").capitalize() + " critics" + (", spectral norm" if config["spectral_norm"] else "")
     terms = [
-        f"D_Y: y or G(x)?   D_X: x or F(y)?\n({config['adversarial'].replace('_', ' ')} loss"
-        + (", spectral normalisation)" if config["spectral_norm"] else ")"),
-        f"cycle: {config['cycle_x']:g} · |F(G(x)) − x|" + (f" + {config['cycle_y']:g} · |G(F(y)) − y|" if config["cycle_y"] else ""),
-        f"recipe: {config['preset']}, seed {config['seed']}",
-    ]
-    canvas.text(8.5, 1.7, "\n\n".join(terms), fontsize=6, va="center")
-    canvas.set(xlim=(0, 11.6), ylim=(-0.15, 3.7))
-    log = pd.DataFrame(run["log"])
-    panels = [
-        ("critic", [c for c in log if c.startswith("critic")]), ("generator", [c for c in log if c.startswith("adversarial")]),
-        ("cycle", [c for c in log if c.startswith("cycle")]),
+        "D_Y tells y from G(x)", "D_X tells x from F(y)", critics,
+        f"cycle: {config['cycle_x']:g} |F(G(x)) − x|" + (f" + {config['cycle_y']:g} |G(F(y)) − y|" if config["cycle_y"] else ""),
+        f"recipe “{config['preset']}”, seed {config['seed']}",
     ]  # fmt: skip
-    for axis, (title, columns) in zip(bottom.subplots(1, 3), panels, strict=True):
-        for column in columns:
+    figure.text((0.25 + 2 * step + side + 0.25) / width, (height - 0.95) / height, "\n\n".join(terms), fontsize=6, va="center")
+    log = pd.DataFrame(run["log"])
+    panels = (("critic loss", "critic"), ("generator loss", "adversarial"), ("cycle loss", "cycle"))
+    for i, (title, prefix) in enumerate(panels):
+        axis = figure.add_axes((0.075 + 0.325 * i, 0.105, 0.245, 0.2))
+        for column in (c for c in log if c.startswith(prefix)):
             axis.plot(log["step"], log[column].rolling(5, min_periods=1).mean(), lw=0.9, label=column.split("_")[-1])
-        axis.set(xlabel="step", title=f"{title} loss")
-        if columns:
-            axis.legend(frameon=False)
+        axis.set(xlabel="step", title=title)
+        axis.legend(frameon=False)
     return figure

@@ -79,12 +79,12 @@ def dataset_table(runs: dict[str, dict]) -> pd.DataFrame:
 
 
 def uncertainty_table(runs: dict[str, dict]) -> pd.DataFrame:
-    """Mean standard deviation over repeated generations inside the particle (density above 0.3) and outside it, per class."""
+    """Mean standard deviation over 40 generations inside the particle (density above 0.3) and outside it, per class."""
     rows = []
     for run in runs.values():
         for k, name in enumerate(run["classes"]):
-            inside = run["slices"]["density"][k] > 0.3
-            deviation = run["slices"]["uncertainty"][k]
+            inside = run["slices"]["density"][k, 0] > 0.3
+            deviation = run["slices"]["uncertainty_40"][k, 0]
             rows.append(
                 {
                     "set": run["config"]["dataset"], "class": name,

@@ -1,0 +1,86 @@
+"""Configuration and notebook parameters: bad values fail with a sentence that names them."""
+
+import dataclasses
+
+import pytest
+
+from cryoetgan_core import workflow
+from cryoetgan_core.config import PRESETS, PROFILES, RunConfig, make_config
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("dataset", ["S1", "S2"])
+def test_every_profile_and_preset_builds(profile: str, preset: str, dataset: str) -> None:
+    config = make_config(profile, dataset, preset)
+    assert all(getattr(config, k) == v for k, v in PRESETS[preset].items())
+    assert RunConfig(**dataclasses.asdict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise_levl": 0.1}, "noise_levl"),
+        ({"seed": "0"}, "'seed' is '0' \\(str\\); expected int"),
+        ({"seed": True}, "'seed' is True"),
+        ({"learning_rate": "1e-4"}, "'learning_rate'"),
+        ({"adversarial": "hinge"}, "'adversarial' is 'hinge'; expected one of wasserstein"),
+        ({"box": 16}, "'box' is 16; expected at least 17"),
+        ({"batch": 0}, "'batch' is 0"),
+        ({"snr": 0.0}, "'snr'"),
+    ],
+)
+def test_bad_fields_are_named(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_config("smoke", **changes)
+
+
+def test_the_paper_profile_has_the_papers_sizes() -> None:
+    s1, s2 = (make_config("paper", d) for d in ("S1", "S2"))
+    assert (s1.box, s2.box, s1.width, s1.train_per_class) == (40, 28, 64, 400)
+    assert s1.steps * s1.batch == 50 * 4 * 400
+
+
+def test_a_changed_field_changes_the_hash() -> None:
+    assert make_config("smoke").hash == make_config("smoke").hash
+    assert make_config("smoke").hash != make_config("smoke", noise_level=0.3).hash
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"profil": "smoke"}, "Unknown parameter 'profil'"),
+        ({"seed": "1"}, "'seed' is '1' \\(str\\); expected int"),
+        ({"profile": "huge"}, "expected one of smoke, quick, paper"),
+        ({"profile": 3}, "write -r profile 3"),
+    ],
+)
+def test_notebook_parameters_are_checked(names: dict, message: str) -> None:
+    namespace = {"__annotations__": {"profile": str, "seed": int}, "profile": "smoke", "seed": 0, "pytest": pytest} | names
+    with pytest.raises(ValueError, match=message):
+        workflow.check_parameters(namespace)
+
+
+def test_planned_runs_hold_every_figure_and_share_the_main_run() -> None:
+    plan = workflow.planned_runs("quick", [0, 1])
+    assert "S1_adapted_seed0" in plan and "S2_released_seed1" in plan
+    levels = PROFILES["quick"].noise_levels
+    assert len(levels) >= 7
+    noise = {workflow.run_name("S1", "adapted", 0, workflow.noise_variant(v)): v for v in levels}
+    assert {name: plan[name].noise_level for name in noise} == noise
+    switches = {(plan[n].adversarial, plan[n].spectral_norm) for n in
+                (workflow.run_name("S1", "adapted", 0, workflow.ablation_variant(v)) for v in workflow.ABLATION)}  # fmt: skip
+    assert len(switches) == 4
+
+
+def test_resolve_run_refuses_what_is_not_there() -> None:
+    with pytest.raises(ValueError, match="planned are S1_adapted"):
+        workflow.resolve_run("smoke", "S3_adapted_seed0", "", "", 0, "")
+    with pytest.raises(ValueError, match="expected JSON"):
+        workflow.resolve_run("smoke", "", "S1", "adapted", 0, "{noise}")
+    name, config = workflow.resolve_run("smoke", "", "S1", "adapted", 2, '{"noise_level": 0.7}')
+    assert config.noise_level == 0.7 and config.hash in name
+    with pytest.raises(ValueError, match="file that exists"):
+        workflow.parse_maps("ribosome=/nowhere.mrc")
+    with pytest.raises(ValueError, match="whole numbers"):
+        workflow.parse_seeds("a b")

@@ -1,0 +1,89 @@
+"""Networks: fast layers equal the plain ones, sizes, noise, spectral normalisation."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cryoetgan_core.convolution import Conv, InstanceNorm, conv_valid, reflect_pad, same_padding
+from cryoetgan_core.models import C3D, Discriminator, Generator
+
+
+@pytest.mark.parametrize(("c_in", "c_out"), [(1, 5), (2, 1), (5, 1), (2, 6), (4, 4)])
+def test_conv_valid_equals_conv3d_with_both_gradients(c_in: int, c_out: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, c_in, 11, 10, 12, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(c_out, c_in, 7, 7, 7, dtype=torch.float64, requires_grad=True)
+    ours, plain = conv_valid(x, w), F.conv3d(x, w)
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+    weight = torch.randn_like(plain)
+    for a, b in zip(torch.autograd.grad((ours * weight).sum(), (x, w)), torch.autograd.grad((plain * weight).sum(), (x, w)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_reflect_pad_and_instance_norm_equal_torch() -> None:
+    x = torch.randn(2, 3, 6, 7, 8, dtype=torch.float64)
+    torch.testing.assert_close(reflect_pad(x, 3), F.pad(x, (3,) * 6, mode="reflect"))
+    norm = InstanceNorm(3).double()
+    plain = F.instance_norm(x, weight=norm.scale, bias=norm.offset, eps=1e-5)
+    torch.testing.assert_close(norm(x), plain)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "expected"), [(24, 3, 2, (0, 1)), (24, 4, 2, (1, 1)), (7, 4, 2, (1, 2)), (5, 4, 1, (1, 2))]
+)
+def test_same_padding_follows_tensorflow(size: int, kernel: int, stride: int, expected: tuple[int, int]) -> None:
+    assert same_padding(size, kernel, stride) == expected
+
+
+def test_parameter_counts_are_the_papers() -> None:
+    count = lambda network: sum(p.numel() for p in network.parameters())  # noqa: E731
+    assert count(Generator(64)) == 7_122_816
+    assert count(Discriminator(64)) == 11_048_705
+
+
+@pytest.mark.parametrize("box", [20, 24, 26, 27])
+@pytest.mark.parametrize("options", [{}, {"output": "linear", "noise": "all", "skip": True}, {"noise": "none", "skip": True}])
+def test_generator_keeps_the_box_and_is_a_function_of_its_noise(box: int, options: dict) -> None:
+    torch.manual_seed(0)
+    generator, x = Generator(2, **options), torch.randn(2, 1, box, box, box)
+    draw = lambda seed: generator.sample_noise(x, torch.Generator().manual_seed(seed))  # noqa: E731
+    first, again, other = (generator(x, draw(s)).detach() for s in (1, 1, 2))
+    assert first.shape == x.shape
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (options.get("noise") == "none")
+    assert (first.abs().max() <= 1) == (options.get("output") != "linear")
+
+
+def test_spectral_normalisation_divides_by_the_largest_singular_value() -> None:
+    torch.manual_seed(0)
+    conv = Conv(3, 5, 4, spectral=True)
+    for _ in range(200):
+        conv.power_iteration()
+    largest = torch.linalg.matrix_norm(conv.effective_weight().detach().flatten(1), ord=2)
+    assert abs(float(largest) - 1) < 1e-4
+
+
+def test_discriminator_without_instance_norm_sees_amplitude() -> None:
+    torch.manual_seed(0)
+    y = torch.randn(1, 1, 24, 24, 24)
+    spread = {}
+    for norm in ("instance", "none"):
+        critic = Discriminator(4, norm=norm)
+        a, b = critic(y).detach(), critic(2 * y).detach()
+        spread[norm] = float((a - b).abs().max() / a.abs().max())
+    assert spread["none"] > 0.5
+    assert spread["instance"] < 0.05
+
+
+def test_c3d_shapes() -> None:
+    network = C3D(4, 24, width=2, dense=8, batch_norm=True)
+    y = torch.randn(3, 1, 24, 24, 24)
+    assert network(y).shape == (3, 4)
+    assert network.features(y).shape == (3, 8)
+
+
+def test_unknown_options_are_named() -> None:
+    with pytest.raises(ValueError, match="'sigmoid'"):
+        Generator(2, output="sigmoid")
+    with pytest.raises(ValueError, match="'batch'"):
+        Discriminator(2, norm="batch")

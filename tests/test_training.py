@@ -1,0 +1,159 @@
+"""Training: resume after kill -9, divergence, and that every switch really changes what is computed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cryoetgan_core.config import make_config
+from cryoetgan_core.generation import generate, load_run, uncertainty
+from cryoetgan_core.training import Trainer, TrainingDiverged, decay, load_checkpoint, save_checkpoint, train
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+from cryoetgan_core.config import make_config
+from cryoetgan_core.training import Trainer, train
+torch.set_num_threads(1)
+config = make_config("smoke", preset=sys.argv[2], steps=int(sys.argv[3]), checkpoint_every=2)
+data = torch.Generator().manual_seed(7)
+x, y = (torch.randn(12, 24, 24, 24, generator=data) for _ in "xy")
+train(Trainer(config, x, y), Path(sys.argv[1]), progress=False)
+"""
+
+
+def data() -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(7)
+    return tuple(torch.randn(12, 24, 24, 24, generator=rng) for _ in "xy")
+
+
+def start(folder: Path, preset: str, steps: int) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), preset, str(steps)], cwd=ROOT)
+
+
+@pytest.mark.parametrize("preset", ["adapted", "released"])
+def test_killed_training_resumes_to_the_same_bits(tmp_path: Path, preset: str) -> None:
+    steps = 14
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    assert start(unbroken, preset, steps).wait(timeout=300) == 0
+    process = start(broken, preset, steps)
+    deadline = time.time() + 300
+    while not (broken / "checkpoint.safetensors").exists() and time.time() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (broken / "weights.safetensors").exists()
+    assert start(broken, preset, steps).wait(timeout=300) == 0
+    for name in ("weights.safetensors", "checkpoint.safetensors"):
+        ours, theirs = load_file(unbroken / name), load_file(broken / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[k], theirs[k]) for k in ours), name
+    logs = [[json.loads(line) for line in (f / "log.jsonl").read_text().splitlines()] for f in (unbroken, broken)]
+    assert [r["step"] for r in logs[1]] == list(range(1, steps + 1))
+    assert [r["critic_Y"] for r in logs[0]] == [r["critic_Y"] for r in logs[1]]
+
+
+def test_nan_stops_and_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
+    config = make_config("smoke", steps=6, checkpoint_every=1)
+    trainer = Trainer(config, *data())
+    trainer.step()
+    save_checkpoint(trainer, tmp_path)
+    good = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with torch.no_grad():
+        trainer.networks["G"].first.weight.fill_(float("nan"))
+    with pytest.raises(TrainingDiverged, match="adversarial_Y.* not finite at step 2"):
+        trainer.step()
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == good
+
+
+def losses_after(steps: int = 2, **changes: object) -> tuple[float, ...]:
+    torch.set_num_threads(1)
+    trainer = Trainer(make_config("smoke", **changes), *data())
+    for _ in range(steps):
+        values = trainer.step()
+    weights = sum(float(p.double().abs().sum()) for p in trainer.ema.values())
+    return (*sorted(values.values()), weights)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"noise_level": 0.5},
+        {"width": 3},
+        {"critic_width": 3},
+        {"output": "tanh"},
+        {"noise": "bottleneck"},
+        {"noise": "none"},
+        {"skip": False},
+        {"critic_norm": "instance"},
+        {"spectral_norm": False},
+        {"adversarial": "least_squares"},
+        {"adversarial": "wasserstein", "zero_centred_penalty": 0.0},
+        {"adversarial": "relativistic"},
+        {"adversarial_weight": 0.1},
+        {"gradient_penalty": 10.0},
+        {"gradient_penalty": 10.0, "gradient_penalty_norm": "depth"},
+        {"zero_centred_penalty": 0.3},
+        {"cycle_x": 0.0},
+        {"cycle_y": 3.0},
+        {"log_power": 0.0},
+        {"optimizer": "rmsprop"},
+        {"learning_rate": 1e-5},
+        {"critic_learning_rate": 1e-5},
+        {"beta1": 0.9},
+        {"beta2": 0.5},
+        {"decay_from": 0.0},
+        {"ema": 0.5},
+        {"pool": 4},
+        {"batch": 2},
+    ],
+    ids=str,
+)
+def test_every_field_changes_the_computation(change: dict) -> None:
+    # least squares in another preset has its own label; give the reference the same recipe otherwise
+    assert losses_after(**change) != losses_after()
+
+
+def test_real_label_matters_for_least_squares() -> None:
+    assert losses_after(adversarial="least_squares", real_label=0.8) != losses_after(adversarial="least_squares")
+
+
+def test_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(Trainer(make_config("smoke"), *data()), tmp_path)
+    with pytest.raises(ValueError, match="belongs to configuration"):
+        load_checkpoint(Trainer(make_config("smoke", seed=3), *data()), tmp_path)
+
+
+def test_learning_rate_decays_linearly_to_zero() -> None:
+    config = make_config("smoke", steps=100, decay_from=0.5)
+    assert [decay(config, s) for s in (0, 49, 75, 100)] == [1.0, 1.0, 0.5, 0.0]
+
+
+def test_generation_does_not_depend_on_the_batch(tmp_path: Path) -> None:
+    x, y = data()
+    train(Trainer(make_config("smoke"), x, y), tmp_path, progress=False)
+    run = load_run(tmp_path)
+    whole = generate(run, x[:6], seed=3)
+    parts = torch.cat([generate(run, x[:2], seed=3), generate(run, x[2:6], seed=3, first=2)])
+    assert torch.equal(whole, parts)
+    assert not torch.equal(whole, generate(run, x[:6], seed=4))
+    assert uncertainty(run, x[:1], repeats=4).min() > 0
+
+
+def test_data_that_do_not_fit_are_refused() -> None:
+    x, y = data()
+    with pytest.raises(ValueError, match="24\\^3"):
+        Trainer(make_config("smoke"), x[:, :20, :20, :20], y)
+    with pytest.raises(ValueError, match="z-score"):
+        Trainer(make_config("smoke"), x, torch.zeros_like(y))
+    with pytest.raises(FileNotFoundError, match="weights.safetensors"):
+        load_run(Path("/nowhere"))
