@@ -5,6 +5,7 @@ the same CPU and thread count.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -84,6 +85,14 @@ def decay(config: RunConfig, step: int) -> float:
     return min(1.0, left)
 
 
+def fingerprint(config: RunConfig, *volumes: torch.Tensor) -> str:
+    """Twelve hexadecimal digits that name a configuration and the data it is trained on."""
+    digest = hashlib.sha256(config.hash.encode())
+    for v in volumes:
+        digest.update(v.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
 class Trainer:
     """Holds the networks, optimisers, image pools and data of one run; `step` advances it by one batch."""
 
@@ -95,6 +104,7 @@ class Trainer:
                 raise ValueError(
                     f"Training {name} have shape {tuple(volumes.shape)}; expected at least {config.batch} (the batch) of {config.box}^3."
                 )
+        self.fingerprint = fingerprint(config, x, y)
         self.scaling = Scaling.of(x, y, config.noise_level)
         self.x, self.y = x.to(self.device)[:, None], self.scaling.y(y).to(self.device)[:, None]
         self.networks = build_networks(config, self.device)
@@ -247,7 +257,7 @@ def write_atomically(path: Path, write: object) -> None:
 
 def save_checkpoint(trainer: Trainer, folder: Path) -> None:
     """Write `checkpoint.safetensors` of a run, replacing the former one only once it is whole."""
-    metadata = {"steps_done": str(trainer.steps_done), "config_hash": trainer.config.hash}
+    metadata = {"steps_done": str(trainer.steps_done), "fingerprint": trainer.fingerprint}
     write_atomically(folder / "checkpoint.safetensors", lambda p: save_file(trainer.tensors(), p, metadata=metadata))
 
 
@@ -258,11 +268,8 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> bool:
         return False
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-        if metadata.get("config_hash") != trainer.config.hash:
-            raise ValueError(
-                f"{path} belongs to configuration {metadata.get('config_hash')}, not {trainer.config.hash}: "
-                "delete the run's folder or choose another."
-            )
+        if metadata.get("fingerprint") != trainer.fingerprint:
+            raise ValueError(f"{path} belongs to another configuration or other data: delete the run's folder or choose another.")
         trainer.load_tensors({k: file.get_tensor(k) for k in file.keys()}, int(metadata["steps_done"]))  # noqa: SIM118
     return True
 
@@ -278,12 +285,16 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True) -> Path:
     TrainingDiverged
         When a loss is NaN or infinite.
     ValueError
-        When the folder's checkpoint belongs to another configuration.
+        When the folder's checkpoint belongs to another configuration or other data.
     """
     config = trainer.config
     folder.mkdir(parents=True, exist_ok=True)
     load_checkpoint(trainer, folder)
-    settings = dataclasses.asdict(config) | {"scaling": dataclasses.asdict(trainer.scaling), "hash": config.hash}
+    settings = dataclasses.asdict(config) | {
+        "scaling": dataclasses.asdict(trainer.scaling),
+        "hash": config.hash,
+        "fingerprint": trainer.fingerprint,
+    }
     write_atomically(folder / "config.json", lambda p: p.write_text(json.dumps(settings, indent=1)))
     log_path = folder / "log.jsonl"
     kept = log_path.read_text().splitlines()[: trainer.steps_done] if log_path.exists() else []
