@@ -1,9 +1,10 @@
-# make figures   everything: set up, train, evaluate, write figures/ (PROFILE=quick|paper|smoke, SEEDS="0 1 2")
+# make figures   everything: set up, train, evaluate, write figures/ (PROFILE=quick|paper|smoke, SEEDS="0 1 2", MAPS="ribosome=/data/4v4r.mrc")
 # make test      set up, unit tests, every notebook's checks
 # make lab       JupyterLab on the notebooks
 # make env       only the virtual environment
 PROFILE ?= quick
 SEEDS   ?= 0
+MAPS    ?=
 CORES   ?= $(shell getconf _NPROCESSORS_ONLN)
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 
@@ -22,7 +23,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 .DELETE_ON_ERROR:
 
 figures: env
-	snakemake --cores $(CORES) --config profile=$(PROFILE) seeds="$(SEEDS)" --rerun-incomplete --quiet rules
+	snakemake --cores $(CORES) --config profile=$(PROFILE) seeds="$(SEEDS)" maps="$(MAPS)" --rerun-incomplete --quiet rules
 	@echo; echo "figures/$(PROFILE):"; ls figures/$(PROFILE) | grep -v results | column -c 100
 
 test: env

@@ -16,6 +16,7 @@ from cryoetgan_core.config import DATASETS, make_config
 
 PROFILE = config.get("profile", "quick")
 SEEDS = str(config.get("seeds", "0"))
+MAPS = str(config.get("maps") or "")  # files in place of embedded models: "ribosome=/data/4v4r.mrc, tric=model.cif"
 PLAN = paper.planned_runs(PROFILE, paper.parse_seeds(SEEDS))
 
 
@@ -45,7 +46,7 @@ FIGURE_NOTEBOOKS = {
     "fig1_overview": (MAIN, ["fig1_overview"]),
     "fig2_generated": (RECIPES, ["fig2_generated"]),
     "fig3_real": (MAIN, ["fig3_real", "table1_datasets"]),
-    "fig4_uncertainty": (MAIN, ["fig4_uncertainty"]),
+    "fig4_uncertainty": (MAIN, ["fig4_uncertainty", "summary"]),
     "fig5_fig6_noise": (NOISE, ["fig5_inception_score", "fig6_frechet_distance", "table3_noise"]),
     "table2_metrics": (RECIPES, ["table2_metrics"]),
     "table4_ablation": (ABLATION, ["table4_wasserstein_spectral"]),
@@ -65,7 +66,14 @@ wildcard_constraints:
 def data_parameters(wildcards):
     """The fields that a set depends on: a change of any re-simulates it."""
     c = dataclasses.asdict(make_config(PROFILE, wildcards.dataset))
-    return {k: c[k] for k in c if k in ("box", "train_per_class", "test_per_class", "snr", "data_seed") or k.startswith("classifier")}
+    fields = {k: c[k] for k in c if k in ("box", "train_per_class", "test_per_class", "snr", "data_seed") or k.startswith("classifier")}
+    return fields | {"maps": maps_of(wildcards)}
+
+
+def maps_of(wildcards):
+    """Those of the given files that stand for a class of the set, with absolute paths."""
+    chosen = {k: v for k, v in paper.parse_maps(MAPS).items() if k in DATASETS[wildcards.dataset].classes}
+    return ", ".join(f"{name}={Path(path).resolve()}" for name, path in chosen.items())
 
 
 rule simulate_data:
@@ -75,10 +83,11 @@ rule simulate_data:
         f"{RUNS}/data/{{dataset}}/classifier.safetensors",
     params:
         depends_on=data_parameters,
+        maps=maps_of,
     threads: 1
     shell:
         f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input}} {RUNS}/notebooks/simulate_data_{{wildcards.dataset}}.ipynb"
-        f" -p profile {PROFILE} -p dataset {{wildcards.dataset}}"
+        f" -p profile {PROFILE} -p dataset {{wildcards.dataset}} -r maps '{{params.maps}}'"
 
 
 rule train:

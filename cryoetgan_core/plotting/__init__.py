@@ -1,7 +1,7 @@
 """Figures and tables of the paper, drawn from results; one `savefig` and one `save_table` write every artefact."""
 
 from .artefacts import save_table, savefig, use_style
-from .panels import contact_sheet, noise_sweep, overview, uncertainty_maps
+from .panels import contact_sheet, noise_sweep, overview, summary, uncertainty_maps
 from .tables import dataset_table, metric_table, noise_table, spread_table, uncertainty_table
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "save_table",
     "savefig",
     "spread_table",
+    "summary",
     "uncertainty_maps",
     "uncertainty_table",
     "use_style",

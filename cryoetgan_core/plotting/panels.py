@@ -101,6 +101,29 @@ def uncertainty_maps(groups: Sequence[tuple[Sequence[str], float, np.ndarray, Se
     return figure
 
 
+def summary(runs: Sequence[dict]) -> Figure:
+    """All classes of several runs in one strip: density, real subtomogram, generated one, uncertainty map; one column a class."""
+    names = [name for run in runs for name in run["classes"]]
+    label, title = 0.75, 0.2
+    cell = (PAGE_WIDTH_IN - label) / len(names)
+    figure = plt.figure(figsize=(PAGE_WIDTH_IN, title + 4 * cell))
+    axes, column = _grid(figure, 4, len(names), label, title, cell), 0
+    for run in runs:
+        slices = run["slices"]
+        deviation = slices["uncertainty_40"][:, 0]
+        limits = (float(np.percentile(deviation, 1)), float(np.percentile(deviation, 99)))
+        for k in range(len(run["classes"])):
+            _show(axes[0, column], slices["density"][k, 0], (0.0, float(np.percentile(slices["density"], 99.7))))
+            _show(axes[1, column], slices["generated"][k, 0], (-3.0, 3.0))
+            _show(axes[2, column], deviation[k], limits, cmap="magma")
+            _show(axes[3, column], slices["real"][k, 0], (-3.0, 3.0))
+            axes[0, column].set_title(SHORT.get(names[column], names[column]), fontsize=5, pad=2)
+            column += 1
+    for axis, text in zip(axes[:, 0], ("density", "generated", "uncertainty", "real, other\ninstances"), strict=True):
+        axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
+    return figure
+
+
 def noise_sweep(table: pd.DataFrame, metric: str, label: str, floor: float, paper: dict[float, float]) -> Figure:
     """Figures 5 and 6: a metric against the noise added to the density maps.
 
