@@ -13,6 +13,8 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.complete
 TORCH := $(shell grep '^torch==' requirements.lock)
 
+# On a machine with a GPU, one training at a time has it.
+GPU_LIMIT := $(shell command -v nvidia-smi > /dev/null && echo "--resources gpu=1")
 # One job a core: several small trainings side by side are faster than one with several threads, and one thread reproduces bit for bit.
 export OMP_NUM_THREADS ?= 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -23,7 +25,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 .DELETE_ON_ERROR:
 
 figures: env
-	snakemake --cores $(CORES) --config profile=$(PROFILE) seeds="$(SEEDS)" maps="$(MAPS)" --rerun-incomplete --quiet rules
+	snakemake --cores $(CORES) --config profile=$(PROFILE) seeds="$(SEEDS)" maps="$(MAPS)" --rerun-incomplete --quiet rules $(GPU_LIMIT)
 	@echo; echo "figures/$(PROFILE):"; ls figures/$(PROFILE) | grep -v results | column -c 100
 
 test: env

@@ -38,7 +38,7 @@ def each_seed(dataset, preset, variants=("",)):
 
 
 MAIN = [*each_seed("S1", "adapted"), *each_seed("S2", "adapted")]
-RECIPES = MAIN + each_seed("S1", "released") + each_seed("S2", "released") + each_seed("S1", "described")
+RECIPES = [r for dataset, presets in paper.RECIPES.items() for preset in presets for r in each_seed(dataset, preset)]
 NOISE = each_seed("S1", "adapted", [paper.noise_variant(level) for level in paper.PROFILES[PROFILE].noise_levels])
 ABLATION = each_seed("S1", "adapted", [paper.ablation_variant(name) for name in paper.ABLATION])
 # notebook: (results it reads, artefacts it writes)
@@ -64,10 +64,8 @@ wildcard_constraints:
 
 
 def data_parameters(wildcards):
-    """The fields that a set depends on: a change of any re-simulates it."""
-    c = dataclasses.asdict(make_config(PROFILE, wildcards.dataset))
-    fields = {k: c[k] for k in c if k in ("box", "train_per_class", "test_per_class", "snr", "data_seed") or k.startswith("classifier")}
-    return fields | {"maps": maps_of(wildcards)}
+    """Everything that a set depends on: a change of any re-simulates it."""
+    return paper.data_record(make_config(PROFILE, wildcards.dataset))
 
 
 def maps_of(wildcards):
@@ -80,7 +78,7 @@ rule simulate_data:
     input:
         "notebooks/simulate_data.ipynb",
     output:
-        f"{RUNS}/data/{{dataset}}/classifier.safetensors",
+        f"{RUNS}/data/{{dataset}}/data.json",
     params:
         depends_on=data_parameters,
         maps=maps_of,
@@ -92,7 +90,7 @@ rule simulate_data:
 
 rule train:
     input:
-        data=lambda w: f"{RUNS}/data/{PLAN[w.name].dataset}/classifier.safetensors",
+        data=lambda w: f"{RUNS}/data/{PLAN[w.name].dataset}/data.json",
         notebook="notebooks/train.ipynb",
     output:
         f"{RUNS}/{{name}}/weights.safetensors",
@@ -100,6 +98,8 @@ rule train:
     params:
         depends_on=lambda w: dataclasses.asdict(PLAN[w.name]),
     threads: 1
+    resources:
+        gpu=1,  # runs share a GPU only if told to (--resources gpu=2); without one, the limit is not set
     shell:
         f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {RUNS}/notebooks/train_{{wildcards.name}}.ipynb"
         f" -p profile {PROFILE} -p run {{wildcards.name}}"

@@ -30,12 +30,12 @@ def train_classifier(
     device: str = "cpu",
     progress: bool = True,
 ) -> C3D:
-    """Train on volumes (N, 1, D, H, W) in network units with Adam and cross entropy for a fixed number of epochs.
+    """Train on volumes (N, 1, D, H, W) in network units with Adam, cross entropy and a one-cycle learning rate for a fixed number of epochs.
 
     Augmented by flips along y and 180-degree turns about y (the tilt axis), which leave the missing wedge in place. No model choice.
     """
     network = build_classifier(config, classes).to(device)
-    rate = 1e-4 if config.classifier_width >= 64 else 1e-3  # the paper's 1e-4 for its width
+    rate = 1e-4 if config.classifier_width >= 64 else 1e-3  # the paper's 1e-4 for its width, as the mean level of the cycle
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     generator = stream(seed, "classifier")
     size, epochs = 16, config.classifier_epochs

@@ -10,24 +10,26 @@ import json
 from dataclasses import dataclass, field
 
 from .losses import ADVERSARIAL
+from .microscope.simulate import Microscope
 from .models import NOISE_PLACES, OUTPUTS
 from .specimen.assemblies import S1_CLASSES, S2_CLASSES
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Table 1's description of a set: what the subtomograms show and how they were recorded."""
+    """A set of Table 1: what the subtomograms show and how they are recorded."""
 
     classes: tuple[str, ...]
     field_of_view_A: float  # side of a subtomogram; box x voxel size in every profile
-    tilt_min_deg: float
-    tilt_max_deg: float
-    tilt_step_deg: float
+    microscope: Microscope
 
 
+# Optics: those of the released simulator (-6 um, 300 kV, Cs 2.7 mm) for S1; single-particle tomography (Noble et al. 2018) for S2.
 DATASETS = {
-    "S1": DataSet(S1_CLASSES, 40 * 13.68, -50.0, 70.0, 3.0),
-    "S2": DataSet(S2_CLASSES, 28 * 9.4, -60.0, 60.0, 3.0),
+    "S1": DataSet(S1_CLASSES, 40 * 13.68, Microscope(-50.0, 70.0, 3.0, "bidirectional", defocus_um=6.0)),
+    "S2": DataSet(
+        S2_CLASSES, 28 * 9.4, Microscope(-60.0, 60.0, 3.0, "bidirectional", defocus_um=4.0, defocus_spread_um=1.0, b_factor_A2=300.0)
+    ),
 }
 
 
@@ -60,7 +62,7 @@ class RunConfig:
     # objective
     adversarial: str = "wasserstein"  # "wasserstein", "least_squares" (Table 4) or "relativistic"
     real_label: float = 1.0  # least squares: the target for real scores (released: 0.8)
-    adversarial_weight: float = 1.0
+    adversarial_weight: float = 1.0  # of the adversarial terms of generators and critics, against cycle and penalties
     gradient_penalty: float = 0.0  # weight; 0 turns it off (released: 10)
     gradient_penalty_norm: str = "volume"  # "volume", or "depth" as the released code takes it
     zero_centred_penalty: float = 0.0  # weight of R1 + R2 (relativistic)
@@ -130,7 +132,7 @@ class RunConfig:
 # Recipes of the objective and the networks. Each says which text it follows.
 PRESETS: dict[str, dict] = {
     # What the released code computes (shared facts of its 'Wasserstein' switch): least squares with real label 0.8, a gradient penalty
-    # whose norm runs over the depth axis, cycle terms weighted twice (10 x 10), RMSProp.
+    # whose norm runs over the depth axis, cycle terms weighted twice (10 x 10), RMSProp (PyTorch's: TensorFlow 1 starts its mean square at 1, not 0).
     "released": dict(
         adversarial="least_squares",
         real_label=0.8,
@@ -140,10 +142,10 @@ PRESETS: dict[str, dict] = {
         cycle_y=100.0,
         optimizer="rmsprop",
     ),
-    # What the paper's text says: a Wasserstein critic held Lipschitz by spectral normalisation, and the cycle.
+    # What the paper's text says: a Wasserstein critic under spectral normalisation, and the cycle; the networks are the released ones.
     "described": dict(adversarial="wasserstein", spectral_norm=True, cycle_x=10.0, cycle_y=10.0),
     # The described model with what it needs to learn in a short budget. Generator: linear output, a linear skip under which the network starts silent,
-    # noise at every level. Critic: no instance norm (it would undo the Lipschitz bound), a zero-centred gradient penalty that sets the scale of
+    # noise at every level. Critic: no instance norm (it divides each volume's amplitude away), a zero-centred gradient penalty that sets the scale of
     # its scores, a higher learning rate than the generator's. Cycle only on x (y is stochastic), and the log power spectrum.
     "adapted": dict(
         adversarial="wasserstein",
@@ -200,7 +202,7 @@ PROFILES = {
         "laptop; every figure in under 40 minutes on 2 cores",
         {"S1": 24, "S2": 24, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
-        dict(width=8, critic_width=16, batch=4, steps=160, classifier_width=8, classifier_dense=64, classifier_epochs=25),
+        dict(width=8, critic_width=16, batch=4, steps=120, classifier_width=8, classifier_dense=64, classifier_epochs=25),
     ),
     "paper": Profile(
         "GPU; the paper's sizes: 400 subtomograms a class, width 64, 50 epochs of S1's 1,600",

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from .config import RunConfig
@@ -37,6 +38,9 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
     fields = {f.name for f in dataclasses.fields(RunConfig)}
     config = RunConfig(**{k: v for k, v in settings.items() if k in fields})
     networks = build_networks(config, device)
+    with safe_open(folder / "weights.safetensors", framework="pt") as file:
+        if file.metadata().get("config_hash") != config.hash:
+            raise ValueError(f"{folder}: the weights are not those of config.json; train the run again.")
     weights = load_file(folder / "weights.safetensors", device=str(device))
     for name in ("G", "F"):
         networks[name].load_state_dict({k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")})
@@ -70,7 +74,10 @@ def restore(run: TrainedRun, subtomograms: torch.Tensor, *, seed: int = 0) -> to
 
 
 def uncertainty(run: TrainedRun, densities: torch.Tensor, *, repeats: int = 5, seed: int = 0) -> torch.Tensor:
-    """Voxelwise standard deviation (N, D, H, W) over repeated generations from each density (released code: 5)."""
+    """Voxelwise standard deviation (N, D, H, W) over repeated generations from each density (released code: 5).
+
+    Both sources of randomness vary: the noise added to the density, and the generator's own.
+    """
     n = len(densities)
     drawn = torch.stack([generate(run, densities, seed=seed, first=(r + 1) * n) for r in range(repeats)])
     return drawn.std(dim=0)

@@ -18,5 +18,10 @@ def figures(profile: str) -> Path:
 
 
 def results(profile: str) -> Path:
-    """Folder of the numbers and slices behind the figures, one pair of files a run; CRYOETGAN_RESULTS moves it."""
-    return Path(os.environ.get("CRYOETGAN_RESULTS", ROOT / "figures")) / profile / "results"
+    """Folder of the numbers and slices behind the figures, a JSON and an NPZ file a run (not committed)."""
+    return runs(profile) / "results"
+
+
+def reference(profile: str) -> Path:
+    """Folder of the committed results, which no run writes: what notebooks read where there are no results of one's own."""
+    return ROOT / "figures" / profile / "results"

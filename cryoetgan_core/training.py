@@ -183,19 +183,18 @@ class Trainer:
 
         self._update_ema()
         self.steps_done += 1
-        values = {k: float(v.detach()) for k, v in log.items()}
-        bad = [k for k, v in values.items() if not math.isfinite(v)]
-        if bad:
-            raise TrainingDiverged(
-                f"Loss {', '.join(bad)} is not finite at step {self.steps_done} of preset {config.preset!r}: lower learning_rate or turn "
-                "spectral_norm or gradient_penalty on. The last checkpoint is from before it."
-            )
-        return values
+        return {k: float(v.detach()) for k, v in log.items()}
 
     def _descend(self, which: str, loss: torch.Tensor) -> None:
         optimizer = self.optimizers[which]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all() & torch.isfinite(loss.detach())):
+            raise TrainingDiverged(
+                f"A loss or gradient of the {which} is not finite at step {self.steps_done + 1} of preset {self.config.preset!r}: lower "
+                "learning_rate, or turn spectral_norm or gradient_penalty on. The last checkpoint is from before it."
+            )
         optimizer.step()
 
     @torch.no_grad()
@@ -257,28 +256,36 @@ def write_atomically(path: Path, write: object) -> None:
 
 def save_checkpoint(trainer: Trainer, folder: Path) -> None:
     """Write `checkpoint.safetensors` of a run, replacing the former one only once it is whole."""
+    largest = max(float(p.detach().abs().max()) for p in trainer.networks.parameters())
+    if not largest < 1e6:  # weights are of order 0.1: such a checkpoint would only fail again
+        raise TrainingDiverged(f"A weight reached {largest:.1e} at step {trainer.steps_done}; the checkpoint before it is kept.")
     metadata = {"steps_done": str(trainer.steps_done), "fingerprint": trainer.fingerprint}
     write_atomically(folder / "checkpoint.safetensors", lambda p: save_file(trainer.tensors(), p, metadata=metadata))
 
 
-def load_checkpoint(trainer: Trainer, folder: Path) -> bool:
-    """Continue from the run's checkpoint if there is one; returns whether there was."""
+def load_checkpoint(trainer: Trainer, folder: Path, *, replace: bool = False) -> bool:
+    """Continue from the run's checkpoint if there is one; returns whether there was.
+
+    A checkpoint of another configuration or other data is an error, or, with `replace`, ignored.
+    """
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         return False
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         if metadata.get("fingerprint") != trainer.fingerprint:
+            if replace:
+                return False
             raise ValueError(f"{path} belongs to another configuration or other data: delete the run's folder or choose another.")
         trainer.load_tensors({k: file.get_tensor(k) for k in file.keys()}, int(metadata["steps_done"]))  # noqa: SIM118
     return True
 
 
-def train(trainer: Trainer, folder: Path, *, progress: bool = True) -> Path:
+def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: bool = False) -> Path:
     """Train to the configured number of steps in `folder`, resuming what is there; returns the path of the weights.
 
     The folder holds config.json, log.jsonl (a line a step), checkpoint.safetensors and, at the end, weights.safetensors: the generators, G being
-    the averaged one where `ema` is on.
+    the averaged one where `ema` is on. `replace` starts anew over a run of another configuration or other data instead of refusing it.
 
     Raises
     ------
@@ -289,7 +296,9 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True) -> Path:
     """
     config = trainer.config
     folder.mkdir(parents=True, exist_ok=True)
-    load_checkpoint(trainer, folder)
+    load_checkpoint(trainer, folder, replace=replace)
+    if trainer.steps_done < config.steps:
+        (folder / "weights.safetensors").unlink(missing_ok=True)  # never an older run's weights beside this configuration
     settings = dataclasses.asdict(config) | {
         "scaling": dataclasses.asdict(trainer.scaling),
         "hash": config.hash,
@@ -299,7 +308,7 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True) -> Path:
     log_path = folder / "log.jsonl"
     kept = log_path.read_text().splitlines()[: trainer.steps_done] if log_path.exists() else []
     log_path.write_text("".join(line + "\n" for line in kept))
-    start = time.perf_counter()
+    start = time.perf_counter() - (json.loads(kept[-1])["seconds"] if kept else 0.0)
     with (
         log_path.open("a") as log,
         tqdm(total=config.steps, initial=trainer.steps_done, disable=not progress, desc=f"{config.preset} seed {config.seed}") as bar,

@@ -17,7 +17,6 @@ from .classification import load_classifier, save_classifier, train_classifier
 from .config import DATASETS, PROFILES, RunConfig, make_config
 from .evaluation import evaluate, floor
 from .generation import load_run
-from .microscope.simulate import MICROSCOPES
 from .models import C3D
 from .particles.domains import Domains, load_domains, save_domains
 from .particles.simulated import class_references, density_maps, subtomograms
@@ -25,12 +24,17 @@ from .provenance import provenance
 from .seeds import stream
 from .training import Trainer, train, write_atomically
 
+RECIPES = {"S1": ("adapted", "described", "released"), "S2": ("adapted",)}  # shown in Figure 2 and Table 2
 ABLATION = {  # Table 4: Wasserstein loss x spectral normalisation
     "wasserstein_sn": dict(adversarial="wasserstein", spectral_norm=True),
     "wasserstein_plain": dict(adversarial="wasserstein", spectral_norm=False),
     "leastsquares_sn": dict(adversarial="least_squares", spectral_norm=True),
     "leastsquares_plain": dict(adversarial="least_squares", spectral_norm=False),
 }
+# What a simulated set and its reference classifier depend on, besides the data set's own description
+DATA_FIELDS = (
+    "box", "train_per_class", "test_per_class", "snr", "data_seed", "classifier_width", "classifier_dense", "classifier_epochs",
+)  # fmt: skip
 ADAPTED_NOISE = make_config().noise_level
 IPYTHON_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 
@@ -88,7 +92,7 @@ def planned_runs(profile: str, seeds: list[int]) -> dict[str, RunConfig]:
     plan = {}
     for seed in seeds:
         for dataset in DATASETS:
-            for preset in ("adapted", "released", "described")[: 3 if dataset == "S1" else 2]:
+            for preset in RECIPES[dataset]:
                 plan[run_name(dataset, preset, seed)] = make_config(profile, dataset, preset, seed=seed)
         for level in PROFILES[profile].noise_levels:
             plan[run_name("S1", "adapted", seed, noise_variant(level))] = make_config(profile, noise_level=level, seed=seed)
@@ -100,6 +104,8 @@ def planned_runs(profile: str, seeds: list[int]) -> dict[str, RunConfig]:
 def resolve_run(profile: str, run: str, dataset: str, preset: str, seed: int, changes: str) -> tuple[str, RunConfig]:
     """Name and configuration of a run: a planned one by its name, or one put together from a preset and JSON `changes`."""
     if run:
+        if changes.strip() != "{}":
+            raise ValueError("Parameters 'run' and 'changes' are both given; a planned run has its own fields: leave one out.")
         tail = run.rsplit("seed", 1)[-1]
         plan = planned_runs(profile, [int(tail) if tail.isdigit() else 0])
         if run not in plan:
@@ -109,6 +115,12 @@ def resolve_run(profile: str, run: str, dataset: str, preset: str, seed: int, ch
         fields = json.loads(changes)
     except json.JSONDecodeError as error:
         raise ValueError(f"Parameter 'changes' is {changes!r}; expected JSON such as {{\"noise_level\": 0.5}} ({error}).") from None
+    reserved = {"profile", "dataset", "preset", "seed", *DATA_FIELDS}
+    if not isinstance(fields, dict) or reserved & set(fields):
+        raise ValueError(
+            f"Parameter 'changes' is {changes!r}; expected a JSON object without {', '.join(sorted(reserved))}, which other parameters or the "
+            "profile set."
+        )
     config = make_config(profile, dataset, preset, seed=seed, **fields)
     return run_name(dataset, preset, seed, f"changed-{config.hash}" if fields else ""), config
 
@@ -129,28 +141,62 @@ def data_folder(profile: str, dataset: str) -> Path:
     return paths.runs(profile) / "data" / dataset
 
 
+def data_record(config: RunConfig, maps: dict[str, str] | None = None) -> dict:
+    """Everything that a simulated set depends on, as JSON types; the set's folder holds it in data.json."""
+    record = {"dataset": config.dataset, "maps": maps or {}} | {k: getattr(config, k) for k in DATA_FIELDS}
+    return json.loads(json.dumps(record | dataclasses.asdict(DATASETS[config.dataset])))
+
+
 def simulate_data(config: RunConfig, maps: dict[str, str] | None = None) -> Domains:
     """Make both domains of the run's set, train its reference classifier on the real train half, and write all to `data_folder`.
 
-    `maps` gives a file (atomic model or density map) for a class instead of its embedded model.
+    `maps` gives a file (atomic model or density map) for a class instead of its embedded model. data.json is written last: a set without it is incomplete.
     """
     dataset = DATASETS[config.dataset]
     folder, voxel_size_A = data_folder(config.profile, config.dataset), dataset.field_of_view_A / config.box
+    (folder / "data.json").unlink(missing_ok=True)
     references = class_references(dataset.classes, config.box, voxel_size_A, maps)
     halves, noise_std = {}, None
     for half, per_class in (("train", config.train_per_class), ("test", config.test_per_class)):
         rng = {domain: stream(config.data_seed, config.dataset, domain, half) for domain in "XY"}
         halves[f"X_{half}"] = density_maps(references, per_class, config.box, voxel_size_A, rng["X"])
         halves[f"Y_{half}"] = subtomograms(
-            references, per_class, config.box, voxel_size_A, MICROSCOPES[config.dataset], rng["Y"], snr=config.snr, noise_std=noise_std
+            references, per_class, config.box, voxel_size_A, dataset.microscope, rng["Y"], snr=config.snr, noise_std=noise_std
         )
         noise_std = float(halves[f"Y_{half}"].table["noise_std"][0])
     domains = Domains(**halves)
     save_domains(domains, folder)
     classifier = fit_classifier(config, domains)
-    write_atomically(folder / "floor.json", lambda p: p.write_text(json.dumps(floor(domains, classifier), indent=1)))
     save_classifier(classifier, folder / "classifier.safetensors")
+    write_atomically(folder / "floor.json", lambda p: p.write_text(json.dumps(floor(domains, classifier), indent=1)))
+    write_atomically(folder / "data.json", lambda p: p.write_text(json.dumps(data_record(config, maps), indent=1)))
     return domains
+
+
+def has_data(config: RunConfig) -> bool:
+    """Whether the run's set has been simulated."""
+    return (data_folder(config.profile, config.dataset) / "data.json").exists()
+
+
+def load_data(config: RunConfig) -> Domains:
+    """Read the run's set.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it has not been simulated.
+    ValueError
+        When it was simulated with other sizes or another microscope than the configuration's.
+    """
+    folder = data_folder(config.profile, config.dataset)
+    if not has_data(config):
+        raise FileNotFoundError(f"{folder} holds no complete set: run notebooks/simulate_data.ipynb (or `make figures`) first.")
+    found = json.loads((folder / "data.json").read_text())
+    wanted = data_record(config, found["maps"])
+    different = [k for k in wanted if found.get(k) != wanted[k]]
+    if different:
+        raise ValueError(f"{folder} was simulated with another {', '.join(different)}: run notebooks/simulate_data.ipynb again.")
+    return load_domains(folder)
 
 
 def fit_classifier(config: RunConfig, domains: Domains) -> C3D:
@@ -165,63 +211,64 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def train_and_evaluate(config: RunConfig, domains: Domains, folder: Path, classifier_folder: Path) -> tuple[dict, dict]:
-    """Train (or resume) a run in `folder`, then measure it on the test halves; returns `evaluate`'s numbers and slices."""
-    start = time.perf_counter()
+def make_result(name: str, config: RunConfig) -> None:
+    """Train (or resume) a planned run, measure it on the test halves, and write its numbers (JSON) and slices (NPZ) to `paths.results`.
+
+    A run of that name with another configuration or other data is replaced.
+    """
+    data, folder = data_folder(config.profile, config.dataset), paths.runs(config.profile) / name
+    domains = load_data(config)
     trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device())
-    train(trainer, folder)
-    trained = time.perf_counter()
-    classifier = load_classifier(classifier_folder / "classifier.safetensors", config, len(domains.classes))
+    train(trainer, folder, replace=True)
+    start = time.perf_counter()
+    classifier = load_classifier(data / "classifier.safetensors", config, len(domains.classes))
     numbers, slices = evaluate(load_run(folder, default_device()), domains, classifier.to(default_device()))
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     thin = max(1, len(log) // 200)
     numbers |= {
-        "floor": json.loads((classifier_folder / "floor.json").read_text()),
+        "floor": json.loads((data / "floor.json").read_text()),
         "config": dataclasses.asdict(config),
         "config_hash": config.hash,
         "log": log[::thin],
-        "seconds_training": round(trained - start, 1),
-        "seconds_evaluation": round(time.perf_counter() - trained, 1),
+        "seconds_training": log[-1]["seconds"],
+        "seconds_evaluation": round(time.perf_counter() - start, 1),
         "provenance": provenance(),
     }
-    return numbers, slices
-
-
-def make_result(name: str, config: RunConfig) -> None:
-    """Train and evaluate a planned run and write its numbers (JSON) and slices (NPZ) to `paths.results`."""
-    data = data_folder(config.profile, config.dataset)
-    numbers, slices = train_and_evaluate(config, load_domains(data), paths.runs(config.profile) / name, data)
-    folder = paths.results(config.profile)
-    folder.mkdir(parents=True, exist_ok=True)
+    out = paths.results(config.profile)
+    out.mkdir(parents=True, exist_ok=True)
     keep = {k: v.astype(np.float16) for k, v in slices.items()}
-    with (folder / f".{name}.npz").open("wb") as file:
+    with (out / f".{name}.npz").open("wb") as file:
         np.savez_compressed(file, **keep)
-    (folder / f".{name}.npz").replace(folder / f"{name}.npz")
-    write_atomically(folder / f"{name}.json", lambda p: p.write_text(json.dumps(numbers, indent=1)))
+    (out / f".{name}.npz").replace(out / f"{name}.npz")
+    write_atomically(out / f"{name}.json", lambda p: p.write_text(json.dumps(numbers, indent=1)))
 
 
 def load_results(profile: str, names: list[str]) -> dict[str, dict]:
-    """Numbers and slices (key "slices") of finished runs, by name; in the smoke profile missing ones are made on the spot.
+    """Numbers and slices (key "slices") of finished runs, by name: one's own, else the committed ones; in the smoke profile missing ones are made on the spot.
 
     Raises
     ------
     FileNotFoundError
         When results of another profile are missing; the message says which and how to make them.
     """
-    folder = paths.results(profile)
-    missing = [name for name in names if not (folder / f"{name}.json").exists()]
+    folders = (paths.results(profile), paths.reference(profile))
+
+    def find(name: str) -> Path | None:
+        return next((f for f in folders if (f / f"{name}.json").exists()), None)
+
+    missing = [name for name in names if find(name) is None]
     if missing and profile != "smoke":
         raise FileNotFoundError(
-            f"{folder} lacks the results of {', '.join(missing)}: run `make figures PROFILE={profile}` (SEEDS='0 1 2' for three seeds)."
+            f"{folders[0]} lacks the results of {', '.join(missing)}: run `make figures PROFILE={profile}` (SEEDS='0 1 2' for three seeds)."
         )
     for name in missing:
-        _, config = resolve_run(profile, name, "", "", 0, "")
-        if not (data_folder(profile, config.dataset) / "classifier.safetensors").exists():
+        _, config = resolve_run(profile, name, "", "", 0, "{}")
+        if not has_data(config):
             simulate_data(config)
         make_result(name, config)
     results = {}
     for name in names:
-        with np.load(folder / f"{name}.npz", allow_pickle=False) as slices:
-            numbers = json.loads((folder / f"{name}.json").read_text())
+        with np.load(find(name) / f"{name}.npz", allow_pickle=False) as slices:
+            numbers = json.loads((find(name) / f"{name}.json").read_text())
             results[name] = numbers | {"slices": {k: slices[k].astype(np.float32) for k in slices.files}}
     return results

@@ -63,7 +63,7 @@ def test_notebook_parameters_are_checked(names: dict, message: str) -> None:
 
 def test_planned_runs_hold_every_figure_and_share_the_main_run() -> None:
     plan = workflow.planned_runs("quick", [0, 1])
-    assert "S1_adapted_seed0" in plan and "S2_released_seed1" in plan
+    assert "S1_adapted_seed0" in plan and "S2_adapted_seed1" in plan
     levels = PROFILES["quick"].noise_levels
     assert len(levels) >= 7
     noise = {workflow.run_name("S1", "adapted", 0, workflow.noise_variant(v)): v for v in levels}
@@ -75,7 +75,7 @@ def test_planned_runs_hold_every_figure_and_share_the_main_run() -> None:
 
 def test_resolve_run_refuses_what_is_not_there() -> None:
     with pytest.raises(ValueError, match="planned are S1_adapted"):
-        workflow.resolve_run("smoke", "S3_adapted_seed0", "", "", 0, "")
+        workflow.resolve_run("smoke", "S3_adapted_seed0", "", "", 0, "{}")
     with pytest.raises(ValueError, match="expected JSON"):
         workflow.resolve_run("smoke", "", "S1", "adapted", 0, "{noise}")
     name, config = workflow.resolve_run("smoke", "", "S1", "adapted", 2, '{"noise_level": 0.7}')

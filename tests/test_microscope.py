@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch_fourier_slice import backproject_2d_to_3d, project_3d_to_2d
 
+from cryoetgan_core.config import DATASETS
 from cryoetgan_core.microscope.released import released_simulator, wedge_mask
 from cryoetgan_core.microscope.simulate import (
-    MICROSCOPES,
     Microscope,
     dose_filter,
     noise_scale,
@@ -121,7 +121,7 @@ def test_a_point_source_comes_back_as_the_ctf() -> None:
 
 @pytest.mark.parametrize("snr", [0.05, 0.5])
 def test_the_snr_is_the_one_asked_for(snr: float) -> None:
-    microscope, rng = MICROSCOPES["S1"], torch.Generator().manual_seed(0)
+    microscope, rng = DATASETS["S1"].microscope, torch.Generator().manual_seed(0)
     signal = reconstruct_signal(blobs(), microscope, torch.tensor([6.0]), 20.0, 24)
     noise = reconstruct_noise(8, microscope, 24, 4, rng)
     scale = noise_scale(signal, noise, snr)

@@ -15,7 +15,7 @@ PAPERMILL = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-leve
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("notebooks")
-    names = {"RUNS": "runs", "FIGURES": "figures", "RESULTS": "results"}
+    names = {"RUNS": "runs", "FIGURES": "figures"}
     return os.environ | {f"CRYOETGAN_{k}": str(folder / v) for k, v in names.items()}
 
 

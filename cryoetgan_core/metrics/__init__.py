@@ -3,13 +3,14 @@
 from .frechet import frechet_distance, inception_score
 from .manifold import ManifoldScores, manifold_scores
 from .spectrum import log_ratio, log_spectrum_distance, radial_power_spectra, radial_power_spectrum
-from .voxels import bootstrap_interval, psnr
+from .voxels import bootstrap_interval, jackknife_interval, psnr
 
 __all__ = [
     "ManifoldScores",
     "bootstrap_interval",
     "frechet_distance",
     "inception_score",
+    "jackknife_interval",
     "log_ratio",
     "log_spectrum_distance",
     "manifold_scores",

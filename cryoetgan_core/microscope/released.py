@@ -25,19 +25,19 @@ def released_simulator(
 ) -> torch.Tensor:
     """Subtomograms (B, N, N, N) from densities: CTF on the volume, Gaussian noise at an SNR, wedge mask.
 
-    The SNR is the variance of a density's volume over that of the noise, before the wedge. Envelope: Gaussian of 0.4 of the
-    sampling frequency, as the released parameters state.
+    The SNR is the variance of the CTF-convolved volume over that of the noise, before the wedge. Pure phase contrast; the envelope is
+    exp(-(q / 0.4)^2) with q in units of the Nyquist frequency.
     """
     n = densities.shape[-1]
     q = [torch.fft.fftfreq(n, device=densities.device)] * 2 + [torch.fft.rfftfreq(n, device=densities.device)]
     radius = (q[0][:, None, None] ** 2 + q[1][None, :, None] ** 2 + q[2][None, None, :] ** 2).sqrt()
     samples = 1024
     curve = calculate_ctf_1d(
-        defocus=defocus_um, voltage=voltage_kV, spherical_aberration=cs_mm, amplitude_contrast=0.07, phase_shift=0.0,
+        defocus=defocus_um, voltage=voltage_kV, spherical_aberration=cs_mm, amplitude_contrast=0.0, phase_shift=0.0,
         pixel_size=voxel_size_A, n_samples=samples, oversampling_factor=1,
     )  # fmt: skip
     index = (radius / 0.5 * (samples - 1)).round().long()
-    ctf = torch.where(radius <= 0.5, curve[index.clamp(max=samples - 1)], 0.0) * torch.exp(-((radius / 0.4) ** 2))
+    ctf = torch.where(radius <= 0.5, curve[index.clamp(max=samples - 1)], 0.0) * torch.exp(-((radius / (0.4 * 0.5)) ** 2))
     spectra = torch.fft.rfftn(densities, dim=(-3, -2, -1))
     signal = torch.fft.irfftn(spectra * ctf, s=(n,) * 3, dim=(-3, -2, -1))
     sigma = (signal.var(dim=(-3, -2, -1), keepdim=True) / snr).sqrt()

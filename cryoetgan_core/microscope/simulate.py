@@ -43,13 +43,6 @@ class Microscope:
         return tilt_angles(self.tilt_min_deg, self.tilt_max_deg, self.tilt_step_deg)
 
 
-# S1: defocus and optics of the released simulator (paper.md: -6 um, 300 kV, Cs 2.7 mm). S2: single-particle tomography (Noble et al. 2018).
-MICROSCOPES = {
-    "S1": Microscope(-50.0, 70.0, 3.0, "bidirectional", defocus_um=6.0),
-    "S2": Microscope(-60.0, 60.0, 3.0, "bidirectional", defocus_um=4.0, defocus_spread_um=1.0, b_factor_A2=300.0),
-}
-
-
 def pre_exposure(microscope: Microscope) -> torch.Tensor:
     """Dose (T,) in e/A^2 that the specimen received before each tilt, in the order of `angles_deg`."""
     angles = microscope.angles_deg

@@ -14,7 +14,7 @@ PAD_FACTOR = 2  # zero padding across the tilt axis before each transform; below
 
 
 def tilt_angles(minimum_deg: float, maximum_deg: float, step_deg: float) -> torch.Tensor:
-    """Tilt angles (T,) in degrees from minimum to maximum inclusive.
+    """Tilt angles (T,) in degrees from minimum in steps up to the maximum, which is included where a step falls on it.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def tilt_angles(minimum_deg: float, maximum_deg: float, step_deg: float) -> torc
             f"Tilt scheme from {minimum_deg} to {maximum_deg} in steps of {step_deg} degrees: expected a positive step and "
             "-90 <= minimum <= maximum <= 90."
         )
-    count = int(round((maximum_deg - minimum_deg) / step_deg)) + 1
+    count = int((maximum_deg - minimum_deg) / step_deg + 1e-6) + 1
     return minimum_deg + step_deg * torch.arange(count, dtype=torch.float32)
 
 

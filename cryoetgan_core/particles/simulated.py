@@ -18,7 +18,7 @@ from .table import ParticleSet, particle_table
 
 RESOLUTION_VOXELS = 2.2  # density maps are low-passed to this many voxels, just above Nyquist
 MARGIN = 0.25  # the specimen box reaches this fraction of the subtomogram's box beyond it on each side
-NEIGHBOURS = 0.5  # mean number of other particles whose centre lies within the specimen box
+NEIGHBOURS = 0.5  # mean number of other particles, centred 0.6 to 0.9 boxes away: they reach into the specimen box or just miss it
 UPSAMPLE = 2  # Fourier upsampling before a reference is turned: 2 to 3 % relative error
 MAX_SHIFT = 0.06  # particles sit off centre by up to this fraction of the box, as picks do
 
@@ -47,7 +47,7 @@ def class_references(
     unknown = set(maps or {}) - set(classes)
     if unknown:
         raise ValueError(f"A density is given for {sorted(unknown)}; the classes are {', '.join(classes)}.")
-    side = math.ceil(math.sqrt(3) * specimen_box(box) / 2) * 2
+    side = 2 * math.ceil(math.sqrt(3) * (specimen_box(box) / 2 + MAX_SHIFT * box))
     return {
         name: reference_map(
             (maps or {}).get(name, name), voxel_size_A=voxel_size_A, resolution_A=RESOLUTION_VOXELS * voxel_size_A, box=side

@@ -63,7 +63,7 @@ def dataset_table(runs: dict[str, dict]) -> pd.DataFrame:
     """Table 1: the sets as simulated, one row a class."""
     rows = []
     for run in runs.values():
-        config, dataset = run["config"], DATASETS[run["config"]["dataset"]]
+        config, tilts = run["config"], DATASETS[run["config"]["dataset"]].microscope
         for name in run["classes"]:
             assembly = ASSEMBLIES[name]
             rows.append(
@@ -71,7 +71,7 @@ def dataset_table(runs: dict[str, dict]) -> pd.DataFrame:
                     "set": config["dataset"], "class": assembly.title, "PDB of the assembly": assembly.pdb or "none",
                     "train / test": f"{config['train_per_class']} / {config['test_per_class']}", "box": f"{config['box']}^3",
                     "voxel (nm)": round(run["voxel_size_A"] / 10, 3),
-                    "tilts (deg)": f"{dataset.tilt_min_deg:+.0f} to {dataset.tilt_max_deg:+.0f}", "mean SNR": config["snr"],
+                    "tilts (deg)": f"{tilts.tilt_min_deg:+.0f} to {tilts.tilt_max_deg:+.0f}", "mean SNR": config["snr"],
                     "source": "simulated tilt series",
                 }
             )  # fmt: skip
@@ -79,11 +79,12 @@ def dataset_table(runs: dict[str, dict]) -> pd.DataFrame:
 
 
 def uncertainty_table(runs: dict[str, dict]) -> pd.DataFrame:
-    """Mean standard deviation over 40 generations inside the particle (density above 0.3) and outside it, per class."""
+    """Mean standard deviation over 40 generations inside the particle (density above 0.3 of its maximum) and outside it, per class."""
     rows = []
     for run in runs.values():
         for k, name in enumerate(run["classes"]):
-            inside = run["slices"]["density"][k, 0] > 0.3
+            density = run["slices"]["density"][k, 0]
+            inside = density > 0.3 * density.max()
             deviation = run["slices"]["uncertainty_40"][k, 0]
             rows.append(
                 {
