@@ -74,8 +74,6 @@ def load_domains(folder: Path) -> Domains:
     return Domains(**halves)
 
 
-def split_halves(particles: ParticleSet, test: np.ndarray) -> tuple[ParticleSet, ParticleSet]:
-    """Split a set by a boolean mask (N,) into train (False) and test (True)."""
-    test = np.asarray(test, dtype=bool)
-    parts = (ParticleSet(particles.volumes[m], particles.table[m].reset_index(drop=True), particles.voxel_size_A) for m in (~test, test))
-    return tuple(parts)
+def select(particles: ParticleSet, mask: np.ndarray) -> ParticleSet:
+    """Return the particles where `mask` (N,) is true."""
+    return ParticleSet(particles.volumes[mask], particles.table[mask].reset_index(drop=True), particles.voxel_size_A)

@@ -1,14 +1,17 @@
 """A user's particles and density as the two domains of a training: what `your_data.ipynb` calls."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 
 from ..config import DATASETS, RunConfig
 from ..seeds import stream
 from ..specimen import ASSEMBLIES
-from .domains import Domains, split_halves
+from ..specimen.maps import resample
+from .domains import Domains, select
 from .folder import is_3d_star, load_particles
 from .relion import write_star
 from .simulated import class_references, density_maps, subtomograms
@@ -19,32 +22,46 @@ TEST_EVERY = 3  # without several tomograms, every third particle is tested on
 STAND_IN_PARTICLES = 12
 
 
-def load(path: Path, box: int, voxel_size_A: float, **options: object) -> ParticleSet:
-    """Read particles of any kind into boxes of `box` voxels of `voxel_size_A` (0 keeps theirs).
+def _is_tomogram(path: Path) -> bool:
+    """Whether a single file holds one 3-D volume to cut cubes from, rather than a stack of particles."""
+    suffix = path.suffix.lower()
+    if suffix in HDF5_SUFFIXES:
+        with h5py.File(path) as file:
+            sizes = [item.ndim for item in file.values() if isinstance(item, h5py.Dataset)]
+        return 4 not in sizes
+    return suffix in (".mrc", ".map", ".ccp4", ".rec", *TIFF_SUFFIXES)
 
-    Tilt stacks and tomograms are read at that box; other volumes are cropped or refused.
+
+def load(path: Path, box: int, target_voxel_size_A: float = 0.0, options: Mapping[str, object] | None = None) -> ParticleSet:
+    """Read particles of any kind into boxes of `box` voxels of `target_voxel_size_A` angstrom (0 keeps the voxels of the source).
+
+    Parameters
+    ----------
+    options : options of the reader (see `load_particles`); its ``voxel_size_A`` is the source's own, where the header lacks it or is wrong.
 
     Raises
     ------
     ValueError
-        When the path or an option does not fit (see `load_particles`), or the volumes are smaller than `box`.
+        When the path or an option does not fit (see `load_particles`), or the particles are smaller than the box asked for.
     """
-    suffix = path.suffix.lower()
-    is_tomogram = path.is_file() and suffix in (".mrc", ".map", ".ccp4", ".rec", *TIFF_SUFFIXES, *HDF5_SUFFIXES)
-    target = {"voxel_size_A": voxel_size_A} if voxel_size_A else {}
-    if is_tomogram:
-        target = {"target_voxel_size_A": voxel_size_A} if voxel_size_A else {}
-        particles = load_particles(path, **({"box": box, "generator": stream(0, "cut")} | target | options))
-    elif suffix == ".star" and not is_3d_star(path):
-        particles = load_particles(path, **({"box": box} | target | options))
-    else:
-        particles = load_particles(path, **(target | options))
-    side = particles.volumes.shape[-1]
-    if side < box:
-        raise ValueError(f"{path}: volumes of {side}^3 voxels; expected at least the box of {box}. Choose a smaller box (17 at least).")
-    start = side // 2 - box // 2
-    cut = slice(start, start + box)
-    return ParticleSet(np.ascontiguousarray(particles.volumes[:, cut, cut, cut]), particles.table, particles.voxel_size_A)
+    options = dict(options or {})
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder.")
+    if path.is_file() and _is_tomogram(path):
+        target = {"target_voxel_size_A": target_voxel_size_A} if target_voxel_size_A else {}
+        return load_particles(path, **({"box": box, "generator": stream(0, "cut")} | target | options))
+    if path.suffix.lower() == ".star" and not is_3d_star(path):
+        target = {"voxel_size_A": target_voxel_size_A} if target_voxel_size_A else {}
+        return load_particles(path, **({"box": box} | target | options))
+    particles = load_particles(path, **options)
+    side, voxel = particles.volumes.shape[-1], particles.voxel_size_A
+    target = target_voxel_size_A or voxel
+    if side * voxel < 0.999 * box * target:
+        raise ValueError(
+            f"{path}: volumes of {side}^3 voxels of {voxel:g} A; expected at least {box}^3 of {target:g} A. Choose a smaller box or voxel."
+        )
+    volumes = [resample(torch.from_numpy(v), voxel, new_voxel_size_A=target, box=box).numpy() for v in particles.volumes]
+    return ParticleSet(np.stack(volumes).astype(np.float32), particles.table, target)
 
 
 def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -70,22 +87,43 @@ def densities_for(densities: str, voxel_size_A: float, box: int, per_class: int,
     return density_maps(class_references(names, box, voxel_size_A, files), per_class, box, voxel_size_A, generator)
 
 
-def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domains:
-    """Both domains of a training on a user's particles; the halves of Y are split by tomogram where there are several.
+def _test_mask(particles: ParticleSet) -> tuple[np.ndarray, np.ndarray]:
+    """Which particles test, and which train: by tomogram where there are several, by position where cubes could overlap, else every third tests."""
+    table, n = particles.table, len(particles)
+    if table["tomogram"].nunique() > 1:
+        test = (table["tomogram"] == sorted(table["tomogram"].unique())[-1]).to_numpy()
+        return test, ~test
+    positions = table[["x_A", "y_A", "z_A"]].to_numpy()
+    if np.isfinite(positions).all():
+        along = positions[:, np.ptp(positions, axis=0).argmax()]
+        edge = np.quantile(along, 1 - 1 / TEST_EVERY)
+        return along > edge, along < edge - particles.volumes.shape[-1] * particles.voxel_size_A
+    test = np.arange(n) % TEST_EVERY == TEST_EVERY - 1
+    return test, ~test
 
+
+def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domains:
+    """Both domains of a training on a user's particles.
+
+    The halves of Y are split by tomogram where there are several; cubes of one tomogram by position, with a gap of one box between the halves.
     X is as large as the profile says: densities cost nothing, so few particles need not mean few poses.
+
+    Raises
+    ------
+    ValueError
+        When a half holds too few particles.
     """
-    tomograms = particles.table["tomogram"]
-    if tomograms.nunique() > 1:
-        test = (tomograms == sorted(tomograms.unique())[-1]).to_numpy()
-    else:
-        test = np.arange(len(particles)) % TEST_EVERY == TEST_EVERY - 1
-    train_half, test_half = split_halves(particles, test)
+    test, train = _test_mask(particles)
+    if test.sum() < 1 or train.sum() < config.batch:
+        raise ValueError(
+            f"{len(particles)} particles split into {train.sum()} to train and {test.sum()} to test; expected at least {config.batch} and 1. "
+            "Take more particles, or a second tomogram."
+        )
     x = {
         half: densities_for(densities, particles.voxel_size_A, config.box, n, stream(config.data_seed, "own X", half))
         for half, n in (("train", config.train_per_class), ("test", config.test_per_class))
     }
-    return Domains(x["train"], x["test"], train_half, test_half)
+    return Domains(x["train"], x["test"], select(particles, train), select(particles, test))
 
 
 def sheet(both: Domains, real: torch.Tensor, fake: torch.Tensor, columns: int = 6) -> list:

@@ -1,0 +1,79 @@
+"""A user's files as the two domains of a training."""
+
+from pathlib import Path
+
+import h5py
+import mrcfile
+import numpy as np
+import pytest
+import torch
+
+from cryoetgan_core.config import make_config
+from cryoetgan_core.particles import own_data
+from cryoetgan_core.particles.table import ParticleSet, particle_table
+
+CONFIG = make_config("smoke", "own")
+
+
+def smooth(n: int, side: int) -> np.ndarray:
+    rng = torch.Generator().manual_seed(0)
+    volumes = torch.randn(n, 1, side, side, side, generator=rng)
+    for _ in range(3):  # band-limited below half of Nyquist, so that every second voxel loses nothing
+        volumes = torch.nn.functional.avg_pool3d(volumes, 5, stride=1, padding=2)
+    return volumes[:, 0].numpy()
+
+
+def write_folder(folder: Path, volumes: np.ndarray, voxel: float) -> Path:
+    folder.mkdir()
+    for i, volume in enumerate(volumes):
+        with mrcfile.new(folder / f"{i:02d}.mrc") as file:
+            file.set_data(volume.astype(np.float32))
+            file.voxel_size = voxel
+    return folder
+
+
+def test_a_folder_is_resampled_to_the_voxel_asked_for(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "volumes", smooth(3, 48), 10.0)
+    same = own_data.load(folder, 24)
+    coarse = own_data.load(folder, 24, 20.0)
+    assert (same.voxel_size_A, coarse.voxel_size_A) == (10.0, 20.0)
+    assert same.volumes.shape == coarse.volumes.shape == (3, 24, 24, 24)
+    np.testing.assert_allclose(same.volumes, smooth(3, 48)[:, 12:36, 12:36, 12:36], atol=1e-4)
+    assert np.corrcoef(coarse.volumes[0].ravel(), smooth(3, 48)[0, ::2, ::2, ::2].ravel())[0, 1] > 0.97
+    with pytest.raises(ValueError, match="48\\^3 voxels of 10 A; expected at least 24\\^3 of 30 A"):
+        own_data.load(folder, 24, 30.0)
+
+
+def test_hdf5_is_a_stack_or_a_tomogram_by_its_dimensions(tmp_path: Path) -> None:
+    for name, data in (("stack", smooth(4, 24)), ("tomogram", smooth(1, 80)[0])):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["dataset"] = data
+    options = {"voxel_size_A": 12.0}
+    assert own_data.load(tmp_path / "stack.h5", 24, 0.0, options).volumes.shape == (4, 24, 24, 24)
+    cubes = own_data.load(tmp_path / "tomogram.h5", 20, 0.0, options | {"n": 5})
+    assert cubes.volumes.shape[1:] == (20, 20, 20) and cubes.voxel_size_A == 12.0
+
+
+def particles(n: int, **columns: object) -> ParticleSet:
+    return ParticleSet(smooth(n, 24), particle_table(n, particle=[str(i) for i in range(n)], **columns), 20.0)
+
+
+def test_the_halves_do_not_share_voxels() -> None:
+    along = np.arange(12) * 200.0
+    both = own_data.domains(particles(12, x_A=along, y_A=0.0, z_A=0.0), "ribosome", CONFIG)
+    gap = both.Y_test.table["x_A"].min() - both.Y_train.table["x_A"].max()
+    assert gap >= 24 * 20.0
+    by_tomogram = own_data.domains(particles(8, tomogram=["a"] * 5 + ["b"] * 3), "ribosome", CONFIG)
+    assert set(by_tomogram.Y_train.table["tomogram"]) == {"a"} and len(by_tomogram.Y_test) == 3
+    every_third = own_data.domains(particles(9), "ribosome", CONFIG)
+    assert (len(every_third.Y_train), len(every_third.Y_test)) == (6, 3)
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 particles split into"):
+        own_data.domains(particles(2), "ribosome", CONFIG)
+    with pytest.raises(ValueError, match="no such file"):
+        own_data.load(tmp_path / "nothing.star", 24)
+    for densities, message in (("", "empty"), ("ribosom", "no embedded class"), ("ribosome=/nowhere.mrc", "is no file")):
+        with pytest.raises(ValueError, match=message):
+            own_data.parse_densities(densities)
