@@ -27,6 +27,7 @@ def local(path):
 
 RUNS, RESULTS, FIGURES = local(paths.runs(PROFILE)), local(paths.results(PROFILE)), local(paths.figures(PROFILE))
 PAPERMILL = "papermill --no-progress-bar --log-level WARNING"
+HUSH = " 2> >(grep -v IPKernelApp >&2)"  # ipykernel warns of its local TCP socket at every start
 
 
 def result(*names):
@@ -85,7 +86,7 @@ rule simulate_data:
     threads: 1
     shell:
         f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input}} {RUNS}/notebooks/simulate_data_{{wildcards.dataset}}.ipynb"
-        f" -p profile {PROFILE} -p dataset {{wildcards.dataset}} -r maps '{{params.maps}}'"
+        f" -p profile {PROFILE} -p dataset {{wildcards.dataset}} -r maps '{{params.maps}}'{HUSH}"
 
 
 rule train:
@@ -102,7 +103,7 @@ rule train:
         gpu=1,  # runs share a GPU only if told to (--resources gpu=2); without one, the limit is not set
     shell:
         f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {RUNS}/notebooks/train_{{wildcards.name}}.ipynb"
-        f" -p profile {PROFILE} -p run {{wildcards.name}}"
+        f" -p profile {PROFILE} -p run {{wildcards.name}}{HUSH}"
 
 
 for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():
@@ -120,4 +121,4 @@ for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():
             out=f"{RUNS}/notebooks/{notebook}.ipynb",
         threads: 1
         shell:
-            f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {{params.out}} -p profile {PROFILE} -r seeds '{{params.seeds}}'"
+            f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {{params.out}} -p profile {PROFILE} -r seeds '{{params.seeds}}'{HUSH}"

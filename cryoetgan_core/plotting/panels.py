@@ -52,7 +52,7 @@ def contact_sheet(groups: Sequence[tuple[Sequence[str], float, Sequence[tuple[st
     """
     label, title = 0.75, 0.2
     cell = (PAGE_WIDTH_IN - label) / max(len(classes) * rows[0][1].shape[1] for classes, _, rows in groups)
-    figure = plt.figure(figsize=(PAGE_WIDTH_IN, sum(title + len(rows) * cell for _, _, rows in groups) + 0.05 * (len(groups) - 1)))
+    figure = plt.figure(figsize=(PAGE_WIDTH_IN, sum(title + len(rows) * cell for _, _, rows in groups) + 0.05 * len(groups)))
     top = title
     for classes, voxel_size_A, rows in groups:
         examples = rows[0][1].shape[1]
@@ -75,28 +75,29 @@ def uncertainty_maps(groups: Sequence[tuple[Sequence[str], float, np.ndarray, Se
     Parameters
     ----------
     groups : for each set (classes, voxel size in angstrom, density slices (classes, D, W), [(number of generations, standard deviation slices
-        (classes, D, W)), ...]). The rows of a set share one colour scale.
+        (classes, D, W)), ...]). Each row has its own colour scale.
     """
     label, title = 0.85, 0.2
     cell = (PAGE_WIDTH_IN - label - 0.6) / max(len(g[0]) for g in groups)
-    figure = plt.figure(figsize=(PAGE_WIDTH_IN, sum(title + (1 + len(g[3])) * cell for g in groups) + 0.05 * (len(groups) - 1)))
+    figure = plt.figure(figsize=(PAGE_WIDTH_IN, sum(title + (1 + len(g[3])) * cell for g in groups) + 0.05 * len(groups)))
     width, height = figure.get_size_inches()
     top = title
     for classes, voxel_size_A, density, deviations in groups:
         rows = 1 + len(deviations)
         axes = _grid(figure, rows, len(classes), label, top, cell)
-        limits = (float(np.percentile(deviations[-1][1], 1)), float(np.percentile(deviations[-1][1], 99)))
         for c, name in enumerate(classes):
             _show(axes[0, c], density[c], (0.0, float(np.percentile(density, 99.7))))
             axes[0, c].set_title(SHORT.get(name, name), fontsize=6, pad=2)
-            for r, (_, maps) in enumerate(deviations, start=1):
-                image = _show(axes[r, c], maps[c], limits, cmap="magma")
+        for r, (_, maps) in enumerate(deviations, start=1):
+            limits = (float(np.percentile(maps, 1)), float(np.percentile(maps, 99)))
+            images = [_show(axes[r, c], maps[c], limits, cmap="magma") for c in range(len(classes))]
+            x, y = label + len(classes) * cell + 0.05, height - top - (r + 1) * cell
+            bar = figure.colorbar(images[0], cax=figure.add_axes((x / width, y / height, 0.07 / width, 0.96 * cell / height)))
+            bar.set_label("s.d. / s.d.\nof the set", fontsize=5)
+            bar.ax.tick_params(labelsize=5, length=2)
         for axis, text in zip(axes[:, 0], ["density", *(f"s.d. of {n}\ngenerations" for n, _ in deviations)], strict=True):
             axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
         _scale_bar(axes[0, 0], voxel_size_A)
-        x, y = label + len(classes) * cell + 0.05, height - top - rows * cell
-        bar = figure.colorbar(image, cax=figure.add_axes((x / width, y / height, 0.09 / width, 0.96 * (rows - 1) * cell / height)))
-        bar.set_label("s.d. (unit: s.d. of the set)", fontsize=6)
         top += rows * cell + title + 0.05
     return figure
 
@@ -106,7 +107,7 @@ def summary(runs: Sequence[dict]) -> Figure:
     names = [name for run in runs for name in run["classes"]]
     label, title = 0.75, 0.2
     cell = (PAGE_WIDTH_IN - label) / len(names)
-    figure = plt.figure(figsize=(PAGE_WIDTH_IN, title + 4 * cell))
+    figure = plt.figure(figsize=(PAGE_WIDTH_IN, title + 4 * cell + 0.05))
     axes, column = _grid(figure, 4, len(names), label, title, cell), 0
     for run in runs:
         slices = run["slices"]
