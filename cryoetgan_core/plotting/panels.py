@@ -166,7 +166,7 @@ def overview(run: dict, example: int = 1) -> Figure:
             0.2,
             "G\n+ noise",
             "F",
-            (("density", "x: density map (X)", True), ("generated", "G(x): looks like Y", False), ("cycled", "F(G(x)) ≈ x", True)),
+            (("density", "x: density map (X)", True), ("generated", "G(x): looks like Y", False), ("cycled", "F(G(x)): should be x", True)),
         ),
         (1.35, "F", "", (("real", "y: subtomogram (Y)", False), ("restored", "F(y): looks like X", True))),
     )
