@@ -244,31 +244,34 @@ def make_result(name: str, config: RunConfig) -> None:
 
 
 def load_results(profile: str, names: list[str]) -> dict[str, dict]:
-    """Numbers and slices (key "slices") of finished runs, by name: one's own, else the committed ones; in the smoke profile missing ones are made on the spot.
+    """Numbers and slices (key "slices") of finished runs, by name.
+
+    One's own where all are there, else the committed ones; the two are never mixed. In the smoke profile missing ones are made on the spot.
 
     Raises
     ------
     FileNotFoundError
         When results of another profile are missing; the message says which and how to make them.
     """
-    folders = (paths.results(profile), paths.reference(profile))
+    own, reference = paths.results(profile), paths.reference(profile)
 
-    def find(name: str) -> Path | None:
-        return next((f for f in folders if (f / f"{name}.json").exists()), None)
+    def missing_in(folder: Path) -> list[str]:
+        return [name for name in names if not (folder / f"{name}.json").exists()]
 
-    missing = [name for name in names if find(name) is None]
-    if missing and profile != "smoke":
+    folder = own if not missing_in(own) or missing_in(reference) else reference
+    if missing_in(folder) and profile != "smoke":
         raise FileNotFoundError(
-            f"{folders[0]} lacks the results of {', '.join(missing)}: run `make figures PROFILE={profile}` (SEEDS='0 1 2' for three seeds)."
+            f"{folder} lacks the results of {', '.join(missing_in(folder))}: run `make figures PROFILE={profile}` "
+            "(SEEDS='0 1 2' for three seeds)."
         )
-    for name in missing:
+    for name in missing_in(folder):
         _, config = resolve_run(profile, name, "", "", 0, "{}")
         if not has_data(config):
             simulate_data(config)
         make_result(name, config)
     results = {}
     for name in names:
-        with np.load(find(name) / f"{name}.npz", allow_pickle=False) as slices:
-            numbers = json.loads((find(name) / f"{name}.json").read_text())
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as slices:
+            numbers = json.loads((folder / f"{name}.json").read_text())
             results[name] = numbers | {"slices": {k: slices[k].astype(np.float32) for k in slices.files}}
     return results

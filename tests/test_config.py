@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from cryoetgan_core import workflow
@@ -84,3 +85,18 @@ def test_resolve_run_refuses_what_is_not_there() -> None:
         workflow.parse_maps("ribosome=/nowhere.mrc")
     with pytest.raises(ValueError, match="whole numbers"):
         workflow.parse_seeds("a b")
+
+
+def test_own_and_committed_results_are_never_mixed(tmp_path, monkeypatch) -> None:
+    names = ["S1_adapted_seed0", "S1_adapted_seed1"]
+    for folder, present in (("own", names[:1]), ("committed", names)):
+        (tmp_path / folder).mkdir()
+        for name in present:
+            (tmp_path / folder / f"{name}.json").write_text(f'{{"from": "{folder}"}}')
+            np.savez(tmp_path / folder / f"{name}.npz", density=np.zeros(1))
+    monkeypatch.setattr(workflow.paths, "results", lambda profile: tmp_path / "own")
+    monkeypatch.setattr(workflow.paths, "reference", lambda profile: tmp_path / "committed")
+    assert {r["from"] for r in workflow.load_results("quick", names).values()} == {"committed"}
+    assert {r["from"] for r in workflow.load_results("quick", names[:1]).values()} == {"own"}
+    with pytest.raises(FileNotFoundError, match="S1_adapted_seed2.*make figures PROFILE=quick"):
+        workflow.load_results("quick", ["S1_adapted_seed2"])
