@@ -1,4 +1,4 @@
-# make figures   everything: set up, train, evaluate, write figures/ (PROFILE=quick|paper|smoke, SEEDS="0 1 2", MAPS="ribosome=/data/4v4r.mrc")
+# make figures   everything: set up, train, evaluate, write figures/ (PROFILE=quick|paper|smoke, SEEDS="0 1 2", MAPS="ribosome=/data/80S.mrc")
 # make test      set up, unit tests, every notebook's checks
 # make lab       JupyterLab on the notebooks
 # make env       only the virtual environment

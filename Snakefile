@@ -16,7 +16,7 @@ from cryoetgan_core.config import DATASETS, make_config
 
 PROFILE = config.get("profile", "quick")
 SEEDS = str(config.get("seeds", "0"))
-MAPS = str(config.get("maps") or "")  # files in place of embedded models: "ribosome=/data/4v4r.mrc, tric=model.cif"
+MAPS = str(config.get("maps") or "")  # files in place of embedded models: "ribosome=/data/80S.mrc, tric=model.cif"
 PLAN = paper.planned_runs(PROFILE, paper.parse_seeds(SEEDS))
 
 

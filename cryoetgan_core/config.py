@@ -38,7 +38,7 @@ OWN_DATA = "own"  # the `dataset` of a run on a user's particles: classes and vo
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training run. Defaults are the paper's where it gives a value."""
+    """One training run. Build it with `make_config`: bare defaults are the objective of "described" at the data sizes of "quick"."""
 
     profile: str = "quick"  # where the sizes below come from
     dataset: str = "S1"  # "S1" (4 classes) or "S2" (7 classes): paper, Table 1
@@ -65,7 +65,7 @@ class RunConfig:
     adversarial_weight: float = 1.0  # of the adversarial terms of generators and critics, against cycle and penalties
     gradient_penalty: float = 0.0  # weight; 0 turns it off (released: 10)
     gradient_penalty_norm: str = "volume"  # "volume", or "depth" as the released code takes it
-    zero_centred_penalty: float = 0.0  # weight of R1 + R2 (relativistic)
+    zero_centred_penalty: float = 0.0  # half of it weighs R1 + R2, the squared slope at real and generated volumes; any loss
     cycle_x: float = 10.0  # weight of |F(G(x)) - x|
     cycle_y: float = 10.0  # weight of |G(F(y)) - y|
     log_power: float = 0.0  # weight of the log power spectrum loss between y and G(x); not in the paper

@@ -26,7 +26,11 @@ def critic_loss(real: torch.Tensor, fake: torch.Tensor, kind: str, real_label: f
 
 
 def generator_loss(fake: torch.Tensor, kind: str, real_label: float = 1.0, real: torch.Tensor | None = None) -> torch.Tensor:
-    """What the generator descends, given the critic's scores of its volumes (and of real ones, if relativistic)."""
+    """What the generator descends, given the critic's scores of its volumes.
+
+    "wasserstein": -E[D(fake)]; "least_squares": E[(D(fake) - real_label)^2], not halved, as released; "relativistic", which needs `real`:
+    E[softplus(D(real) - D(fake))].
+    """
     if kind == "wasserstein":
         return -fake.mean()
     if kind == "least_squares":
@@ -44,6 +48,8 @@ def gradient_penalty(
 ) -> torch.Tensor:
     """Squared deviation from 1 of the critic's gradient norm on real-fake mixtures (Gulrajani et al. 2017).
 
+    The gradient is that of a volume's mean patch score.
+
     Parameters
     ----------
     mix : Tensor (B, 1, 1, 1, 1), uniform on [0, 1): the share of `real` in each mixture.
@@ -58,7 +64,7 @@ def gradient_penalty(
 
 
 def zero_centred_penalty(critic: Callable[[torch.Tensor], torch.Tensor], volumes: torch.Tensor) -> torch.Tensor:
-    """Mean squared gradient norm of the critic at `volumes`: R1 on real, R2 on generated ones (Mescheder et al. 2018)."""
+    """Mean squared gradient norm of the critic's mean patch score at `volumes`: R1 on real, R2 on generated ones (Mescheder et al. 2018)."""
     point = volumes.detach().requires_grad_(True)
     gradient = torch.autograd.grad(critic(point).mean(dim=(1, 2, 3, 4)).sum(), point, create_graph=True)[0]
     return gradient.square().sum(dim=(1, 2, 3, 4)).mean()

@@ -25,7 +25,7 @@ from .seeds import stream
 
 
 class TrainingDiverged(RuntimeError):
-    """A loss became NaN or infinite; the last good checkpoint is left in place."""
+    """A loss or gradient became NaN or infinite, or a weight exceeded 1e6; the last good checkpoint is left in place."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,7 +290,7 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     Raises
     ------
     TrainingDiverged
-        When a loss is NaN or infinite.
+        When a loss or gradient is NaN or infinite, or a weight exceeds 1e6.
     ValueError
         When the folder's checkpoint belongs to another configuration or other data.
     """

@@ -2,9 +2,10 @@
 
 from .artefacts import save_table, savefig, use_style
 from .panels import contact_sheet, noise_sweep, overview, summary, uncertainty_maps
-from .tables import dataset_table, metric_table, noise_table, spread_table, uncertainty_table
+from .tables import confusion_table, dataset_table, metric_table, noise_table, spread_table, uncertainty_table
 
 __all__ = [
+    "confusion_table",
     "contact_sheet",
     "dataset_table",
     "metric_table",

@@ -8,10 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .artefacts import PAGE_WIDTH_IN
+from .artefacts import COLUMN_WIDTH_IN, PAGE_WIDTH_IN
 
 SHORT = {
-    "proteasome": "26S proteasome", "ribosome": "80S ribosome", "tric": "TRiC", "membrane": "membrane", "aldolase": "aldolase",
+    "proteasome": "26S prot.", "ribosome": "80S ribosome", "tric": "TRiC", "membrane": "membrane", "aldolase": "aldolase",
     "glutamate_dehydrogenase": "GDH", "dnab": "DnaB–λP", "t20s": "T20S", "apoferritin": "apoferritin", "hemagglutinin": "HA",
     "insulin_receptor": "insulin rec.",
 }  # fmt: skip
@@ -75,7 +75,7 @@ def uncertainty_maps(groups: Sequence[tuple[Sequence[str], float, np.ndarray, Se
     Parameters
     ----------
     groups : for each set (classes, voxel size in angstrom, density slices (classes, D, W), [(number of generations, standard deviation slices
-        (classes, D, W)), ...]). Each row has its own colour scale.
+        (classes, D, W)), ...]). The rows of a set share one colour scale, from 0.
     """
     label, title = 0.85, 0.2
     cell = (PAGE_WIDTH_IN - label - 0.6) / max(len(g[0]) for g in groups)
@@ -88,13 +88,12 @@ def uncertainty_maps(groups: Sequence[tuple[Sequence[str], float, np.ndarray, Se
         for c, name in enumerate(classes):
             _show(axes[0, c], density[c], (0.0, float(np.percentile(density, 99.7))))
             axes[0, c].set_title(SHORT.get(name, name), fontsize=6, pad=2)
+        highest = float(np.percentile(deviations[0][1], 99.5))
         for r, (_, maps) in enumerate(deviations, start=1):
-            limits = (float(np.percentile(maps, 1)), float(np.percentile(maps, 99)))
-            images = [_show(axes[r, c], maps[c], limits, cmap="magma") for c in range(len(classes))]
-            x, y = label + len(classes) * cell + 0.05, height - top - (r + 1) * cell
-            bar = figure.colorbar(images[0], cax=figure.add_axes((x / width, y / height, 0.07 / width, 0.96 * cell / height)))
-            bar.set_label("s.d. / s.d.\nof the set", fontsize=5)
-            bar.ax.tick_params(labelsize=5, length=2)
+            images = [_show(axes[r, c], maps[c], (0.0, highest), cmap="magma") for c in range(len(classes))]
+        x, y = label + len(classes) * cell + 0.05, height - top - rows * cell
+        bar = figure.colorbar(images[0], cax=figure.add_axes((x / width, y / height, 0.08 / width, 0.96 * (rows - 1) * cell / height)))
+        bar.set_label("s.d. (unit: s.d. of the real set)", fontsize=6)
         for axis, text in zip(axes[:, 0], ["density", *(f"s.d. of {n}\ngenerations" for n, _ in deviations)], strict=True):
             axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
         _scale_bar(axes[0, 0], voxel_size_A)
@@ -103,54 +102,60 @@ def uncertainty_maps(groups: Sequence[tuple[Sequence[str], float, np.ndarray, Se
 
 
 def summary(runs: Sequence[dict]) -> Figure:
-    """All classes of several runs in one strip: density, real subtomogram, generated one, uncertainty map; one column a class."""
-    names = [name for run in runs for name in run["classes"]]
-    label, title = 0.75, 0.2
-    cell = (PAGE_WIDTH_IN - label) / len(names)
+    """All classes of several runs in one strip, one column a class: density, generated subtomogram, uncertainty map, real subtomogram."""
+    label, title, gap, right = 0.72, 0.2, 0.1, 0.5
+    columns = sum(len(run["classes"]) for run in runs)
+    cell = (PAGE_WIDTH_IN - label - right - gap * (len(runs) - 1)) / columns
     figure = plt.figure(figsize=(PAGE_WIDTH_IN, title + 4 * cell + 0.05))
-    axes, column = _grid(figure, 4, len(names), label, title, cell), 0
+    width, height = figure.get_size_inches()
+    highest = max(float(np.percentile(run["slices"]["uncertainty_40"], 99.5)) for run in runs)
+    left = label
     for run in runs:
-        slices = run["slices"]
-        deviation = slices["uncertainty_40"][:, 0]
-        limits = (float(np.percentile(deviation, 1)), float(np.percentile(deviation, 99)))
-        for k in range(len(run["classes"])):
-            _show(axes[0, column], slices["density"][k, 0], (0.0, float(np.percentile(slices["density"], 99.7))))
-            _show(axes[1, column], slices["generated"][k, 0], (-3.0, 3.0))
-            _show(axes[2, column], deviation[k], limits, cmap="magma")
-            _show(axes[3, column], slices["real"][k, 0], (-3.0, 3.0))
-            axes[0, column].set_title(SHORT.get(names[column], names[column]), fontsize=5, pad=2)
-            column += 1
-    for axis, text in zip(axes[:, 0], ("density", "generated", "uncertainty", "real, other\ninstances"), strict=True):
-        axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
+        slices, classes = run["slices"], run["classes"]
+        axes = _grid(figure, 4, len(classes), left, title, cell)
+        for k, name in enumerate(classes):
+            _show(axes[0, k], slices["density"][k, 0], (0.0, float(np.percentile(slices["density"], 99.7))))
+            _show(axes[1, k], slices["generated"][k, 0], (-3.0, 3.0))
+            image = _show(axes[2, k], slices["uncertainty_40"][k, 0], (0.0, highest), cmap="magma")
+            _show(axes[3, k], slices["real"][k, 0], (-3.0, 3.0))
+            axes[0, k].set_title(SHORT.get(name, name), fontsize=5, pad=2)
+        _scale_bar(axes[0, 0], run["voxel_size_A"])
+        if left == label:
+            for axis, text in zip(axes[:, 0], ("density", "generated", "s.d. of 40\ngenerations", "real, other\ninstances"), strict=True):
+                axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
+        left += len(classes) * cell + gap
+    x, y = (left - gap + 0.04) / width, (height - title - 3 * cell) / height
+    bar = figure.colorbar(image, cax=figure.add_axes((x, y, 0.06 / width, 0.96 * cell / height)))
+    bar.set_label("s.d. / real", fontsize=5)
+    bar.ax.tick_params(labelsize=5, length=2)
     return figure
 
 
 def noise_sweep(table: pd.DataFrame, metric: str, label: str, floor: float, paper: dict[float, float]) -> Figure:
-    """Figures 5 and 6: a metric against the noise added to the density maps.
+    """Figures 5 and 6: a metric against the noise added to the density maps, and below it the paper's values.
 
     Parameters
     ----------
     table : columns noise_level, seed, value, low, high.
     floor : the metric between real subtomograms of the train and the test half.
-    paper : noise level to the paper's value, drawn on an axis of its own: another feature network, so only the shape compares.
+    paper : noise level to the paper's value: another feature network, hence a panel of its own.
     """
-    figure, axis = plt.subplots(figsize=(3.35, 2.5), layout="constrained")
+    figure, (axis, below) = plt.subplots(2, 1, sharex=True, height_ratios=(2.2, 1), figsize=(COLUMN_WIDTH_IN, 3.1), layout="constrained")
     for seed, group in table.groupby("seed"):
-        error = np.abs(group[["low", "high"]].to_numpy().T - group["value"].to_numpy()).clip(min=0)
+        error = np.abs(group[["low", "high"]].to_numpy().T - group["value"].to_numpy())
         axis.errorbar(group["noise_level"], group["value"], error, fmt=".", ms=4, lw=0.7, capsize=1.5, alpha=0.7, label=f"seed {seed}")
     mean = table.groupby("noise_level")["value"].mean()
-    axis.plot(mean.index, mean, color="0.2", lw=1, zorder=0, label="mean" if table["seed"].nunique() > 1 else None)
-    axis.axhline(floor, color="0.5", ls="--", lw=0.8, label="real train / real test")
+    axis.plot(mean.index, mean, color="0.2", lw=1, zorder=0, label="mean of the seeds")
+    axis.axhline(floor, color="0.5", ls="--", lw=0.8, label="real train, real test")
     if metric == "fid":
         axis.set_yscale("log")
-    axis.set_xlabel("s.d. of noise added to the density (protein = 1)")
-    axis.set_ylabel(f"{label}, C3D features")
-    twin = axis.twinx()
-    twin.plot(list(paper), list(paper.values()), "k*", ms=5, label="paper (ImageNet; right axis)")
-    twin.set_ylabel(f"{label}, paper")
-    lines = [h for a in (axis, twin) for h in a.get_legend_handles_labels()[0]]
-    names = [n for a in (axis, twin) for n in a.get_legend_handles_labels()[1]]
-    figure.legend(lines, names, frameon=False, loc="outside upper center", ncols=2)
+        axis.set_ylim(bottom=floor / 2)
+    axis.set_ylabel(f"{label},\nC3D features")
+    below.plot(list(paper), list(paper.values()), "k*-", ms=5, lw=0.6)
+    below.set_ylim(bottom=0)
+    below.set_ylabel(f"{label},\npaper (ImageNet)")
+    below.set_xlabel("s.d. of noise added to the density (protein = 1)")
+    figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3)
     return figure
 
 
@@ -191,11 +196,12 @@ def overview(run: dict, example: int = 1) -> Figure:
     ]  # fmt: skip
     figure.text((0.25 + 2 * step + side + 0.25) / width, (height - 0.95) / height, "\n\n".join(terms), fontsize=6, va="center")
     log = pd.DataFrame(run["log"])
+    names = {"critic": "D_{}", "adversarial": "at D_{}", "cycle": "{}"}
     panels = (("critic loss", "critic"), ("generator loss", "adversarial"), ("cycle loss", "cycle"))
     for i, (title, prefix) in enumerate(panels):
         axis = figure.add_axes((0.075 + 0.325 * i, 0.105, 0.245, 0.2))
         for column in (c for c in log if c.startswith(prefix)):
-            axis.plot(log["step"], log[column].rolling(5, min_periods=1).mean(), lw=0.9, label=column.split("_")[-1])
-        axis.set(xlabel="step", title=title)
+            axis.plot(log["step"], log[column].rolling(5, min_periods=1).mean(), lw=0.9, label=names[prefix].format(column.split("_")[-1]))
+        axis.set(xlabel="step", title=title + (" (s.d. of x)" if prefix == "cycle" else " (score units)"))
         axis.legend(frameon=False)
     return figure

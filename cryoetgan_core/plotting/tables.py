@@ -52,8 +52,8 @@ def spread_table(runs: dict[str, dict]) -> pd.DataFrame:
         correlation = np.mean([np.corrcoef(a, b)[0, 1] if a.std() > 0 else 0.0 for a, b in pairs])
         rows.append(
             {
-                "run": name, "s.d. generated": round(float(fake.std()), 1), "s.d. real": round(float(run["slices"]["real"].std()), 1),
-                "correlation with density": round(float(correlation), 1) + 0.0,
+                "run": name, "s.d. generated": round(float(fake.std()), 2), "s.d. real": round(float(run["slices"]["real"].std()), 2),
+                "correlation with density": round(float(correlation), 2) + 0.0,
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -71,7 +71,7 @@ def dataset_table(runs: dict[str, dict]) -> pd.DataFrame:
                     "set": config["dataset"], "class": assembly.title, "PDB of the assembly": assembly.pdb or "none",
                     "train / test": f"{config['train_per_class']} / {config['test_per_class']}", "box": f"{config['box']}^3",
                     "voxel (nm)": round(run["voxel_size_A"] / 10, 3),
-                    "tilts (deg)": f"{tilts.tilt_min_deg:+.0f} to {tilts.tilt_max_deg:+.0f}", "mean SNR": config["snr"],
+                    "tilts (deg)": f"{tilts.tilt_min_deg:+.0f} to {tilts.tilt_max_deg:+.0f}", "SNR, mean of the set": config["snr"],
                     "source": "simulated tilt series",
                 }
             )  # fmt: skip
@@ -104,3 +104,9 @@ def noise_table(runs: dict[str, dict], names: dict[str, tuple[float, int]]) -> d
         )
         for metric in ("fid", "inception_score")
     }
+
+
+def confusion_table(run: dict, which: str = "confusion") -> pd.DataFrame:
+    """Per cent of each class (rows) that the classifier calls each class (columns): "confusion" of generated, "real_confusion" of real volumes."""
+    counts = np.array(run[which], dtype=float)
+    return pd.DataFrame((100 * counts / counts.sum(1, keepdims=True)).round().astype(int), index=run["classes"], columns=run["classes"])
