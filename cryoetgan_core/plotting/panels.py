@@ -152,7 +152,7 @@ def noise_sweep(table: pd.DataFrame, metric: str, label: str, floor: float, pape
         axis.set_ylim(bottom=floor / 2)
     axis.set_ylabel(f"{label},\nC3D features")
     below.plot(list(paper), list(paper.values()), "k*-", ms=5, lw=0.6)
-    below.set_ylim(bottom=0)
+    below.set_ylim(0, 1.15 * max(paper.values()))
     below.set_ylabel(f"{label},\npaper (ImageNet)")
     below.set_xlabel("s.d. of noise added to the density (protein = 1)")
     figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3)
