@@ -34,7 +34,7 @@ def metric_table(rows: dict[str, list[dict]], metrics: tuple[str, ...] = SIX, di
     """
     digits = {"accuracy": 1, "fid": 1} | (digits or {})
     table = [
-        {"": label} | {m: format_number(*summarise([r[m] for r in runs]), digits.get(m, 2)) for m in metrics} | {"seeds": len(runs)}
+        {"run": label} | {m: format_number(*summarise([r[m] for r in runs]), digits.get(m, 2)) for m in metrics} | {"seeds": len(runs)}
         for label, runs in rows.items()
     ]
     return pd.DataFrame(table)
