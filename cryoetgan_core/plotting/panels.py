@@ -203,5 +203,7 @@ def overview(run: dict, example: int = 1) -> Figure:
         for column in (c for c in log if c.startswith(prefix)):
             axis.plot(log["step"], log[column].rolling(5, min_periods=1).mean(), lw=0.9, label=names[prefix].format(column.split("_")[-1]))
         axis.set(xlabel="step", title=title + (" (s.d. of x)" if prefix == "cycle" else " (score units)"))
-        axis.legend(frameon=False)
+        low, high = axis.get_ylim()
+        axis.set_ylim(low - 0.3 * (high - low), high)  # room for the legend below the curves
+        axis.legend(frameon=False, loc="lower center", ncols=2)
     return figure
