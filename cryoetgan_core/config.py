@@ -10,9 +10,10 @@ import json
 from dataclasses import dataclass, field
 
 from .losses import ADVERSARIAL
-from .microscope.simulate import Microscope
+from .microscope.simulate import MICROSCOPES, Microscope
 from .models import NOISE_PLACES, OUTPUTS
 from .specimen.assemblies import S1_CLASSES, S2_CLASSES
+from .specimen.crowding import Crowding
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,12 @@ class DataSet:
     classes: tuple[str, ...]
     field_of_view_A: float  # side of a subtomogram; box x voxel size in every profile
     microscope: Microscope
+    crowding: Crowding = Crowding(volume_fraction=0.005)  # large complexes only; fig. 3 shows what it looks like
 
 
-# Optics: those of the released simulator (-6 um, 300 kV, Cs 2.7 mm) for S1; single-particle tomography (Noble et al. 2018) for S2.
 DATASETS = {
-    "S1": DataSet(S1_CLASSES, 40 * 13.68, Microscope(-50.0, 70.0, 3.0, "bidirectional", defocus_um=6.0)),
-    "S2": DataSet(
-        S2_CLASSES, 28 * 9.4, Microscope(-60.0, 60.0, 3.0, "bidirectional", defocus_um=4.0, defocus_spread_um=1.0, b_factor_A2=300.0)
-    ),
+    "S1": DataSet(S1_CLASSES, 40 * 13.68, MICROSCOPES["S1"]),
+    "S2": DataSet(S2_CLASSES, 28 * 9.4, MICROSCOPES["S2"]),
 }
 
 

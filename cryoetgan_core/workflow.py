@@ -161,8 +161,9 @@ def simulate_data(config: RunConfig, maps: dict[str, str] | None = None) -> Doma
         rng = {domain: stream(config.data_seed, config.dataset, domain, half) for domain in "XY"}
         halves[f"X_{half}"] = density_maps(references, per_class, config.box, voxel_size_A, rng["X"])
         halves[f"Y_{half}"] = subtomograms(
-            references, per_class, config.box, voxel_size_A, dataset.microscope, rng["Y"], snr=config.snr, noise_std=noise_std
-        )
+            references, per_class, config.box, voxel_size_A, dataset.microscope, rng["Y"], snr=config.snr, noise_std=noise_std,
+            crowding=dataset.crowding, prefix=half,
+        )  # fmt: skip
         noise_std = float(halves[f"Y_{half}"].table["noise_std"][0])
     domains = Domains(**halves)
     save_domains(domains, folder)

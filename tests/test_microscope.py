@@ -1,150 +1,417 @@
-"""The microscope on known answers."""
+"""The microscope on known answers: projection, back-projection, transfer, noise, and all of it together."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from torch_fourier_slice import backproject_2d_to_3d, project_3d_to_2d
 
-from cryoetgan_core.config import DATASETS
+from cryoetgan_core.metrics import fourier_shell_correlation, resolution_A
+from cryoetgan_core.microscope import noise, transfer
+from cryoetgan_core.microscope.back_projection import back_project, insert_slices, transform_size
+from cryoetgan_core.microscope.projection import project
 from cryoetgan_core.microscope.released import released_simulator, wedge_mask
-from cryoetgan_core.microscope.simulate import (
-    Microscope,
-    dose_filter,
-    noise_scale,
-    pre_exposure,
-    reconstruct_noise,
-    reconstruct_signal,
-    transfer_function,
-)
-from cryoetgan_core.microscope.tilt_series import back_project, project, tilt_angles
+from cryoetgan_core.microscope.simulate import MICROSCOPES, Microscope, draw_recordings, reconstruct, record, transfer_function
+from cryoetgan_core.microscope.tilt_scheme import recording_order, tilt_angles, tilt_matrices
+from cryoetgan_core.particles.simulated import class_references, subtomograms
+from cryoetgan_core.specimen import random_rotations, relion_euler_to_matrix, rotate_volume
+from cryoetgan_core.specimen.alignment import unposed
+from cryoetgan_core.specimen.crowding import Crowding, place_neighbours, radius_A
 
 N = 32
+BLOBS = ((3, -2, 4, 2.0, 1.0), (-5, 3, -1, 1.6, 0.7), (0, -6, -3, 2.2, 0.5))  # z, y, x, sigma, height
+PERFECT = dict(b_factor_A2=0.0, total_dose_e_A2=0.0, ice_thickness_A=0.0, field_A=0.0, defocus_spread_um=0.0)
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def blobs(n: int = N) -> torch.Tensor:
-    """A smooth asymmetric volume (1, n, n, n) well inside the box."""
+    """A smooth asymmetric volume (n, n, n) well inside the box."""
     axis = torch.arange(n) - n // 2
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     volume = torch.zeros(n, n, n)
-    for dz, dy, dx, s, a in ((3, -2, 4, 2.0, 1.0), (-5, 3, -1, 1.6, 0.7), (0, -6, -3, 2.2, 0.5)):
+    for dz, dy, dx, s, a in BLOBS:
         volume += a * torch.exp(-((z - dz) ** 2 + (y - dy) ** 2 + (x - dx) ** 2) / (2 * s**2))
-    return volume[None]
+    return volume
+
+
+def exact_projection(matrix: torch.Tensor, shift_yx: tuple[float, float] = (0.0, 0.0), n: int = N) -> torch.Tensor:
+    """Sum along z of the turned blobs: each Gaussian lands where its centre does."""
+    axis = torch.arange(n) - n // 2
+    image = torch.zeros(n, n)
+    for dz, dy, dx, s, a in BLOBS:
+        u, v, _ = (matrix @ torch.tensor([dx, dy, dz], dtype=matrix.dtype)).tolist()
+        y, x = axis[:, None] - v - shift_yx[0], axis - u - shift_yx[1]
+        image += a * math.sqrt(2 * math.pi) * s * torch.exp(-(y**2 + x**2) / (2 * s**2))
+    return image
 
 
 def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
 
 
+def error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found - exact).norm() / exact.norm())
+
+
+# ---- projection
+
+
 def test_projection_at_zero_is_the_sum_along_the_beam() -> None:
-    image, exact = project(blobs(), torch.tensor([0.0]))[0], blobs().sum(1)
-    # bilinear slices of a transform padded twice: 2.4 % (torch-fourier-slice, trilinear: 3.7 %)
-    assert float((image - exact).norm() / exact.norm()) < 0.03
+    assert error(project(blobs(), torch.eye(3)[None, None])[0, 0], blobs().sum(0)) < 0.02
 
 
-def test_projection_equals_a_real_space_sum_at_a_tilt() -> None:
-    angle = math.radians(30)
-    axis = torch.arange(N) - N // 2
-    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
-    exact = torch.zeros(N, N)
-    for dz, dy, dx, s, a in ((3, -2, 4, 2.0, 1.0), (-5, 3, -1, 1.6, 0.7), (0, -6, -3, 2.2, 0.5)):
-        u = dx * math.cos(angle) - dz * math.sin(angle)  # where the blob's centre lands on the tilted detector
-        exact += a * math.sqrt(2 * math.pi) * s * torch.exp(-((y[0] - dy) ** 2 + (x[0] - u) ** 2) / (2 * s**2))
-    image = project(blobs(), torch.tensor([30.0]))[0, 0]
-    assert float((image - exact).norm() / exact.norm()) < 0.03
+@pytest.mark.parametrize(("pad", "limit"), [(2, 0.035), (3, 0.012)])
+def test_projection_equals_a_real_space_sum_in_any_pose(pad: int, limit: float) -> None:
+    tilts, poses = tilt_matrices(torch.tensor([-50.0, 0.0, 33.0])), random_rotations(4, rng())
+    matrices = tilts[:, None] @ poses
+    images = project(blobs(), matrices, pad=pad)
+    for t in range(3):
+        for b in range(4):
+            assert error(images[t, b], exact_projection(matrices[t, b])) < limit
 
 
-@pytest.mark.parametrize("angle", [-60.0, -17.0, 0.0, 33.0, 70.0])
+def test_shifts_move_the_image_by_fractions_and_by_whole_pixels() -> None:
+    matrices = random_rotations(3, rng())[None]
+    shifts = torch.tensor([[[0.3, -0.4], [5.0, -7.25], [40.0, 40.0]]])
+    images = project(blobs(), matrices, shifts, size=44)
+    for b in range(2):
+        assert error(images[0, b], exact_projection(matrices[0, b], tuple(shifts[0, b].tolist()), 44)) < 0.012
+    assert images[0, 2].abs().max() < 0.02 * images[0, 0].max()  # outside: nothing wraps round
+    one_each = project(torch.stack([blobs(), 2 * blobs(), blobs()]), matrices, shifts, size=44)
+    torch.testing.assert_close(one_each[0, 1], 2 * images[0, 1])
+
+
+@pytest.mark.parametrize("angle", [-60.0, 0.0, 33.0, 70.0])
 def test_projection_and_back_projection_equal_torch_fourier_slice(angle: float) -> None:
-    a = math.radians(angle)
-    matrix = torch.tensor([[math.cos(a), 0, -math.sin(a)], [0, 1, 0], [math.sin(a), 0, math.cos(a)]])
-    angles = torch.tensor([angle])
-    theirs = project_3d_to_2d(blobs()[0], matrix[None], zyx_matrices=True)[0]
-    ours = project(blobs(), angles)[0, 0]
-    assert float((ours - theirs).norm() / theirs.norm()) < 0.025
-    theirs_back = backproject_2d_to_3d(ours[None], matrix[None], zyx_matrices=True)
-    ours_back = back_project(ours[None, None], angles)[0]
+    matrix = tilt_matrices(torch.tensor([angle]))
+    theirs = project_3d_to_2d(blobs(), matrix.mT.float())[0]
+    ours = project(blobs(), matrix[:, None], pad=2)[0, 0]
+    assert error(ours, theirs) < 0.04  # each is that far from the exact one
+    theirs_back = backproject_2d_to_3d(ours[None], matrix.mT.float())
+    ours_back = back_project(ours[None, None], torch.tensor([angle]))[0]
     assert correlation(ours_back, theirs_back) > 0.995
 
 
+@pytest.mark.parametrize("axis_deg", [0.0, 25.0, 90.0])
+def test_the_tilt_axis_may_lie_anywhere_in_the_plane(axis_deg: float) -> None:
+    angles = tilt_angles(-60, 60, 3)
+    matrices = tilt_matrices(angles, axis_deg)
+    axis = torch.tensor([-math.sin(math.radians(axis_deg)), math.cos(math.radians(axis_deg)), 0.0]).double()
+    torch.testing.assert_close(matrices @ axis, axis.expand(len(angles), 3))  # the axis stays
+    volume = back_project(project(blobs(), matrices[:, None]), angles, tilt_axis_deg=axis_deg)[0]
+    spectrum = torch.fft.fftn(volume).abs() ** 2
+    f = torch.fft.fftfreq(N, 1 / N)
+    kz, ky, kx = torch.meshgrid(f, f, f, indexing="ij")
+    across = kx * axis[1] - ky * axis[0]  # frequency along the direction in the plane at right angles to the axis
+    radius = (kz**2 + across**2).sqrt()
+    shell = (radius > 4) & (radius < 9)
+    missing = shell & (across.abs() < 0.25 * kz.abs())
+    full = torch.fft.fftn(blobs()).abs() ** 2
+    assert float(spectrum[missing].sum() / full[missing].sum()) < 0.05
+    seen = shell & (across.abs() > kz.abs())
+    assert float(spectrum[seen].sum() / full[seen].sum()) == pytest.approx(1, abs=0.1)
+
+
+# ---- back-projection
+
+
 def test_full_range_without_ctf_gives_the_volume_back() -> None:
+    noisy = torch.randn(N, N, N, generator=rng())
+    axis = torch.arange(N) - N // 2
+    r = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
+    band = torch.fft.fftfreq(N, 1 / N)
+    q = (band[:, None, None] ** 2 + band[:, None] ** 2 + band**2).sqrt()
+    low = q < 0.8 * N / 2
+    volume = torch.fft.ifftn(torch.fft.fftn(noisy * (r < 11)) * low).real  # white up to 0.8 Nyquist, inside the box
     angles = tilt_angles(-90, 89, 1)
-    assert correlation(back_project(project(blobs(), angles), angles), blobs()) > 0.99
+    back = back_project(project(volume, tilt_matrices(angles)[:, None]), angles)[0]
+    back = torch.fft.ifftn(torch.fft.fftn(back) * low).real
+    assert correlation(back, volume) > 0.99
+    assert fourier_shell_correlation(back, volume)[1 : int(0.8 * N / 2)].min() > 0.98
 
 
-def test_the_missing_wedge_is_empty() -> None:
-    n, angles = 24, tilt_angles(-50, 70, 3)
-    images = torch.randn(len(angles), 1, n, n, generator=torch.Generator().manual_seed(0))
-    # In the padded transform, values farther than a voxel from every slice are zero to rounding.
-    volume = back_project(images, angles, box=n)[0]
-    power = torch.fft.fftn(volume).abs().square().sum(1)  # (kz, kx), summed over the tilt axis
-    f = torch.fft.fftfreq(n, 1 / n)
-    kz, kx = f[:, None].expand(n, n), f[None, :].expand(n, n)
-    slope = torch.rad2deg(torch.atan2(-kz, kx))  # tilt whose slice passes here, modulo 180
-    slope = (slope + 90) % 180 - 90
+@pytest.mark.parametrize(("low", "high"), [(-50.0, 70.0), (-60.0, 60.0)])
+def test_fourier_values_inside_the_missing_wedge_are_zero(low: float, high: float) -> None:
+    angles, size = tilt_angles(low, high, 3), transform_size(36, 24)
+    images = torch.randn(len(angles), 2, 36, 36, generator=rng())
+    spectra = insert_slices(images, angles, size).abs().amax((2, 3))  # (kz, kx)
+    f = torch.fft.fftfreq(size, 1 / size)
+    kz, kx = f[:, None].expand(size, size), f.expand(size, size)
+    tilt = torch.rad2deg(torch.atan2(-kz, kx))  # of the slice that passes here, modulo 180
+    tilt = (tilt + 90) % 180 - 90
     radius = (kz**2 + kx**2).sqrt()
-    shell = (radius > 6) & (radius < 11)
-    seen, missing = shell & (slope > -44) & (slope < 64), shell & ((slope < -65) | (slope > 85))
-    assert missing.any() and float(power[missing].mean() / power[seen].mean()) < 0.02
+    beyond = torch.minimum((tilt - high).remainder(180), (low - tilt).remainder(180))  # degrees to the nearest recorded tilt
+    missing = (tilt > high) | (tilt < low)
+    missing &= radius * torch.sin(torch.deg2rad(beyond)) > math.sqrt(2)  # farther than one interpolation cell from every slice
+    missing &= radius < size // 2 - 1
+    assert missing.sum() > 100 and spectra[missing].max() == 0
+    seen = (tilt < high - 3) & (tilt > low + 3) & (radius < 15) & (radius > 0)
+    assert spectra[seen].min() > 0
 
 
-def test_back_projection_of_one_tilt_fills_one_plane_exactly() -> None:
-    from cryoetgan_core.microscope.tilt_series import _insert_operator
-
-    operator = _insert_operator(16, (0.0,), torch.device("cpu")).to_dense()
-    filled = operator.abs().sum(1).view(16, 16) > 0  # (kz, kx)
-    assert filled[0].sum() >= 15 and not filled[1:].any()
-
-
-def test_ctf_has_its_zeros_where_the_formula_puts_them() -> None:
-    microscope = Microscope(cs_mm=0.0, amplitude_contrast=0.0, b_factor_A2=0.0, total_dose_e_A2=0.0)
-    n, voxel, defocus = 512, 10.0, 2.0
-    curve = transfer_function(microscope, torch.tensor([defocus]), n, voxel)[0, 0, 0]  # along x
-    q = torch.fft.rfftfreq(n, voxel)
-    wavelength = 0.0196875  # angstrom at 300 kV
-    expected = torch.sin(math.pi * wavelength * defocus * 1e4 * q**2)
-    torch.testing.assert_close(curve, expected, atol=2e-3, rtol=0)
-    assert transfer_function(Microscope(), torch.tensor([3.0]), 32, voxel)[:, 0, 0, 1].min() > 0  # protein is bright
+def test_back_projection_refuses_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="2 angles"):
+        back_project(torch.zeros(3, 1, 8, 8), torch.zeros(2))
+    with pytest.raises(ValueError, match="project: volumes"):
+        project(torch.zeros(2, 8, 8, 8), torch.eye(3).expand(1, 3, 3, 3))
 
 
-def test_a_point_source_comes_back_as_the_ctf() -> None:
-    microscope = Microscope(-90.0, 89.0, 1.0, b_factor_A2=0.0, total_dose_e_A2=0.0, amplitude_contrast=0.1)
-    n, voxel = 32, 15.0
-    point = torch.zeros(1, n, n, n)
-    point[0, n // 2, n // 2, n // 2] = 1
-    volume = reconstruct_signal(point, microscope, torch.tensor([3.0]), voxel, n)[0]
-    spectrum = torch.fft.fftn(torch.fft.ifftshift(volume)).real
-    along_y = spectrum[0, : n // 2, 0]
-    expected = transfer_function(microscope, torch.tensor([3.0]), n, voxel)[0, 0, : n // 2, 0]
-    assert correlation(along_y, expected) > 0.99
+# ---- transfer
 
 
-@pytest.mark.parametrize("snr", [0.05, 0.5])
-def test_the_snr_is_the_one_asked_for(snr: float) -> None:
-    microscope, rng = DATASETS["S1"].microscope, torch.Generator().manual_seed(0)
-    signal = reconstruct_signal(blobs(), microscope, torch.tensor([6.0]), 20.0, 24)
-    noise = reconstruct_noise(8, microscope, 24, 4, rng)
-    scale = noise_scale(signal, noise, snr)
-    assert float(signal.var() / (scale * noise).var()) == pytest.approx(snr, rel=1e-4)
+def test_ctf_equals_the_formula() -> None:
+    n, voxel, defocus, cs, amplitude, phase = 256, 5.0, 2.0, 2.7, 0.07, 0.5
+    q2 = transfer.frequencies((n, n), voxel, torch.device("cpu")).double() ** 2
+    wavelength = 12.398420 / math.sqrt(300 * (2 * 510.99895 + 300))  # angstrom
+    assert wavelength == pytest.approx(0.0196875, rel=1e-5)
+    for plate in (0.0, math.degrees(phase)):
+        chi = math.pi * wavelength * q2 * (defocus * 1e4 - 0.5 * wavelength**2 * q2 * cs * 1e7)
+        expected = torch.sin(chi + math.asin(amplitude) + math.radians(plate))
+        found = transfer.ctf(
+            torch.tensor(defocus), (n, n), voxel, voltage_kV=300.0, cs_mm=cs, amplitude_contrast=amplitude, phase_shift_deg=plate
+        )
+        torch.testing.assert_close(found.double(), expected, atol=5e-3, rtol=0)
+
+
+def test_astigmatism_gives_each_axis_its_defocus() -> None:
+    optics = dict(voltage_kV=300.0, cs_mm=2.7, amplitude_contrast=0.07)
+    both = transfer.ctf(torch.tensor(3.0), (128, 128), 8.0, astigmatism_um=0.5, astigmatism_angle_deg=0.0, **optics)
+    long, short = (transfer.ctf(torch.tensor(d), (128, 128), 8.0, **optics) for d in (3.5, 2.5))
+    torch.testing.assert_close(both[0, :60], long[0, :60], atol=1e-3, rtol=0)  # angle 0: the larger defocus along x
+    torch.testing.assert_close(both[:60, 0], short[:60, 0], atol=1e-3, rtol=0)
+
+
+def test_interaction_constant_of_the_tables() -> None:
+    for voltage, expected in ((100.0, 9.244e-4), (200.0, 7.288e-4), (300.0, 6.526e-4)):  # Kirkland 2010, table C.1
+        assert transfer.interaction_constant(voltage) == pytest.approx(expected, rel=1e-3)
+
+
+def test_detector_passes_low_frequencies_and_halves_its_nyquist() -> None:
+    q = torch.tensor([0.0, 0.05, 0.25])
+    mtf = transfer.detector_mtf(q, camera_pixel_A=2.0, spread_px=0.3)
+    assert mtf[0] == 1 and float(mtf[2]) == pytest.approx(2 / math.pi * math.exp(-2 * (math.pi * 0.15) ** 2))
+    assert mtf[1] > 0.95
 
 
 def test_dose_follows_grant_and_grigorieff() -> None:
     q = torch.tensor([0.05, 0.1])
     critical = 0.24499 * q**-1.6649 + 2.8141
-    torch.testing.assert_close(dose_filter(torch.tensor(30.0), q), torch.exp(-30.0 / (2 * critical)))
-    symmetric = pre_exposure(Microscope(-6, 6, 3, "dose_symmetric", total_dose_e_A2=5.0))
-    assert symmetric.tolist() == [3.0, 1.0, 0.0, 2.0, 4.0]
-    assert pre_exposure(Microscope(-6, 6, 3, "bidirectional", total_dose_e_A2=5.0)).tolist() == [4.0, 3.0, 0.0, 1.0, 2.0]
+    torch.testing.assert_close(transfer.dose_filter(torch.tensor(30.0), q), torch.exp(-30.0 / (2 * critical)))
+    symmetric = Microscope(-6, 6, 3, "dose_symmetric", total_dose_e_A2=5.0)
+    assert symmetric.pre_exposure_e_A2.tolist() == [3.0, 1.0, 0.0, 2.0, 4.0]
+    one_way = Microscope(-6, 6, 3, "bidirectional", total_dose_e_A2=5.0)
+    assert one_way.pre_exposure_e_A2.tolist() == [4.0, 3.0, 0.0, 1.0, 2.0]
+    # each image of a series decays by its own dose, and only by it
+    microscope = Microscope(-6, 6, 3, b_factor_A2=0.0, total_dose_e_A2=50.0)
+    defocus = torch.full((5, 1), 3.0)
+    with_dose = transfer_function(microscope, defocus, (32, 32), 8.0)
+    without = transfer_function(dataclasses.replace(microscope, total_dose_e_A2=0.0), defocus, (32, 32), 8.0)
+    frequency = transfer.frequencies((32, 32), 8.0, torch.device("cpu"))
+    for i, dose in enumerate([30.0, 10.0, 0.0, 20.0, 40.0]):
+        torch.testing.assert_close(with_dose[i, 0], without[i, 0] * transfer.dose_filter(torch.tensor(dose), frequency))
+
+
+@pytest.mark.parametrize(
+    ("angles", "order"), [([-2.0, 0.5, 3.0], [1, 0, 2]), ([0.0, 3.0, 6.0], [0, 1, 2]), ([-60.0, -30.0, 0.0, 30.0], [3, 1, 0, 2])]
+)
+def test_dose_symmetric_order_starts_at_the_smallest_tilt(angles: list[float], order: list[int]) -> None:
+    assert recording_order(torch.tensor(angles), "dose_symmetric").tolist() == order
+    with pytest.raises(ValueError, match="expected one of"):
+        recording_order(torch.tensor(angles), "random")
+
+
+# ---- specimen to reconstruction
+
+
+def simulated(volume: torch.Tensor, microscope: Microscope, defocus: float, voxel: float, pose: torch.Tensor | None = None) -> torch.Tensor:
+    """Noise-free reconstruction (n, n, n) of one volume in the middle of a tomogram."""
+    recordings = draw_recordings(dataclasses.replace(microscope, defocus_um=defocus), 1, 1, rng())
+    images = project(volume, recordings.tilts @ (torch.eye(3).double() if pose is None else pose))
+    return reconstruct(record(images, microscope, recordings.defocus_um, voxel), microscope, recordings.defocus_um, voxel, len(volume))[0]
+
+
+def test_a_point_source_comes_back_as_the_analytic_ctf() -> None:
+    microscope = Microscope(-90.0, 89.0, 1.0, amplitude_contrast=0.1, **PERFECT)
+    n, voxel, defocus = 32, 15.0, 3.0
+    point = torch.zeros(n, n, n)
+    point[n // 2, n // 2, n // 2] = 1
+    spectrum = torch.fft.fftn(torch.fft.ifftshift(simulated(point, microscope, defocus, voxel))).real
+    f = torch.fft.fftfreq(n, voxel)
+    q2 = f[:, None, None] ** 2 + f[:, None] ** 2 + f**2
+    wavelength = 0.0196875
+    expected = torch.sin(math.pi * wavelength * q2 * (defocus * 1e4 - 0.5 * wavelength**2 * q2 * 2.7e7) + math.asin(0.1))
+    inside = (q2.sqrt() < 0.7 * 0.5 / voxel) & (q2 > 0)  # in every direction: the CTF on shells
+    assert correlation(spectrum[inside], expected[inside]) > 0.97
+    assert float((spectrum - expected)[inside].square().mean().sqrt()) < 0.1
+
+
+def test_turning_the_specimen_turns_the_result_away_from_the_wedge() -> None:
+    microscope = Microscope(-60.0, 60.0, 2.0, **PERFECT)
+    turn = tilt_matrices(torch.tensor([25.0]))[0]  # about the tilt axis
+    straight = simulated(blobs(), microscope, 3.0, 12.0)
+    turned = simulated(blobs(), microscope, 3.0, 12.0, pose=turn)
+    expected = rotate_volume(straight, turn[None], torch.zeros(1, 3), 12.0)[0]
+    f, h = torch.fft.fftfreq(N, 1 / N), torch.fft.rfftfreq(N, 1 / N)
+    tilt = torch.rad2deg(torch.atan2(-f[:, None, None], h)).expand(N, N, -1)
+    # recorded for both: the slice at this angle now, and where the rotation brought it from
+    seen = (tilt.abs() < 55) & ((tilt + 25 + 90) % 180 - 90).abs().lt(55) & ((tilt - 25 + 90) % 180 - 90).abs().lt(55)
+    wedge_too = torch.ones_like(seen)
+    away, whole = (fourier_shell_correlation(turned, expected, m)[2:9] for m in (seen, wedge_too))
+    assert away.min() > 0.97 and whole.mean() < away.mean() - 0.02
+
+
+def test_mean_of_particles_aligned_by_their_poses_converges_to_the_density() -> None:
+    references = class_references(("ribosome",), 40, 13.68)
+    microscope = dataclasses.replace(MICROSCOPES["S1"], correction="phase_flip", dose_weighting=True)
+    particles = subtomograms(references, 96, 40, 13.68, microscope, rng(), snr=0.1, crowding=Crowding(0.003))
+    table = particles.table
+    euler = relion_euler_to_matrix(*(torch.tensor(table[c].to_numpy()) for c in ("rot_deg", "tilt_deg", "psi_deg")))
+    shifts = torch.tensor(table[["shift_z_A", "shift_y_A", "shift_x_A"]].to_numpy().copy())
+    back = unposed(torch.from_numpy(particles.volumes), euler.mT, shifts, 13.68)
+    truth = torch.zeros(40, 40, 40)
+    truth[5:35, 5:35, 5:35] = references["ribosome"]
+    resolution = [resolution_A(fourier_shell_correlation(back[:n].mean(0), truth), 13.68) for n in (6, 96)]
+    assert resolution[1] < 40 and resolution[1] < resolution[0]
+    wrong = unposed(torch.from_numpy(particles.volumes), euler, shifts, 13.68).mean(0)  # the inverse poses: the control
+    assert resolution_A(fourier_shell_correlation(wrong, truth), 13.68) > 100
+
+
+@pytest.mark.parametrize("correction", ["phase_flip", "wiener"])
+def test_correction_gives_the_density_its_sign_back(correction: str) -> None:
+    plain = Microscope(-90.0, 89.0, 1.0, **PERFECT)
+    corrected = dataclasses.replace(plain, correction=correction)
+    truth = blobs()
+    shells = slice(9, 13)  # beyond the first zero of the CTF, at 40 A
+    before, after = (fourier_shell_correlation(simulated(truth, m, 8.0, 10.0), truth)[shells] for m in (plain, corrected))
+    assert before.min() < -0.3 and after.min() > 0.2 and after.mean() > before.mean() + 0.3
+
+
+def test_dose_weighting_reaches_higher_resolution_at_the_same_noise() -> None:
+    base = dataclasses.replace(MICROSCOPES["modern"], correction="none", tilt_error_deg=0.0, shift_error_A=0.0)
+    defocus, truth = torch.zeros(len(base.angles_deg), 1), blobs()
+    defocus += 1.0
+    high = {}
+    for weighting in (False, True):
+        microscope = dataclasses.replace(base, dose_weighting=weighting)
+        images = record(project(truth, tilt_matrices(base.angles_deg)[:, None]), microscope, defocus, 5.0)
+        signal = reconstruct(images, microscope, defocus, 5.0, N)
+        white = reconstruct(torch.randn(images.shape, generator=rng()), microscope, defocus, 5.0, N)
+        high[weighting] = float(noise.band_power(signal, 5.0, (20.0, 12.0)) / noise.band_power(white, 5.0, (20.0, 12.0)))
+    assert high[True] > 1.2 * high[False]
+
+
+def test_contrast_sign_and_bad_settings() -> None:
+    bright = simulated(blobs(), Microscope(**PERFECT), 3.0, 15.0)
+    torch.testing.assert_close(simulated(blobs(), Microscope(protein="dark", **PERFECT), 3.0, 15.0), -bright)
+    assert correlation(bright, blobs()) > 0.3
+    for bad in ({"correction": "flip"}, {"protein": "white"}, {"scheme": "zigzag"}, {"detected": 0.0}, {"field_A": -1.0}):
+        with pytest.raises(ValueError, match="expected"):
+            Microscope(**bad)
+
+
+def test_the_recordings_of_a_tomogram_share_its_errors_and_depth_adds_to_defocus() -> None:
+    microscope = Microscope(tilt_error_deg=0.5, shift_error_A=4.0, defocus_spread_um=1.0)
+    r = draw_recordings(microscope, 200, 4, rng())
+    same = r.tomogram == 2
+    assert r.tilts[:, same].std(1).max() < 1e-12 and r.shift_error_A[:, same].std(1).max() < 1e-5
+    true = torch.rad2deg(torch.atan2(r.tilts[:, :, 2, 0], r.tilts[:, :, 0, 0]))
+    assert float((true - microscope.angles_deg[:, None]).std()) == pytest.approx(0.5, rel=0.3)
+    z, _, x = r.position_A.T
+    a = torch.deg2rad(true)
+    depth_um = (x * a.sin() + z * a.cos()) / 1e4
+    own = (r.defocus_um - depth_um)[:, same]
+    assert float(own.std()) < 1e-5 and abs(float(own.mean()) - 6) < 1
+
+
+# ---- noise
+
+
+@pytest.mark.parametrize("snr", [0.05, 0.5])
+@pytest.mark.parametrize("band", [None, (200.0, 60.0)])
+def test_the_snr_is_the_one_asked_for_in_the_stated_band(snr: float, band: tuple[float, float] | None) -> None:
+    references = class_references(("t20s",), 24, 20.0)
+    kind = dict(per_class=32, box=24, voxel_size_A=20.0, microscope=MICROSCOPES["S1"])
+    noisy = subtomograms(references, **kind, generator=rng(), snr=snr, snr_band_A=band)
+    clean = subtomograms(references, **kind, generator=rng(), snr=1e8)  # the same draws of everything but noise
+    difference = torch.from_numpy(noisy.volumes - clean.volumes)
+    powers = [noise.band_power(v, 20.0, band).mean() for v in (torch.from_numpy(clean.volumes), difference)]
+    assert float(powers[0] / powers[1]) == pytest.approx(snr, rel=0.15)  # set on a pilot of 8, measured on all 32
+    assert noisy.table["snr"].iloc[0] == pytest.approx(snr, rel=1e-3)
+
+
+def test_band_power_sums_to_the_variance() -> None:
+    volumes = torch.randn(2, 16, 16, 16, generator=rng())
+    parts = noise.band_power(volumes, 10.0, (1e9, 40.0)) + noise.band_power(volumes, 10.0, (39.999, 1.0))
+    torch.testing.assert_close(parts, noise.band_power(volumes, 10.0))
+
+
+def test_counted_electrons_have_poisson_variance_and_keep_the_mean() -> None:
+    angles = tilt_angles(-60, 60, 60)
+    electrons = noise.electrons_per_pixel(30.0, angles, 8.0, detected=0.8)
+    assert electrons.tolist() == pytest.approx([30 / 3 * 64 * 0.8] * 3)
+    lossy = noise.electrons_per_pixel(30.0, angles, 8.0, ice_thickness_A=1500, inelastic_mean_free_path_A=3000)
+    assert lossy.tolist() == pytest.approx([640 * math.exp(-1.0), 640 * math.exp(-0.5), 640 * math.exp(-1.0)])
+    contrast = noise.contrast_per_unit(300.0, 8.0)
+    assert contrast == pytest.approx(2 * 6.526e-4 * noise.PROTEIN_CONTRAST_V * 8, rel=1e-3)
+    images = torch.full((3, 4, 64, 64), 2.0)
+    counted = noise.count_electrons(images, electrons, contrast, rng())
+    assert float(counted.mean()) == pytest.approx(2.0, abs=0.05)
+    expected = math.sqrt(1 + 2 * contrast) / (contrast * math.sqrt(512))
+    assert float(counted.std()) == pytest.approx(expected, rel=0.02)
+
+
+def test_more_dose_means_less_noise_in_the_subtomograms() -> None:
+    references = class_references(("t20s",), 24, 13.68)
+    levels = []
+    for dose in (30.0, 120.0):
+        microscope = dataclasses.replace(MICROSCOPES["modern"], total_dose_e_A2=dose, dose_weighting=False, correction="none")
+        levels.append(float(subtomograms(references, 8, 24, 13.68, microscope, rng(), snr=None).volumes.std()))
+    assert levels[1] == pytest.approx(levels[0] / 2, rel=0.1)  # noise dominates and falls with the root of the dose
+
+
+def test_a_subtomogram_does_not_depend_on_the_tomogram_it_is_cut_from_being_full() -> None:
+    references = class_references(("t20s", "membrane"), 24, 13.68)
+    empty = place_neighbours(
+        references, ["t20s"] * 50, random_rotations(50, rng()), torch.zeros(50, 3).double(), 13.68, 400.0, Crowding(), rng()
+    )
+    assert len(empty.owner) == 0
+    full = Crowding(0.05, membrane_probability=1.0)
+    near = place_neighbours(references, ["t20s"] * 50, random_rotations(50, rng()), torch.zeros(50, 3).double(), 13.68, 400.0, full, rng())
+    membranes = near.kind == 1
+    radius = radius_A(references["t20s"], 13.68)
+    assert membranes.sum() == 50 and torch.allclose(near.shifts_A[membranes].norm(dim=1), torch.tensor(radius + 55.0).double())
+    balls = near.shifts_A[~membranes]
+    assert balls.norm(dim=1).min() > 1.8 * radius * 0.99 and balls.norm(dim=1).max() <= 400
+    with pytest.raises(ValueError, match="add one named 'membrane'"):
+        place_neighbours({"t20s": references["t20s"]}, ["t20s"], torch.eye(3)[None], torch.zeros(1, 3), 13.68, 400.0, full, rng())
+    with pytest.raises(ValueError, match="volume fraction 0.6"):
+        Crowding(0.6)
+
+
+def test_crowding_reaches_its_volume_fraction_where_there_is_room() -> None:
+    references = class_references(("apoferritin",), 24, 13.68)
+    n, reach = 300, 900.0
+    near = place_neighbours(
+        references, ["apoferritin"] * n, random_rotations(n, rng()), torch.zeros(n, 3).double(), 13.68, reach, Crowding(0.02), rng()
+    )
+    volume = float(references["apoferritin"].sum()) * 13.68**3
+    assert len(near.owner) * volume / n / (4 / 3 * math.pi * reach**3) == pytest.approx(0.02, rel=0.08)
+
+
+# ---- the released simulator, and schemes
 
 
 def test_the_released_simulator_leaves_its_wedge_empty_and_keeps_its_snr() -> None:
-    rng = torch.Generator().manual_seed(0)
-    volume = released_simulator(blobs(), 13.68, 1e6, rng)[0]
+    volume = released_simulator(blobs()[None], 13.68, 1e6, rng())[0]
     spectrum = torch.fft.rfftn(volume)
     mask = wedge_mask(N)
     assert float(spectrum[mask == 0].abs().max() / spectrum.abs().max()) < 1e-5
     assert abs(float((mask == 0).float().mean()) - 1 / 4) < 0.1  # tan(30) / 2 of the plane is 29 %, less at the corners
-    noisy = released_simulator(blobs(), 13.68, 0.1, rng)[0]
+    noisy = released_simulator(blobs()[None], 13.68, 0.1, rng())[0]
     assert 5 < float(noisy.var() / volume.var()) < 12
 
 
@@ -152,3 +419,12 @@ def test_the_released_simulator_leaves_its_wedge_empty_and_keeps_its_snr() -> No
 def test_impossible_tilt_schemes_are_refused(scheme: tuple) -> None:
     with pytest.raises(ValueError, match="Tilt scheme"):
         tilt_angles(*scheme)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_the_same_code_runs_on_cuda() -> None:
+    angles, matrices = tilt_angles(-60, 60, 3), tilt_matrices(tilt_angles(-60, 60, 3))[:, None]
+    images = project(blobs(), matrices)
+    on_gpu = project(blobs().cuda(), matrices.cuda())
+    torch.testing.assert_close(on_gpu.cpu(), images, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(back_project(on_gpu, angles).cpu(), back_project(images, angles), atol=1e-4, rtol=1e-4)

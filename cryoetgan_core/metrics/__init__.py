@@ -1,5 +1,6 @@
 """Metrics: pure functions of volumes or features. Tested against prdc, torchmetrics and scikit-learn."""
 
+from .fourier_shell import fourier_shell_correlation, resolution_A
 from .frechet import frechet_distance, inception_score
 from .manifold import ManifoldScores, manifold_scores
 from .spectrum import log_ratio, log_spectrum_distance, radial_power_spectra, radial_power_spectrum
@@ -8,6 +9,7 @@ from .voxels import bootstrap_interval, jackknife_interval, psnr
 __all__ = [
     "ManifoldScores",
     "bootstrap_interval",
+    "fourier_shell_correlation",
     "frechet_distance",
     "inception_score",
     "jackknife_interval",
@@ -17,4 +19,5 @@ __all__ = [
     "psnr",
     "radial_power_spectra",
     "radial_power_spectrum",
+    "resolution_A",
 ]

@@ -1,110 +1,177 @@
-"""A tilt-series microscope: specimen boxes in, subtomograms with a true missing wedge out.
+"""A tilt-series microscope: projections of a specimen in, subtomograms with a true missing wedge out.
 
-Specimens are electrostatic potentials ``(B, M, M, M)`` (zyx, beam along z, tilt axis y), with M larger than the subtomogram so that its edges and
-neighbours are physical. Signal and noise are reconstructed separately: back-projection is linear, and the noise of a whole set can so be scaled
-to one stated signal-to-noise ratio.
+Three stateless steps on tensors, in the order of nature: `projection.project` makes the exit projections of a specimen in its pose, at every
+tilt; `record` gives each the transfer of its optics and dose; noise is added; `reconstruct` weights and back-projects. The beam runs along z and
+meets the specimen's smallest z first: a particle of larger z lies deeper and has more underfocus.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch_ctf import calculate_ctf_2d
 
-from .tilt_series import back_project, project, tilt_angles
+from . import transfer
+from .back_projection import back_project
+from .tilt_scheme import recording_order, tilt_angles, tilt_matrices
 
-SCHEMES = ("bidirectional", "dose_symmetric")
+CORRECTIONS = ("none", "phase_flip", "wiener")
 
 
 @dataclass(frozen=True)
 class Microscope:
-    """How a tilt series is recorded. Angles in degrees, lengths as named."""
+    """How a tilt series is recorded and reconstructed. Angles in degrees, lengths as named."""
 
     tilt_min_deg: float = -60.0
     tilt_max_deg: float = 60.0
     tilt_step_deg: float = 3.0
-    scheme: str = "dose_symmetric"  # order of the tilts: "dose_symmetric" (Hagen et al. 2017) or "bidirectional" from 0
+    scheme: str = "dose_symmetric"  # order of the tilts: "dose_symmetric" or "bidirectional" (`tilt_scheme.recording_order`)
+    tilt_axis_deg: float = 0.0  # of the tilt axis with y, towards -x
+    tilt_error_deg: float = (
+        0.0  # standard deviation of the true tilts from those assumed in the reconstruction, one draw a tilt and tomogram
+    )
+    shift_error_A: float = 0.0  # standard deviation of what alignment leaves, each axis, one draw a tilt and tomogram
     voltage_kV: float = 300.0
     cs_mm: float = 2.7
     amplitude_contrast: float = 0.07
+    phase_shift_deg: float = 0.0  # of a phase plate
     defocus_um: float = 6.0  # mean, positive is underfocus
     defocus_spread_um: float = 0.5  # half width of the uniform spread between tomograms
+    astigmatism_um: float = 0.0  # half the difference of the principal defoci
+    astigmatism_angle_deg: float = 0.0  # of the larger one, from the x axis
     ice_thickness_A: float = 1500.0  # particles lie anywhere in it: their height adds to the defocus
+    field_A: float = 8000.0  # side of the tomogram: distance from the tilt axis adds to the defocus of tilted images
     total_dose_e_A2: float = 100.0  # shared equally by the tilts
-    b_factor_A2: float = 500.0  # envelope exp(-B q^2 / 4) of detector, drift and coherence
+    b_factor_A2: float = 500.0  # envelope exp(-B q^2 / 4) of coherence and drift
+    camera_pixel_A: float = 0.0  # the detector's own pixel at the specimen, for its MTF; 0: a perfect detector
+    point_spread_px: float = 0.3  # standard deviation of its charge spread, in its own pixels
+    detected: float = 0.85  # fraction of electrons that it counts (counting noise)
+    inelastic_mean_free_path_A: float = 0.0  # energy filter: what scatters inelastically is lost (counting noise); 0: nothing is
+    correction: str = "none"  # of the CTF in the reconstruction: "none", "phase_flip" or "wiener"
+    wiener_regularisation: float = 0.1  # 1 / SNR of one image in the Wiener filter
+    dose_weighting: bool = False  # weigh the tilts by the dose filter of Grant & Grigorieff 2015 in the reconstruction
+    protein: str = "bright"  # contrast of the reconstruction: "bright" or "dark" protein
 
     def __post_init__(self) -> None:
-        if self.scheme not in SCHEMES:
-            raise ValueError(f"Microscope: scheme {self.scheme!r} must be one of {SCHEMES}.")
-        tilt_angles(self.tilt_min_deg, self.tilt_max_deg, self.tilt_step_deg)
+        for name, allowed in (("correction", CORRECTIONS), ("protein", ("bright", "dark"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"Microscope: {name} {getattr(self, name)!r}; expected one of {', '.join(allowed)}.")
+        for name in ("voltage_kV", "defocus_um", "ice_thickness_A", "field_A", "total_dose_e_A2", "detected"):
+            if not getattr(self, name) >= 0 or (name in ("voltage_kV", "detected") and getattr(self, name) == 0):
+                raise ValueError(f"Microscope: {name} is {getattr(self, name)}; expected a positive number.")
+        recording_order(self.angles_deg, self.scheme)
 
     @property
     def angles_deg(self) -> torch.Tensor:
         """Tilt angles (T,) from the lowest to the highest."""
         return tilt_angles(self.tilt_min_deg, self.tilt_max_deg, self.tilt_step_deg)
 
-
-def pre_exposure(microscope: Microscope) -> torch.Tensor:
-    """Dose (T,) in e/A^2 that the specimen received before each tilt, in the order of `angles_deg`."""
-    angles = microscope.angles_deg
-    if microscope.scheme == "dose_symmetric":
-        order = sorted(range(len(angles)), key=lambda i: (abs(round(float(angles[i]), 3)), float(angles[i])))
-    else:  # from the tilt nearest to 0 up to the maximum, then down from 0 to the minimum
-        order = [i for i, a in enumerate(angles) if a >= -1e-3] + [i for i in reversed(range(len(angles))) if angles[i] < -1e-3]
-    rank = torch.empty(len(angles))
-    rank[torch.tensor(order)] = torch.arange(len(angles), dtype=torch.float32)
-    return rank * microscope.total_dose_e_A2 / len(angles)
+    @property
+    def pre_exposure_e_A2(self) -> torch.Tensor:
+        """Dose (T,) in e/A^2 that the specimen received before each tilt, in the order of `angles_deg`."""
+        return recording_order(self.angles_deg, self.scheme) * (self.total_dose_e_A2 / len(self.angles_deg))
 
 
-def dose_filter(dose_e_A2: torch.Tensor, frequency_per_A: torch.Tensor, voltage_kV: float = 300.0) -> torch.Tensor:
-    """Amplitude that survives a dose: exp(-N / 2 N_c(q)), N_c = 0.245 q^-1.665 + 2.81 e/A^2 at 300 kV.
+# S1 and S2 are the sets of the paper's Table 1. Optics of S1: those of the released simulator; tilts of Guo et al. 2018 (doi 10.1016/j.cell.2017.12.030).
+# S2: tilts of Noble et al. 2018 (doi 10.7554/eLife.34257); optics typical of single-particle tomography, they differ between its entries.
+# modern: what a 300 kV microscope with an energy filter and a counting detector records today.
+MICROSCOPES = {
+    "S1": Microscope(-50.0, 70.0, 3.0, "bidirectional", defocus_um=6.0),
+    "S2": Microscope(-60.0, 60.0, 3.0, "bidirectional", defocus_um=4.0, defocus_spread_um=1.0, b_factor_A2=300.0),
+    "modern": Microscope(
+        -60.0, 60.0, 3.0, "dose_symmetric", tilt_error_deg=0.1, shift_error_A=3.0, defocus_um=3.5, defocus_spread_um=1.5,
+        total_dose_e_A2=120.0, b_factor_A2=100.0, camera_pixel_A=1.5, inelastic_mean_free_path_A=3000.0, correction="phase_flip",
+        dose_weighting=True,
+    ),
+}  # fmt: skip
 
-    Grant & Grigorieff 2015 (doi 10.7554/eLife.06980), eq. 3; at 200 kV the critical dose is 0.8 of it. Shapes broadcast.
+
+class Recordings(NamedTuple):
+    """What differs between the recordings of n particles."""
+
+    tomogram: torch.Tensor  # (n,) index of the tomogram
+    position_A: torch.Tensor  # (n, 3) zyx, in the tomogram, from its centre
+    defocus_um: torch.Tensor  # (T, n) at the particle, in each tilt
+    tilts: torch.Tensor  # (T, n, 3, 3) true rotations of the specimen, acting on xyz
+    shift_error_A: torch.Tensor  # (T, n, 2) yx, of the images
+
+    def __getitem__(self, part: slice) -> "Recordings":  # type: ignore[override]
+        return Recordings(
+            self.tomogram[part], self.position_A[part], self.defocus_um[:, part], self.tilts[:, part], self.shift_error_A[:, part]
+        )
+
+
+def draw_recordings(microscope: Microscope, n: int, tomograms: int, generator: torch.Generator) -> Recordings:
+    """Where `n` particles lie in `tomograms` tomograms, and how each of their tilts was recorded.
+
+    Defocus, tilt errors and shift errors are drawn once a tomogram. The defocus of a particle in a tilt is its tomogram's plus its depth there:
+    x sin(tilt) + z cos(tilt), with x its distance from the tilt axis.
     """
-    critical = 0.24499 * frequency_per_A.clamp(min=1e-6) ** -1.6649 + 2.8141
-    return torch.exp(-dose_e_A2 / (2 * critical * (0.8 if voltage_kV < 250 else 1.0)))
+    angles, kind = microscope.angles_deg.double(), dict(generator=generator, dtype=torch.float64)
+    tomogram = torch.randint(tomograms, (n,), generator=generator)
+    extent = torch.tensor([microscope.ice_thickness_A, microscope.field_A, microscope.field_A], dtype=torch.float64)
+    position = extent * (torch.rand(n, 3, **kind) - 0.5)
+    defocus = microscope.defocus_um + microscope.defocus_spread_um * (2 * torch.rand(tomograms, **kind) - 1)
+    true = angles[:, None] + microscope.tilt_error_deg * torch.randn(len(angles), tomograms, **kind)
+    shift = microscope.shift_error_A * torch.randn(len(angles), tomograms, 2, **kind)
+    tilts = tilt_matrices(true, microscope.tilt_axis_deg)[:, tomogram]
+    depth = (tilts[:, :, 2] * position.flip(-1)).sum(-1)
+    return Recordings(tomogram, position, (defocus[tomogram] + depth / 1e4).float(), tilts, shift[:, tomogram].float())
 
 
-def transfer_function(microscope: Microscope, defocus_um: torch.Tensor, n: int, voxel_size_A: float) -> torch.Tensor:
-    """What each tilt image does to the specimen's projection: CTF, envelope and dose decay, (T, B, n, n/2 + 1).
+def transfer_function(microscope: Microscope, defocus_um: torch.Tensor, image_shape: tuple[int, int], voxel_size_A: float) -> torch.Tensor:
+    """CTF, envelope, detector and dose decay of each tilt image, (T, B, h, w // 2 + 1), for defoci (T, B)."""
+    q = transfer.frequencies(image_shape, voxel_size_A, defocus_um.device)
+    dose = microscope.pre_exposure_e_A2.to(q.device)[:, None, None]
+    envelope = transfer.b_factor_envelope(microscope.b_factor_A2, q) * transfer.dose_filter(dose, q, microscope.voltage_kV)
+    if microscope.camera_pixel_A > 0:
+        envelope = envelope * transfer.detector_mtf(q, microscope.camera_pixel_A, microscope.point_spread_px)
+    return _ctf(microscope, defocus_um, image_shape, voxel_size_A) * envelope[:, None]
 
-    Positive at low frequency: protein is bright, as after the contrast inversion that subtomogram averaging expects.
+
+def record(projections: torch.Tensor, microscope: Microscope, defocus_um: torch.Tensor, voxel_size_A: float) -> torch.Tensor:
+    """Noise-free images (T, B, n, n) of exit projections (T, B, n, n), in their units, at defoci (T, B)."""
+    shape = tuple(projections.shape[-2:])
+    return torch.fft.irfft2(torch.fft.rfft2(projections) * transfer_function(microscope, defocus_um, shape, voxel_size_A), s=shape)
+
+
+def reconstruct(images: torch.Tensor, microscope: Microscope, defocus_um: torch.Tensor, voxel_size_A: float, box: int) -> torch.Tensor:
+    """Subtomograms (B, box, box, box) from images (T, B, n, n): CTF correction, dose weighting, weighted back-projection, sign.
+
+    Without correction and dose weighting a Fourier value is the mean of the slices beside it. Phase flipping gives every image the sign of its
+    CTF. The Wiener filter is sum(h F) / (sum(h^2) + regularisation) with h the CTF (times the dose filter where dose weighting is on).
     """
-    ctf = calculate_ctf_2d(
-        defocus=defocus_um, astigmatism=0.0, astigmatism_angle=0.0, voltage=microscope.voltage_kV,
-        spherical_aberration=microscope.cs_mm, amplitude_contrast=microscope.amplitude_contrast, phase_shift=0.0,
-        pixel_size=voxel_size_A, image_shape=(n, n), rfft=True, fftshift=False,
-    )  # (B, n, n/2 + 1)  # fmt: skip
-    qy = torch.fft.fftfreq(n, voxel_size_A, device=defocus_um.device)
-    qx = torch.fft.rfftfreq(n, voxel_size_A, device=defocus_um.device)
-    q2 = qy[:, None] ** 2 + qx[None, :] ** 2
-    dose = pre_exposure(microscope).to(q2.device)[:, None, None]
-    envelope = torch.exp(-microscope.b_factor_A2 * q2 / 4) * dose_filter(dose, q2.sqrt(), microscope.voltage_kV)
-    return ctf[None] * envelope[:, None]  # torch-ctf's sign: positive at low frequency for underfocus
+    flip, wiener = microscope.correction == "phase_flip", microscope.correction == "wiener"
+    dose = microscope.pre_exposure_e_A2.to(images.device)[:, None, None, None]
+
+    def gain(shape: tuple[int, int], rfft: bool) -> torch.Tensor:
+        """What an image is multiplied by, for the (r)FFT of `shape`."""
+        factor = torch.ones((), device=images.device)
+        if flip or wiener:
+            curve = _ctf(microscope, defocus_um, shape, voxel_size_A, rfft)
+            factor = torch.sign(curve) if flip else curve
+        if microscope.dose_weighting:
+            factor = factor * transfer.dose_filter(
+                dose, transfer.frequencies(shape, voxel_size_A, images.device, rfft), microscope.voltage_kV
+            )
+        return factor
+
+    if flip or wiener or microscope.dose_weighting:
+        shape = tuple(images.shape[-2:])
+        images = torch.fft.irfft2(torch.fft.rfft2(images) * gain(shape, True), s=shape)
+    volumes = back_project(
+        images,
+        microscope.angles_deg,
+        box,
+        weights=(lambda shape: gain(shape, False).abs() ** (2 if wiener else 1)) if wiener or microscope.dose_weighting else None,
+        regularisation=microscope.wiener_regularisation if wiener else 0.0,
+        tilt_axis_deg=microscope.tilt_axis_deg,
+    )
+    return volumes if microscope.protein == "bright" else -volumes
 
 
-def reconstruct_signal(
-    specimens: torch.Tensor, microscope: Microscope, defocus_um: torch.Tensor, voxel_size_A: float, box: int
-) -> torch.Tensor:
-    """Noise-free subtomograms (B, box, box, box) of specimens (B, M, M, M) at a defocus each (B,)."""
-    angles, n = microscope.angles_deg, specimens.shape[-1]
-    spectra = torch.fft.rfft2(project(specimens, angles))
-    images = torch.fft.irfft2(spectra * transfer_function(microscope, defocus_um, n, voxel_size_A), s=(n, n))
-    return back_project(images, angles, box)
-
-
-def reconstruct_noise(count: int, microscope: Microscope, box: int, margin: int, generator: torch.Generator) -> torch.Tensor:
-    """Reconstructions (count, box, box, box) of white unit-variance image noise: dose and detector noise, coloured by the reconstruction.
-
-    `margin` voxels are added around the box before the cut, as for the signal.
-    """
-    n = box + 2 * margin
-    images = torch.randn((len(microscope.angles_deg), count, n, n), generator=generator, device=generator.device)
-    return back_project(images, microscope.angles_deg, box)
-
-
-def noise_scale(signal: torch.Tensor, noise: torch.Tensor, snr: float) -> float:
-    """Factor for `noise` so that mean variance of signal / variance of noise, over all voxels, is `snr`.
-
-    The mean runs over the whole set: noise does not depend on the class, as in one tomogram, so weak scatterers end up below `snr`.
-    """
-    return float((signal.var(dim=(-3, -2, -1)).mean() / noise.var() / snr).sqrt())
+def _ctf(microscope: Microscope, defocus_um: torch.Tensor, shape: tuple[int, int], voxel_size_A: float, rfft: bool = True) -> torch.Tensor:
+    return transfer.ctf(
+        defocus_um, shape, voxel_size_A, voltage_kV=microscope.voltage_kV, cs_mm=microscope.cs_mm, rfft=rfft,
+        amplitude_contrast=microscope.amplitude_contrast, phase_shift_deg=microscope.phase_shift_deg,
+        astigmatism_um=microscope.astigmatism_um, astigmatism_angle_deg=microscope.astigmatism_angle_deg,
+    )  # fmt: skip

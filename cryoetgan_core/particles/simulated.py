@@ -12,28 +12,33 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..microscope.simulate import Microscope, noise_scale, reconstruct_noise, reconstruct_signal
+from ..microscope.noise import band_power, contrast_per_unit, count_electrons, electrons_per_pixel, noise_scale
+from ..microscope.projection import project
+from ..microscope.simulate import Microscope, Recordings, draw_recordings, reconstruct, record
 from ..specimen import matrix_to_relion_euler, random_rotations, random_shifts, reference_map, rotate_volume
+from ..specimen.crowding import Crowding, Neighbours, place_neighbours
 from .table import ParticleSet, particle_table
 
 RESOLUTION_VOXELS = 2.2  # density maps are low-passed to this many voxels, just above Nyquist
-MARGIN = 0.25  # the specimen box reaches this fraction of the subtomogram's box beyond it on each side
-NEIGHBOURS = 0.5  # mean number of other particles, centred 0.6 to 0.9 boxes away: they reach into the specimen box or just miss it
+MARGIN = 0.25  # the tilt images reach this fraction of the subtomogram's box beyond it on each side
 UPSAMPLE = 2  # Fourier upsampling before a reference is turned: 2 to 3 % relative error
 MAX_SHIFT = 0.06  # particles sit off centre by up to this fraction of the box, as picks do
+TOMOGRAMS = 8  # tomograms that the particles of a half come from
+PILOT = 8  # particles of each class whose noise-free reconstructions set the noise level and tell the class's SNR
+CHUNK = 16  # particles simulated at a time
 
 
-def specimen_box(box: int) -> int:
-    """Voxels a side of the simulated specimen around a subtomogram of `box` voxels."""
-    return box + 2 * round(MARGIN * box)
+def image_size(box: int) -> int:
+    """Pixels a side of the tilt images around a subtomogram of `box` voxels: more than its diagonal in the plane of the tilts."""
+    return box + 2 * math.ceil(MARGIN * box)
 
 
 def class_references(
     classes: tuple[str, ...], box: int, voxel_size_A: float, maps: Mapping[str, str | Path] | None = None
 ) -> dict[str, torch.Tensor]:
-    """Reference density (M, M, M) of each class, centred, protein interior about 1.
+    """Reference density (d, d, d) of each class, centred, protein interior about 1, d as small as holds the molecule in every pose.
 
-    M is large enough that a copy in any pose fills the specimen box, which a membrane needs.
+    A membrane is a disc wider than the diagonal of the box: it crosses the box from face to face in every pose.
 
     Parameters
     ----------
@@ -47,13 +52,19 @@ def class_references(
     unknown = set(maps or {}) - set(classes)
     if unknown:
         raise ValueError(f"A density is given for {sorted(unknown)}; the classes are {', '.join(classes)}.")
-    side = 2 * math.ceil(math.sqrt(3) * (specimen_box(box) / 2 + MAX_SHIFT * box))
-    return {
-        name: reference_map(
-            (maps or {}).get(name, name), voxel_size_A=voxel_size_A, resolution_A=RESOLUTION_VOXELS * voxel_size_A, box=side
-        )
-        for name in classes
-    }
+    return {name: _class_reference((maps or {}).get(name, name), name, box, voxel_size_A) for name in classes}
+
+
+def _class_reference(source: str | Path, name: str, box: int, voxel_size_A: float) -> torch.Tensor:
+    grid = {"voxel_size_A": voxel_size_A, "resolution_A": RESOLUTION_VOXELS * voxel_size_A}
+    if name != "membrane":
+        return reference_map(source, **grid)
+    rim = 3  # voxels over which the disc fades
+    radius = math.sqrt(3) * (box / 2 + MAX_SHIFT * box) + rim
+    disc = reference_map(source, **grid, box=2 * math.ceil(radius))
+    axis = torch.arange(len(disc)) - len(disc) // 2
+    distance = (axis[:, None] ** 2 + axis**2).sqrt()
+    return disc * (((radius - distance) / rim).clamp(0, 1) * math.pi / 2).sin() ** 2
 
 
 def _poses(
@@ -84,6 +95,40 @@ def density_maps(
     return ParticleSet(torch.cat(volumes).float().numpy(), table, voxel_size_A)
 
 
+def exit_projections(
+    references: Mapping[str, torch.Tensor],
+    names: list[str],
+    rotations: torch.Tensor,
+    shifts_A: torch.Tensor,
+    neighbours: Neighbours,
+    recordings: Recordings,
+    size: int,
+    voxel_size_A: float,
+) -> torch.Tensor:
+    """Tilt images (T, B, size, size) of particles and what lies around them, before the optics: sums of density along the beam.
+
+    Parameters
+    ----------
+    names, rotations, shifts_A
+        kind (B), pose (B, 3, 3) on xyz and shift (B, 3) zyx from the box's centre of every particle.
+    neighbours
+        their `owner` counts these B particles.
+    """
+    images = torch.zeros(recordings.tilts.shape[0], len(names), size, size)
+    for kind, (name, reference) in enumerate(references.items()):
+        own = torch.tensor([i for i, n in enumerate(names) if n == name], dtype=torch.long)
+        near = neighbours.kind == kind
+        owner = torch.cat([own, neighbours.owner[near]])
+        if len(owner) == 0:
+            continue
+        turns = torch.cat([rotations[own], neighbours.rotations[near]])
+        centres = torch.cat([shifts_A[own], neighbours.shifts_A[near]]).flip(-1)
+        tilts = recordings.tilts[:, owner]
+        on_detector = (tilts[:, :, :2] @ centres[:, :, None])[..., 0].flip(-1) + recordings.shift_error_A[:, owner]  # (T, B, 2) yx
+        images.index_add_(1, owner, project(reference, tilts @ turns, on_detector / voxel_size_A, size))
+    return images
+
+
 def subtomograms(
     references: Mapping[str, torch.Tensor],
     per_class: int,
@@ -92,55 +137,84 @@ def subtomograms(
     microscope: Microscope,
     generator: torch.Generator,
     *,
-    snr: float,
+    snr: float | None,
+    snr_band_A: tuple[float, float] | None = None,
     noise_std: float | None = None,
-    chunk: int = 16,
+    crowding: Crowding | None = None,
+    tomograms: int = TOMOGRAMS,
+    prefix: str = "TS",
 ) -> ParticleSet:
-    """Domain Y: `per_class` simulated subtomograms of every class, (N, box, box, box), protein bright.
+    """Domain Y: `per_class` simulated subtomograms of every class, (N, box, box, box), class after class.
 
-    Each specimen holds its particle and a random number of neighbours around it, at a defocus of its own. One noise level serves the whole set, so that
-    weakly scattering classes have the lower SNR, as in one tomogram: the level that gives the mean `snr`, or `noise_std` (per image pixel) where given, as
-    for a test half that must share its train half's. The table tells each particle's defocus, height, dose, tilt range, SNR and the noise level.
+    The table tells each particle's pose, tomogram, place in it, neighbours, defocus, dose, tilt range, noise level and its class's SNR.
+
+    Parameters
+    ----------
+    snr
+        signal-to-noise ratio of the reconstructions: variance over their voxels without noise, over that of the noise, mean over the set. One
+        level of Gaussian noise serves the whole set, so that weakly scattering classes have the lower SNR, as in one tomogram. None: electrons
+        are counted instead, at the microscope's dose.
+    snr_band_A
+        (coarsest, finest) resolution in angstrom to which both variances are restricted; None: all voxels.
+    noise_std
+        the level itself, a pixel of the tilt images, in place of the one that `snr` asks for: a test half shares its train half's.
+    crowding
+        neighbours and membranes beside the particles; default none. They count as signal in the SNR.
+    tomograms, prefix
+        how many the particles are spread over, and what their names start with.
     """
     table, rotations, shifts = _poses(tuple(references), per_class, box, voxel_size_A, generator)
-    n, m = len(table), specimen_box(box)
-    spread = 2 * torch.rand(n, generator=generator) - 1
-    height_A = microscope.ice_thickness_A * (torch.rand(n, generator=generator) - 0.5)
-    defocus = microscope.defocus_um + microscope.defocus_spread_um * spread + height_A / 1e4
-    specimens = _neighbours(references, n, box, voxel_size_A, generator)
-    for reference, i in zip(references.values(), range(0, n, per_class), strict=True):
-        own = slice(i, i + per_class)
-        specimens[own] += rotate_volume(reference, rotations[own], shifts[own], voxel_size_A, box=m, upsample=UPSAMPLE)
-    signal, noise = [], []
-    for part, d in zip(specimens.split(chunk), defocus.split(chunk), strict=True):
-        signal.append(reconstruct_signal(part, microscope, d, voxel_size_A, box))
-        noise.append(reconstruct_noise(len(part), microscope, box, (m - box) // 2, generator))
-    signal, noise = torch.cat(signal), torch.cat(noise)
-    noise_std = noise_scale(signal, noise, snr) if noise_std is None else noise_std
-    table = table.assign(
-        defocus_um=defocus.numpy(), height_A=height_A.numpy(), dose_e_A2=microscope.total_dose_e_A2,
-        tilt_min_deg=microscope.tilt_min_deg, tilt_max_deg=microscope.tilt_max_deg,
-        snr=(signal.var(dim=(1, 2, 3)) / (noise_std**2 * noise.var())).numpy(), noise_std=noise_std,
+    n, size = len(table), image_size(box)
+    names = table["class_name"].tolist()
+    recordings = draw_recordings(microscope, n, tomograms, generator)
+    reach_A = math.sqrt(3) / 2 * box * voxel_size_A
+    neighbours = place_neighbours(references, names, rotations, shifts, voxel_size_A, reach_A, crowding or Crowding(), generator)
+    angles = microscope.angles_deg
+
+    def images_of(index: torch.Tensor) -> torch.Tensor:
+        """Noise-free tilt images of some particles."""
+        position = torch.full((n,), -1).index_copy_(0, index, torch.arange(len(index)))
+        mine = position[neighbours.owner] >= 0
+        near = Neighbours(position[neighbours.owner[mine]], *(field[mine] for field in neighbours[1:]))
+        chosen = [names[i] for i in index]
+        exit_images = exit_projections(references, chosen, rotations[index], shifts[index], near, recordings[index], size, voxel_size_A)
+        return record(exit_images, microscope, recordings.defocus_um[:, index], voxel_size_A)
+
+    def volumes_of(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return reconstruct(images, microscope, recordings.defocus_um[:, index], voxel_size_A, box)
+
+    contrast = contrast_per_unit(microscope.voltage_kV, voxel_size_A)
+    electrons = electrons_per_pixel(
+        microscope.total_dose_e_A2, angles, voxel_size_A, detected=microscope.detected, ice_thickness_A=microscope.ice_thickness_A,
+        inelastic_mean_free_path_A=microscope.inelastic_mean_free_path_A,
     )  # fmt: skip
-    return ParticleSet((signal + noise_std * noise).numpy(), table, voxel_size_A)
-
-
-def _neighbours(
-    references: Mapping[str, torch.Tensor], count: int, box: int, voxel_size_A: float, generator: torch.Generator
-) -> torch.Tensor:
-    """Return specimens (count, M, M, M) that hold only neighbours: particles of the set whose centres lie 0.6 to 0.9 boxes away."""
-    m = specimen_box(box)
-    specimens = torch.zeros(count, m, m, m)
-    others = [r for name, r in references.items() if name != "membrane"]  # a second membrane would cut through the particle
-    if not others:
-        return specimens
-    owner = torch.arange(count).repeat_interleave(torch.poisson(torch.full((count,), NEIGHBOURS), generator=generator).long())
-    kind = torch.randint(len(others), (len(owner),), generator=generator)
-    direction = torch.randn(len(owner), 3, generator=generator, dtype=torch.float64)
-    distance = (0.6 + 0.3 * torch.rand(len(owner), 1, generator=generator, dtype=torch.float64)) * box * voxel_size_A
-    shifts, rotations = direction / direction.norm(dim=1, keepdim=True) * distance, random_rotations(len(owner), generator)
-    for k, reference in enumerate(others):
-        mine = kind == k
-        volumes = rotate_volume(reference, rotations[mine], shifts[mine], voxel_size_A, box=m, upsample=UPSAMPLE)
-        specimens.index_add_(0, owner[mine], volumes)
-    return specimens
+    # The pilot: what is signal and what is noise in the reconstructions of a few particles of each class.
+    pilot = torch.cat([torch.arange(i, i + min(PILOT, per_class)) for i in range(0, n, per_class)])
+    signal, noise = [], []
+    for part in pilot.split(CHUNK):
+        images = images_of(part)
+        signal.append(volumes_of(images, part))
+        white = torch.randn(images.shape, generator=generator)
+        noise.append(volumes_of(white if snr else white / (contrast * electrons.sqrt())[:, None, None, None], part))
+    signal, noise = torch.cat(signal), torch.cat(noise)
+    if noise_std is None:
+        noise_std = noise_scale(signal, noise, snr, voxel_size_A, snr_band_A) if snr else 1.0
+    volumes = []
+    for part in torch.arange(n).split(CHUNK):
+        images = images_of(part)
+        if snr:
+            images += noise_std * torch.randn(images.shape, generator=generator)
+        else:
+            images = count_electrons(images, electrons, contrast, generator)
+        volumes.append(volumes_of(images, part))
+    powers = [band_power(v, voxel_size_A, snr_band_A).view(len(references), -1).mean(1) for v in (signal, noise)]
+    place = recordings.position_A + torch.tensor([microscope.ice_thickness_A, microscope.field_A, microscope.field_A]) / 2
+    table = table.assign(
+        tomogram=[f"{prefix}_{int(i) + 1:03d}" for i in recordings.tomogram],
+        z_A=place[:, 0].numpy(), y_A=place[:, 1].numpy(), x_A=place[:, 2].numpy(),
+        neighbours=torch.bincount(neighbours.owner, minlength=n).numpy(),
+        defocus_um=recordings.defocus_um[angles.abs().argmin()].numpy(), dose_e_A2=microscope.total_dose_e_A2,
+        tilt_min_deg=microscope.tilt_min_deg, tilt_max_deg=microscope.tilt_max_deg, tilt_step_deg=microscope.tilt_step_deg,
+        snr=(powers[0] / (noise_std**2 * powers[1])).repeat_interleave(per_class).numpy(), noise_std=noise_std,
+    )  # fmt: skip
+    return ParticleSet(torch.cat(volumes).numpy(), table, voxel_size_A)

@@ -30,13 +30,18 @@ def random_rotations(n: int, generator: torch.Generator, dtype: torch.dtype = to
     if n < 0:
         raise ValueError(f"random_rotations: n is {n}, expected 0 or more")
     q = torch.randn(n, 4, generator=generator, device=generator.device, dtype=torch.float64)
-    w, x, y, z = (q / q.norm(dim=1, keepdim=True)).unbind(1)
+    return quaternions_to_matrices(q).to(dtype)
+
+
+def quaternions_to_matrices(quaternions: Tensor) -> Tensor:
+    """Rotations (n, 3, 3) on xyz column vectors of quaternions (n, 4), wxyz, of any length but 0."""
+    w, x, y, z = (quaternions / quaternions.norm(dim=1, keepdim=True)).unbind(1)
     rows = (
         torch.stack((1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)), 1),
         torch.stack((2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)), 1),
         torch.stack((2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)), 1),
     )
-    return torch.stack(rows, 1).to(dtype)
+    return torch.stack(rows, 1)
 
 
 def random_shifts(n: int, max_shift_A: float, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -142,14 +147,15 @@ def rotate_volume(
     shifts = shifts_A.to(**kind) / voxel_size_A
     shared = _fourier_upsample(volumes, upsample) if volumes.ndim == 3 else None
     out = torch.empty((n, size, size, size), **kind)
-    for b in range(n):  # one at a time: the grid alone is three times the output
-        fine = _fourier_upsample(volumes[b], upsample) if shared is None else shared
+    for part in torch.arange(n).split(8):  # a few at a time: the grid is three times the output
+        fine = (
+            torch.stack([_fourier_upsample(volumes[b], upsample) for b in part]) if shared is None else shared.expand(len(part), -1, -1, -1)
+        )
         # row vectors: (R^T v)^T = v^T R
-        index = ((r_zyx - shifts[b]) @ r_matrix_zyx[b] + shape.div(2, rounding_mode="floor")) * upsample
+        index = ((r_zyx - shifts[part, None]) @ r_matrix_zyx[part] + shape.div(2, rounding_mode="floor")) * upsample
         # grid_sample wants xyz in -1..1 between the centres of the first and last voxels
-        grid = (2 * index / (shape * upsample - 1).clamp(min=1) - 1).flip(-1)
-        grid = grid.reshape(1, size, size, size, 3)
-        out[b] = F.grid_sample(fine[None, None], grid, mode="bilinear", align_corners=True)[0, 0]
+        grid = (2 * index / (shape * upsample - 1).clamp(min=1) - 1).flip(-1).reshape(-1, size, size, size, 3)
+        out[part] = F.grid_sample(fine[:, None], grid, mode="bilinear", align_corners=True)[:, 0]
     return out
 
 
