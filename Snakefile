@@ -13,6 +13,7 @@ from pathlib import Path
 from cryoetgan_core import paths
 from cryoetgan_core import workflow as paper
 from cryoetgan_core.config import DATASETS, make_config
+from cryoetgan_core.specimen.databases import is_identifier
 
 PROFILE = config.get("profile", "quick")
 SEEDS = str(config.get("seeds", "0"))
@@ -72,7 +73,7 @@ def data_parameters(wildcards):
 def maps_of(wildcards):
     """Those of the given files that stand for a class of the set, with absolute paths."""
     chosen = {k: v for k, v in paper.parse_maps(MAPS).items() if k in DATASETS[wildcards.dataset].classes}
-    return ", ".join(f"{name}={Path(path).resolve()}" for name, path in chosen.items())
+    return ", ".join(f"{name}={path if is_identifier(path) else Path(path).resolve()}" for name, path in chosen.items())
 
 
 rule simulate_data:

@@ -22,6 +22,7 @@ from .particles.domains import Domains, load_domains, save_domains
 from .particles.simulated import class_references, density_maps, subtomograms
 from .provenance import provenance
 from .seeds import stream
+from .specimen.databases import is_identifier
 from .training import Trainer, train, write_atomically
 
 RECIPES = {"S1": ("adapted", "described", "released"), "S2": ("adapted",)}  # shown in Figure 2 and Table 2
@@ -130,8 +131,8 @@ def parse_maps(maps: str) -> dict[str, str]:
     chosen = {}
     for part in filter(None, (p.strip() for p in maps.split(","))):
         name, equals, path = part.partition("=")
-        if not equals or not Path(path.strip()).is_file():
-            raise ValueError(f"Parameter 'maps' holds {part!r}; expected class=FILE with a file that exists.")
+        if not equals or not (is_identifier(path.strip()) or Path(path.strip()).is_file()):
+            raise ValueError(f"Parameter 'maps' holds {part!r}; expected class=FILE with a file that exists, or class=pdb:3j9i.")
         chosen[name.strip()] = path.strip()
     return chosen
 

@@ -1,10 +1,12 @@
 """The embedded assemblies: mass, centre, size, symmetry, hollowness, agreement with real structures."""
 
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
+from cryoetgan_core.metrics import fourier_shell_correlation, resolution_A
 from cryoetgan_core.specimen import (
     ASSEMBLIES,
     S1_CLASSES,
@@ -15,8 +17,10 @@ from cryoetgan_core.specimen import (
     render_points,
     rotate_volume,
 )
+from cryoetgan_core.specimen.alignment import align
 from cryoetgan_core.specimen.builders import membrane, proteasome
 from cryoetgan_core.specimen.geometry import PROTEIN_DENSITY_DA_A3, ball, fill, point_group, rod
+from cryoetgan_core.specimen.shape import centre_of_mass
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared are not here")
@@ -169,6 +173,49 @@ def test_radius_of_gyration_of_the_real_molecule(name, real, options):
     ours = radius_of_gyration(reference_map(name, **grid), 10.0, level=0.15)
     theirs = radius_of_gyration(reference_map(SHARED / "data" / real, **grid, **options), 10.0, level=0.15)
     assert ours == pytest.approx(theirs, rel=0.10)
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("name", "real", "options", "limit_A"),
+    [
+        ("tric", "density_maps/4v94.mrc", {"molecule": 0}, 30.0),
+        ("t20s", "atomic_models/3j9i.pdb", {}, 26.0),
+        ("ribosome", "density_maps/6qzp.mrc", {}, 55.0),
+        ("apoferritin", "atomic_models/4v1w.cif", {}, 26.0),
+    ],
+)
+def test_embedded_models_agree_with_the_real_molecule_to_a_resolution(name, real, options, limit_A):
+    grid = {"voxel_size_A": 12.0, "resolution_A": 26.0, "box": 32}
+    ours, theirs = reference_map(name, **grid), reference_map(SHARED / "data" / real, **grid, **options)
+    rotation, _ = align(ours, theirs, grid=1500)
+    turned = rotate_volume(ours, rotation[None], torch.zeros(1, 3), 12.0)[0]
+    assert resolution_A(fourier_shell_correlation(turned, theirs), 12.0) < limit_A
+    assert resolution_A(fourier_shell_correlation(turned.flip(0).mT, theirs), 12.0) > 1.1 * limit_A  # the control: another pose
+
+
+def test_align_finds_a_known_pose():
+    volume = reference_map("ribosome", voxel_size_A=14.0, resolution_A=30.0, box=28)
+    turned = rotate_volume(volume, relion_like(35.0, 65.0), torch.zeros(1, 3), 14.0)[0]
+    rotation, score = align(volume, turned, grid=1500)
+    angle = torch.rad2deg(torch.acos(((rotation @ relion_like(35.0, 65.0)[0].T).trace() - 1) / 2))
+    assert angle < 4 and score > 0.98
+    with pytest.raises(ValueError, match="expected the same"):
+        align(volume, volume[:5])
+
+
+@needs_shared
+def test_every_density_and_model_goes_in_by_one_call_and_comes_out_centred():
+    files = [p for folder in ("density_maps", "atomic_models") for p in sorted((SHARED / "data" / folder).iterdir())]
+    assert len(files) > 15
+    for path in files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # placeholders of voxel sizes, several molecules: tested elsewhere
+            size = {"map_voxel_size_A": 13.68} if "emd_5225" in path.name else {}
+            volume = reference_map(path, voxel_size_A=13.68, resolution_A=30.0, box=40, **size)
+        assert volume.shape == (40, 40, 40) and torch.isfinite(volume).all(), path.name
+        assert (centre_of_mass(volume, level=0.3 * volume.max().item()) - 20).abs().max() < 1.0, path.name
+        assert 0.6 < volume.max() < 1.6 and 30 < radius_of_gyration(volume, 13.68, 0.15) < 130, path.name
 
 
 @needs_shared

@@ -1,13 +1,18 @@
 """Atomic models from files: waters, altlocs, chains and assemblies; mass against potential."""
 
 import gzip
+import math
 from pathlib import Path
 
+import gemmi
+import numpy as np
 import pytest
 import torch
 
+from cryoetgan_core.microscope.noise import PROTEIN_CONTRAST_V
 from cryoetgan_core.specimen import reference_map
 from cryoetgan_core.specimen.atoms import potential_map, read_atoms
+from cryoetgan_core.specimen.geometry import PROTEIN_DENSITY_DA_A3
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared are not here")
@@ -54,6 +59,41 @@ def test_biological_assembly_is_expanded(tmp_path):
     coords, _ = read_atoms(path, chains=["A"])
     assert sorted(coords.tolist()) == [[5, -20, -10], [5, 20, 10]]
     assert len(read_atoms(path, assembly="")[0]) == 1
+
+
+def test_potential_equals_the_sum_of_the_atoms_gaussians(tmp_path):
+    atoms = [("N", 0.0, 0.0, 0.0), ("C", 1.5, 0.0, 0.3), ("C", 2.1, 1.4, 0.0), ("O", 1.4, 2.3, -0.4), ("S", 3.5, -1.0, 1.2)]
+    line = "ATOM  {:5d}  {:<3s} ALA A   1    {:8.3f}{:8.3f}{:8.3f}  1.00 20.00          {:>2s}\n"
+    names = ("N", "CA", "C", "O", "SG")
+    path = tmp_path / "few.pdb"
+    path.write_text("".join(line.format(i + 1, names[i], x, y, z, e) for i, (e, x, y, z) in enumerate(atoms)) + "END\n")
+    volts, spacing = potential_map(path, resolution_A=4.0, ice_V=0.0)
+    # electron scattering factors at zero angle, in A: International Tables C, table 4.3.1.1
+    at_zero = {"C": 2.509, "N": 2.211, "O": 1.983, "S": 5.161}
+    assert volts.sum().item() * spacing**3 == pytest.approx(47.878 * sum(at_zero[e] for e, *_ in atoms), rel=0.02)
+    # h^2 / (2 pi m e), from the constants themselves
+    assert 6.62607015e-34**2 / (2 * math.pi * 9.1093837e-31 * 1.602176634e-19) * 1e20 == pytest.approx(47.878, rel=1e-4)
+    xyz = np.array([a[1:] for a in atoms])
+    middle = (xyz.min(0) + xyz.max(0)) / 2
+    axes = [(np.arange(n) - n // 2) * spacing + m for n, m in zip(volts.shape, middle[::-1], strict=True)]
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    blur = 8 * math.pi**2 * (0.7 * spacing) ** 2
+    expected = np.zeros(volts.shape)
+    for element, ax, ay, az in atoms:
+        r2 = (x - ax) ** 2 + (y - ay) ** 2 + (z - az) ** 2
+        coefficients = gemmi.Element(element).c4322.get_coefs()
+        for a, b in zip(coefficients[:5], coefficients[5:], strict=True):
+            expected += 47.878 * a * (4 * math.pi / (b + blur)) ** 1.5 * np.exp(-4 * math.pi**2 * r2 / (b + blur))
+    assert np.abs(volts.numpy() - expected).max() < 0.01 * expected.max()
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["3j9i.pdb", "4v1w.cif"])
+def test_protein_contrast_of_the_microscope_is_that_of_real_entries(name):
+    path = SHARED / "data/atomic_models" / name
+    volts, spacing = potential_map(path, resolution_A=12.0)
+    volume_A3 = read_atoms(path)[1].sum().item() * 1000 / PROTEIN_DENSITY_DA_A3
+    assert volts.sum().item() * spacing**3 / volume_A3 == pytest.approx(PROTEIN_CONTRAST_V, rel=0.02)
 
 
 @needs_shared

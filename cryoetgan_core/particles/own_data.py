@@ -10,6 +10,7 @@ import torch
 from ..config import DATASETS, RunConfig
 from ..seeds import stream
 from ..specimen import ASSEMBLIES
+from ..specimen.databases import is_identifier
 from ..specimen.maps import resample
 from .domains import Domains, select
 from .folder import is_3d_star, load_particles
@@ -69,8 +70,8 @@ def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
     names, files = [], {}
     for part in filter(None, (p.strip() for p in densities.split(","))):
         name, equals, path = (s.strip() for s in part.partition("="))
-        if equals and not Path(path).is_file():
-            raise ValueError(f"densities: {path!r} of class {name!r} is no file.")
+        if equals and not (is_identifier(path) or Path(path).is_file()):
+            raise ValueError(f"densities: {path!r} of class {name!r} is no file, nor an entry such as pdb:3j9i.")
         if not equals and name not in ASSEMBLIES:
             raise ValueError(f"densities: {name!r} is no embedded class; expected class=FILE or one of {', '.join(ASSEMBLIES)}.")
         names.append(name)

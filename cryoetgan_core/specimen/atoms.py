@@ -18,7 +18,7 @@ MODEL_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 # scattering factor (A) per A^3 to volts: h^2 / (2 pi m e) in V A^2
 _VOLTS = 47.878
 # mean inner potential of vitreous ice in volts (Harscher and Lichte 1998)
-_ICE_V = 3.5
+ICE_V = 3.5
 # hydrogen that a deposited model leaves out, as a share of the mass of its C, N, O, S and P atoms
 _PROTEIN_HYDROGEN = 0.075
 
@@ -121,12 +121,13 @@ def potential_map(
     resolution_A: float,
     chains: Iterable[str] | None = None,
     assembly: str | None = None,
+    ice_V: float = ICE_V,
 ) -> tuple[Tensor, float]:
     """Electrostatic potential above that of the displaced ice: (D, H, W) in volts, and its voxel size in A.
 
     Atoms scatter with gemmi's electron form factors (International Tables C 4.3.2.2) at one B factor that
     suits the grid, whose voxel is at most a quarter of ``resolution_A`` and of 8 A. Inside the model's
-    molecular surface 3.5 V, the mean inner potential of vitreous ice, are taken away. The map is not low-
+    molecular surface `ice_V`, the mean inner potential of vitreous ice, is taken away; 0 gives the potential in vacuum. The map is not low-
     passed further. Its axes are the file's; its centre is the middle of the model's bounding box. Other
     arguments and errors as in `read_structure`.
     """
@@ -160,5 +161,5 @@ def potential_map(
     mask.set_unit_cell(cell)
     mask.spacegroup = gemmi.SpaceGroup("P1")
     gemmi.SolventMasker(gemmi.AtomicRadiiSet.Cctbx).put_mask_on_float_grid(mask, model)
-    volume -= _ICE_V * (1 - np.array(mask, copy=True))  # the mask is 1 in the solvent
+    volume -= ice_V * (1 - np.array(mask, copy=True))  # the mask is 1 in the solvent
     return torch.from_numpy(np.ascontiguousarray(volume.transpose(2, 1, 0)).astype(np.float32)), spacing

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .assemblies import ASSEMBLIES, pseudo_atoms
 from .atoms import MODEL_SUFFIXES, potential_map, read_atoms
+from .databases import fetch, is_identifier
 from .geometry import PROTEIN_DENSITY_DA_A3
 from .maps import MAP_SUFFIXES, low_pass_gain, read_map, resample
 from .shape import centre_of_mass, outline_level, split_molecules
@@ -93,6 +94,7 @@ def reference_map(
     map_voxel_size_A: float | None = None,
     invert: bool = False,
     molecule: int | None = None,
+    level: float | None = None,
 ) -> Tensor:
     """One molecule in its own frame: (box, box, box) float32, zyx, centre of mass at ``box // 2``.
 
@@ -105,7 +107,8 @@ def reference_map(
     ----------
     source
         the name of an embedded class (`assemblies.ASSEMBLIES`), or the path of an atomic model (.pdb, .ent,
-        .cif) or of a density map (.mrc, .map, .ccp4), gzipped or not.
+        .cif) or of a density map (.mrc, .map, .ccp4), gzipped or not, or an entry such as "pdb:3j9i" or "emdb:3883", which is downloaded
+        (`databases.fetch`).
     voxel_size_A, resolution_A
         of the result; resolution as in `render_points`. Less than two voxels cannot be held: the rest is cut.
     box
@@ -113,9 +116,9 @@ def reference_map(
     chains, assembly, potential
         atomic models only: see `atoms.read_structure`; with ``potential`` the electrostatic contrast of
         `atoms.potential_map` in place of mass.
-    mass_kDa, map_voxel_size_A, invert, molecule
+    mass_kDa, map_voxel_size_A, invert, molecule, level
         maps only: the molecule's mass, to scale by; override the header; change the sign; pick one of several
-        molecules (0: the largest).
+        molecules (0: the largest); the threshold between molecule and solvent, in the map's own grey values (default `shape.outline_level`).
 
     Raises
     ------
@@ -126,23 +129,24 @@ def reference_map(
         raise ValueError(f"reference_map: voxel_size_A {voxel_size_A}, resolution_A {resolution_A}, box {box}; all must be positive")
     if mass_kDa is not None and not mass_kDa > 0:
         raise ValueError(f"reference_map: mass_kDa is {mass_kDa}; expected a positive number")
+    source = fetch(str(source)) if is_identifier(source) else source
     kind = _source_kind(source)
     model_only = chains is not None or assembly is not None or potential
-    map_only = map_voxel_size_A is not None or invert or molecule is not None
+    map_only = map_voxel_size_A is not None or invert or molecule is not None or level is not None
     if (model_only and kind != "model") or (map_only and kind != "map"):
         raise ValueError(
             f"{source}: is {'an embedded class' if kind == 'embedded' else 'a ' + kind}; chains, assembly "
-            "and potential apply to atomic models, map_voxel_size_A, invert and molecule to "
+            "and potential apply to atomic models, map_voxel_size_A, invert, molecule and level to "
             "maps"
         )
     if mass_kDa is not None and kind != "map":
         raise ValueError(f"{source}: its mass is known; mass_kDa applies to maps")
     if kind == "map":
         volume, old_voxel = read_map(source, voxel_size_A=map_voxel_size_A, invert=invert)
-        volume = _one_molecule(source, volume, molecule)
+        volume = _one_molecule(source, volume, molecule, level)
         if mass_kDa is not None:
             volume = volume * (mass_kDa * 1000 / PROTEIN_DENSITY_DA_A3 / (volume.clamp(min=0).sum().item() * old_voxel**3))
-        return _from_volume(volume, old_voxel, voxel_size_A, resolution_A, box, scaled=mass_kDa is not None)
+        return _from_volume(volume, old_voxel, voxel_size_A, resolution_A, box, scaled=mass_kDa is not None, level=level)
     if kind == "embedded":
         coords, kDa = pseudo_atoms(str(source))
     else:
@@ -169,7 +173,7 @@ def _source_kind(source: str | Path) -> str:
         return "map"
     raise ValueError(
         f"{source}: neither an embedded class ({', '.join(ASSEMBLIES)}) nor a file with one of the endings "
-        f"{', '.join(MODEL_SUFFIXES + MAP_SUFFIXES)}, with or without .gz"
+        f"{', '.join(MODEL_SUFFIXES + MAP_SUFFIXES)}, with or without .gz, nor an entry such as pdb:3j9i or emdb:3883"
     )
 
 
@@ -177,10 +181,10 @@ def _roomy_box(radius_A: float, voxel_size_A: float, resolution_A: float) -> int
     return 2 * math.ceil((radius_A + resolution_A / 2) / voxel_size_A) + 2
 
 
-def _one_molecule(source: str | Path, volume: Tensor, molecule: int | None) -> Tensor:
+def _one_molecule(source: str | Path, volume: Tensor, molecule: int | None, level: float | None) -> Tensor:
     """The map without dust, reduced to one molecule when ``molecule`` says which."""
     try:
-        parts = split_molecules(volume)
+        parts = split_molecules(volume, level)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     if molecule is None:
@@ -202,9 +206,10 @@ def _from_volume(
     resolution_A: float,
     box: int | None,
     scaled: bool,
+    level: float | None = None,
 ) -> Tensor:
     """A map on its own grid to the reference's grid and centre, and to its scale unless it has it already."""
-    level = outline_level(volume)
+    level = outline_level(volume) if level is None else level
     solid = volume > level
     centre = centre_of_mass(volume, level)
     if box is None:

@@ -1,0 +1,79 @@
+"""Entries of the PDB and the EMDB by their number: downloaded once, kept in a cache, checked against their checksum whenever used."""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+import pooch
+import requests
+
+PDB_URL = "https://files.rcsb.org/download/{id}.cif.gz"
+EMDB_URL = "https://files.wwpdb.org/pub/emdb/structures/EMD-{id}/map/emd_{id}.map.gz"
+PREFIXES = ("pdb:", "emdb:")
+
+
+def is_identifier(source: str | Path) -> bool:
+    """Whether a source is written as an entry of a database, such as "pdb:3j9i" or "emdb:3883"."""
+    return str(source).lower().startswith(PREFIXES)
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $CRYOETGAN_CACHE, or the system's cache folder."""
+    return Path(os.environ.get("CRYOETGAN_CACHE") or pooch.os_cache("cryoetgan"))
+
+
+def fetch(identifier: str, sha256: str | None = None) -> Path:
+    """Path of an entry's file in the cache, downloaded when it is not there: mmCIF for "pdb:3j9i", map for "emdb:3883" or "emdb:EMD-3883".
+
+    The checksum of the first download is written beside the file, and later uses must agree with it.
+
+    Parameters
+    ----------
+    sha256
+        the checksum that the file must have, to fix a version; default that of the first download.
+
+    Raises
+    ------
+    ValueError
+        For an identifier that is none, an entry that does not exist, or a file whose checksum is another.
+    ConnectionError
+        When it cannot be downloaded; the message says where to put the file by hand.
+    """
+    database, _, number = identifier.lower().partition(":")
+    number = number.removeprefix("emd-").removeprefix("emd_")
+    valid = re.fullmatch(r"[0-9][a-z0-9]{3}|pdb_[0-9a-z]{8}", number) if database == "pdb" else re.fullmatch(r"[0-9]{4,6}", number)
+    if database not in ("pdb", "emdb") or not valid:
+        raise ValueError(f"{identifier!r}: expected an entry such as pdb:3j9i or emdb:3883.")
+    url = (PDB_URL if database == "pdb" else EMDB_URL).format(id=number)
+    path = cache_folder() / url.rsplit("/", 1)[1]
+    record = path.with_name(path.name + ".sha256")
+    if not path.exists():
+        _download(identifier, url, path)
+        record.unlink(missing_ok=True)
+    found = pooch.file_hash(str(path))
+    wanted = sha256 or (record.read_text().split()[0] if record.exists() else found)
+    if found != wanted:
+        raise ValueError(
+            f"{path}: SHA-256 {found[:12]}..., expected {wanted[:12]}...: the file was changed or cut off; delete it to download it again."
+        )
+    record.write_text(f"{found}  {path.name}\n")
+    return path
+
+
+def _download(identifier: str, url: str, path: Path) -> None:
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # it would print the checksum into notebooks
+    try:
+        pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=pooch.HTTPDownloader(timeout=30))
+    except requests.exceptions.HTTPError as error:
+        code = error.response.status_code
+        raise ValueError(f"{identifier}: {url} answers {code}; expected an entry that exists and has a file of this kind.") from None
+    except (requests.exceptions.RequestException, OSError) as error:
+        reason = type(error).__name__
+        raise ConnectionError(
+            f"{identifier}: cannot be downloaded from {url} ({reason}). Without a network, fetch it elsewhere and put it at {path}, or give its path."
+        ) from None
+    finally:
+        logger.setLevel(level)
