@@ -52,6 +52,7 @@ def train_classifier(
                 loss = F.cross_entropy(network(batch.to(device)), labels[index].to(device))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)  # without it one class in some runs is never predicted
                 optimizer.step()
                 schedule.step()
     return network.eval()

@@ -137,6 +137,30 @@ def parse_maps(maps: str) -> dict[str, str]:
     return chosen
 
 
+def parse_files(files: str) -> dict[str, tuple[str, dict]]:
+    """Name to (source, options of `reference_map`), from a notebook parameter of files, folders and entries: "maps/, emd_5225.mrc@13.68, pdb:3j9i"."""
+    found = {}
+    for part in filter(None, (p.strip() for p in files.split(","))):
+        source, at, voxel = part.partition("@")
+        try:
+            options = {"map_voxel_size_A": float(voxel)} if at else {}
+        except ValueError:
+            raise ValueError(f"Parameter 'files' holds {part!r}; expected FILE@VOXEL with a voxel size in angstrom.") from None
+        path = Path(source)
+        if not is_identifier(source) and not path.exists():
+            raise ValueError(f"Parameter 'files' holds {part!r}; expected files, folders or entries such as pdb:3j9i that exist.")
+        for one in sorted(path.iterdir()) if path.is_dir() else [source]:
+            found[Path(one).name] = (str(one), options)  # named later, a single file replaces the folder's entry
+    return found
+
+
+def choose(parameter: str, value: str, known: dict) -> object:
+    """The entry of `known` that a notebook's parameter names, or a ValueError that lists the names."""
+    if value not in known:
+        raise ValueError(f"Parameter {parameter!r} is {value!r}; expected one of {', '.join(known)}.")
+    return known[value]
+
+
 def data_folder(profile: str, dataset: str) -> Path:
     """Folder of a simulated set."""
     return paths.runs(profile) / "data" / dataset

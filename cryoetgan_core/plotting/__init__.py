@@ -2,21 +2,25 @@
 
 from .artefacts import save_table, savefig, use_style
 from .panels import contact_sheet, noise_sweep, overview, summary, uncertainty_maps
+from .physics import density_sheet, shell_curves, walk
 from .tables import confusion_table, dataset_table, metric_table, noise_table, spread_table, uncertainty_table
 
 __all__ = [
     "confusion_table",
     "contact_sheet",
     "dataset_table",
+    "density_sheet",
     "metric_table",
     "noise_sweep",
     "noise_table",
     "overview",
     "save_table",
     "savefig",
+    "shell_curves",
     "spread_table",
     "summary",
     "uncertainty_maps",
     "uncertainty_table",
     "use_style",
+    "walk",
 ]

@@ -14,7 +14,7 @@ from .poses import (
     relion_euler_to_matrix,
     rotate_volume,
 )
-from .render import reference_map, render_points
+from .render import reference_map, render_points, source_points
 from .shape import radius_of_gyration
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "relion_euler_to_matrix",
     "render_points",
     "rotate_volume",
+    "source_points",
 ]

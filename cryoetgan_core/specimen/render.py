@@ -162,6 +162,23 @@ def reference_map(
     return volts * (mass.norm() / volts.norm())
 
 
+def source_points(source: str | Path) -> Tensor:
+    """Points (n, 3) zyx in angstrom from the centre of mass, to draw a source by: pseudo-atoms, atoms, or the voxels of a map above its outline.
+
+    `source` as in `reference_map`.
+    """
+    source = fetch(str(source)) if is_identifier(source) else source
+    kind = _source_kind(source)
+    if kind == "embedded":
+        return pseudo_atoms(str(source))[0]
+    if kind == "model":
+        points, kDa = read_atoms(source)
+        return points - ((points.double() * kDa[:, None]).sum(0) / kDa.sum()).float()
+    volume, voxel = read_map(source)
+    points = (volume > outline_level(volume)).nonzero().float() * voxel
+    return points - points.mean(0)
+
+
 def _source_kind(source: str | Path) -> str:
     """'embedded', 'model' or 'map'."""
     if str(source) in ASSEMBLIES:
