@@ -428,3 +428,8 @@ def test_the_same_code_runs_on_cuda() -> None:
     on_gpu = project(blobs().cuda(), matrices.cuda())
     torch.testing.assert_close(on_gpu.cpu(), images, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(back_project(on_gpu, angles).cpu(), back_project(images, angles), atol=1e-4, rtol=1e-4)
+    references = class_references(("t20s",), 24, 13.68)
+    kind = dict(per_class=4, box=24, voxel_size_A=13.68, microscope=MICROSCOPES["modern"], snr=0.1, crowding=Crowding(0.01))
+    there = subtomograms({k: v.cuda() for k, v in references.items()}, **kind, generator=rng())
+    here = subtomograms(references, **kind, generator=rng())
+    assert correlation(torch.from_numpy(there.volumes), torch.from_numpy(here.volumes)) > 0.9999

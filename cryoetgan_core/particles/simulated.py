@@ -114,7 +114,8 @@ def exit_projections(
     neighbours
         their `owner` counts these B particles.
     """
-    images = torch.zeros(recordings.tilts.shape[0], len(names), size, size)
+    device = next(iter(references.values())).device
+    images = torch.zeros(recordings.tilts.shape[0], len(names), size, size, device=device)
     for kind, (name, reference) in enumerate(references.items()):
         own = torch.tensor([i for i, n in enumerate(names) if n == name], dtype=torch.long)
         near = neighbours.kind == kind
@@ -125,7 +126,7 @@ def exit_projections(
         centres = torch.cat([shifts_A[own], neighbours.shifts_A[near]]).flip(-1)
         tilts = recordings.tilts[:, owner]
         on_detector = (tilts[:, :, :2] @ centres[:, :, None])[..., 0].flip(-1) + recordings.shift_error_A[:, owner]  # (T, B, 2) yx
-        images.index_add_(1, owner, project(reference, tilts @ turns, on_detector / voxel_size_A, size))
+        images.index_add_(1, owner.to(device), project(reference, tilts @ turns, on_detector / voxel_size_A, size))
     return images
 
 
@@ -146,7 +147,8 @@ def subtomograms(
 ) -> ParticleSet:
     """Domain Y: `per_class` simulated subtomograms of every class, (N, box, box, box), class after class.
 
-    The table tells each particle's pose, tomogram, place in it, neighbours, defocus, dose, tilt range, noise level and its class's SNR.
+    The table tells each particle's pose, tomogram, place in it, neighbours, defocus, dose, tilt range, noise level and its class's SNR. Projection,
+    optics and reconstruction run on the device of the references; what is drawn is drawn by `generator`, on the CPU, and so is the same on any device.
 
     Parameters
     ----------
@@ -164,7 +166,7 @@ def subtomograms(
         how many the particles are spread over, and what their names start with.
     """
     table, rotations, shifts = _poses(tuple(references), per_class, box, voxel_size_A, generator)
-    n, size = len(table), image_size(box)
+    n, size, device = len(table), image_size(box), next(iter(references.values())).device
     names = table["class_name"].tolist()
     recordings = draw_recordings(microscope, n, tomograms, generator)
     reach_A = math.sqrt(3) / 2 * box * voxel_size_A
@@ -178,10 +180,10 @@ def subtomograms(
         near = Neighbours(position[neighbours.owner[mine]], *(field[mine] for field in neighbours[1:]))
         chosen = [names[i] for i in index]
         exit_images = exit_projections(references, chosen, rotations[index], shifts[index], near, recordings[index], size, voxel_size_A)
-        return record(exit_images, microscope, recordings.defocus_um[:, index], voxel_size_A)
+        return record(exit_images, microscope, recordings.defocus_um[:, index].to(device), voxel_size_A)
 
     def volumes_of(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        return reconstruct(images, microscope, recordings.defocus_um[:, index], voxel_size_A, box)
+        return reconstruct(images, microscope, recordings.defocus_um[:, index].to(device), voxel_size_A, box).cpu()
 
     contrast = contrast_per_unit(microscope.voltage_kV, voxel_size_A)
     electrons = electrons_per_pixel(
@@ -195,7 +197,7 @@ def subtomograms(
         images = images_of(part)
         signal.append(volumes_of(images, part))
         white = torch.randn(images.shape, generator=generator)
-        noise.append(volumes_of(white if snr else white / (contrast * electrons.sqrt())[:, None, None, None], part))
+        noise.append(volumes_of((white if snr else white / (contrast * electrons.sqrt())[:, None, None, None]).to(device), part))
     signal, noise = torch.cat(signal), torch.cat(noise)
     if noise_std is None:
         noise_std = noise_scale(signal, noise, snr, voxel_size_A, snr_band_A) if snr else 1.0
@@ -203,9 +205,9 @@ def subtomograms(
     for part in torch.arange(n).split(CHUNK):
         images = images_of(part)
         if snr:
-            images += noise_std * torch.randn(images.shape, generator=generator)
+            images += noise_std * torch.randn(images.shape, generator=generator).to(device)
         else:
-            images = count_electrons(images, electrons, contrast, generator)
+            images = count_electrons(images.cpu(), electrons, contrast, generator).to(device)
         volumes.append(volumes_of(images, part))
     powers = [band_power(v, voxel_size_A, snr_band_A).view(len(references), -1).mean(1) for v in (signal, noise)]
     place = recordings.position_A + torch.tensor([microscope.ice_thickness_A, microscope.field_A, microscope.field_A]) / 2

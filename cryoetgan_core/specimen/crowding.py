@@ -78,6 +78,7 @@ def place_neighbours(
     ValueError
         When membranes are asked for and `references` has none.
     """
+    references = {name: r.cpu() for name, r in references.items()}
     kinds = list(references)
     if crowding.membrane_probability and "membrane" not in kinds:
         raise ValueError(f"place_neighbours: membranes are asked for, but the references are {', '.join(kinds)}; add one named 'membrane'.")
