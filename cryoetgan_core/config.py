@@ -64,6 +64,7 @@ class RunConfig:
     adversarial_weight: float = 1.0  # of the adversarial terms of generators and critics, against cycle and penalties
     gradient_penalty: float = 0.0  # weight; 0 turns it off (released: 10)
     gradient_penalty_norm: str = "volume"  # "volume", or "depth" as the released code takes it
+    clip: float = 0.0  # keep the critics' weights within +-clip after each step (Arjovsky et al. 2017: 0.01); 0 turns it off
     zero_centred_penalty: float = 0.0  # half of it weighs R1 + R2, the squared slope at real and generated volumes; any loss
     cycle_x: float = 10.0  # weight of |F(G(x)) - x|
     cycle_y: float = 10.0  # weight of |G(F(y)) - y|
@@ -111,6 +112,8 @@ class RunConfig:
                 raise ValueError(f"Parameter {name!r} is {getattr(self, name)}; expected at least 1.")
         if self.box < 17:
             raise ValueError(f"Parameter 'box' is {self.box}; expected at least 17: at 16 the discriminator's last norm sees one voxel.")
+        if self.clip < 0:
+            raise ValueError(f"Parameter 'clip' is {self.clip}; expected 0 (off) or a positive bound.")
         if self.snr <= 0 or self.noise_level < 0:
             raise ValueError(f"Parameters 'snr' ({self.snr}) and 'noise_level' ({self.noise_level}) must be positive.")
 
@@ -143,6 +146,15 @@ PRESETS: dict[str, dict] = {
     ),
     # What the paper's text says: a Wasserstein critic under spectral normalisation, and the cycle; the networks are the released ones.
     "described": dict(adversarial="wasserstein", spectral_norm=True, cycle_x=10.0, cycle_y=10.0),
+    # Textbook objectives on the released networks, to compare: what each name says and nothing else. A Wasserstein critic is held by the gradient penalty over the
+    # whole volume (Gulrajani et al. 2017); `spectral_norm` and `clip` are the other two ways, each a switch of its own.
+    "wasserstein": dict(adversarial="wasserstein", spectral_norm=False, gradient_penalty=10.0, critic_norm="none", beta2=0.9, pool=0),
+    # Mao et al. 2017, as in CycleGAN (Zhu et al. 2017).
+    "least_squares": dict(adversarial="least_squares", spectral_norm=False),
+    # Huang et al. 2024 (arXiv 2501.05441): pairing loss, R1 and R2, no momentum, an averaged generator.
+    "relativistic": dict(
+        adversarial="relativistic", spectral_norm=False, zero_centred_penalty=3.0, critic_norm="none", beta1=0.0, beta2=0.99, ema=0.99, pool=0
+    ),  # fmt: skip
     # The described model with what it needs to learn in a short budget. Generator: linear output, a linear skip under which the network starts silent,
     # noise at every level. Critic: no instance norm (it divides each volume's amplitude away), a zero-centred gradient penalty that sets the scale of
     # its scores, a higher learning rate than the generator's. Cycle only on x (y is stochastic), and the log power spectrum.

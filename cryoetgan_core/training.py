@@ -180,6 +180,10 @@ class Trainer:
                 log[f"penalty_{name}"] = penalty
                 critics = critics + 0.5 * config.zero_centred_penalty * penalty
         self._descend("critics", critics)
+        if config.clip:
+            with torch.no_grad():
+                for parameter in (*net["D_Y"].parameters(), *net["D_X"].parameters()):
+                    parameter.clamp_(-config.clip, config.clip)
 
         self._update_ema()
         self.steps_done += 1

@@ -1,23 +1,39 @@
-"""Metrics: pure functions of volumes or features. Tested against prdc, torchmetrics and scikit-learn."""
+"""Metrics: pure functions of volumes or features. Tested against prdc, torchmetrics, scikit-learn and scipy."""
 
 from .fourier_shell import fourier_shell_correlation, resolution_A
 from .frechet import frechet_distance, inception_score
+from .grey_values import autocorrelation, calibration, nearest_real, voxel_moments
+from .kernel import kernel_distance
 from .manifold import ManifoldScores, manifold_scores
-from .spectrum import log_ratio, log_spectrum_distance, radial_power_spectra, radial_power_spectrum
+from .spectrum import (
+    angular_log_ratio,
+    angular_power_spectra,
+    log_ratio,
+    log_spectrum_distance,
+    radial_power_spectra,
+    radial_power_spectrum,
+)
 from .voxels import bootstrap_interval, jackknife_interval, psnr
 
 __all__ = [
     "ManifoldScores",
+    "angular_log_ratio",
+    "angular_power_spectra",
+    "autocorrelation",
     "bootstrap_interval",
+    "calibration",
     "fourier_shell_correlation",
     "frechet_distance",
     "inception_score",
     "jackknife_interval",
+    "kernel_distance",
     "log_ratio",
     "log_spectrum_distance",
     "manifold_scores",
+    "nearest_real",
     "psnr",
     "radial_power_spectra",
     "radial_power_spectrum",
     "resolution_A",
+    "voxel_moments",
 ]
