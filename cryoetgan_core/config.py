@@ -153,7 +153,14 @@ PRESETS: dict[str, dict] = {
     "least_squares": dict(adversarial="least_squares", spectral_norm=False),
     # Huang et al. 2024 (arXiv 2501.05441): pairing loss, R1 and R2, no momentum, an averaged generator.
     "relativistic": dict(
-        adversarial="relativistic", spectral_norm=False, zero_centred_penalty=3.0, critic_norm="none", beta1=0.0, beta2=0.99, ema=0.99, pool=0
+        adversarial="relativistic",
+        spectral_norm=False,
+        zero_centred_penalty=3.0,
+        critic_norm="none",
+        beta1=0.0,
+        beta2=0.99,
+        ema=0.99,
+        pool=0,
     ),  # fmt: skip
     # The described model with what it needs to learn in a short budget. Generator: linear output, a linear skip under which the network starts silent,
     # noise at every level. Critic: no instance norm (it divides each volume's amplitude away), a zero-centred gradient penalty that sets the scale of

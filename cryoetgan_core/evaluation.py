@@ -1,4 +1,4 @@
-"""The six metrics of Table 2, FID, IS and the spectrum distance of a finished run, on the test halves, with intervals and floors.
+"""All metrics of a finished run, on the test halves, each with an interval; and the same metrics of any other set of volumes, as floor or control.
 
 Everything is measured on volumes in network units, by a classifier that never saw the test halves nor a generated volume.
 """
@@ -7,18 +7,27 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy import stats
 
-from .classification import predict
-from .generation import TrainedRun, generate, restore, uncertainty
+from .classification import auc, predict, two_sample_scores
+from .generation import TrainedRun, generate, generate_repeats, restore
 from .metrics import (
     ManifoldScores,
+    angular_log_ratio,
+    angular_power_spectra,
+    autocorrelation,
     bootstrap_interval,
+    calibration,
+    fourier_shell_correlation,
     frechet_distance,
     inception_score,
     jackknife_interval,
+    kernel_distance,
     log_ratio,
     manifold_scores,
+    nearest_real,
     radial_power_spectra,
+    voxel_moments,
 )
 from .models import C3D
 from .particles.domains import Domains
@@ -44,11 +53,21 @@ def _manifold_metrics(scores: ManifoldScores, prefix: str) -> dict[str, dict[str
     }
 
 
-def compare(real: torch.Tensor, fake: torch.Tensor, labels: torch.Tensor, classifier: C3D) -> tuple[dict, torch.Tensor]:
+def _standardised(volumes: torch.Tensor) -> torch.Tensor:
+    """Each of `volumes` (N, D, H, W) with mean 0 and standard deviation 1: its amplitude no longer counts."""
+    flat = volumes.flatten(1)
+    return (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True).clamp(min=1e-12)
+
+
+def compare(
+    real: torch.Tensor, fake: torch.Tensor, labels: torch.Tensor, classifier: C3D, train: torch.Tensor | None = None
+) -> tuple[dict, torch.Tensor]:
     """All metrics of `fake` (M, D, H, W) with wanted `labels` (M,) against `real` (N, D, H, W), and fake's confusion matrix.
 
-    Names: psnr, precision, recall, density, coverage (raw voxels, k = 5), accuracy (%), feature_* (penultimate layer of the classifier),
-    fid, inception_score (of the classifier), spectrum (log radial power distance).
+    Names: psnr, precision, recall, density, coverage (raw voxels, k = 5), accuracy (%), feature_* (penultimate layer of the classifier), standardised_*
+    (voxels of volumes scaled to mean 0 and s.d. 1 each), fid, kid, inception_score (of the classifier), spectrum (log radial power), angular (log power over frequency and
+    tilt), moments (s.d., skewness and kurtosis, in units of their spread between real volumes), autocorrelation (lags 1 to 3 along each axis), auc (can a fresh network tell them
+    apart), and, where `train` holds real training volumes, nearest_train (share of `fake` nearer to one of them than to `real`).
     """
     n = min(len(real), len(fake))
     _, real_features = predict(classifier, real[:, None])
@@ -56,23 +75,72 @@ def compare(real: torch.Tensor, fake: torch.Tensor, labels: torch.Tensor, classi
     right = 100 * (probabilities.argmax(1) == labels).double()
     error = (real[:n].double() - fake[:n].double()).square().flatten(1).mean(1)
     real_spectrum, spectra = radial_power_spectra(real).mean(0), radial_power_spectra(fake)
+    real_angular, angular = angular_power_spectra(real).mean(0), angular_power_spectra(fake)
+    real_moments, moments = voxel_moments(real)[:, 1:], voxel_moments(fake)[:, 1:]
+    moment_mean, moment_spread = real_moments.mean(0), real_moments.std(0)
+    real_correlation, correlation = autocorrelation(real).mean(0), autocorrelation(fake)
+    scores = two_sample_scores(real, fake)
     # each statistic is a function of per-volume values, so a resample costs no pass over voxels
     statistics = {
         "psnr": (n, lambda i: -10 * float(error[i].mean().log10())),
         "accuracy": (len(right), lambda i: float(right[i].mean())),
-        "fid": (len(features), lambda i: frechet_distance(real_features, features[i])),
         "inception_score": (len(features), lambda i: inception_score(probabilities[i])),
         "spectrum": (len(spectra), lambda i: log_ratio(real_spectrum, spectra[i].mean(0))),
+        "angular": (len(angular), lambda i: angular_log_ratio(real_angular, angular[i].mean(0))),
+        "moments": (len(moments), lambda i: float(((moments[i].mean(0) - moment_mean) / moment_spread).square().mean().sqrt())),
+        "autocorrelation": (len(correlation), lambda i: float((correlation[i].mean(0) - real_correlation).square().mean().sqrt())),
+        "auc": (n, lambda i: auc(scores[0][i], scores[1][i])),
     }
+    if train is not None:
+        m = min(len(train), len(real))
+        nearer = nearest_real(fake, train[:m], real[:m])
+        statistics["nearest_train"] = (len(nearer), lambda i: float(nearer[i].mean()))
     metrics = {name: _with_interval(f(np.arange(m)), f, m) for name, (m, f) in statistics.items()}
-    m, f = statistics["fid"]  # a bootstrap repeats volumes, which biases a covariance
-    metrics["fid"]["low"], metrics["fid"]["high"] = jackknife_interval(f, m, groups=min(20, m))
+    # a bootstrap repeats volumes, which biases a covariance and a kernel mean
+    for name, distance in (("fid", frechet_distance), ("kid", kernel_distance)):
+        f = lambda i, d=distance: d(real_features, features[i])  # noqa: E731
+        low, high = jackknife_interval(f, len(features), groups=min(20, len(features)))
+        metrics[name] = {"value": f(np.arange(len(features))), "low": low, "high": high}
     metrics |= _manifold_metrics(manifold_scores(real, fake), "")
     metrics |= _manifold_metrics(manifold_scores(real_features, features), "feature_")
+    metrics |= _manifold_metrics(manifold_scores(_standardised(real), _standardised(fake)), "standardised_")
     classes = classifier.logits.out_features
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     confusion.index_put_((labels, probabilities.argmax(1)), torch.ones_like(labels), accumulate=True)
     return metrics, confusion
+
+
+def compare_repeats(recorded: torch.Tensor, generated: torch.Tensor) -> dict[str, dict[str, float]]:
+    """Many generations of a density against many recordings of it in the same pose, both (C, R, D, H, W), one density a class.
+
+    Names: molecule (Fourier shell correlation of the two averages, mean over shells to half the Nyquist frequency: is the molecule kept as the microscope shows it?),
+    molecule_ceiling (the same between the averages of two halves of the recordings), uncertainty_ratio (root mean square of recorded minus mean generated, over the generations'
+    standard deviation: 1 where the map predicts the error) and uncertainty_rank (rank correlation of that error with the map). Intervals are over classes (Student's t).
+    """
+    shells = slice(1, recorded.shape[-1] // 4 + 1)
+    values: dict[str, list[float]] = {"molecule": [], "molecule_ceiling": [], "uncertainty_ratio": [], "uncertainty_rank": []}
+    for real, fake in zip(recorded, generated, strict=True):
+        values["molecule"].append(float(fourier_shell_correlation(fake.mean(0), real.mean(0))[shells].mean()))
+        values["molecule_ceiling"].append(float(fourier_shell_correlation(real[::2].mean(0), real[1::2].mean(0))[shells].mean()))
+        deviation = fake.std(0).expand_as(real)
+        ratio, rank = calibration(deviation, real - fake.mean(0))
+        values["uncertainty_ratio"].append(ratio)
+        values["uncertainty_rank"].append(rank)
+    found = {}
+    for name, per_class in values.items():
+        half = (
+            stats.t.ppf(0.975, len(per_class) - 1) * np.std(per_class, ddof=1) / np.sqrt(len(per_class)) if len(per_class) > 1 else np.nan
+        )
+        mean = float(np.mean(per_class))
+        found[name] = {"value": mean, "low": mean - half, "high": mean + half}
+    return found
+
+
+def spectra(volumes: torch.Tensor) -> dict[str, list]:
+    """Mean "radial" and "angular" power spectrum of volumes (N, D, D, D), and the radial one's spread between volumes, as lists for a file."""
+    radial = radial_power_spectra(volumes)
+    angular = angular_power_spectra(volumes).mean(0)
+    return {"radial": radial.mean(0).tolist(), "radial_std": radial.std(0).tolist(), "angular": angular.nan_to_num(-1).tolist()}
 
 
 def floor(domains: Domains, classifier: C3D) -> dict[str, dict[str, float]]:
@@ -88,8 +156,14 @@ def floor(domains: Domains, classifier: C3D) -> dict[str, dict[str, float]]:
     return metrics
 
 
-def evaluate(run: TrainedRun, domains: Domains, classifier: C3D, *, seed: int = 0) -> tuple[dict, dict[str, np.ndarray]]:
+def evaluate(
+    run: TrainedRun, domains: Domains, classifier: C3D, *, recorded: torch.Tensor | None = None, seed: int = 0
+) -> tuple[dict, dict[str, np.ndarray]]:
     """Metrics of a run on the test densities, and central slices for the figures.
+
+    Parameters
+    ----------
+    recorded : (classes, R, D, H, W) subtomograms of the first test density of each class in its pose, where they can be had: adds `compare_repeats`.
 
     Returns
     -------
@@ -99,7 +173,8 @@ def evaluate(run: TrainedRun, domains: Domains, classifier: C3D, *, seed: int = 
     """
     real, labels = run.scaling.y(domains.volumes("Y_test")), domains.labels("X_test")
     fake = generate(run, domains.volumes("X_test"), seed=seed)
-    metrics, confusion = compare(real, fake, labels, classifier)
+    train = run.scaling.y(domains.volumes("Y_train"))[:: max(1, len(domains.Y_train) // len(real))]
+    metrics, confusion = compare(real, fake, labels, classifier, train)
     real_probabilities, _ = predict(classifier, real[:, None])
     real_labels = domains.labels("Y_test")
     right = (real_probabilities.argmax(1) == real_labels).double()
@@ -115,8 +190,11 @@ def evaluate(run: TrainedRun, domains: Domains, classifier: C3D, *, seed: int = 
     }  # fmt: skip
     middle, classes = real.shape[-1] // 2, len(domains.classes)
     slices = {name: v[:, middle] for name, v in volumes.items()}
+    repeated = generate_repeats(run, densities[::EXAMPLES], repeats=max(UNCERTAINTY_REPEATS), seed=seed + 1)
     for repeats in UNCERTAINTY_REPEATS:
-        slices[f"uncertainty_{repeats}"] = uncertainty(run, densities[::EXAMPLES], repeats=repeats, seed=seed + 1)[:, middle]
+        slices[f"uncertainty_{repeats}"] = repeated[:, :repeats].std(1)[:, middle]
+    if recorded is not None:
+        metrics |= compare_repeats(run.scaling.y(recorded), repeated)
     slices |= {f"{name}_xz": volumes[name][:, :, middle] for name in ("density", "generated", "real")}
     numbers = {
         "classes": list(domains.classes),
@@ -124,6 +202,7 @@ def evaluate(run: TrainedRun, domains: Domains, classifier: C3D, *, seed: int = 
         "metrics": metrics,
         "real_accuracy": _with_interval(100 * float(right.mean()), lambda i: 100 * float(right[i].mean()), len(right)),
         "density_ceiling": len(real) / 5,
+        "spectra": {"real": spectra(real), "generated": spectra(fake)},
         "confusion": confusion.tolist(),
         "real_confusion": real_confusion.tolist(),
     }

@@ -73,11 +73,10 @@ def restore(run: TrainedRun, subtomograms: torch.Tensor, *, seed: int = 0) -> to
     return run.F(volumes, run.F.sample_noise(volumes, stream(seed, "restore", device=device)))[:, 0].cpu()
 
 
-def uncertainty(run: TrainedRun, densities: torch.Tensor, *, repeats: int = 5, seed: int = 0) -> torch.Tensor:
-    """Voxelwise standard deviation (N, D, H, W) over repeated generations from each density (released code: 5).
+def generate_repeats(run: TrainedRun, densities: torch.Tensor, *, repeats: int = 5, seed: int = 0) -> torch.Tensor:
+    """Repeated generations (N, repeats, D, H, W) from each density; their voxelwise standard deviation is the uncertainty map (released code: 5).
 
     Both sources of randomness vary: the noise added to the density, and the generator's own.
     """
     n = len(densities)
-    drawn = torch.stack([generate(run, densities, seed=seed, first=(r + 1) * n) for r in range(repeats)])
-    return drawn.std(dim=0)
+    return torch.stack([generate(run, densities, seed=seed, first=(r + 1) * n) for r in range(repeats)], 1)

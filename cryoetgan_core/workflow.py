@@ -7,19 +7,22 @@ import dataclasses
 import json
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from . import paths
+from .baselines import controls
 from .classification import load_classifier, save_classifier, train_classifier
 from .config import DATASETS, PROFILES, RunConfig, make_config
-from .evaluation import evaluate, floor
+from .downstream import benchmark
+from .evaluation import compare, evaluate, floor, spectra
 from .generation import load_run
 from .models import C3D
 from .particles.domains import Domains, load_domains, save_domains
-from .particles.simulated import class_references, density_maps, subtomograms
+from .particles.simulated import class_references, density_maps, poses_of, subtomograms
 from .provenance import provenance
 from .seeds import stream
 from .specimen.databases import is_identifier
@@ -237,6 +240,90 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def recorded_repeats(config: RunConfig, domains: Domains, repeats: int = 40) -> torch.Tensor:
+    """What the microscope shows of the first test density of each class, in its pose, recorded `repeats` times: (classes, repeats, D, H, W), raw.
+
+    Defocus, neighbours and noise differ from one to the next.
+    """
+    dataset, classes = DATASETS[config.dataset], domains.classes
+    first = domains.X_test.table.groupby("class_name", sort=False).head(1)
+    rotations, shifts = poses_of(first)
+    maps = json.loads((data_folder(config.profile, config.dataset) / "data.json").read_text())["maps"]
+    made = subtomograms(
+        class_references(classes, config.box, domains.X_test.voxel_size_A, maps), repeats, config.box, domains.X_test.voxel_size_A,
+        dataset.microscope, stream(config.data_seed, "repeats"), snr=config.snr,
+        noise_std=float(domains.Y_test.table["noise_std"].iloc[0]), crowding=dataset.crowding,
+        poses=(rotations.repeat_interleave(repeats, 0), shifts.repeat_interleave(repeats, 0)),
+    )  # fmt: skip
+    return torch.from_numpy(made.volumes).unflatten(0, (len(classes), repeats))
+
+
+def make_audit(config: RunConfig) -> dict:
+    """Every metric of every control of the run's set (`baselines.controls`), with the spectra that Figure 7 draws."""
+    domains, folder = load_data(config), data_folder(config.profile, config.dataset)
+    maps = json.loads((folder / "data.json").read_text())["maps"]
+    references = class_references(domains.classes, config.box, domains.Y_test.voxel_size_A, maps)
+    classifier = load_classifier(folder / "classifier.safetensors", config, len(domains.classes))
+    train = domains.volumes("Y_train")
+    real = (domains.volumes("Y_test") - train.mean()) / train.std()
+    train = ((train - train.mean()) / train.std())[:: max(1, len(train) // len(real))]
+    rows = {}
+    for name, (volumes, labels) in controls(domains, references, config).items():
+        metrics, _ = compare(real, volumes, labels, classifier, train)
+        rows[name] = {"metrics": metrics, "spectra": spectra(volumes)}
+    return {
+        "controls": rows,
+        "real": spectra(real),
+        "voxel_size_A": domains.Y_test.voxel_size_A,
+        "density_ceiling": len(real) / 5,
+    } | described(config)
+
+
+def make_downstream(config: RunConfig) -> dict:
+    """The downstream benchmark of a finished run on its set (`downstream.benchmark`)."""
+    run = load_run(paths.runs(config.profile) / run_name(config.dataset, config.preset, config.seed), default_device())
+    small = dict(repeats=2, steps=4) if config.profile == "smoke" else {}
+    return {"rows": benchmark(run, load_data(config), config, **small)} | described(config)
+
+
+def described(config: RunConfig) -> dict:
+    """What a result says of itself: configuration, and with what it was made."""
+    return {"config": dataclasses.asdict(config), "config_hash": config.hash, "provenance": provenance()}
+
+
+def measured(profile: str, name: str, make: Callable[[], dict], *, anew: bool = False) -> dict:
+    """A measurement by name: one's own or the committed one; made `anew` where asked for, and in the smoke profile where it is missing.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is missing in another profile; the message says how to make it.
+    """
+    own, reference = paths.results(profile) / f"{name}.json", paths.reference(profile) / f"{name}.json"
+    if anew or (profile == "smoke" and not own.exists()):
+        start = time.perf_counter()
+        result = make()
+        own.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result | {"seconds": round(time.perf_counter() - start, 1)}, indent=1)
+        write_atomically(own, lambda p: p.write_text(text))
+    for path in (own, reference):
+        if path.exists():
+            return json.loads(path.read_text())
+    raise FileNotFoundError(f"{own} is missing: run `make figures PROFILE={profile}`, or this notebook with measure set to True.")
+
+
+def ensure_run(profile: str, name: str) -> None:
+    """In the smoke profile, make a planned run that is missing; elsewhere say so."""
+    if (paths.runs(profile) / name / "weights.safetensors").exists():
+        return
+    if profile != "smoke":
+        raise FileNotFoundError(f"{paths.runs(profile) / name} is missing: run `make figures PROFILE={profile}` first.")
+    _, config = resolve_run(profile, name, "", "", 0, "{}")
+    if not has_data(config):
+        simulate_data(config)
+    make_result(name, config)
+
+
 def make_result(name: str, config: RunConfig) -> None:
     """Train (or resume) a planned run, measure it on the test halves, and write its numbers (JSON) and slices (NPZ) to `paths.results`.
 
@@ -248,18 +335,16 @@ def make_result(name: str, config: RunConfig) -> None:
     train(trainer, folder, replace=True)
     start = time.perf_counter()
     classifier = load_classifier(data / "classifier.safetensors", config, len(domains.classes))
-    numbers, slices = evaluate(load_run(folder, default_device()), domains, classifier.to(default_device()))
+    recorded = recorded_repeats(config, domains)
+    numbers, slices = evaluate(load_run(folder, default_device()), domains, classifier.to(default_device()), recorded=recorded)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     thin = max(1, len(log) // 200)
     numbers |= {
         "floor": json.loads((data / "floor.json").read_text()),
-        "config": dataclasses.asdict(config),
-        "config_hash": config.hash,
         "log": log[::thin],
         "seconds_training": log[-1]["seconds"],
         "seconds_evaluation": round(time.perf_counter() - start, 1),
-        "provenance": provenance(),
-    }
+    } | described(config)
     out = paths.results(config.profile)
     out.mkdir(parents=True, exist_ok=True)
     keep = {k: v.astype(np.float16) for k, v in slices.items()}

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from cryoetgan_core.config import make_config
-from cryoetgan_core.generation import generate, load_run, uncertainty
+from cryoetgan_core.generation import generate, generate_repeats, load_run
 from cryoetgan_core.training import Trainer, TrainingDiverged, decay, load_checkpoint, save_checkpoint, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -148,7 +148,7 @@ def test_generation_does_not_depend_on_the_batch(tmp_path: Path) -> None:
     parts = torch.cat([generate(run, x[:2], seed=3), generate(run, x[2:6], seed=3, first=2)])
     assert torch.equal(whole, parts)
     assert not torch.equal(whole, generate(run, x[:6], seed=4))
-    assert uncertainty(run, x[:1], repeats=4).min() > 0
+    assert generate_repeats(run, x[:1], repeats=4).std(1).min() > 0
 
 
 def test_data_that_do_not_fit_are_refused() -> None:

@@ -15,7 +15,7 @@ import torch
 from ..microscope.noise import band_power, contrast_per_unit, count_electrons, electrons_per_pixel, noise_scale
 from ..microscope.projection import project
 from ..microscope.simulate import Microscope, Recordings, draw_recordings, reconstruct, record
-from ..specimen import matrix_to_relion_euler, random_rotations, random_shifts, reference_map, rotate_volume
+from ..specimen import matrix_to_relion_euler, random_rotations, random_shifts, reference_map, relion_euler_to_matrix, rotate_volume
 from ..specimen.crowding import Crowding, Neighbours, place_neighbours
 from .table import ParticleSet, particle_table
 
@@ -67,13 +67,24 @@ def _class_reference(source: str | Path, name: str, box: int, voxel_size_A: floa
     return disc * (((radius - distance) / rim).clamp(0, 1) * math.pi / 2).sin() ** 2
 
 
-def _poses(
-    classes: tuple[str, ...], per_class: int, box: int, voxel_size_A: float, generator: torch.Generator
+Poses = tuple[torch.Tensor, torch.Tensor]  # rotations (N, 3, 3) on xyz, shifts (N, 3) zyx in angstrom
+
+
+def poses_of(table: pd.DataFrame) -> Poses:
+    """The poses that a table of `density_maps` or `subtomograms` tells."""
+    angles = (torch.tensor(table[c].to_numpy(copy=True)) for c in ("rot_deg", "tilt_deg", "psi_deg"))
+    shifts = torch.tensor(table[["shift_z_A", "shift_y_A", "shift_x_A"]].to_numpy(copy=True))
+    return relion_euler_to_matrix(*angles).mT, shifts
+
+
+def _posed(
+    classes: tuple[str, ...], per_class: int, box: int, voxel_size_A: float, generator: torch.Generator, poses: Poses | None = None
 ) -> tuple[pd.DataFrame, torch.Tensor, torch.Tensor]:
-    """Random poses of `per_class` instances of each class, class after class: table, rotations (N, 3, 3), shifts (N, 3)."""
+    """Poses, random unless given, of `per_class` instances of each class, class after class: table, rotations (N, 3, 3), shifts (N, 3)."""
     n = per_class * len(classes)
-    rotations = random_rotations(n, generator)
-    shifts = random_shifts(n, MAX_SHIFT * box * voxel_size_A, generator)
+    if poses is None:
+        poses = random_rotations(n, generator), random_shifts(n, MAX_SHIFT * box * voxel_size_A, generator)
+    rotations, shifts = poses
     # RELION's Euler matrix turns the particle back onto the reference: the inverse of our pose
     rot, tilt, psi = (angle.numpy() for angle in matrix_to_relion_euler(rotations.mT))
     table = particle_table(
@@ -87,7 +98,7 @@ def density_maps(
     references: Mapping[str, torch.Tensor], per_class: int, box: int, voxel_size_A: float, generator: torch.Generator
 ) -> ParticleSet:
     """Domain X: `per_class` random poses of every class's reference, (N, box, box, box), class after class."""
-    table, rotations, shifts = _poses(tuple(references), per_class, box, voxel_size_A, generator)
+    table, rotations, shifts = _posed(tuple(references), per_class, box, voxel_size_A, generator)
     volumes = [
         rotate_volume(reference, rotations[i : i + per_class], shifts[i : i + per_class], voxel_size_A, box=box, upsample=UPSAMPLE)
         for reference, i in zip(references.values(), range(0, len(table), per_class), strict=True)
@@ -144,6 +155,7 @@ def subtomograms(
     crowding: Crowding | None = None,
     tomograms: int = TOMOGRAMS,
     prefix: str = "TS",
+    poses: Poses | None = None,
 ) -> ParticleSet:
     """Domain Y: `per_class` simulated subtomograms of every class, (N, box, box, box), class after class.
 
@@ -164,8 +176,10 @@ def subtomograms(
         neighbours and membranes beside the particles; default none. They count as signal in the SNR.
     tomograms, prefix
         how many the particles are spread over, and what their names start with.
+    poses
+        in place of random ones, class after class: what the microscope shows of densities in known poses.
     """
-    table, rotations, shifts = _poses(tuple(references), per_class, box, voxel_size_A, generator)
+    table, rotations, shifts = _posed(tuple(references), per_class, box, voxel_size_A, generator, poses)
     n, size, device = len(table), image_size(box), next(iter(references.values())).device
     names = table["class_name"].tolist()
     recordings = draw_recordings(microscope, n, tomograms, generator)

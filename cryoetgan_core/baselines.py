@@ -1,0 +1,81 @@
+"""Sets of volumes to compare a generator with: simulators without learning, and controls that a metric must not mistake for real subtomograms."""
+
+from collections.abc import Mapping
+
+import torch
+
+from .config import DATASETS, RunConfig
+from .microscope.released import released_simulator
+from .microscope.simulate import draw_recordings, reconstruct
+from .particles.domains import Domains
+from .particles.simulated import image_size, subtomograms
+from .seeds import stream
+
+BASELINES = ("density + Gaussian noise", "released simulator")
+
+
+def standardised_set(volumes: torch.Tensor) -> torch.Tensor:
+    """A set (N, D, H, W) z-scored as a whole, as the networks see it."""
+    return (volumes - volumes.mean()) / volumes.std()
+
+
+def baseline(kind: str, densities: torch.Tensor, voxel_size_A: float, config: RunConfig, generator: torch.Generator) -> torch.Tensor:
+    """Subtomograms (N, D, H, W), z-scored as a set, made from densities without learning, with the data set's true SNR and optics.
+
+    "density + Gaussian noise" adds white noise at the SNR, mean over the set; "released simulator" is the released code's own: CTF at the true defocus, noise at the SNR of
+    each volume, and a wedge of the true width but symmetric about the beam.
+    """
+    if kind == BASELINES[0]:
+        sigma = (densities.var(dim=(1, 2, 3)).mean() / config.snr).sqrt()
+        return standardised_set(densities + sigma * torch.randn(densities.shape, generator=generator))
+    scope = DATASETS[config.dataset].microscope
+    half_wedge = 90 - (scope.tilt_max_deg - scope.tilt_min_deg) / 2
+    made = released_simulator(
+        densities, voxel_size_A, config.snr, generator, defocus_um=scope.defocus_um, voltage_kV=scope.voltage_kV, cs_mm=scope.cs_mm,
+        wedge_half_angle_deg=half_wedge,
+    )  # fmt: skip
+    return standardised_set(made)
+
+
+def controls(domains: Domains, references: Mapping[str, torch.Tensor], config: RunConfig) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Name to volumes (N, D, H, W) in network units and labels (N,), as many as the real test half.
+
+    First "real, another draw": what a perfect generator scores. Then noise of 0.98 and 1.02 times the right amplitude, which no eye sees; one class alone; the
+    particle removed, nothing but noise; and the two baselines.
+    """
+    train, test, dataset = domains.volumes("Y_train"), domains.Y_test, DATASETS[config.dataset]
+    mean, std = train.mean(), train.std()
+    noise_std, voxel_size_A = float(test.table["noise_std"].iloc[0]), test.voxel_size_A
+    labels, total = domains.labels("Y_test"), len(test)
+
+    def real(name: str, factor: float = 1.0, only: str = "") -> torch.Tensor:
+        chosen = {only: references[only]} if only else dict(references)
+        made = subtomograms(
+            chosen, total // len(chosen), config.box, voxel_size_A, dataset.microscope, stream(config.data_seed, "control", name),
+            snr=config.snr, noise_std=factor * noise_std, crowding=dataset.crowding,
+        )  # fmt: skip
+        return (torch.from_numpy(made.volumes) - mean) / std
+
+    only = domains.classes[1]
+    sets = {
+        "real, another draw": (real("another draw"), labels),
+        "noise x 0.98": (real("less noise", 0.98), labels),
+        "noise x 1.02": (real("more noise", 1.02), labels),
+        f"{only} alone": (real("one class", only=only), torch.full((total,), 1)),
+        "particle removed": ((_empty_ice(total, config, noise_std, voxel_size_A) - mean) / std, labels),
+    }
+    for kind in BASELINES:
+        made = baseline(kind, domains.volumes("X_test"), voxel_size_A, config, stream(config.data_seed, "control", kind))
+        sets[kind] = (made, domains.labels("X_test"))
+    return sets
+
+
+def _empty_ice(count: int, config: RunConfig, noise_std: float, voxel_size_A: float) -> torch.Tensor:
+    """Reconstructions (count, D, H, W) of tilt images that hold nothing but noise."""
+    scope, rng = DATASETS[config.dataset].microscope, stream(config.data_seed, "control", "empty")
+    size, volumes = image_size(config.box), []
+    for part in torch.arange(count).split(16):
+        recordings = draw_recordings(scope, len(part), 1, rng)
+        images = noise_std * torch.randn(len(scope.angles_deg), len(part), size, size, generator=rng)
+        volumes.append(reconstruct(images, scope, recordings.defocus_um, voxel_size_A, config.box))
+    return torch.cat(volumes)
