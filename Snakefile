@@ -43,6 +43,8 @@ MAIN = [*each_seed("S1", "adapted"), *each_seed("S2", "adapted")]
 RECIPES = [r for dataset, presets in paper.RECIPES.items() for preset in presets for r in each_seed(dataset, preset)]
 NOISE = each_seed("S1", "adapted", [paper.noise_variant(level) for level in paper.PROFILES[PROFILE].noise_levels])
 ABLATION = each_seed("S1", "adapted", [paper.ablation_variant(name) for name in paper.ABLATION])
+AUDIT = f"{RESULTS}/audit_S1.json"
+DOWNSTREAM = [f"{RESULTS}/downstream_S1_seed{s}.json" for s in paper.parse_seeds(SEEDS)]
 # notebook: (results it reads, artefacts it writes)
 FIGURE_NOTEBOOKS = {
     "fig1_overview": (MAIN, ["fig1_overview"]),
@@ -50,6 +52,9 @@ FIGURE_NOTEBOOKS = {
     "fig3_real": (MAIN, ["fig3_real", "table1_datasets"]),
     "fig4_uncertainty": (MAIN, ["fig4_uncertainty", "summary"]),
     "fig5_fig6_noise": (NOISE, ["fig5_inception_score", "fig6_frechet_distance", "table3_noise"]),
+    "fig7_power_spectra": ([*MAIN, AUDIT], ["fig7_power_spectra"]),
+    "metric_audit": ([*MAIN, AUDIT], ["table5_audit_S1"]),
+    "table6_downstream": (DOWNSTREAM, ["table6_downstream_S1", "fig8_learning_curves_S1"]),
     "specimen_models": ([], ["specimen_models"]),
     "atoms_to_subtomogram": ([], ["microscope_walk"]),
     "table2_metrics": (RECIPES, ["table2_metrics"]),
@@ -107,6 +112,33 @@ rule train:
     shell:
         f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {RUNS}/notebooks/train_{{wildcards.name}}.ipynb"
         f" -p profile {PROFILE} -p run {{wildcards.name}}{HUSH}"
+
+
+rule audit:
+    input:
+        data=f"{RUNS}/data/S1/data.json",
+        main=each_seed("S1", "adapted")[0],
+        notebook="notebooks/metric_audit.ipynb",
+    output:
+        AUDIT,
+    params:
+        seed=paper.parse_seeds(SEEDS)[0],
+    threads: 1
+    shell:
+        f"{PAPERMILL} {{input.notebook}} {RUNS}/notebooks/measure_audit.ipynb -p profile {PROFILE} -r seeds {{params.seed}} -p measure True{HUSH}"
+
+
+rule downstream:
+    input:
+        data=f"{RUNS}/data/S1/data.json",
+        main=f"{RESULTS}/S1_adapted_seed{{seed}}.json",
+        notebook="notebooks/table6_downstream.ipynb",
+    output:
+        f"{RESULTS}/downstream_S1_seed{{seed}}.json",
+    threads: 1
+    shell:
+        f"{PAPERMILL} {{input.notebook}} {RUNS}/notebooks/measure_downstream_{{wildcards.seed}}.ipynb"
+        f" -p profile {PROFILE} -r seeds {{wildcards.seed}} -p measure True{HUSH}"
 
 
 for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():

@@ -260,6 +260,8 @@ def recorded_repeats(config: RunConfig, domains: Domains, repeats: int = 40) -> 
 
 def make_audit(config: RunConfig) -> dict:
     """Every metric of every control of the run's set (`baselines.controls`), with the spectra that Figure 7 draws."""
+    if config.profile == "smoke" and not has_data(config):
+        simulate_data(config)
     domains, folder = load_data(config), data_folder(config.profile, config.dataset)
     maps = json.loads((folder / "data.json").read_text())["maps"]
     references = class_references(domains.classes, config.box, domains.Y_test.voxel_size_A, maps)
@@ -281,7 +283,9 @@ def make_audit(config: RunConfig) -> dict:
 
 def make_downstream(config: RunConfig) -> dict:
     """The downstream benchmark of a finished run on its set (`downstream.benchmark`)."""
-    run = load_run(paths.runs(config.profile) / run_name(config.dataset, config.preset, config.seed), default_device())
+    name = run_name(config.dataset, config.preset, config.seed)
+    ensure_run(config.profile, name)
+    run = load_run(paths.runs(config.profile) / name, default_device())
     small = dict(repeats=2, steps=4) if config.profile == "smoke" else {}
     return {"rows": benchmark(run, load_data(config), config, **small)} | described(config)
 

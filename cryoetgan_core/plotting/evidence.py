@@ -1,0 +1,160 @@
+"""How far numbers are to be believed: the audit of metrics, power spectra, and the downstream benchmark."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from ..baselines import BASELINES
+from ..downstream import GENERATED, REAL, gap_closed
+from .artefacts import PAGE_WIDTH_IN
+
+# Metric: whether more is better, and digits shown
+AUDITED = {
+    "psnr": (True, 2), "precision": (True, 2), "recall": (True, 2), "density": (True, 2), "coverage": (True, 2), "accuracy": (True, 1),
+    "standardised_precision": (True, 2), "standardised_recall": (True, 2), "standardised_density": (True, 2), "standardised_coverage": (True, 2),
+    "feature_precision": (True, 2), "feature_recall": (True, 2), "feature_density": (True, 2), "feature_coverage": (True, 2),
+    "fid": (False, 2), "kid": (False, 3), "inception_score": (True, 2), "spectrum": (False, 3), "angular": (False, 3), "moments": (False, 2),
+    "autocorrelation": (False, 4), "auc": (False, 2),
+}  # fmt: skip
+COLOURS = {BASELINES[0]: "0.55", BASELINES[1]: "C1", GENERATED: "C0", REAL: "k"}
+
+
+def _verdict(metric: str, perfect: dict[str, float], found: dict[str, float], tiny: bool) -> str:
+    """'!' where a change that no eye sees leaves twice the perfect generator's interval; '*' where a gross one scores within it, or better."""
+    low, high = perfect["low"], perfect["high"]
+    if tiny:
+        width = high - low
+        return "!" if found["value"] < low - width or found["value"] > high + width else ""
+    more_is_better = AUDITED[metric][0]
+    return "*" if (found["value"] >= low if more_is_better else found["value"] <= high) else ""
+
+
+def audit_table(audit: dict, runs: Mapping[str, dict]) -> pd.DataFrame:
+    """Metrics (rows) of controls and runs (columns), with marks, and whether a metric was never fooled.
+
+    Parameters
+    ----------
+    audit : what `workflow.make_audit` returned; its first control is what a perfect generator scores.
+    runs : label to the result of a run, shown beside the controls without a mark.
+    """
+    controls = audit["controls"]
+    first, *others = controls
+    rows = []
+    for metric, (_, digits) in AUDITED.items():
+        perfect = controls[first]["metrics"][metric]
+        row = {
+            "metric": metric.replace("_", " "),
+            f"{first} [95 %]": f"{perfect['value']:.{digits}f} [{perfect['low']:.{digits}f}, {perfect['high']:.{digits}f}]",
+        }
+        marks = {}
+        for name in others:
+            found = controls[name]["metrics"][metric]
+            marks[name] = _verdict(metric, perfect, found, tiny=name.startswith("noise x"))
+            row[name] = f"{found['value'] + 0.0:.{digits}f}{marks[name]}"
+        for label, run in runs.items():
+            row[label] = f"{run['metrics'][metric]['value'] + 0.0:.{digits}f}"
+        row["fooled by"] = sum(m == "*" for m in marks.values())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def power_spectra(audit: dict, runs: Mapping[str, dict]) -> Figure:
+    """Radial power spectra of real, baseline and generated subtomograms over the real one, and power over frequency and tilt.
+
+    Parameters
+    ----------
+    audit : what `workflow.make_audit` returned.
+    runs : label to the result of a run.
+    """
+    shown = {"real, another draw": audit["controls"]["real, another draw"]["spectra"]}
+    shown |= {name: audit["controls"][name]["spectra"] for name in BASELINES} | {k: r["spectra"]["generated"] for k, r in runs.items()}
+    figure = plt.figure(figsize=(PAGE_WIDTH_IN, 3.6), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
+    axes = top.subplots(1, 2)
+    real = np.array(audit["real"]["radial"])
+    q = np.arange(1, len(real) + 1) / (2 * len(real) * audit["voxel_size_A"])
+    axes[0].plot(q, real, color="k", lw=1.2, label="real, test half")
+    for name, spectrum in shown.items():
+        colour = "C2" if name.startswith("real") else COLOURS.get(name)
+        axes[0].plot(q, spectrum["radial"], lw=0.9, label=name, color=colour)
+        axes[1].plot(q, np.array(spectrum["radial"]) / real, lw=0.9, color=axes[0].lines[-1].get_color())
+    axes[0].set(yscale="log", ylabel="power (variance a Fourier voxel)", xlabel="spatial frequency (1/Å)")
+    axes[0].legend(frameon=False, fontsize=5)
+    axes[1].axhline(1, color="k", lw=0.6)
+    axes[1].set(yscale="log", ylabel="power / real", xlabel="spatial frequency (1/Å)")
+    maps = {"real, test half": audit["real"]["angular"]} | {k: v["angular"] for k, v in shown.items()}
+    panels = bottom.subplots(1, len(maps), sharey=True)
+    for axis, (name, angular) in zip(panels, maps.items(), strict=True):
+        power = np.array(angular)
+        power = np.where(power > 0, power, np.nan)
+        image = axis.imshow(np.log10(power).T, origin="lower", aspect="auto", extent=(0, 1, -90, 90), cmap="magma", vmin=-3, vmax=0.5)
+        axis.set_title(name, fontsize=5, pad=2)
+        axis.set_xlabel("frequency / Nyquist", fontsize=5)
+        axis.tick_params(labelsize=5)
+    panels[0].set_ylabel("tilt of the slice (°)", fontsize=6)
+    panels[0].set_yticks([-90, -50, 0, 70, 90])
+    bottom.colorbar(image, ax=panels, shrink=0.9).set_label("log₁₀ power", fontsize=6)
+    return figure
+
+
+def _rows(results: Sequence[dict]) -> pd.DataFrame:
+    return pd.concat([pd.DataFrame(r["rows"]).assign(seed=r["config"]["seed"]) for r in results], ignore_index=True)
+
+
+def _interval(values: pd.Series) -> tuple[float, float, float]:
+    """Mean and Student's 95 % interval."""
+    mean, n = float(values.mean()), len(values)
+    half = stats.t.ppf(0.975, n - 1) * float(values.std(ddof=1)) / np.sqrt(n) if n > 1 else float("nan")
+    return mean, mean - half, mean + half
+
+
+def learning_curves(results: Sequence[dict]) -> Figure:
+    """Accuracy on real test subtomograms against the number of labelled training volumes, and against the real labels added to synthetic ones."""
+    table = _rows(results)
+    figure, axes = plt.subplots(1, 2, sharey=True, figsize=(PAGE_WIDTH_IN, 2.5), layout="constrained")
+    for source in (*BASELINES, GENERATED, REAL):
+        own = table[table["source"] == source]
+        alone = own[(own["synthetic"] > 0) & (own["real"] == 0)] if source != REAL else own
+        key = "synthetic" if source != REAL else "real"
+        mixed = own[(own["synthetic"] > 0) & (own["real"] > 0)] if source != REAL else own[own["real"] <= own["real"].max() / 4]
+        for axis, part, column in ((axes[0], alone, key), (axes[1], mixed, "real")):
+            if part.empty:
+                continue
+            points = {n: _interval(g["accuracy"]) for n, g in part.groupby(column)}
+            mean, low, high = np.array(list(points.values())).T
+            label = source if axis is axes[0] else (f"+ {source}" if source != REAL else "real alone")
+            axis.errorbar(
+                list(points), mean, (mean - low, high - mean), marker="o", ms=3, lw=1, capsize=2, color=COLOURS[source], label=label
+            )
+    for axis, label in zip(axes, ("labelled volumes a class, one source", "real labels a class, added to all synthetic ones"), strict=True):
+        axis.set(xscale="log", xlabel=label)
+        axis.legend(frameon=False, loc="lower right", fontsize=5)
+    axes[0].set_ylabel("accuracy on real test (%)")
+    return figure
+
+
+def downstream_table(results: Sequence[dict]) -> pd.DataFrame:
+    """Accuracy with interval of every source at all volumes, alone and with real labels added, and the part of the gap from Gaussian noise to real that it closes."""
+    table = _rows(results)
+    most = int(table["real"].max())
+    few = sorted({int(n) for n in table.loc[table["synthetic"] > 0, "real"]} - {0})
+    rows, alone = [], {}
+    for source in (*BASELINES, GENERATED, REAL):
+        own = table[table["source"] == source]
+        whole = own[own["real"] == most] if source == REAL else own[(own["synthetic"] == own["synthetic"].max()) & (own["real"] == 0)]
+        mean, low, high = _interval(whole["accuracy"])
+        alone[source] = mean
+        row = {"trained on": source, f"{most} a class (%)": f"{mean:.1f} [{low:.1f}, {high:.1f}]"}
+        for n in few:
+            part = own[(own["real"] == n) & ((own["synthetic"] > 0) | (source == REAL))]
+            mean, low, high = _interval(part["accuracy"])
+            row[f"with {n} real a class (%)"] = f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+        rows.append(row)
+    closed = gap_closed(alone)
+    for row in rows:
+        row["gap closed"] = f"{closed[row['trained on']]:.2f}"
+    return pd.DataFrame(rows)
