@@ -44,7 +44,7 @@ RECIPES = [r for dataset, presets in paper.RECIPES.items() for preset in presets
 NOISE = each_seed("S1", "adapted", [paper.noise_variant(level) for level in paper.PROFILES[PROFILE].noise_levels])
 ABLATION = each_seed("S1", "adapted", [paper.ablation_variant(name) for name in paper.ABLATION])
 AUDIT = f"{RESULTS}/audit_S1.json"
-DOWNSTREAM = [f"{RESULTS}/downstream_S1_seed{s}.json" for s in paper.parse_seeds(SEEDS)]
+DOWNSTREAM = [f"{RESULTS}/downstream_S1_{w}.json" for w in ("reference", *(f"seed{s}" for s in paper.parse_seeds(SEEDS)))]
 # notebook: (results it reads, artefacts it writes)
 FIGURE_NOTEBOOKS = {
     "fig1_overview": (MAIN, ["fig1_overview"]),
@@ -130,15 +130,16 @@ rule audit:
 
 rule downstream:
     input:
-        data=f"{RUNS}/data/S1/data.json",
-        main=f"{RESULTS}/S1_adapted_seed{{seed}}.json",
+        lambda w: f"{RUNS}/data/S1/data.json" if w.which == "reference" else f"{RESULTS}/S1_adapted_{w.which}.json",
         notebook="notebooks/table6_downstream.ipynb",
     output:
-        f"{RESULTS}/downstream_S1_seed{{seed}}.json",
+        f"{RESULTS}/downstream_S1_{{which}}.json",
+    wildcard_constraints:
+        which="reference|seed[0-9]+",
     threads: 1
     shell:
-        f"{PAPERMILL} {{input.notebook}} {RUNS}/notebooks/measure_downstream_{{wildcards.seed}}.ipynb"
-        f" -p profile {PROFILE} -r seeds {{wildcards.seed}} -p measure True{HUSH}"
+        f"{PAPERMILL} {{input.notebook}} {RUNS}/notebooks/measure_downstream_{{wildcards.which}}.ipynb -p profile {PROFILE}"
+        f" -r measure {{wildcards.which}}{HUSH}"
 
 
 for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():

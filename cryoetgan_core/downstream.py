@@ -1,5 +1,7 @@
 """The question users ask: is it good training data? A probe trained on synthetic subtomograms, tested on real ones of other tomograms."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -11,60 +13,65 @@ from .particles.domains import Domains
 from .seeds import stream
 
 GENERATED, REAL = "CryoETGAN", "real"
-SIZES = (0.1, 0.3, 1.0)  # labelled volumes of each class, as a share of the training half
+SHARES = (0.1, 0.3, 1.0)  # labelled volumes of each class, as a share of the training half
 REAL_SHARES = (0.01, 0.05, 0.2)  # real labels added to all the synthetic ones
 REPEATS = 5  # probes, each with its own initial weights, batches and subsets
 
 
-def training_sets(run: TrainedRun, domains: Domains, config: RunConfig) -> dict[str, torch.Tensor]:
-    """Volumes (N, D, H, W), each set z-scored as a whole, of every source, from the training half; synthetic ones from its densities."""
+def reference_sets(domains: Domains, config: RunConfig) -> dict[str, torch.Tensor]:
+    """Volumes (N, D, H, W), each set z-scored as a whole, of the two baselines made from the training densities, and of the real training half."""
     x, y = domains.volumes("X_train"), domains.volumes("Y_train")
     voxel_size_A = domains.X_train.voxel_size_A
-    sets = {kind: baseline(kind, x, voxel_size_A, config, stream(config.seed, "downstream", kind)) for kind in BASELINES}
-    sets[GENERATED] = generate(run, x, seed=config.seed + 1)
-    sets[REAL] = (y - y.mean()) / y.std()
-    return sets
+    sets = {kind: baseline(kind, x, voxel_size_A, config, stream(config.data_seed, "downstream", kind)) for kind in BASELINES}
+    return sets | {REAL: (y - y.mean()) / y.std()}
 
 
-def benchmark(run: TrainedRun, domains: Domains, config: RunConfig, repeats: int = REPEATS, steps: int = 200) -> list[dict]:
-    """Accuracy of probes on the real test half, a row a training: source, volumes a class, real labels a class, repeat, accuracy (%).
+def generated_set(run: TrainedRun, domains: Domains) -> dict[str, torch.Tensor]:
+    """A generation of each training density, in network units."""
+    return {GENERATED: generate(run, domains.volumes("X_train"), seed=run.config.seed + 1)}
 
-    Every probe takes the same number of steps with classes drawn alike, and none is chosen: the test half is looked at once.
+
+def benchmark(sets: Mapping[str, torch.Tensor], domains: Domains, *, seed: int = 0, repeats: int = REPEATS, steps: int = 200) -> list[dict]:
+    """Accuracy of probes on the real test half, a row a training: source, synthetic and real volumes a class, repeat, accuracy (%).
+
+    Each source alone at `SHARES` of its volumes (real ones at `REAL_SHARES` too), and each synthetic one whole with `REAL_SHARES` of the real labels, which are shown as often
+    as the synthetic ones. Every probe takes the same number of steps, and none is chosen: the test half is looked at once.
+
+    Parameters
+    ----------
+    sets
+        source to volumes (N, D, H, W), class after class, with the labels of X_train, or of Y_train for "real".
     """
-    sets = training_sets(run, domains, config)
     y = domains.volumes("Y_train")
-    test, wanted = (domains.volumes("Y_test") - y.mean()) / y.std(), domains.labels("Y_test")
-    labels = {name: domains.labels("Y_train" if name == REAL else "X_train") for name in sets}
-    classes, per_class = len(domains.classes), len(labels[REAL]) // len(domains.classes)
+    mean, std = y.mean(), y.std()
+    test, wanted = (domains.volumes("Y_test") - mean) / std, domains.labels("Y_test")
+    real = ((y - mean) / std, domains.labels("Y_train"))
+    classes, per_class = len(domains.classes), len(y) // len(domains.classes)
     rows = []
 
-    def measure(source: str, parts: list[tuple[torch.Tensor, torch.Tensor]], synthetic: int, real: int, repeat: int) -> None:
+    def subset(volumes: torch.Tensor, labels: torch.Tensor, count: int, repeat: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """`count` volumes of each class."""
+        rng = np.random.default_rng([repeat, count])
+        index = np.concatenate([rng.choice(np.flatnonzero(labels.numpy() == k), count, replace=False) for k in range(classes)])
+        return volumes[index], labels[index]
+
+    def measure(source: str, parts: list[tuple[torch.Tensor, torch.Tensor]], synthetic: int, labelled: int, repeat: int) -> None:
         volumes, targets = (torch.cat(column) for column in zip(*parts, strict=True))
-        network = train_probe(volumes, targets, classes, seed=1000 * config.seed + repeat, steps=steps)
-        right = (probe_logits(network, test).argmax(1) == wanted).double()
-        rows.append({"source": source, "synthetic": synthetic, "real": real, "repeat": repeat, "accuracy": 100 * float(right.mean())})
+        network = train_probe(volumes, targets, classes, seed=1000 * seed + repeat, steps=steps)
+        right = 100 * float((probe_logits(network, test).argmax(1) == wanted).double().mean())
+        rows.append({"source": source, "synthetic": synthetic, "real": labelled, "repeat": repeat, "accuracy": right})
 
-    def subset(name: str, count: int, repeat: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """`count` volumes of each class of a set."""
-        rng = np.random.default_rng([config.seed, repeat, count])
-        index = np.concatenate([rng.choice(np.flatnonzero(labels[name].numpy() == k), count, replace=False) for k in range(classes)])
-        return sets[name][index], labels[name][index]
+    def counts(shares: tuple[float, ...]) -> list[int]:
+        return sorted({max(1, round(share * per_class)) for share in shares})
 
-    counts = [max(1, round(share * per_class)) for share in SIZES]
-    real_counts = [max(1, round(share * per_class)) for share in REAL_SHARES]
     for repeat in range(repeats):
-        for name in sets:
-            for count in counts:
-                real = count if name == REAL else 0
-                measure(name, [subset(name, count, repeat)], 0 if real else count, real, repeat)
-        for count in real_counts:
-            few = subset(REAL, count, repeat)
-            measure(REAL, [few], 0, count, repeat)
-            for name in (*BASELINES, GENERATED):
-                # the few real ones are shown as often as the many synthetic ones
-                many = subset(name, per_class, repeat)
+        for source, volumes in sets.items():
+            labels = domains.labels("Y_train" if source == REAL else "X_train")
+            for count in counts(SHARES + REAL_SHARES if source == REAL else SHARES):
+                measure(source, [subset(volumes, labels, count, repeat)], *((0, count) if source == REAL else (count, 0)), repeat)
+            for count in counts(REAL_SHARES) if source != REAL else ():
                 times = max(1, per_class // count)
-                measure(name, [many, *[few] * times], per_class, count, repeat)
+                measure(source, [(volumes, labels), *[subset(*real, count, repeat)] * times], per_class, count, repeat)
     return rows
 
 

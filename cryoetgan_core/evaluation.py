@@ -20,6 +20,7 @@ from .metrics import (
     calibration,
     fourier_shell_correlation,
     frechet_distance,
+    imagenet_features,
     inception_score,
     jackknife_interval,
     kernel_distance,
@@ -28,6 +29,7 @@ from .metrics import (
     nearest_real,
     radial_power_spectra,
     voxel_moments,
+    weights_path,
 )
 from .models import C3D
 from .particles.domains import Domains
@@ -53,6 +55,24 @@ def _manifold_metrics(scores: ManifoldScores, prefix: str) -> dict[str, dict[str
     }
 
 
+def _imagenet_metrics(real: torch.Tensor, fake: torch.Tensor) -> dict[str, dict[str, float]]:
+    """FID and IS on ImageNet features of slices, imagenet_fid and imagenet_is, as in the paper; empty where the weights are not at hand."""
+    try:
+        path = weights_path()
+    except FileNotFoundError:
+        return {}
+    real_features, _ = imagenet_features(real, path)
+    features, probabilities = imagenet_features(fake, path)
+    f = lambda i: frechet_distance(real_features, features[i])  # noqa: E731
+    low, high = jackknife_interval(f, len(features), groups=min(20, len(features)))
+    score = lambda i: inception_score(probabilities[i])  # noqa: E731
+    whole = np.arange(len(features))
+    return {
+        "imagenet_fid": {"value": f(whole), "low": low, "high": high},
+        "imagenet_is": _with_interval(score(whole), score, len(features)),
+    }
+
+
 def _standardised(volumes: torch.Tensor) -> torch.Tensor:
     """Each of `volumes` (N, D, H, W) with mean 0 and standard deviation 1: its amplitude no longer counts."""
     flat = volumes.flatten(1)
@@ -65,7 +85,7 @@ def compare(
     """All metrics of `fake` (M, D, H, W) with wanted `labels` (M,) against `real` (N, D, H, W), and fake's confusion matrix.
 
     Names: psnr, precision, recall, density, coverage (raw voxels, k = 5), accuracy (%), feature_* (penultimate layer of the classifier), standardised_*
-    (voxels of volumes scaled to mean 0 and s.d. 1 each), fid, kid, inception_score (of the classifier), spectrum (log radial power), angular (log power over frequency and
+    (voxels of volumes scaled to mean 0 and s.d. 1 each), fid, kid, inception_score (of the classifier), imagenet_fid and imagenet_is where those weights are at hand, spectrum (log radial power), angular (log power over frequency and
     tilt), moments (s.d., skewness and kurtosis, in units of their spread between real volumes), autocorrelation (lags 1 to 3 along each axis), auc (can a fresh network tell them
     apart), and, where `train` holds real training volumes, nearest_train (share of `fake` nearer to one of them than to `real`).
     """
@@ -101,6 +121,7 @@ def compare(
         f = lambda i, d=distance: d(real_features, features[i])  # noqa: E731
         low, high = jackknife_interval(f, len(features), groups=min(20, len(features)))
         metrics[name] = {"value": f(np.arange(len(features))), "low": low, "high": high}
+    metrics |= _imagenet_metrics(real, fake)
     metrics |= _manifold_metrics(manifold_scores(real, fake), "")
     metrics |= _manifold_metrics(manifold_scores(real_features, features), "feature_")
     metrics |= _manifold_metrics(manifold_scores(_standardised(real), _standardised(fake)), "standardised_")

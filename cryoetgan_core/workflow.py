@@ -17,7 +17,7 @@ from . import paths
 from .baselines import controls
 from .classification import load_classifier, save_classifier, train_classifier
 from .config import DATASETS, PROFILES, RunConfig, make_config
-from .downstream import benchmark
+from .downstream import benchmark, generated_set, reference_sets
 from .evaluation import compare, evaluate, floor, spectra
 from .generation import load_run
 from .models import C3D
@@ -281,13 +281,27 @@ def make_audit(config: RunConfig) -> dict:
     } | described(config)
 
 
-def make_downstream(config: RunConfig) -> dict:
-    """The downstream benchmark of a finished run on its set (`downstream.benchmark`)."""
+def make_downstream(config: RunConfig, which: str) -> dict:
+    """The downstream benchmark (`downstream.benchmark`) of a finished run ("run"), or of the sources that need none ("reference")."""
     name = run_name(config.dataset, config.preset, config.seed)
     ensure_run(config.profile, name)
-    run = load_run(paths.runs(config.profile) / name, default_device())
+    domains = load_data(config)
     small = dict(repeats=2, steps=4) if config.profile == "smoke" else {}
-    return {"rows": benchmark(run, load_data(config), config, **small)} | described(config)
+    if which == "reference":
+        sets = reference_sets(domains, config)
+    else:
+        sets = generated_set(load_run(paths.runs(config.profile) / name, default_device()), domains)
+    return {"rows": benchmark(sets, domains, seed=config.seed, **small)} | described(config)
+
+
+def downstream_result(profile: str, dataset: str, which: str, *, anew: bool = False) -> dict:
+    """The downstream benchmark of "reference" or of a seed's run ("seed0"), as `measured` gives it."""
+    tail = which.removeprefix("seed")
+    if which != "reference" and not (which.startswith("seed") and tail.isdigit()):
+        raise ValueError(f"Parameter 'measure' is {which!r}; expected reference, or seed and a number.")
+    config = make_config(profile, dataset, seed=0 if which == "reference" else int(tail))
+    kind = "reference" if which == "reference" else "run"
+    return measured(profile, f"downstream_{dataset}_{which}", lambda: make_downstream(config, kind), anew=anew)
 
 
 def described(config: RunConfig) -> dict:

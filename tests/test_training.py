@@ -1,6 +1,7 @@
 """Training: resume after kill -9, divergence, and that every switch really changes what is computed."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cryoetgan_core.config import make_config
+from cryoetgan_core.config import PRESETS, make_config
 from cryoetgan_core.generation import generate, generate_repeats, load_run
 from cryoetgan_core.training import Trainer, TrainingDiverged, decay, load_checkpoint, save_checkpoint, train
 
@@ -103,6 +104,7 @@ def losses_after(steps: int = 2, **changes: object) -> tuple[float, ...]:
         {"gradient_penalty": 10.0},
         {"gradient_penalty": 10.0, "gradient_penalty_norm": "depth"},
         {"zero_centred_penalty": 0.3},
+        {"clip": 0.01},
         {"cycle_x": 0.0},
         {"cycle_y": 3.0},
         {"log_power": 0.0},
@@ -120,6 +122,21 @@ def losses_after(steps: int = 2, **changes: object) -> tuple[float, ...]:
 )
 def test_every_field_changes_the_computation(change: dict) -> None:
     assert losses_after(**change) != losses_after()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_trains(preset: str) -> None:
+    assert all(math.isfinite(v) for v in losses_after(preset=preset))
+
+
+def test_clipping_bounds_every_weight_of_the_critics() -> None:
+    trainer = Trainer(make_config("smoke", preset="wasserstein", gradient_penalty=0.0, clip=0.01), *data())
+    assert max(float(p.detach().abs().max()) for p in trainer.networks["D_Y"].parameters()) > 0.01
+    trainer.step()
+    for name in ("D_Y", "D_X"):
+        assert max(float(p.detach().abs().max()) for p in trainer.networks[name].parameters()) <= 0.01 + 1e-9
+    with pytest.raises(ValueError, match="'clip' is -1"):
+        make_config("smoke", clip=-1.0)
 
 
 def test_real_label_matters_for_least_squares() -> None:

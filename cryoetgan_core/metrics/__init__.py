@@ -3,6 +3,7 @@
 from .fourier_shell import fourier_shell_correlation, resolution_A
 from .frechet import frechet_distance, inception_score
 from .grey_values import autocorrelation, calibration, nearest_real, voxel_moments
+from .imagenet import imagenet_features, weights_path
 from .kernel import kernel_distance
 from .manifold import ManifoldScores, manifold_scores
 from .spectrum import (
@@ -24,6 +25,7 @@ __all__ = [
     "calibration",
     "fourier_shell_correlation",
     "frechet_distance",
+    "imagenet_features",
     "inception_score",
     "jackknife_interval",
     "kernel_distance",
@@ -36,4 +38,5 @@ __all__ = [
     "radial_power_spectrum",
     "resolution_A",
     "voxel_moments",
+    "weights_path",
 ]

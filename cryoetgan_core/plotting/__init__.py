@@ -1,12 +1,13 @@
 """Figures and tables of the paper, drawn from results; one `savefig` and one `save_table` write every artefact."""
 
 from .artefacts import save_table, savefig, use_style
-from .evidence import audit_table, downstream_table, learning_curves, power_spectra
+from .evidence import AUDITED, audit_table, downstream_table, learning_curves, power_spectra
 from .panels import contact_sheet, noise_sweep, overview, summary, uncertainty_maps
 from .physics import density_sheet, shell_curves, walk
 from .tables import confusion_table, dataset_table, metric_table, noise_table, spread_table, uncertainty_table
 
 __all__ = [
+    "AUDITED",
     "audit_table",
     "confusion_table",
     "contact_sheet",

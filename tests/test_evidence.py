@@ -1,0 +1,131 @@
+"""Baselines, controls, the two-sample test, repeats against recordings, and the downstream benchmark, on cases whose answer is known."""
+
+import math
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from cryoetgan_core import plotting
+from cryoetgan_core.baselines import BASELINES, baseline, controls
+from cryoetgan_core.classification import auc, probe_logits, train_probe, two_sample_scores
+from cryoetgan_core.config import DATASETS, make_config
+from cryoetgan_core.downstream import GENERATED, REAL, benchmark, gap_closed
+from cryoetgan_core.evaluation import compare_repeats
+from cryoetgan_core.particles.domains import Domains
+from cryoetgan_core.particles.simulated import class_references, density_maps, poses_of, subtomograms
+from cryoetgan_core.specimen import rotate_volume
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple:
+    """Two classes of S1 in boxes of 24, twenty of each in every half: configuration, references, domains."""
+    config = make_config("smoke", "S1", snr=0.3)
+    voxel = DATASETS["S1"].field_of_view_A / 24
+    references = class_references(("ribosome", "tric"), 24, voxel)
+    x = [density_maps(references, 20, 24, voxel, rng(i)) for i in (1, 2)]
+    y = [subtomograms(references, 20, 24, voxel, DATASETS["S1"].microscope, rng(i), snr=0.3) for i in (3, 4)]
+    return config, references, Domains(x[0], x[1], y[0], y[1])
+
+
+def test_auc_equals_scikit_learn() -> None:
+    negative, positive = torch.randn(40, generator=rng()).round(decimals=1), torch.randn(30, generator=rng(1)).round(decimals=1) + 0.5
+    labels = [0] * 40 + [1] * 30
+    assert auc(negative, positive) == pytest.approx(roc_auc_score(labels, torch.cat([negative, positive])), abs=1e-9)
+
+
+def test_two_sample_test_tells_different_sets_apart_and_equal_ones_not() -> None:
+    a, b, c = torch.randn(3, 120, 16, 16, 16, generator=rng())
+    assert 0.35 < auc(*two_sample_scores(a, b)) < 0.65
+    assert auc(*two_sample_scores(a, 0.8 * c)) > 0.95
+
+
+def test_a_probe_learns_what_can_be_learned() -> None:
+    labels = torch.arange(60) % 3
+    volumes = torch.randn(60, 16, 16, 16, generator=rng()) + labels.view(-1, 1, 1, 1)
+    network = train_probe(volumes, labels, 3, steps=60)
+    fresh = torch.randn(60, 16, 16, 16, generator=rng(1)) + labels.view(-1, 1, 1, 1)
+    assert (probe_logits(network, fresh).argmax(1) == labels).double().mean() > 0.9
+    again = train_probe(volumes, labels, 3, steps=60)
+    assert torch.equal(probe_logits(network, fresh), probe_logits(again, fresh))
+
+
+@pytest.mark.parametrize("kind", BASELINES)
+def test_baselines_are_standardised_and_noisy_as_asked(kind: str, small: tuple) -> None:
+    config, _, domains = small
+    made = baseline(kind, domains.volumes("X_train"), domains.X_train.voxel_size_A, config, rng())
+    assert abs(float(made.mean())) < 1e-4 and float(made.std()) == pytest.approx(1, abs=1e-4)
+    spectrum = torch.fft.fftn(made, dim=(1, 2, 3)).abs().square().mean((0, 2))  # (kz, kx)
+    empty = float(spectrum[8, 1] / spectrum[1, 8])  # along the beam: in the wedge
+    assert empty < 1e-6 if kind == "released simulator" else 0.3 < empty < 3
+
+
+def test_controls_are_what_their_names_say(small: tuple) -> None:
+    config, references, domains = small
+    sets = controls(domains, references, config)
+    assert all(v.shape == domains.volumes("Y_test").shape and len(labels) == len(v) for v, labels in sets.values())
+    std = {name: float(volumes.std()) for name, (volumes, _) in sets.items()}
+    assert std["noise x 0.98"] < std["real, another draw"] < std["noise x 1.02"] < 1.05 * std["noise x 0.98"]
+    assert std["particle removed"] < std["noise x 0.98"]
+    _, labels = sets["tric alone"]
+    assert labels.unique().tolist() == [1]
+
+
+def test_subtomograms_of_given_poses_show_those_poses(small: tuple) -> None:
+    _, references, domains = small
+    voxel = domains.X_test.voxel_size_A
+    rotations, shifts = poses_of(domains.X_test.table)
+    turned = rotate_volume(references["ribosome"], rotations[:3], shifts[:3], voxel, box=24, upsample=2)
+    torch.testing.assert_close(turned.float(), domains.volumes("X_test")[:3], atol=1e-4, rtol=0)
+    made = subtomograms(references, 20, 24, voxel, DATASETS["S1"].microscope, rng(5), snr=1e6, poses=(rotations, shifts))
+    densities = domains.volumes("X_test").flatten(1)
+    pairs = torch.corrcoef(torch.cat([torch.from_numpy(made.volumes).flatten(1), densities]))[:40, 40:]
+    assert (pairs.argmax(1) == torch.arange(40)).double().mean() > 0.9
+
+
+def test_repeats_of_a_perfect_and_of_a_flat_generator() -> None:
+    axis = torch.arange(16) - 8.0
+    r = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
+    shape = torch.randn(2, 1, 16, 16, 16, generator=rng(9))
+    deviation = 0.5 + (r < 6)
+    recorded, perfect = (shape + deviation * torch.randn(2, 60, 16, 16, 16, generator=rng(i)) for i in (0, 1))
+    found = compare_repeats(recorded, perfect)
+    assert found["molecule"]["value"] > 0.85 and found["uncertainty_rank"]["value"] > 0.3
+    assert found["uncertainty_ratio"]["value"] == pytest.approx(1, abs=0.05)
+    empty = compare_repeats(recorded, 0.1 * torch.randn(2, 60, 16, 16, 16, generator=rng(2)))
+    assert empty["molecule"]["value"] < 0.4 and empty["uncertainty_ratio"]["value"] > 5 and abs(empty["uncertainty_rank"]["value"]) < 0.05
+
+
+def test_downstream_finds_that_noise_teaches_nothing_and_real_does(small: tuple) -> None:
+    _, _, domains = small
+    noise = torch.randn(domains.volumes("X_train").shape, generator=rng())
+    y = domains.volumes("Y_train")
+    rows = benchmark({GENERATED: noise, REAL: (y - y.mean()) / y.std()}, domains, repeats=2, steps=60)
+
+    def accuracy(source: str, synthetic: int, real: int) -> float:
+        return max(r["accuracy"] for r in rows if (r["source"], r["synthetic"], r["real"]) == (source, synthetic, real))
+
+    assert accuracy(REAL, 0, 20) > 85 and accuracy(GENERATED, 20, 0) < 75
+    assert accuracy(GENERATED, 20, 4) > accuracy(GENERATED, 20, 0)
+    assert {r["real"] for r in rows if r["source"] == REAL} == {1, 2, 4, 6, 20}
+
+
+def test_gap_closed_is_zero_for_noise_and_one_for_real() -> None:
+    closed = gap_closed({BASELINES[0]: 40.0, GENERATED: 70.0, REAL: 100.0})
+    assert closed == {BASELINES[0]: 0.0, GENERATED: 0.5, REAL: 1.0}
+    assert math.isnan(gap_closed({BASELINES[0]: 40.0, REAL: 40.0})[REAL])
+
+
+def test_audit_marks_the_fooled_and_the_oversensitive() -> None:
+    def entry(value: float) -> dict:
+        return {"metrics": {m: {"value": value, "low": value - 0.1, "high": value + 0.1} for m in plotting.AUDITED}}
+
+    audit = {"controls": {"real, another draw": entry(1.0), "noise x 0.98": entry(0.5), "noise x 1.02": entry(1.05), "gross": entry(2.0)}}
+    table = plotting.audit_table(audit, {}).set_index("metric")
+    assert table.loc["precision", "gross"] == "2.00*" and table.loc["fid", "gross"] == "2.00"  # more precision fools, a larger FID does not
+    assert table.loc["fid", "noise x 0.98"] == "0.50!" and table.loc["fid", "noise x 1.02"] == "1.05"
+    assert table.loc["precision", "fooled by"] == 1 and table.loc["fid", "fooled by"] == 0
