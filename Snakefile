@@ -8,7 +8,6 @@ Each rule runs one notebook with papermill; the executed copy is kept beside the
 import dataclasses
 import json
 import os
-from pathlib import Path
 
 from cryoetgan_core import paths
 from cryoetgan_core import workflow as paper
@@ -80,7 +79,7 @@ def data_parameters(wildcards):
 def maps_of(wildcards):
     """Those of the given files that stand for a class of the set, with absolute paths."""
     chosen = {k: v for k, v in paper.parse_maps(MAPS).items() if k in DATASETS[wildcards.dataset].classes}
-    return ", ".join(f"{name}={path if is_identifier(path) else Path(path).resolve()}" for name, path in chosen.items())
+    return ", ".join(f"{name}={path if is_identifier(path) else os.path.abspath(path)}" for name, path in chosen.items())
 
 
 rule simulate_data:

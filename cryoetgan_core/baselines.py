@@ -6,7 +6,7 @@ import torch
 
 from .config import DATASETS, RunConfig
 from .microscope.released import released_simulator
-from .microscope.simulate import draw_recordings, reconstruct
+from .microscope.simulate import Microscope, draw_recordings, reconstruct
 from .particles.domains import Domains
 from .particles.simulated import image_size, subtomograms
 from .seeds import stream
@@ -19,20 +19,20 @@ def standardised_set(volumes: torch.Tensor) -> torch.Tensor:
     return (volumes - volumes.mean()) / volumes.std()
 
 
-def baseline(kind: str, densities: torch.Tensor, voxel_size_A: float, config: RunConfig, generator: torch.Generator) -> torch.Tensor:
-    """Subtomograms (N, D, H, W), z-scored as a set, made from densities without learning, with the data set's true SNR and optics.
+def baseline(
+    kind: str, densities: torch.Tensor, voxel_size_A: float, microscope: Microscope, snr: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Subtomograms (N, D, H, W), z-scored as a set, made from densities without learning, with a microscope's optics and an SNR.
 
-    "density + Gaussian noise" adds white noise at the SNR, mean over the set; "released simulator" is the released code's own: CTF at the true defocus, noise at the SNR of
+    "density + Gaussian noise" adds white noise at the SNR, mean over the set; "released simulator" is the released code's own: CTF at the mean defocus, noise at the SNR of
     each volume, and a wedge of the true width but symmetric about the beam.
     """
     if kind == BASELINES[0]:
-        sigma = (densities.var(dim=(1, 2, 3)).mean() / config.snr).sqrt()
+        sigma = (densities.var(dim=(1, 2, 3)).mean() / snr).sqrt()
         return standardised_set(densities + sigma * torch.randn(densities.shape, generator=generator))
-    scope = DATASETS[config.dataset].microscope
-    half_wedge = 90 - (scope.tilt_max_deg - scope.tilt_min_deg) / 2
     made = released_simulator(
-        densities, voxel_size_A, config.snr, generator, defocus_um=scope.defocus_um, voltage_kV=scope.voltage_kV, cs_mm=scope.cs_mm,
-        wedge_half_angle_deg=half_wedge,
+        densities, voxel_size_A, snr, generator, defocus_um=microscope.defocus_um, voltage_kV=microscope.voltage_kV, cs_mm=microscope.cs_mm,
+        wedge_half_angle_deg=90 - (microscope.tilt_max_deg - microscope.tilt_min_deg) / 2,
     )  # fmt: skip
     return standardised_set(made)
 
@@ -65,7 +65,8 @@ def controls(domains: Domains, references: Mapping[str, torch.Tensor], config: R
         "particle removed": ((_empty_ice(total, config, noise_std, voxel_size_A) - mean) / std, labels),
     }
     for kind in BASELINES:
-        made = baseline(kind, domains.volumes("X_test"), voxel_size_A, config, stream(config.data_seed, "control", kind))
+        x = domains.volumes("X_test")
+        made = baseline(kind, x, voxel_size_A, dataset.microscope, config.snr, stream(config.data_seed, "control", kind))
         sets[kind] = (made, domains.labels("X_test"))
     return sets
 

@@ -7,8 +7,8 @@ import torch
 
 from .baselines import BASELINES, baseline
 from .classification import probe_logits, train_probe
-from .config import RunConfig
 from .generation import TrainedRun, generate
+from .microscope.simulate import Microscope
 from .particles.domains import Domains
 from .seeds import stream
 
@@ -18,11 +18,11 @@ REAL_SHARES = (0.01, 0.05, 0.2)  # real labels added to all the synthetic ones
 REPEATS = 5  # probes, each with its own initial weights, batches and subsets
 
 
-def reference_sets(domains: Domains, config: RunConfig) -> dict[str, torch.Tensor]:
+def reference_sets(domains: Domains, microscope: Microscope, snr: float, seed: int = 0) -> dict[str, torch.Tensor]:
     """Volumes (N, D, H, W), each set z-scored as a whole, of the two baselines made from the training densities, and of the real training half."""
     x, y = domains.volumes("X_train"), domains.volumes("Y_train")
     voxel_size_A = domains.X_train.voxel_size_A
-    sets = {kind: baseline(kind, x, voxel_size_A, config, stream(config.data_seed, "downstream", kind)) for kind in BASELINES}
+    sets = {kind: baseline(kind, x, voxel_size_A, microscope, snr, stream(seed, "downstream", kind)) for kind in BASELINES}
     return sets | {REAL: (y - y.mean()) / y.std()}
 
 
@@ -46,7 +46,11 @@ def benchmark(sets: Mapping[str, torch.Tensor], domains: Domains, *, seed: int =
     mean, std = y.mean(), y.std()
     test, wanted = (domains.volumes("Y_test") - mean) / std, domains.labels("Y_test")
     real = ((y - mean) / std, domains.labels("Y_train"))
-    classes, per_class = len(domains.classes), len(y) // len(domains.classes)
+    classes = len(domains.classes)
+    available = torch.cat([domains.labels(half).bincount(minlength=classes) for half in ("X_train", "Y_train")])
+    per_class = int(available.min())
+    if per_class == 0 or wanted.bincount(minlength=classes).min() == 0:
+        raise ValueError(f"A class of {', '.join(domains.classes)} is missing from the training or the test particles; expected some of each.")
     rows = []
 
     def subset(volumes: torch.Tensor, labels: torch.Tensor, count: int, repeat: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,7 +25,7 @@ from .particles.domains import Domains, load_domains, save_domains
 from .particles.simulated import class_references, density_maps, poses_of, subtomograms
 from .provenance import provenance
 from .seeds import stream
-from .specimen.databases import is_identifier
+from .specimen.render import parse_source, source_exists
 from .training import Trainer, train, write_atomically
 
 RECIPES = {"S1": ("adapted", "described", "released"), "S2": ("adapted",)}  # shown in Figure 2 and Table 2
@@ -134,7 +134,7 @@ def parse_maps(maps: str) -> dict[str, str]:
     chosen = {}
     for part in filter(None, (p.strip() for p in maps.split(","))):
         name, equals, path = part.partition("=")
-        if not equals or not (is_identifier(path.strip()) or Path(path.strip()).is_file()):
+        if not equals or not source_exists(path):
             raise ValueError(f"Parameter 'maps' holds {part!r}; expected class=FILE with a file that exists, or class=pdb:3j9i.")
         chosen[name.strip()] = path.strip()
     return chosen
@@ -144,14 +144,10 @@ def parse_files(files: str) -> dict[str, tuple[str, dict]]:
     """Name to (source, options of `reference_map`), from a notebook parameter of files, folders and entries: "maps/, emd_5225.mrc@13.68, pdb:3j9i"."""
     found = {}
     for part in filter(None, (p.strip() for p in files.split(","))):
-        source, at, voxel = part.partition("@")
-        try:
-            options = {"map_voxel_size_A": float(voxel)} if at else {}
-        except ValueError:
-            raise ValueError(f"Parameter 'files' holds {part!r}; expected FILE@VOXEL with a voxel size in angstrom.") from None
-        path = Path(source)
-        if not is_identifier(source) and not path.exists():
+        source, options = parse_source(part)
+        if not source_exists(part):
             raise ValueError(f"Parameter 'files' holds {part!r}; expected files, folders or entries such as pdb:3j9i that exist.")
+        path = Path(source)
         for one in sorted(path.iterdir()) if path.is_dir() else [source]:
             found[Path(one).name] = (str(one), options)  # named later, a single file replaces the folder's entry
     return found
@@ -288,7 +284,7 @@ def make_downstream(config: RunConfig, which: str) -> dict:
     domains = load_data(config)
     small = dict(repeats=2, steps=4) if config.profile == "smoke" else {}
     if which == "reference":
-        sets = reference_sets(domains, config)
+        sets = reference_sets(domains, DATASETS[config.dataset].microscope, config.snr, config.data_seed)
     else:
         sets = generated_set(load_run(paths.runs(config.profile) / name, default_device()), domains)
     return {"rows": benchmark(sets, domains, seed=config.seed, **small)} | described(config)

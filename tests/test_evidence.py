@@ -57,7 +57,7 @@ def test_a_probe_learns_what_can_be_learned() -> None:
 @pytest.mark.parametrize("kind", BASELINES)
 def test_baselines_are_standardised_and_noisy_as_asked(kind: str, small: tuple) -> None:
     config, _, domains = small
-    made = baseline(kind, domains.volumes("X_train"), domains.X_train.voxel_size_A, config, rng())
+    made = baseline(kind, domains.volumes("X_train"), domains.X_train.voxel_size_A, DATASETS["S1"].microscope, config.snr, rng())
     assert abs(float(made.mean())) < 1e-4 and float(made.std()) == pytest.approx(1, abs=1e-4)
     spectrum = torch.fft.fftn(made, dim=(1, 2, 3)).abs().square().mean((0, 2))  # (kz, kx)
     empty = float(spectrum[8, 1] / spectrum[1, 8])  # along the beam: in the wedge

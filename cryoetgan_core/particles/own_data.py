@@ -10,8 +10,8 @@ import torch
 from ..config import DATASETS, RunConfig
 from ..seeds import stream
 from ..specimen import ASSEMBLIES
-from ..specimen.databases import is_identifier
 from ..specimen.maps import resample
+from ..specimen.render import source_exists
 from .domains import Domains, select
 from .folder import is_3d_star, load_particles
 from .relion import write_star
@@ -70,7 +70,7 @@ def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
     names, files = [], {}
     for part in filter(None, (p.strip() for p in densities.split(","))):
         name, equals, path = (s.strip() for s in part.partition("="))
-        if equals and not (is_identifier(path) or Path(path).is_file()):
+        if equals and not source_exists(path):
             raise ValueError(f"densities: {path!r} of class {name!r} is no file, nor an entry such as pdb:3j9i.")
         if not equals and name not in ASSEMBLIES:
             raise ValueError(f"densities: {name!r} is no embedded class; expected class=FILE or one of {', '.join(ASSEMBLIES)}.")
@@ -151,3 +151,12 @@ def make_stand_in(folder: Path, seed: int) -> Path:
     star = folder / "particles.star"
     write_star(particles, star, folder / "volumes")
     return star
+
+
+def labelled_stand_in(box: int, seed: int) -> ParticleSet:
+    """A few simulated ribosomes and chaperonins with labels, from several tomograms, in place of a user's file."""
+    voxel = DATASETS["S1"].field_of_view_A / box
+    references = class_references(("ribosome", "tric"), box, voxel)
+    return subtomograms(
+        references, STAND_IN_PARTICLES, box, voxel, DATASETS["S1"].microscope, stream(seed, "stand-in"), snr=0.3, tomograms=3
+    )

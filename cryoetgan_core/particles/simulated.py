@@ -17,6 +17,7 @@ from ..microscope.projection import project
 from ..microscope.simulate import Microscope, Recordings, draw_recordings, reconstruct, record
 from ..specimen import matrix_to_relion_euler, random_rotations, random_shifts, reference_map, relion_euler_to_matrix, rotate_volume
 from ..specimen.crowding import Crowding, Neighbours, place_neighbours
+from ..specimen.render import parse_source
 from .table import ParticleSet, particle_table
 
 RESOLUTION_VOXELS = 2.2  # density maps are low-passed to this many voxels, just above Nyquist
@@ -42,7 +43,7 @@ def class_references(
 
     Parameters
     ----------
-    maps : class name to file (atomic model or density map) that replaces the embedded model of that class.
+    maps : class name to source (atomic model, density map or database entry, as `specimen.render.parse_source` reads it) in place of the embedded model.
 
     Raises
     ------
@@ -56,7 +57,8 @@ def class_references(
 
 
 def _class_reference(source: str | Path, name: str, box: int, voxel_size_A: float) -> torch.Tensor:
-    grid = {"voxel_size_A": voxel_size_A, "resolution_A": RESOLUTION_VOXELS * voxel_size_A}
+    source, options = parse_source(str(source))
+    grid = {"voxel_size_A": voxel_size_A, "resolution_A": RESOLUTION_VOXELS * voxel_size_A} | options
     if name != "membrane":
         return reference_map(source, **grid)
     rim = 3  # voxels over which the disc fades

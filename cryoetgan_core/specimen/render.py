@@ -162,6 +162,29 @@ def reference_map(
     return volts * (mass.norm() / volts.norm())
 
 
+def parse_source(text: str) -> tuple[str, dict]:
+    """Source and options of `reference_map` from "FILE", "FILE#0" (one of a map's molecules) or "FILE@13.68" (its true voxel size), or both.
+
+    Raises
+    ------
+    ValueError
+        When what follows # or @ is no number.
+    """
+    rest, at, voxel = text.strip().partition("@")
+    source, hash_, molecule = rest.partition("#")
+    try:
+        options = ({"map_voxel_size_A": float(voxel)} if at else {}) | ({"molecule": int(molecule)} if hash_ else {})
+    except ValueError:
+        raise ValueError(f"{text!r}: expected FILE, FILE#0 for its first molecule, or FILE@13.68 for its voxel size in angstrom.") from None
+    return source.strip(), options
+
+
+def source_exists(text: str) -> bool:
+    """Whether a source, written as for `parse_source`, is a database entry or a file or folder that exists."""
+    source, _ = parse_source(text)
+    return is_identifier(source) or Path(source).exists()
+
+
 def source_points(source: str | Path) -> Tensor:
     """Points (n, 3) zyx in angstrom from the centre of mass, to draw a source by: pseudo-atoms, atoms, or the voxels of a map above its outline.
 
