@@ -131,24 +131,23 @@ def probe_logits(network: Probe, volumes: torch.Tensor, chunk: int = 128) -> tor
     return torch.cat([network(v[:, None]) for v in volumes.split(chunk)])
 
 
-def two_sample_scores(real: torch.Tensor, fake: torch.Tensor, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """How generated each volume looks to a probe that did not see it: scores of real (N,) and of generated volumes (M,).
+def two_sample_scores(real: torch.Tensor, fake: torch.Tensor, *, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """How generated each volume looks to a probe that did not see it: for each of two folds the scores of real and of generated volumes.
 
-    Classifier two-sample test (Lopez-Paz and Oquab 2017) in two folds: a probe trained on one half of both sets scores the other half. `auc` of the scores is 0.5 where
-    the sets cannot be told apart. A probe takes 200 steps, fewer where there are fewer than 800 volumes.
+    Classifier two-sample test (Lopez-Paz and Oquab 2017): a probe trained on one half of both sets scores the other half, and the other way round. The mean `auc` of the folds
+    is 0.5 where the sets cannot be told apart. A probe takes 200 steps, fewer where there are fewer than 800 volumes.
     """
     steps = min(200, max(20, (len(real) + len(fake)) // 4))
-    scores = [torch.empty(len(real)), torch.empty(len(fake))]
     order = [torch.randperm(len(s), generator=stream(seed, "two-sample", i)) for i, s in enumerate((real, fake))]
+    folds = []
     for fold in (0, 1):
         seen, left = ([o[f::2] for o in order] for f in (fold, 1 - fold))
         volumes = torch.cat([real[seen[0]], fake[seen[1]]])
         labels = torch.cat([torch.zeros(len(seen[0]), dtype=torch.long), torch.ones(len(seen[1]), dtype=torch.long)])
         network = train_probe(volumes, labels, 2, seed=seed + fold, steps=steps)
-        for which, source in enumerate((real, fake)):
-            logits = probe_logits(network, source[left[which]])
-            scores[which][left[which]] = logits[:, 1] - logits[:, 0]
-    return scores[0], scores[1]
+        logits = [probe_logits(network, source[index]) for source, index in zip((real, fake), left, strict=True)]
+        folds.append((logits[0][:, 1] - logits[0][:, 0], logits[1][:, 1] - logits[1][:, 0]))
+    return folds
 
 
 def auc(negative: torch.Tensor, positive: torch.Tensor) -> float:

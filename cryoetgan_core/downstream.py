@@ -50,7 +50,9 @@ def benchmark(sets: Mapping[str, torch.Tensor], domains: Domains, *, seed: int =
     available = torch.cat([domains.labels(half).bincount(minlength=classes) for half in ("X_train", "Y_train")])
     per_class = int(available.min())
     if per_class == 0 or wanted.bincount(minlength=classes).min() == 0:
-        raise ValueError(f"A class of {', '.join(domains.classes)} is missing from the training or the test particles; expected some of each.")
+        raise ValueError(
+            f"A class of {', '.join(domains.classes)} is missing from the training or the test particles; expected some of each."
+        )
     rows = []
 
     def subset(volumes: torch.Tensor, labels: torch.Tensor, count: int, repeat: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from .classification import auc, predict, two_sample_scores
+from .classification import predict
 from .generation import TrainedRun, generate, generate_repeats, restore
 from .metrics import (
     ManifoldScores,
@@ -63,14 +63,32 @@ def _imagenet_metrics(real: torch.Tensor, fake: torch.Tensor) -> dict[str, dict[
         return {}
     real_features, _ = imagenet_features(real, path)
     features, probabilities = imagenet_features(fake, path)
-    f = lambda i: frechet_distance(real_features, features[i])  # noqa: E731
-    low, high = jackknife_interval(f, len(features), groups=min(20, len(features)))
-    score = lambda i: inception_score(probabilities[i])  # noqa: E731
-    whole = np.arange(len(features))
+    slices = lambda i: np.concatenate([i, i + len(fake), i + 2 * len(fake)])  # noqa: E731  a volume is resampled with its three slices
+    distance = lambda i: frechet_distance(real_features, features[slices(i)])  # noqa: E731
+    score = lambda i: inception_score(probabilities[slices(i)])  # noqa: E731
     return {
-        "imagenet_fid": {"value": f(whole), "low": low, "high": high},
-        "imagenet_is": _with_interval(score(whole), score, len(features)),
+        "imagenet_fid": _jackknifed(distance, len(fake), least=0.0),
+        "imagenet_is": _with_interval(score(np.arange(len(fake))), score, len(fake)),
     }
+
+
+def _jackknifed(statistic: Callable[[np.ndarray], float], n: int, least: float = -np.inf) -> dict[str, float]:
+    """A statistic that repeated items would bias, with its jackknife interval, cut off at the `least` value it can take."""
+    low, high = jackknife_interval(statistic, n, groups=min(20, n))
+    return {"value": statistic(np.arange(n)), "low": max(low, least), "high": high}
+
+
+def _two_sample(real: torch.Tensor, fake: torch.Tensor, resamples: int = 200) -> dict[str, float]:
+    """Mean AUC of the folds of the two-sample test; both sets are resampled for the interval, the probes are not trained again."""
+    folds, rng = two_sample_scores(real, fake), np.random.default_rng(0)
+    drawn = [np.mean([auc(*(s[rng.integers(0, len(s), len(s))] for s in fold)) for fold in folds]) for _ in range(resamples)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {"value": float(np.mean([auc(*fold) for fold in folds])), "low": float(low), "high": float(high)}
+
+
+def _evenly(volumes: torch.Tensor, count: int) -> torch.Tensor:
+    """`count` of `volumes`, evenly spaced, so that a set in the order of its classes keeps its mixture."""
+    return volumes[torch.linspace(0, len(volumes) - 1, count).round().long()]
 
 
 def _standardised(volumes: torch.Tensor) -> torch.Tensor:
@@ -93,34 +111,34 @@ def compare(
     _, real_features = predict(classifier, real[:, None])
     probabilities, features = predict(classifier, fake[:, None])
     right = 100 * (probabilities.argmax(1) == labels).double()
-    error = (real[:n].double() - fake[:n].double()).square().flatten(1).mean(1)
+    error = (_evenly(real, n).double() - _evenly(fake, n).double()).square().flatten(1).mean(1)
     real_spectrum, spectra = radial_power_spectra(real).mean(0), radial_power_spectra(fake)
     real_angular, angular = angular_power_spectra(real).mean(0), angular_power_spectra(fake)
     real_moments, moments = voxel_moments(real)[:, 1:], voxel_moments(fake)[:, 1:]
     moment_mean, moment_spread = real_moments.mean(0), real_moments.std(0)
     real_correlation, correlation = autocorrelation(real).mean(0), autocorrelation(fake)
-    scores = two_sample_scores(real, fake)
-    # each statistic is a function of per-volume values, so a resample costs no pass over voxels
+    # each statistic is a function of per-volume values of `fake`, so a resample costs no pass over voxels; `real` stays as it is
     statistics = {
         "psnr": (n, lambda i: -10 * float(error[i].mean().log10())),
         "accuracy": (len(right), lambda i: float(right[i].mean())),
         "inception_score": (len(features), lambda i: inception_score(probabilities[i])),
-        "spectrum": (len(spectra), lambda i: log_ratio(real_spectrum, spectra[i].mean(0))),
-        "angular": (len(angular), lambda i: angular_log_ratio(real_angular, angular[i].mean(0))),
-        "moments": (len(moments), lambda i: float(((moments[i].mean(0) - moment_mean) / moment_spread).square().mean().sqrt())),
-        "autocorrelation": (len(correlation), lambda i: float((correlation[i].mean(0) - real_correlation).square().mean().sqrt())),
-        "auc": (n, lambda i: auc(scores[0][i], scores[1][i])),
     }
     if train is not None:
         m = min(len(train), len(real))
-        nearer = nearest_real(fake, train[:m], real[:m])
+        nearer = nearest_real(fake, _evenly(train, m), _evenly(real, m))
         statistics["nearest_train"] = (len(nearer), lambda i: float(nearer[i].mean()))
     metrics = {name: _with_interval(f(np.arange(m)), f, m) for name, (m, f) in statistics.items()}
-    # a bootstrap repeats volumes, which biases a covariance and a kernel mean
-    for name, distance in (("fid", frechet_distance), ("kid", kernel_distance)):
-        f = lambda i, d=distance: d(real_features, features[i])  # noqa: E731
-        low, high = jackknife_interval(f, len(features), groups=min(20, len(features)))
-        metrics[name] = {"value": f(np.arange(len(features))), "low": low, "high": high}
+    # Distances, which a bootstrap biases upwards: a resample lies farther from the truth than the sample, and repeated volumes shrink a covariance.
+    distances = {
+        "spectrum": lambda i: log_ratio(real_spectrum, spectra[i].mean(0)),
+        "angular": lambda i: angular_log_ratio(real_angular, angular[i].mean(0)),
+        "moments": lambda i: float(((moments[i].mean(0) - moment_mean) / moment_spread).square().mean().sqrt()),
+        "autocorrelation": lambda i: float((correlation[i].mean(0) - real_correlation).square().mean().sqrt()),
+        "fid": lambda i: frechet_distance(real_features, features[i]),
+    }
+    metrics |= {name: _jackknifed(f, len(fake), least=0.0) for name, f in distances.items()}
+    metrics["kid"] = _jackknifed(lambda i: kernel_distance(real_features, features[i]), len(fake))
+    metrics["auc"] = _two_sample(real, fake)
     metrics |= _imagenet_metrics(real, fake)
     metrics |= _manifold_metrics(manifold_scores(real, fake), "")
     metrics |= _manifold_metrics(manifold_scores(real_features, features), "feature_")
@@ -135,25 +153,26 @@ def compare_repeats(recorded: torch.Tensor, generated: torch.Tensor) -> dict[str
     """Many generations of a density against many recordings of it in the same pose, both (C, R, D, H, W), one density a class.
 
     Names: molecule (Fourier shell correlation of the two averages, mean over shells to half the Nyquist frequency: is the molecule kept as the microscope shows it?),
-    molecule_ceiling (the same between the averages of two halves of the recordings), uncertainty_ratio (root mean square of recorded minus mean generated, over the generations'
-    standard deviation: 1 where the map predicts the error) and uncertainty_rank (rank correlation of that error with the map). Intervals are over classes (Student's t).
+    molecule_ceiling (what recordings reach against as many other recordings: that of two halves, stepped up by Spearman and Brown's 2c / (1 + c)), uncertainty_ratio
+    (root mean square of recorded minus mean generated, over the generations' standard deviation and what their finite number adds: 1 where the map predicts the error) and uncertainty_rank (rank correlation of that
+    error with the map). Intervals are over classes (Student's t).
     """
-    shells = slice(1, recorded.shape[-1] // 4 + 1)
+    shells, r = slice(1, recorded.shape[-1] // 4 + 1), generated.shape[1]
+    # a new value against the mean and s.d. of r others, under a normal distribution
+    finite = ((1 + 1 / r) * (r - 1) / (r - 3)) ** 0.5
     values: dict[str, list[float]] = {"molecule": [], "molecule_ceiling": [], "uncertainty_ratio": [], "uncertainty_rank": []}
     for real, fake in zip(recorded, generated, strict=True):
         values["molecule"].append(float(fourier_shell_correlation(fake.mean(0), real.mean(0))[shells].mean()))
-        values["molecule_ceiling"].append(float(fourier_shell_correlation(real[::2].mean(0), real[1::2].mean(0))[shells].mean()))
-        deviation = fake.std(0).expand_as(real)
-        ratio, rank = calibration(deviation, real - fake.mean(0))
-        values["uncertainty_ratio"].append(ratio)
+        half = fourier_shell_correlation(real[::2].mean(0), real[1::2].mean(0))[shells]
+        values["molecule_ceiling"].append(float((2 * half / (1 + half)).mean()))
+        ratio, rank = calibration(fake.std(0).expand_as(real), real - fake.mean(0))
+        values["uncertainty_ratio"].append(ratio / finite)
         values["uncertainty_rank"].append(rank)
     found = {}
     for name, per_class in values.items():
-        half = (
-            stats.t.ppf(0.975, len(per_class) - 1) * np.std(per_class, ddof=1) / np.sqrt(len(per_class)) if len(per_class) > 1 else np.nan
-        )
-        mean = float(np.mean(per_class))
-        found[name] = {"value": mean, "low": mean - half, "high": mean + half}
+        spread = np.std(per_class, ddof=1) / np.sqrt(len(per_class)) if len(per_class) > 1 else np.nan
+        mean, reach = float(np.mean(per_class)), float(stats.t.ppf(0.975, max(len(per_class) - 1, 1)) * spread)
+        found[name] = {"value": mean, "low": mean - reach, "high": mean + reach}
     return found
 
 

@@ -40,8 +40,8 @@ def test_auc_equals_scikit_learn() -> None:
 
 def test_two_sample_test_tells_different_sets_apart_and_equal_ones_not() -> None:
     a, b, c = torch.randn(3, 120, 16, 16, 16, generator=rng())
-    assert 0.35 < auc(*two_sample_scores(a, b)) < 0.65
-    assert auc(*two_sample_scores(a, 0.8 * c)) > 0.95
+    assert all(0.3 < auc(*fold) < 0.7 for fold in two_sample_scores(a, b))
+    assert all(auc(*fold) > 0.95 for fold in two_sample_scores(a, 0.8 * c[:90]))
 
 
 def test_a_probe_learns_what_can_be_learned() -> None:
@@ -95,7 +95,11 @@ def test_repeats_of_a_perfect_and_of_a_flat_generator() -> None:
     recorded, perfect = (shape + deviation * torch.randn(2, 60, 16, 16, 16, generator=rng(i)) for i in (0, 1))
     found = compare_repeats(recorded, perfect)
     assert found["molecule"]["value"] > 0.85 and found["uncertainty_rank"]["value"] > 0.3
-    assert found["uncertainty_ratio"]["value"] == pytest.approx(1, abs=0.05)
+    assert found["molecule_ceiling"]["value"] == pytest.approx(found["molecule"]["value"], abs=0.05)
+    few = compare_repeats(recorded, perfect[:, :8])  # the number of generations does not show
+    assert found["uncertainty_ratio"]["value"] == pytest.approx(1, abs=0.02) and few["uncertainty_ratio"]["value"] == pytest.approx(
+        1, abs=0.05
+    )
     empty = compare_repeats(recorded, 0.1 * torch.randn(2, 60, 16, 16, 16, generator=rng(2)))
     assert empty["molecule"]["value"] < 0.4 and empty["uncertainty_ratio"]["value"] > 5 and abs(empty["uncertainty_rank"]["value"]) < 0.05
 

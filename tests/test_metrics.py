@@ -19,6 +19,7 @@ from cryoetgan_core.metrics import (
     frechet_distance,
     imagenet_features,
     inception_score,
+    jackknife_interval,
     kernel_distance,
     log_spectrum_distance,
     manifold_scores,
@@ -160,6 +161,16 @@ def test_calibration_of_a_true_and_of_a_false_map() -> None:
     assert rank == pytest.approx(stats.spearmanr(deviation, error.abs())[0], abs=1e-6) and rank > 0.2
     assert calibration(deviation / 2, error)[0] == pytest.approx(2, abs=0.06)
     assert abs(calibration(deviation[torch.randperm(20000, generator=rng)], error)[1]) < 0.03
+    assert np.isnan(calibration(torch.ones(100), error[:100])[1])  # a constant map ranks nothing
+
+
+def test_jackknife_interval_covers_a_mean_as_often_as_it_says() -> None:
+    rng, hits = np.random.default_rng(0), 0
+    for trial in range(100):
+        data = rng.standard_normal(80)
+        low, high = jackknife_interval(lambda i, d=data: d[i].mean(), 80, seed=trial)
+        hits += low <= 0 <= high
+    assert 88 <= hits <= 100
 
 
 def test_fourier_shell_correlation_of_known_pairs() -> None:

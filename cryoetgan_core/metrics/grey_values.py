@@ -1,6 +1,7 @@
 """What the grey values are like: moments, and how a voxel goes with its neighbours."""
 
 import torch
+from scipy import stats
 
 
 def voxel_moments(volumes: torch.Tensor) -> torch.Tensor:
@@ -46,12 +47,12 @@ def nearest_real(fake: torch.Tensor, train: torch.Tensor, held_out: torch.Tensor
 
 
 def calibration(deviation: torch.Tensor, error: torch.Tensor) -> tuple[float, float]:
-    """How well predicted standard deviations (...) predict errors (...): the root mean square of error / deviation, 1 where calibrated, and the
-    rank correlation of |error| with the deviation, 0 where the map says nothing about where errors are large."""
+    """How well predicted standard deviations (...) predict errors (...): two numbers.
+
+    The root mean square of error / deviation, 1 where calibrated; and Spearman's rank correlation of |error| with the deviation, 0 where the map says nothing
+    about where errors are large, NaN where it is constant.
+    """
     ratio = float((error.double() / deviation.double().clamp(min=1e-12)).square().mean().sqrt())
-
-    def ranks(values: torch.Tensor) -> torch.Tensor:
-        return values.flatten().argsort().argsort().double()
-
-    pair = torch.stack([ranks(deviation), ranks(error.abs())])
-    return ratio, float(torch.corrcoef(pair)[0, 1])
+    if deviation.min() == deviation.max():
+        return ratio, float("nan")
+    return ratio, float(stats.spearmanr(deviation.flatten().numpy(), error.abs().flatten().numpy())[0])
