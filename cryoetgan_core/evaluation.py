@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from .classification import predict
+from .classification import auc, predict, two_sample_scores
 from .generation import TrainedRun, generate, generate_repeats, restore
 from .metrics import (
     ManifoldScores,
