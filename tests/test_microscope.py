@@ -114,6 +114,7 @@ def test_the_tilt_axis_may_lie_anywhere_in_the_plane(axis_deg: float) -> None:
     assert float(spectrum[missing].sum() / full[missing].sum()) < 0.05
     seen = shell & (across.abs() > kz.abs())
     assert float(spectrum[seen].sum() / full[seen].sum()) == pytest.approx(1, abs=0.1)
+    assert correlation(volume, blobs()) > 0.85  # the wrong hand gives 0.3
 
 
 # ---- back-projection
@@ -290,6 +291,24 @@ def test_correction_gives_the_density_its_sign_back(correction: str) -> None:
     assert before.min() < -0.3 and after.min() > 0.2 and after.mean() > before.mean() + 0.3
 
 
+def test_wiener_filter_of_sparse_tilts_is_regularised_as_stated() -> None:
+    # Flat transfer: CTF of a phase plate at focus. One slice a Fourier value: V = g F / (1 + c), whatever its interpolation weight g.
+    base = Microscope(-60, 60, 3, phase_shift_deg=90.0, cs_mm=0.0, amplitude_contrast=0.0, defocus_um=0.0, **PERFECT)
+    defocus, images = torch.zeros(41, 1), torch.randn(41, 1, 36, 36, generator=rng())
+    plain = reconstruct(images, base, defocus, 10.0, 24)
+    for c in (0.1, 1.0):
+        filtered = reconstruct(images, dataclasses.replace(base, correction="wiener", wiener_regularisation=c), defocus, 10.0, 24)
+        high = [noise.band_power(v, 10.0, (25.0, 20.0)) for v in (plain, filtered)]
+        assert float((high[1] / high[0]).sqrt()) == pytest.approx(1 / (1 + c), rel=0.06)  # a few values there have more than one slice
+
+
+def test_dose_weighting_keeps_the_level_of_white_noise() -> None:
+    base = dataclasses.replace(MICROSCOPES["modern"], correction="none")
+    defocus, images = torch.full((41, 1), 3.0), torch.randn(41, 1, 36, 36, generator=rng())
+    levels = [reconstruct(images, dataclasses.replace(base, dose_weighting=w), defocus, 8.0, 24).std() for w in (False, True)]
+    assert float(levels[1] / levels[0]) == pytest.approx(1, abs=0.1)
+
+
 def test_dose_weighting_reaches_higher_resolution_at_the_same_noise() -> None:
     base = dataclasses.replace(MICROSCOPES["modern"], correction="none", tilt_error_deg=0.0, shift_error_A=0.0)
     defocus, truth = torch.zeros(len(base.angles_deg), 1), blobs()
@@ -308,9 +327,35 @@ def test_contrast_sign_and_bad_settings() -> None:
     bright = simulated(blobs(), Microscope(**PERFECT), 3.0, 15.0)
     torch.testing.assert_close(simulated(blobs(), Microscope(protein="dark", **PERFECT), 3.0, 15.0), -bright)
     assert correlation(bright, blobs()) > 0.3
-    for bad in ({"correction": "flip"}, {"protein": "white"}, {"scheme": "zigzag"}, {"detected": 0.0}, {"field_A": -1.0}):
-        with pytest.raises(ValueError, match="expected"):
-            Microscope(**bad)
+    bad = [
+        {"correction": "flip"}, {"protein": "white"}, {"scheme": "zigzag"}, {"detected": 0.0}, {"field_A": -1.0}, {"astigmatism_um": -0.2},
+        {"amplitude_contrast": 1.2}, {"b_factor_A2": -1.0}, {"defocus_um": float("inf")}, {"voltage_kV": float("nan")},
+    ]  # fmt: skip
+    for fields in bad:
+        with pytest.raises(ValueError, match=f"{next(iter(fields)) if 'scheme' not in fields else 'scheme'}.*expected"):
+            Microscope(**fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"snr": -0.1}, "snr is -0.1"),
+        ({"snr": 0.0}, "snr is 0.0"),
+        ({"snr": 0.1, "snr_band_A": (40.0, 200.0)}, "coarsest, finest"),
+        ({"snr": 0.1, "noise_std": -1.0}, "noise_std is -1"),
+        ({"snr": None, "microscope": Microscope(total_dose_e_A2=0.0)}, "total_dose_e_A2 is 0"),
+    ],
+)
+def test_impossible_noise_is_refused_before_anything_is_simulated(changes: dict, match: str) -> None:
+    kind = dict(references={}, per_class=1, box=24, voxel_size_A=20.0, microscope=MICROSCOPES["S1"], generator=rng()) | changes
+    with pytest.raises(ValueError, match=match):
+        subtomograms(**kind)
+
+
+def test_a_ctf_that_reaches_beyond_the_margin_is_warned_of() -> None:
+    references = class_references(("t20s",), 24, 4.0)
+    with pytest.warns(UserWarning, match="carries signal .* choose a larger box"):
+        subtomograms(references, 1, 24, 4.0, MICROSCOPES["S1"], rng(), snr=0.1)
 
 
 def test_the_recordings_of_a_tomogram_share_its_errors_and_depth_adds_to_defocus() -> None:
@@ -360,7 +405,7 @@ def test_counted_electrons_have_poisson_variance_and_keep_the_mean() -> None:
     images = torch.full((3, 4, 64, 64), 2.0)
     counted = noise.count_electrons(images, electrons, contrast, rng())
     assert float(counted.mean()) == pytest.approx(2.0, abs=0.05)
-    expected = math.sqrt(1 + 2 * contrast) / (contrast * math.sqrt(512))
+    expected = math.sqrt(1 - 2 * contrast) / (contrast * math.sqrt(512))  # protein is dark on the detector: fewer electrons
     assert float(counted.std()) == pytest.approx(expected, rel=0.02)
 
 

@@ -38,13 +38,15 @@ def electrons_per_pixel(
 
 
 def count_electrons(images: torch.Tensor, electrons: torch.Tensor, contrast: float, generator: torch.Generator) -> torch.Tensor:
-    """Images (T, B, n, n) as counted: Poisson counts at a mean of electrons x (1 + contrast x image), back in the images' own units.
+    """Images (T, B, n, n) as counted: Poisson counts at a mean of electrons x (1 - contrast x image), back in the images' own units.
+
+    On the detector of an underfocused microscope protein is dark, hence the minus; the images come back with protein bright.
 
     `electrons` (T,) a pixel and `contrast` are those of `electrons_per_pixel` and `contrast_per_unit`.
     """
     mean = electrons[:, None, None, None].to(images.device)
-    counts = torch.poisson((mean * (1 + contrast * images)).clamp(min=0), generator=generator)
-    return (counts / mean - 1) / contrast
+    counts = torch.poisson((mean * (1 - contrast * images)).clamp(min=0), generator=generator)
+    return (1 - counts / mean) / contrast
 
 
 def band_power(volumes: torch.Tensor, voxel_size_A: float, band_A: tuple[float, float] | None = None) -> torch.Tensor:

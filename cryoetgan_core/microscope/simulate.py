@@ -15,6 +15,13 @@ from .back_projection import back_project
 from .tilt_scheme import recording_order, tilt_angles, tilt_matrices
 
 CORRECTIONS = ("none", "phase_flip", "wiener")
+RANGES = {  # what a field may be, ends included
+    "tilt_axis_deg": (-180, 180), "tilt_error_deg": (0, 10), "shift_error_A": (0, 1000), "voltage_kV": (60, 1200), "cs_mm": (0, 10),
+    "amplitude_contrast": (0, 1), "phase_shift_deg": (-180, 180), "defocus_um": (-50, 50), "defocus_spread_um": (0, 20),
+    "astigmatism_um": (0, 5), "astigmatism_angle_deg": (-180, 180), "ice_thickness_A": (0, 1e5), "field_A": (0, 1e6),
+    "total_dose_e_A2": (0, 1000), "b_factor_A2": (0, 1e5), "camera_pixel_A": (0, 100), "point_spread_px": (0, 10), "detected": (0.01, 1),
+    "inelastic_mean_free_path_A": (0, 1e5), "wiener_regularisation": (0, 1e3),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,9 @@ class Microscope:
         for name, allowed in (("correction", CORRECTIONS), ("protein", ("bright", "dark"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"Microscope: {name} {getattr(self, name)!r}; expected one of {', '.join(allowed)}.")
-        for name in ("voltage_kV", "defocus_um", "ice_thickness_A", "field_A", "total_dose_e_A2", "detected"):
-            if not getattr(self, name) >= 0 or (name in ("voltage_kV", "detected") and getattr(self, name) == 0):
-                raise ValueError(f"Microscope: {name} is {getattr(self, name)}; expected a positive number.")
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"Microscope: {name} is {getattr(self, name)}; expected {low:g} to {high:g}.")
         recording_order(self.angles_deg, self.scheme)
 
     @property
@@ -103,7 +110,7 @@ class Recordings(NamedTuple):
 def draw_recordings(microscope: Microscope, n: int, tomograms: int, generator: torch.Generator) -> Recordings:
     """Where `n` particles lie in `tomograms` tomograms, and how each of their tilts was recorded.
 
-    Defocus, tilt errors and shift errors are drawn once a tomogram. The defocus of a particle in a tilt is its tomogram's plus its depth there:
+    Defocus, tilt errors and shift errors are drawn once a tomogram. A tilt error turns the particle; that it also moves particles far from the axis counts as part of the shift error. The defocus of a particle in a tilt is its tomogram's plus its depth there:
     x sin(tilt) + z cos(tilt), with x its distance from the tilt axis.
     """
     angles, kind = microscope.angles_deg.double(), dict(generator=generator, dtype=torch.float64)
@@ -137,8 +144,8 @@ def record(projections: torch.Tensor, microscope: Microscope, defocus_um: torch.
 def reconstruct(images: torch.Tensor, microscope: Microscope, defocus_um: torch.Tensor, voxel_size_A: float, box: int) -> torch.Tensor:
     """Subtomograms (B, box, box, box) from images (T, B, n, n): CTF correction, dose weighting, weighted back-projection, sign.
 
-    Without correction and dose weighting a Fourier value is the mean of the slices beside it. Phase flipping gives every image the sign of its
-    CTF. The Wiener filter is sum(h F) / (sum(h^2) + regularisation) with h the CTF (times the dose filter where dose weighting is on).
+    Phase flipping gives every image the sign of its CTF. The Wiener filter is sum(h F) / (sum(h^2) + regularisation) with h the CTF, times the dose filter where dose weighting is
+    on. Dose weighting alone filters every image by its dose, over the root mean square of the filters, which keeps the level of white noise (Grant & Grigorieff 2015, eq. 9).
     """
     flip, wiener = microscope.correction == "phase_flip", microscope.correction == "wiener"
     dose = microscope.pre_exposure_e_A2.to(images.device)[:, None, None, None]
@@ -150,9 +157,8 @@ def reconstruct(images: torch.Tensor, microscope: Microscope, defocus_um: torch.
             curve = _ctf(microscope, defocus_um, shape, voxel_size_A, rfft)
             factor = torch.sign(curve) if flip else curve
         if microscope.dose_weighting:
-            factor = factor * transfer.dose_filter(
-                dose, transfer.frequencies(shape, voxel_size_A, images.device, rfft), microscope.voltage_kV
-            )
+            left = transfer.dose_filter(dose, transfer.frequencies(shape, voxel_size_A, images.device, rfft), microscope.voltage_kV)
+            factor = factor * (left if wiener else left / left.square().mean(0).sqrt())
         return factor
 
     if flip or wiener or microscope.dose_weighting:
@@ -162,7 +168,7 @@ def reconstruct(images: torch.Tensor, microscope: Microscope, defocus_um: torch.
         images,
         microscope.angles_deg,
         box,
-        weights=(lambda shape: gain(shape, False).abs() ** (2 if wiener else 1)) if wiener or microscope.dose_weighting else None,
+        weights=(lambda shape: gain(shape, False).square()) if wiener else None,
         regularisation=microscope.wiener_regularisation if wiener else 0.0,
         tilt_axis_deg=microscope.tilt_axis_deg,
     )

@@ -9,12 +9,18 @@ import math
 import torch
 from torch_ctf import calculate_ctf_2d
 
+REST_keV, HC_keV_A = 510.99895, 12.398420  # electron's rest energy; Planck's constant times the speed of light
+
+
+def wavelength_A(voltage_kV: float) -> float:
+    """Relativistic wavelength of the electron in angstrom: 0.0197 at 300 kV."""
+    return HC_keV_A / math.sqrt(voltage_kV * (2 * REST_keV + voltage_kV))
+
 
 def interaction_constant(voltage_kV: float) -> float:
     """Phase shift in radians per volt and angstrom: 2 pi m e lambda / h^2 with the relativistic mass (Kirkland 2010, eq. 2.37)."""
-    rest_keV, hc_keV_A = 510.99895, 12.398420
-    wavelength = hc_keV_A / math.sqrt(voltage_kV * (2 * rest_keV + voltage_kV))
-    return 2 * math.pi / (wavelength * voltage_kV * 1e3) * (rest_keV + voltage_kV) / (2 * rest_keV + voltage_kV)
+    relativistic = (REST_keV + voltage_kV) / (2 * REST_keV + voltage_kV)
+    return 2 * math.pi / (wavelength_A(voltage_kV) * voltage_kV * 1e3) * relativistic
 
 
 def ctf(

@@ -5,6 +5,7 @@ separate streams too. Everything follows from the seed.
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from ..microscope.noise import band_power, contrast_per_unit, count_electrons, electrons_per_pixel, noise_scale
 from ..microscope.projection import project
 from ..microscope.simulate import Microscope, Recordings, draw_recordings, reconstruct, record
+from ..microscope.transfer import wavelength_A
 from ..specimen import matrix_to_relion_euler, random_rotations, random_shifts, reference_map, relion_euler_to_matrix, rotate_volume
 from ..specimen.crowding import Crowding, Neighbours, place_neighbours
 from ..specimen.render import parse_source
@@ -69,6 +71,11 @@ def _class_reference(source: str | Path, name: str, box: int, voxel_size_A: floa
     return disc * (((radius - distance) / rim).clamp(0, 1) * math.pi / 2).sin() ** 2
 
 
+# Fields of the microscope that every particle's row carries
+RECORDED = (
+    "tilt_min_deg", "tilt_max_deg", "tilt_step_deg", "tilt_axis_deg", "scheme", "voltage_kV", "cs_mm", "amplitude_contrast", "phase_shift_deg",
+    "astigmatism_um", "astigmatism_angle_deg", "b_factor_A2", "tilt_error_deg", "shift_error_A", "correction", "dose_weighting", "protein",
+)  # fmt: skip
 Poses = tuple[torch.Tensor, torch.Tensor]  # rotations (N, 3, 3) on xyz, shifts (N, 3) zyx in angstrom
 
 
@@ -143,6 +150,31 @@ def exit_projections(
     return images
 
 
+def _check_noise(microscope: Microscope, snr: float | None, band_A: tuple[float, float] | None, noise_std: float | None) -> None:
+    """Raise ValueError for noise that cannot be: before anything is simulated."""
+    if snr is not None and not snr > 0:
+        raise ValueError(f"subtomograms: snr is {snr}; expected a positive ratio, or None to count electrons at the microscope's dose.")
+    if snr is None and not microscope.total_dose_e_A2 > 0:
+        raise ValueError("subtomograms: snr is None, so electrons are counted, but total_dose_e_A2 is 0; give the microscope a dose.")
+    if band_A is not None and not band_A[0] > band_A[1] > 0:
+        raise ValueError(f"subtomograms: snr_band_A is {band_A}; expected (coarsest, finest) in angstrom, such as (200, 40).")
+    if noise_std is not None and not noise_std > 0:
+        raise ValueError(f"subtomograms: noise_std is {noise_std}; expected a positive level.")
+
+
+def _check_margin(microscope: Microscope, box: int, voxel_size_A: float) -> None:
+    """Warn where the CTF carries signal farther than the margin round the box: it would come back in on the other side."""
+    defocus_A = 1e4 * (abs(microscope.defocus_um) + microscope.defocus_spread_um) + microscope.ice_thickness_A / 2 + microscope.field_A / 2
+    reach_A = wavelength_A(microscope.voltage_kV) * defocus_A / (2 * voxel_size_A)
+    margin_A = (image_size(box) - box) / 2 * voxel_size_A
+    if reach_A > margin_A:
+        warnings.warn(
+            f"At {voxel_size_A:g} A the CTF of {microscope.defocus_um:g} um carries signal {reach_A:.0f} A sideways, the margin round a box of {box} is "
+            f"{margin_A:.0f} A: choose a larger box, and crop.",
+            stacklevel=3,
+        )
+
+
 def subtomograms(
     references: Mapping[str, torch.Tensor],
     per_class: int,
@@ -181,6 +213,8 @@ def subtomograms(
     poses
         in place of random ones, class after class: what the microscope shows of densities in known poses.
     """
+    _check_noise(microscope, snr, snr_band_A, noise_std)
+    _check_margin(microscope, box, voxel_size_A)
     table, rotations, shifts = _posed(tuple(references), per_class, box, voxel_size_A, generator, poses)
     n, size, device = len(table), image_size(box), next(iter(references.values())).device
     names = table["class_name"].tolist()
@@ -215,13 +249,12 @@ def subtomograms(
         white = torch.randn(images.shape, generator=generator)
         noise.append(volumes_of((white if snr else white / (contrast * electrons.sqrt())[:, None, None, None]).to(device), part))
     signal, noise = torch.cat(signal), torch.cat(noise)
-    if noise_std is None:
-        noise_std = noise_scale(signal, noise, snr, voxel_size_A, snr_band_A) if snr else 1.0
+    level = noise_std or (noise_scale(signal, noise, snr, voxel_size_A, snr_band_A) if snr else 1.0)
     volumes = []
     for part in torch.arange(n).split(CHUNK):
         images = images_of(part)
         if snr:
-            images += noise_std * torch.randn(images.shape, generator=generator).to(device)
+            images += level * torch.randn(images.shape, generator=generator).to(device)
         else:
             images = count_electrons(images.cpu(), electrons, contrast, generator).to(device)
         volumes.append(volumes_of(images, part))
@@ -232,7 +265,7 @@ def subtomograms(
         z_A=place[:, 0].numpy(), y_A=place[:, 1].numpy(), x_A=place[:, 2].numpy(),
         neighbours=torch.bincount(neighbours.owner, minlength=n).numpy(),
         defocus_um=recordings.defocus_um[angles.abs().argmin()].numpy(), dose_e_A2=microscope.total_dose_e_A2,
-        tilt_min_deg=microscope.tilt_min_deg, tilt_max_deg=microscope.tilt_max_deg, tilt_step_deg=microscope.tilt_step_deg,
-        snr=(powers[0] / (noise_std**2 * powers[1])).repeat_interleave(per_class).numpy(), noise_std=noise_std,
+        snr=(powers[0] / (level**2 * powers[1])).repeat_interleave(per_class).numpy(), noise_std=level if snr else np.nan,
+        **{name: getattr(microscope, name) for name in RECORDED},
     )  # fmt: skip
     return ParticleSet(torch.cat(volumes).numpy(), table, voxel_size_A)

@@ -26,7 +26,7 @@ def format_number(mean: float, low: float, high: float, digits: int) -> str:
 
 
 def metric_table(rows: dict[str, list[dict]], metrics: tuple[str, ...] = SIX, digits: dict[str, int] | None = None) -> pd.DataFrame:
-    """One row a label, one column a metric, 'mean [95 % interval]'; accuracy in per cent with one digit.
+    """One row a label, one column a metric, 'mean [95 % interval]'; accuracy in per cent with one digit; a dash where a metric was not measured.
 
     Parameters
     ----------
@@ -34,7 +34,9 @@ def metric_table(rows: dict[str, list[dict]], metrics: tuple[str, ...] = SIX, di
     """
     digits = {"accuracy": 1, "fid": 1} | (digits or {})
     table = [
-        {"run": label} | {m: format_number(*summarise([r[m] for r in runs]), digits.get(m, 2)) for m in metrics} | {"seeds": len(runs)}
+        {"run": label}
+        | {m: format_number(*summarise([r[m] for r in runs]), digits.get(m, 2)) if all(m in r for r in runs) else "–" for m in metrics}
+        | {"seeds": len(runs)}
         for label, runs in rows.items()
     ]
     return pd.DataFrame(table)
