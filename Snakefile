@@ -69,6 +69,7 @@ rule all:
 
 wildcard_constraints:
     dataset="S1|S2",
+    name=r"S\d_.+",  # a run, not one of the other measurements beside it
 
 
 def data_parameters(wildcards):
