@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from cryoetgan_core.particles.simulated import class_references
 from cryoetgan_core.specimen import radius_of_gyration, read_map, reference_map, render_points
 from cryoetgan_core.specimen.maps import resample
+from cryoetgan_core.specimen.render import parse_source
 from cryoetgan_core.specimen.shape import centre_of_mass, outline_level, split_molecules
+from cryoetgan_core.workflow import choose, parse_files, parse_maps
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared are not here")
@@ -183,6 +186,26 @@ def test_a_map_comes_back_on_the_common_scale(tmp_path, scale):
     assert again.max().item() == pytest.approx(direct.max().item(), rel=0.15)
     massive = reference_map(path, mass_kDa=680.0, **grid)
     assert massive.sum().item() == pytest.approx(direct.sum().item(), rel=0.05)
+
+
+def test_sources_with_a_molecule_or_a_voxel_size(tmp_path):
+    assert parse_source("a.mrc") == ("a.mrc", {})
+    assert parse_source("a.mrc#1@13.68") == ("a.mrc", {"map_voxel_size_A": 13.68, "molecule": 1})
+    assert parse_source("emdb:3883@8.66") == ("emdb:3883", {"map_voxel_size_A": 8.66})
+    with pytest.raises(ValueError, match="expected FILE, FILE#0"):
+        parse_source("a.mrc#first")
+    two = gaussian(40, (10, 20, 20), 3.0) + 0.9 * gaussian(40, (30, 20, 20), 2.8)
+    path = write(tmp_path / "two.mrc", two.numpy(), voxel=10.0)
+    assert parse_maps(f"tric={path}#1") == {"tric": f"{path}#1"}
+    first, second = (class_references(("tric",), 24, 20.0, {"tric": f"{path}#{i}"})["tric"] for i in (0, 1))
+    assert first.shape == second.shape or second.sum() < first.sum()  # the smaller molecule is the second
+    assert 0.6 < second.sum() / first.sum() < 0.95
+    files = parse_files(f"{tmp_path}, {path}@5.0")
+    assert files == {"two.mrc": (str(path), {"map_voxel_size_A": 5.0})}
+    with pytest.raises(ValueError, match="'files' holds 'nowhere.mrc'"):
+        parse_files("nowhere.mrc")
+    with pytest.raises(ValueError, match="'microscope' is 'S3'; expected one of S1, S2"):
+        choose("microscope", "S3", {"S1": 1, "S2": 2})
 
 
 def test_arguments_that_do_not_apply():
