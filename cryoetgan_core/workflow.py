@@ -279,13 +279,15 @@ def make_audit(config: RunConfig) -> dict:
 
 def make_downstream(config: RunConfig, which: str) -> dict:
     """The downstream benchmark (`downstream.benchmark`) of a finished run ("run"), or of the sources that need none ("reference")."""
-    name = run_name(config.dataset, config.preset, config.seed)
-    ensure_run(config.profile, name)
-    domains = load_data(config)
     small = dict(repeats=2, steps=4) if config.profile == "smoke" else {}
+    if config.profile == "smoke" and not has_data(config):
+        simulate_data(config)
+    domains = load_data(config)
     if which == "reference":
         sets = reference_sets(domains, DATASETS[config.dataset].microscope, config.snr, config.data_seed)
     else:
+        name = run_name(config.dataset, config.preset, config.seed)
+        ensure_run(config.profile, name)
         sets = generated_set(load_run(paths.runs(config.profile) / name, default_device()), domains)
     return {"rows": benchmark(sets, domains, seed=config.seed, **small)} | described(config)
 
