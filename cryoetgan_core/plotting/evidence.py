@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 from scipy import stats
 
 from ..baselines import BASELINES
@@ -84,6 +85,8 @@ def power_spectra(audit: dict, runs: Mapping[str, dict]) -> Figure:
         axes[1].plot(q, np.array(spectrum["radial"]) / real, lw=0.9, color=axes[0].lines[-1].get_color())
     axes[0].set(yscale="log", ylabel="power (variance a Fourier voxel)", xlabel="spatial frequency (1/Å)")
     axes[0].legend(frameon=False, fontsize=5)
+    for axis in axes:
+        axis.xaxis.set_major_locator(MaxNLocator(5))
     axes[1].axhline(1, color="k", lw=0.6)
     axes[1].set(yscale="log", ylabel="power / real", xlabel="spatial frequency (1/Å)")
     maps = {"real, test half": audit["real"]["angular"]} | {k: v["angular"] for k, v in shown.items()}
@@ -132,7 +135,10 @@ def learning_curves(results: Sequence[dict]) -> Figure:
             )
     for axis, label in zip(axes, ("labelled volumes a class, one source", "real labels a class, added to all synthetic ones"), strict=True):
         axis.set(xscale="log", xlabel=label)
-        axis.legend(frameon=False, loc="lower right", fontsize=5)
+        drawn = sorted({float(x) for container in axis.containers for x in container[0].get_xdata()})
+        axis.set_xticks(drawn, [f"{x:g}" for x in drawn])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.legend(frameon=False, loc="upper left" if axis is axes[0] else "lower right", fontsize=5)
     axes[0].set_ylabel("accuracy on real test (%)")
     return figure
 
