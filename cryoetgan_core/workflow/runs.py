@@ -1,0 +1,99 @@
+"""The long step: train a run and measure it. Training notebooks write results; figure and table notebooks only read them."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from .. import paths
+from ..classification import load_classifier
+from ..config import RunConfig
+from ..evaluation import evaluate
+from ..generation import load_run
+from ..provenance import provenance
+from ..training import Trainer, train, write_atomically
+from .plan import resolve_run
+from .simulated_sets import data_folder, default_device, has_data, load_data, recorded_repeats, simulate_data
+
+
+def described(config: RunConfig) -> dict:
+    """What a result says of itself: configuration, and with what it was made."""
+    return {"config": dataclasses.asdict(config), "config_hash": config.hash, "provenance": provenance()}
+
+
+def make_result(name: str, config: RunConfig) -> None:
+    """Train (or resume) a planned run, measure it on the test halves, and write its numbers (JSON) and slices (NPZ) to `paths.results`.
+
+    A run of that name with another configuration or other data is replaced.
+    """
+    data, folder = data_folder(config.profile, config.dataset), paths.runs(config.profile) / name
+    domains = load_data(config)
+    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device())
+    train(trainer, folder, replace=True)
+    start = time.perf_counter()
+    classifier = load_classifier(data / "classifier.safetensors", config, len(domains.classes))
+    recorded = recorded_repeats(config, domains)
+    numbers, slices = evaluate(load_run(folder, default_device()), domains, classifier.to(default_device()), recorded=recorded)
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    thin = max(1, len(log) // 200)
+    numbers |= {
+        "floor": json.loads((data / "floor.json").read_text()),
+        "log": log[::thin],
+        "seconds_training": log[-1]["seconds"],
+        "seconds_evaluation": round(time.perf_counter() - start, 1),
+    } | described(config)
+    out = paths.results(config.profile)
+    out.mkdir(parents=True, exist_ok=True)
+    keep = {k: v.astype(np.float16) for k, v in slices.items()}
+    with (out / f".{name}.npz").open("wb") as file:
+        np.savez_compressed(file, **keep)
+    (out / f".{name}.npz").replace(out / f"{name}.npz")
+    write_atomically(out / f"{name}.json", lambda p: p.write_text(json.dumps(numbers, indent=1)))
+
+
+def ensure_run(profile: str, name: str) -> None:
+    """In the smoke profile, make a planned run that is missing; elsewhere say so."""
+    if (paths.runs(profile) / name / "weights.safetensors").exists():
+        return
+    if profile != "smoke":
+        raise FileNotFoundError(f"{paths.runs(profile) / name} is missing: run `make figures PROFILE={profile}` first.")
+    _, config = resolve_run(profile, name, "", "", 0, "{}")
+    if not has_data(config):
+        simulate_data(config)
+    make_result(name, config)
+
+
+def load_results(profile: str, names: list[str]) -> dict[str, dict]:
+    """Numbers and slices (key "slices") of finished runs, by name.
+
+    One's own where all are there, else the committed ones; the two are never mixed. In the smoke profile missing ones are made on the spot.
+
+    Raises
+    ------
+    FileNotFoundError
+        When results of another profile are missing; the message says which and how to make them.
+    """
+    own, reference = paths.results(profile), paths.reference(profile)
+
+    def missing_in(folder: Path) -> list[str]:
+        return [name for name in names if not (folder / f"{name}.json").exists()]
+
+    folder = own if not missing_in(own) or missing_in(reference) else reference
+    if missing_in(folder) and profile != "smoke":
+        raise FileNotFoundError(
+            f"{folder} lacks the results of {', '.join(missing_in(folder))}: run `make figures PROFILE={profile}` "
+            "(SEEDS='0 1 2' for three seeds)."
+        )
+    for name in missing_in(folder):
+        _, config = resolve_run(profile, name, "", "", 0, "{}")
+        if not has_data(config):
+            simulate_data(config)
+        make_result(name, config)
+    results = {}
+    for name in names:
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as slices:
+            numbers = json.loads((folder / f"{name}.json").read_text())
+            results[name] = numbers | {"slices": {k: slices[k].astype(np.float32) for k in slices.files}}
+    return results

@@ -1,0 +1,116 @@
+"""The simulated set of a run: made once a profile, with the classifier trained on its real half, and read by everything after."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+
+from .. import paths
+from ..classification import save_classifier, train_classifier
+from ..config import DATASETS, RunConfig
+from ..evaluation import floor
+from ..models import C3D
+from ..particles.domains import Domains, load_domains, save_domains
+from ..particles.simulated import class_references, density_maps, poses_of, subtomograms
+from ..seeds import stream
+from ..training import write_atomically
+
+# What a simulated set and its reference classifier depend on, besides the data set's own description
+DATA_FIELDS = (
+    "box", "train_per_class", "test_per_class", "snr", "data_seed", "classifier_width", "classifier_dense", "classifier_epochs",
+)  # fmt: skip
+
+
+def default_device() -> str:
+    """Return "cuda" where there is one, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def data_folder(profile: str, dataset: str) -> Path:
+    """Folder of a simulated set."""
+    return paths.runs(profile) / "data" / dataset
+
+
+def data_record(config: RunConfig, maps: dict[str, str] | None = None) -> dict:
+    """Everything that a simulated set depends on, as JSON types; the set's folder holds it in data.json."""
+    record = {"dataset": config.dataset, "maps": maps or {}} | {k: getattr(config, k) for k in DATA_FIELDS}
+    return json.loads(json.dumps(record | dataclasses.asdict(DATASETS[config.dataset])))
+
+
+def simulate_data(config: RunConfig, maps: dict[str, str] | None = None) -> Domains:
+    """Make both domains of the run's set, train its reference classifier on the real train half, and write all to `data_folder`.
+
+    `maps` gives a file (atomic model or density map) for a class instead of its embedded model. data.json is written last: a set without it is incomplete.
+    """
+    dataset = DATASETS[config.dataset]
+    folder, voxel_size_A = data_folder(config.profile, config.dataset), dataset.field_of_view_A / config.box
+    (folder / "data.json").unlink(missing_ok=True)
+    references = class_references(dataset.classes, config.box, voxel_size_A, maps)
+    halves, noise_std = {}, None
+    for half, per_class in (("train", config.train_per_class), ("test", config.test_per_class)):
+        rng = {domain: stream(config.data_seed, config.dataset, domain, half) for domain in "XY"}
+        halves[f"X_{half}"] = density_maps(references, per_class, config.box, voxel_size_A, rng["X"])
+        halves[f"Y_{half}"] = subtomograms(
+            references, per_class, config.box, voxel_size_A, dataset.microscope, rng["Y"], snr=config.snr, noise_std=noise_std,
+            crowding=dataset.crowding, prefix=half,
+        )  # fmt: skip
+        noise_std = float(halves[f"Y_{half}"].table["noise_std"][0])
+    domains = Domains(**halves)
+    save_domains(domains, folder)
+    classifier = fit_classifier(config, domains)
+    save_classifier(classifier, folder / "classifier.safetensors")
+    write_atomically(folder / "floor.json", lambda p: p.write_text(json.dumps(floor(domains, classifier), indent=1)))
+    write_atomically(folder / "data.json", lambda p: p.write_text(json.dumps(data_record(config, maps), indent=1)))
+    return domains
+
+
+def has_data(config: RunConfig) -> bool:
+    """Whether the run's set has been simulated."""
+    return (data_folder(config.profile, config.dataset) / "data.json").exists()
+
+
+def load_data(config: RunConfig) -> Domains:
+    """Read the run's set.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it has not been simulated.
+    ValueError
+        When it was simulated with other sizes or another microscope than the configuration's.
+    """
+    folder = data_folder(config.profile, config.dataset)
+    if not has_data(config):
+        raise FileNotFoundError(f"{folder} holds no complete set: run notebooks/simulate_data.ipynb (or `make figures`) first.")
+    found = json.loads((folder / "data.json").read_text())
+    wanted = data_record(config, found["maps"])
+    different = [k for k in wanted if found.get(k) != wanted[k]]
+    if different:
+        raise ValueError(f"{folder} was simulated with another {', '.join(different)}: run notebooks/simulate_data.ipynb again.")
+    return load_domains(folder)
+
+
+def fit_classifier(config: RunConfig, domains: Domains) -> C3D:
+    """Train the reference classifier on Y_train."""
+    volumes = domains.volumes("Y_train")
+    volumes = (volumes - volumes.mean()) / volumes.std()
+    return train_classifier(config, volumes[:, None], domains.labels("Y_train"), classes=len(domains.classes), device=default_device())
+
+
+def recorded_repeats(config: RunConfig, domains: Domains, repeats: int = 40) -> torch.Tensor:
+    """What the microscope shows of the first test density of each class, in its pose, recorded `repeats` times: (classes, repeats, D, H, W), raw.
+
+    Defocus, neighbours and noise differ from one to the next.
+    """
+    dataset, classes = DATASETS[config.dataset], domains.classes
+    first = domains.X_test.table.groupby("class_name", sort=False).head(1)
+    rotations, shifts = poses_of(first)
+    maps = json.loads((data_folder(config.profile, config.dataset) / "data.json").read_text())["maps"]
+    made = subtomograms(
+        class_references(classes, config.box, domains.X_test.voxel_size_A, maps), repeats, config.box, domains.X_test.voxel_size_A,
+        dataset.microscope, stream(config.data_seed, "repeats"), snr=config.snr,
+        noise_std=float(domains.Y_test.table["noise_std"].iloc[0]), crowding=dataset.crowding,
+        poses=(rotations.repeat_interleave(repeats, 0), shifts.repeat_interleave(repeats, 0)),
+    )  # fmt: skip
+    return torch.from_numpy(made.volumes).unflatten(0, (len(classes), repeats))
