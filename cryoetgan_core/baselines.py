@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 
 from .config import DATASETS, RunConfig
+from .fourier_grid import estimate_tilt_range
+from .metrics import log_ratio, radial_power_spectra
 from .microscope.released import released_simulator
 from .microscope.simulate import Microscope, draw_recordings, reconstruct
 from .particles.domains import Domains
@@ -35,6 +37,25 @@ def baseline(
         wedge_half_angle_deg=90 - (microscope.tilt_max_deg - microscope.tilt_min_deg) / 2,
     )  # fmt: skip
     return standardised_set(made)
+
+
+def fitted_released_simulator(
+    densities: torch.Tensor, subtomograms: torch.Tensor, voxel_size_A: float, generator: torch.Generator, sample: int = 48
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The released simulator with its parameters fitted to unlabelled subtomograms (N, D, D, D): volumes, z-scored as a set, and the parameters.
+
+    The wedge has the estimated width; defocus and SNR are those of a grid at which `sample` simulated volumes have the least log distance of the radial power spectrum.
+    """
+    low, high = estimate_tilt_range(subtomograms)
+    wanted = radial_power_spectra(standardised_set(subtomograms)).mean(0)
+    few = densities[torch.linspace(0, len(densities) - 1, sample).round().long()]
+    best = (float("inf"), {})
+    for defocus_um in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0):
+        for snr in (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8):
+            told = {"snr": snr, "defocus_um": defocus_um, "wedge_half_angle_deg": max(90 - (high - low) / 2, 0.0)}
+            made = standardised_set(released_simulator(few, voxel_size_A, generator=generator, **told))
+            best = min(best, (log_ratio(wanted, radial_power_spectra(made).mean(0)), told), key=lambda b: b[0])
+    return standardised_set(released_simulator(densities, voxel_size_A, generator=generator, **best[1])), best[1]
 
 
 def controls(domains: Domains, references: Mapping[str, torch.Tensor], config: RunConfig) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

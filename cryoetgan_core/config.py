@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from .losses import ADVERSARIAL
 from .microscope.simulate import MICROSCOPES, Microscope
 from .models import NOISE_PLACES, OUTPUTS
+from .physics import INGREDIENTS
 from .specimen.assemblies import S1_CLASSES, S2_CLASSES
 from .specimen.crowding import Crowding
 
@@ -32,6 +33,10 @@ DATASETS = {
 }
 
 
+# Fields that came after the first committed results
+LATER = (
+    "generator", "transfer", "tilt_range", "without", "table_rate", "augment", "validation_share", "validate_every", "patience",
+)  # fmt: skip
 OWN_DATA = "own"  # the `dataset` of a run on a user's particles: classes and voxel size come with them
 
 
@@ -51,6 +56,7 @@ class RunConfig:
     data_seed: int = 0  # poses, defocus and noise of both domains
     noise_level: float = 0.2  # std of Gaussian noise added to density maps (protein interior ~ 1) before z-scoring; Table 3
     # networks
+    generator: str = "paper"  # "paper" or "physics" (`physics.PhysicsGenerator`, with its own small critic and inverse)
     width: int = 64  # channels of the generators' first layer (paper: 64)
     critic_width: int = 64  # channels of the discriminators' first layer (paper: 64)
     output: str = "tanh"  # generator's last activation: "tanh" (released) or "linear"
@@ -58,6 +64,11 @@ class RunConfig:
     skip: bool = False  # linear path from the generator's input (and noise) to its output
     critic_norm: str = "instance"  # "instance" (released) or "none"
     spectral_norm: bool = True  # divide each critic weight by its largest singular value (Table 4)
+    # the physics generator
+    transfer: str = "table"  # T: "table", learned, or "ctf", the formula at each particle's defocus times a learned envelope
+    tilt_range: str = "estimated"  # of the wedge: "estimated" from the subtomograms, or "told" by their metadata
+    without: str = ""  # names of physics.INGREDIENTS that are switched off, separated by spaces
+    table_rate: float = 6.0  # learning rate of the operator's tables over that of the networks
     # objective
     adversarial: str = "wasserstein"  # "wasserstein", "least_squares" (Table 4) or "relativistic"
     real_label: float = 1.0  # least squares: the target for real scores (released: 0.8)
@@ -80,6 +91,12 @@ class RunConfig:
     pool: int = 50  # earlier fakes kept for the critics; 0 turns it off
     batch: int = 1
     steps: int = 80_000  # generator steps
+    augment: bool = False  # flips along y and 180-degree turns about y, which leave the missing wedge in place
+    validation_share: float = (
+        0.0  # of the real train half, held out to choose the generator (`selection.distance`); 0: the last one is taken
+    )
+    validate_every: int = 50  # steps
+    patience: int = 6  # validations without a better one after which training stops
     checkpoint_every: int = 200  # steps
     # reference classifier (accuracy column, feature metrics)
     classifier_width: int = 64
@@ -98,6 +115,9 @@ class RunConfig:
             ("profile", tuple(PROFILES)),
             ("dataset", (*DATASETS, OWN_DATA)),
             ("preset", tuple(PRESETS)),
+            ("generator", ("paper", "physics")),
+            ("transfer", ("table", "ctf")),
+            ("tilt_range", ("estimated", "told")),
             ("output", OUTPUTS),
             ("noise", NOISE_PLACES),
             ("critic_norm", ("instance", "none")),
@@ -112,6 +132,11 @@ class RunConfig:
                 raise ValueError(f"Parameter {name!r} is {getattr(self, name)}; expected at least 1.")
         if self.box < 17:
             raise ValueError(f"Parameter 'box' is {self.box}; expected at least 17: at 16 the discriminator's last norm sees one voxel.")
+        unknown = set(self.without.split()) - set(INGREDIENTS)
+        if unknown:
+            raise ValueError(f"Parameter 'without' names {', '.join(sorted(unknown))}; expected some of {', '.join(INGREDIENTS)}.")
+        if not 0 <= self.validation_share <= 0.5:
+            raise ValueError(f"Parameter 'validation_share' is {self.validation_share}; expected 0 to 0.5.")
         if self.clip < 0:
             raise ValueError(f"Parameter 'clip' is {self.clip}; expected 0 (off) or a positive bound.")
         if self.snr <= 0 or self.noise_level < 0:
@@ -119,8 +144,12 @@ class RunConfig:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that name this configuration."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hexadecimal digits that name this configuration.
+
+        A field of LATER counts where it differs from its default: a run from before it existed keeps its name.
+        """
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in LATER or v != type(self).__dataclass_fields__[k].default}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
     def replace(self, **changes: object) -> "RunConfig":
         """Return a copy with `changes`; an unknown name is an error that lists the known ones."""
@@ -183,6 +212,27 @@ PRESETS: dict[str, dict] = {
         decay_from=0.5,
         ema=0.98,
         pool=0,
+    ),
+    # The microscope operator with learned parts (`physics.PhysicsGenerator`), against a relativistic critic with zero-centred penalties (Huang et al. 2024), with the log power
+    # spectrum and the cycle from x. Rates and weights: those of a prototype on other data (README).
+    "physics": dict(
+        generator="physics",
+        adversarial="relativistic",
+        spectral_norm=False,
+        zero_centred_penalty=3.0,
+        critic_norm="none",
+        noise_level=0.0,
+        cycle_x=1.0,
+        cycle_y=0.0,
+        log_power=3.0,
+        learning_rate=5e-4,
+        critic_learning_rate=5e-4,
+        beta2=0.99,
+        decay_from=0.5,
+        ema=0.99,
+        pool=0,
+        augment=True,
+        validation_share=0.15,
     ),
 }
 

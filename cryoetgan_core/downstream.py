@@ -31,10 +31,19 @@ def generated_set(run: TrainedRun, domains: Domains) -> dict[str, torch.Tensor]:
     return {GENERATED: generate(run, domains.volumes("X_train"), seed=run.config.seed + 1)}
 
 
-def benchmark(sets: Mapping[str, torch.Tensor], domains: Domains, *, seed: int = 0, repeats: int = REPEATS, steps: int = 200) -> list[dict]:
+def benchmark(
+    sets: Mapping[str, torch.Tensor],
+    domains: Domains,
+    *,
+    seed: int = 0,
+    repeats: int = REPEATS,
+    steps: int = 200,
+    shares: tuple[float, ...] = SHARES,
+    real_shares: tuple[float, ...] = REAL_SHARES,
+) -> list[dict]:
     """Accuracy of probes on the real test half, a row a training: source, synthetic and real volumes a class, repeat, accuracy (%).
 
-    Each source alone at `SHARES` of its volumes (real ones at `REAL_SHARES` too), and each synthetic one whole with `REAL_SHARES` of the real labels, which are shown as often
+    Each source alone at `shares` of its volumes (real ones at `real_shares` too), and each synthetic one whole with `real_shares` of the real labels, which are shown as often
     as the synthetic ones. Every probe takes the same number of steps, and none is chosen: the test half is looked at once.
 
     Parameters
@@ -73,9 +82,9 @@ def benchmark(sets: Mapping[str, torch.Tensor], domains: Domains, *, seed: int =
     for repeat in range(repeats):
         for source, volumes in sets.items():
             labels = domains.labels("Y_train" if source == REAL else "X_train")
-            for count in counts(SHARES + REAL_SHARES if source == REAL else SHARES):
+            for count in counts(shares + real_shares if source == REAL else shares):
                 measure(source, [subset(volumes, labels, count, repeat)], *((0, count) if source == REAL else (count, 0)), repeat)
-            for count in counts(REAL_SHARES) if source != REAL else ():
+            for count in counts(real_shares) if source != REAL else ():
                 times = max(1, per_class // count)
                 measure(source, [(volumes, labels), *[subset(*real, count, repeat)] * times], per_class, count, repeat)
     return rows

@@ -97,6 +97,24 @@ def _standardised(volumes: torch.Tensor) -> torch.Tensor:
     return (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True).clamp(min=1e-12)
 
 
+def told_apart(real: torch.Tensor, fake: torch.Tensor) -> dict[str, dict[str, float]]:
+    """Metrics that need neither labels nor a trained classifier, of `fake` (M, D, D, D) against `real` (N, D, D, D): spectrum, angular, moments, autocorrelation and auc of `compare`."""
+    real_spectrum, spectra = radial_power_spectra(real).mean(0), radial_power_spectra(fake)
+    real_angular, angular = angular_power_spectra(real).mean(0), angular_power_spectra(fake)
+    real_moments, moments = voxel_moments(real)[:, 1:], voxel_moments(fake)[:, 1:]
+    moment_mean, moment_spread = real_moments.mean(0), real_moments.std(0)
+    real_correlation, correlation = autocorrelation(real).mean(0), autocorrelation(fake)
+    # Distances, which a bootstrap biases upwards: a resample lies farther from the truth than the sample, and repeated volumes shrink a covariance.
+    distances = {
+        "spectrum": lambda i: log_ratio(real_spectrum, spectra[i].mean(0)),
+        "angular": lambda i: angular_log_ratio(real_angular, angular[i].mean(0)),
+        "moments": lambda i: float(((moments[i].mean(0) - moment_mean) / moment_spread).square().mean().sqrt()),
+        "autocorrelation": lambda i: float((correlation[i].mean(0) - real_correlation).square().mean().sqrt()),
+    }
+    metrics = {name: _jackknifed(f, len(fake), least=0.0) for name, f in distances.items()}
+    return metrics | {"auc": _two_sample(real, fake)}
+
+
 def compare(
     real: torch.Tensor, fake: torch.Tensor, labels: torch.Tensor, classifier: C3D, train: torch.Tensor | None = None
 ) -> tuple[dict, torch.Tensor]:
@@ -112,11 +130,6 @@ def compare(
     probabilities, features = predict(classifier, fake[:, None])
     right = 100 * (probabilities.argmax(1) == labels).double()
     error = (_evenly(real, n).double() - _evenly(fake, n).double()).square().flatten(1).mean(1)
-    real_spectrum, spectra = radial_power_spectra(real).mean(0), radial_power_spectra(fake)
-    real_angular, angular = angular_power_spectra(real).mean(0), angular_power_spectra(fake)
-    real_moments, moments = voxel_moments(real)[:, 1:], voxel_moments(fake)[:, 1:]
-    moment_mean, moment_spread = real_moments.mean(0), real_moments.std(0)
-    real_correlation, correlation = autocorrelation(real).mean(0), autocorrelation(fake)
     # each statistic is a function of per-volume values of `fake`, so a resample costs no pass over voxels; `real` stays as it is
     statistics = {
         "psnr": (n, lambda i: -10 * float(error[i].mean().log10())),
@@ -128,17 +141,9 @@ def compare(
         nearer = nearest_real(fake, _evenly(train, m), _evenly(real, m))
         statistics["nearest_train"] = (len(nearer), lambda i: float(nearer[i].mean()))
     metrics = {name: _with_interval(f(np.arange(m)), f, m) for name, (m, f) in statistics.items()}
-    # Distances, which a bootstrap biases upwards: a resample lies farther from the truth than the sample, and repeated volumes shrink a covariance.
-    distances = {
-        "spectrum": lambda i: log_ratio(real_spectrum, spectra[i].mean(0)),
-        "angular": lambda i: angular_log_ratio(real_angular, angular[i].mean(0)),
-        "moments": lambda i: float(((moments[i].mean(0) - moment_mean) / moment_spread).square().mean().sqrt()),
-        "autocorrelation": lambda i: float((correlation[i].mean(0) - real_correlation).square().mean().sqrt()),
-        "fid": lambda i: frechet_distance(real_features, features[i]),
-    }
-    metrics |= {name: _jackknifed(f, len(fake), least=0.0) for name, f in distances.items()}
+    metrics |= told_apart(real, fake)
+    metrics["fid"] = _jackknifed(lambda i: frechet_distance(real_features, features[i]), len(fake), least=0.0)
     metrics["kid"] = _jackknifed(lambda i: kernel_distance(real_features, features[i]), len(fake))
-    metrics["auc"] = _two_sample(real, fake)
     metrics |= _imagenet_metrics(real, fake)
     metrics |= _manifold_metrics(manifold_scores(real, fake), "")
     metrics |= _manifold_metrics(manifold_scores(real_features, features), "feature_")

@@ -9,9 +9,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from .config import RunConfig
+from .microscope.simulate import Microscope
 from .models import Generator
+from .physics import SOURCES, Acquisition, PhysicsGenerator, Restorer
 from .seeds import stream
 from .training import Scaling, build_networks
+
+CHUNK = 16  # volumes that a physics generator makes at a time
+Draws = list[torch.Tensor] | dict[str, torch.Tensor]  # what `sample_noise` drew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +25,8 @@ class TrainedRun:
 
     config: RunConfig
     scaling: Scaling
-    G: Generator
-    F: Generator
+    G: Generator | PhysicsGenerator
+    F: Generator | Restorer
 
 
 def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
@@ -37,7 +42,8 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
     settings = json.loads((folder / "config.json").read_text())
     fields = {f.name for f in dataclasses.fields(RunConfig)}
     config = RunConfig(**{k: v for k, v in settings.items() if k in fields})
-    networks = build_networks(config, device)
+    acquisition = Acquisition.from_record(settings["acquisition"]) if config.generator == "physics" else None
+    networks = build_networks(config, device, acquisition)
     with safe_open(folder / "weights.safetensors", framework="pt") as file:
         if file.metadata().get("config_hash") != config.hash:
             raise ValueError(f"{folder}: the weights are not those of config.json; train the run again.")
@@ -48,20 +54,56 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
     return TrainedRun(config, Scaling(**settings["scaling"]), networks["G"], networks["F"])
 
 
+def _inputs(run: TrainedRun, density: torch.Tensor, seed: int, number: int) -> tuple[torch.Tensor, Draws]:
+    """What the generator takes for one density (D, D, D): its input (1, 1, D, D, D) and its random draws, from a stream named by `seed` and `number` alone."""
+    device = next(run.G.parameters()).device
+    rng = stream(seed, "generate", number, device=device)
+    x = density.to(device)[None, None]
+    x = run.scaling.x(x + run.config.noise_level * torch.randn(x.shape, generator=rng, device=device))
+    return x, run.G.sample_noise(x, rng)
+
+
+def _translate(run: TrainedRun, inputs: list[tuple[torch.Tensor, Draws]], **optics: object) -> torch.Tensor:
+    """Volumes (B, D, H, W) of what `_inputs` gave, in one batch; the paper's generator takes one at a time, which keeps its volumes the same to the bit."""
+    if isinstance(run.G, Generator):
+        return torch.cat([run.G(x, draws)[:, 0] for x, draws in inputs]).cpu()
+    draws = {name: torch.cat([d[name] for _, d in inputs]) for name in inputs[0][1]}
+    return run.G(torch.cat([x for x, _ in inputs]), draws, **optics)[:, 0].cpu()
+
+
 @torch.no_grad()
-def generate(run: TrainedRun, densities: torch.Tensor, *, seed: int = 0, first: int = 0) -> torch.Tensor:
+def generate(
+    run: TrainedRun,
+    densities: torch.Tensor,
+    *,
+    seed: int = 0,
+    first: int = 0,
+    microscope: Microscope | None = None,
+    defocus_um: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Translate densities (N, D, H, W), protein interior about 1, into subtomograms (N, D, H, W) in network units.
 
-    Volume i draws its noise from a stream named by `seed` and ``first + i`` alone: the same particle comes out whatever the batch.
+    Volume i draws its noise from a stream named by `seed` and ``first + i`` alone: the same particle comes out whatever the batch (the physics generator's to rounding).
     Multiply by `scaling.y_std` and add `scaling.y_mean` for the grey values of the training subtomograms.
+
+    Parameters
+    ----------
+    microscope, defocus_um : for a physics generator with the CTF formula: optics, dose and tilt range, and defocus at zero tilt (N,), in place of those of the training particles.
+
+    Raises
+    ------
+    ValueError
+        When a microscope or a defocus is asked of another generator.
     """
-    device = next(run.G.parameters()).device
+    asked = {k: v for k, v in (("microscope", microscope), ("defocus_um", defocus_um)) if v is not None}
+    if asked and run.config.generator != "physics":
+        raise ValueError(
+            f"The paper's generator cannot be told a {', '.join(asked)}: train a run with preset 'physics' and transfer 'ctf'."
+        )
     out = torch.empty(densities.shape)
-    for i, density in enumerate(densities):
-        rng = stream(seed, "generate", first + i, device=device)
-        x = density.to(device)[None, None]
-        x = run.scaling.x(x + run.config.noise_level * torch.randn(x.shape, generator=rng, device=device))
-        out[i] = run.G(x, run.G.sample_noise(x, rng))[0, 0].cpu()
+    for part in torch.arange(len(densities)).split(CHUNK):
+        optics = asked | ({"defocus_um": defocus_um[part]} if defocus_um is not None else {})
+        out[part] = _translate(run, [_inputs(run, densities[i], seed, first + int(i)) for i in part], **optics)
     return out
 
 
@@ -73,10 +115,23 @@ def restore(run: TrainedRun, subtomograms: torch.Tensor, *, seed: int = 0) -> to
     return run.F(volumes, run.F.sample_noise(volumes, stream(seed, "restore", device=device)))[:, 0].cpu()
 
 
-def generate_repeats(run: TrainedRun, densities: torch.Tensor, *, repeats: int = 5, seed: int = 0) -> torch.Tensor:
+@torch.no_grad()
+def generate_repeats(run: TrainedRun, densities: torch.Tensor, *, repeats: int = 5, seed: int = 0, source: str = "") -> torch.Tensor:
     """Repeated generations (N, repeats, D, H, W) from each density; their voxelwise standard deviation is the uncertainty map (released code: 5).
 
-    Both sources of randomness vary: the noise added to the density, and the generator's own.
+    All randomness varies, the noise added to the density and the generator's own; or, of a physics generator, only one `source` of `physics.SOURCES`, the rest as in the first repeat.
     """
     n = len(densities)
-    return torch.stack([generate(run, densities, seed=seed, first=(r + 1) * n) for r in range(repeats)], 1)
+    if not source:
+        return torch.stack([generate(run, densities, seed=seed, first=(r + 1) * n) for r in range(repeats)], 1)
+    if source not in SOURCES or run.config.generator != "physics":
+        raise ValueError(
+            f"generate_repeats: source {source!r} of a {run.config.generator} generator; a physics one has {', '.join(SOURCES)}."
+        )
+    made = []
+    for i, density in enumerate(densities):
+        drawn = [_inputs(run, density, seed, (r + 1) * n + i) for r in range(repeats)]
+        x, base = drawn[0]
+        varied = [(x, base | {name: d[name] for name in SOURCES[source] if name in d}) for _, d in drawn]
+        made.append(torch.cat([_translate(run, varied[k : k + CHUNK]) for k in range(0, repeats, CHUNK)]))
+    return torch.stack(made)

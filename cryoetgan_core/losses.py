@@ -70,16 +70,21 @@ def zero_centred_penalty(critic: Callable[[torch.Tensor], torch.Tensor], volumes
     return gradient.square().sum(dim=(1, 2, 3, 4)).mean()
 
 
-def log_power_loss(real: torch.Tensor, fake: torch.Tensor, radial_bins: int = 12, angular_bins: int = 9) -> torch.Tensor:
+def log_power_loss(
+    real: torch.Tensor, fake: torch.Tensor, radial_bins: int = 12, angular_bins: int = 9, *, signed: bool = False
+) -> torch.Tensor:
     """Mean squared log ratio of the two batches' power spectra, over spatial frequency and angle to the beam (z).
 
-    The angle is taken to the beam within the plane across the tilt axis (y), where the missing wedge lies. Not in the paper.
+    The angle is taken to the beam within the plane across the tilt axis (y), where the missing wedge lies; `signed` tells apart the two sides of the
+    beam, as a tilt range that is not symmetric needs. Not in the paper.
     """
     n = real.shape[-1]
     f, half = torch.fft.fftfreq(n, device=real.device), torch.fft.rfftfreq(n, device=real.device)
     kz, ky, kx = f[:, None, None], f[None, :, None], half[None, None, :]
     radius = (kz**2 + ky**2 + kx**2).sqrt()
-    angle = torch.atan2(kx.abs(), kz.abs()).expand_as(radius) / (torch.pi / 2)  # 0 along the beam, 1 across it
+    # 0 along the beam, 1 across it; signed: 0 along the beam, through 1/2 across it, to 1
+    angle = torch.atan2(kx, kz).remainder(torch.pi) / torch.pi if signed else torch.atan2(kx.abs(), kz.abs()) / (torch.pi / 2)
+    angle = angle.expand_as(radius)
     shell = (radius / 0.5 * radial_bins).long()
     keep = (radius > 0) & (shell < radial_bins)
     index = (shell * angular_bins + (angle * angular_bins).long().clamp(max=angular_bins - 1))[keep]

@@ -53,6 +53,11 @@ def _insertion(size: int, angles_deg: tuple[float, ...], device: torch.device) -
         return matrix.coalesce().to_sparse_csr().to(device), total.to(device)
 
 
+def insertion_weights(size: int, angles_deg: tuple[float, ...]) -> torch.Tensor:
+    """Sum of the weights (size size,) with which slices at the tilts reach each sample of the (kz, kx) plane, in FFT order."""
+    return _insertion(size, angles_deg, torch.device("cpu"))[1]
+
+
 @lru_cache(maxsize=8)
 def _inverse_transform(size: int, box: int, device: torch.device) -> torch.Tensor:
     """Matrix (box, size) from Fourier values in FFT order to the box's real-space samples, interpolation weight divided out."""

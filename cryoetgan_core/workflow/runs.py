@@ -12,6 +12,7 @@ from ..classification import load_classifier
 from ..config import RunConfig
 from ..evaluation import evaluate
 from ..generation import load_run
+from ..particles.acquisition import acquisition
 from ..provenance import provenance
 from ..training import Trainer, train, write_atomically
 from .plan import resolve_run
@@ -30,7 +31,8 @@ def make_result(name: str, config: RunConfig) -> None:
     """
     data, folder = data_folder(config.profile, config.dataset), paths.runs(config.profile) / name
     domains = load_data(config)
-    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device())
+    told = acquisition(domains.Y_train, tilt_range=config.tilt_range, transfer=config.transfer) if config.generator == "physics" else None
+    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device(), told)
     train(trainer, folder, replace=True)
     start = time.perf_counter()
     classifier = load_classifier(data / "classifier.safetensors", config, len(domains.classes))

@@ -10,6 +10,7 @@ from .. import paths
 from ..classification import save_classifier, train_classifier
 from ..config import DATASETS, RunConfig
 from ..evaluation import floor
+from ..microscope.simulate import Microscope
 from ..models import C3D
 from ..particles.domains import Domains, load_domains, save_domains
 from ..particles.simulated import class_references, density_maps, poses_of, subtomograms
@@ -38,25 +39,31 @@ def data_record(config: RunConfig, maps: dict[str, str] | None = None) -> dict:
     return json.loads(json.dumps(record | dataclasses.asdict(DATASETS[config.dataset])))
 
 
-def simulate_data(config: RunConfig, maps: dict[str, str] | None = None) -> Domains:
-    """Make both domains of the run's set, train its reference classifier on the real train half, and write all to `data_folder`.
-
-    `maps` gives a file (atomic model or density map) for a class instead of its embedded model. data.json is written last: a set without it is incomplete.
-    """
+def simulated_domains(config: RunConfig, *, maps: dict[str, str] | None = None, microscope: Microscope | None = None) -> Domains:
+    """Both domains of the run's set, in memory; `maps` as in `simulate_data`, `microscope` in place of the set's."""
     dataset = DATASETS[config.dataset]
-    folder, voxel_size_A = data_folder(config.profile, config.dataset), dataset.field_of_view_A / config.box
-    (folder / "data.json").unlink(missing_ok=True)
+    voxel_size_A = dataset.field_of_view_A / config.box
     references = class_references(dataset.classes, config.box, voxel_size_A, maps)
     halves, noise_std = {}, None
     for half, per_class in (("train", config.train_per_class), ("test", config.test_per_class)):
         rng = {domain: stream(config.data_seed, config.dataset, domain, half) for domain in "XY"}
         halves[f"X_{half}"] = density_maps(references, per_class, config.box, voxel_size_A, rng["X"])
         halves[f"Y_{half}"] = subtomograms(
-            references, per_class, config.box, voxel_size_A, dataset.microscope, rng["Y"], snr=config.snr, noise_std=noise_std,
+            references, per_class, config.box, voxel_size_A, microscope or dataset.microscope, rng["Y"], snr=config.snr, noise_std=noise_std,
             crowding=dataset.crowding, prefix=half,
         )  # fmt: skip
         noise_std = float(halves[f"Y_{half}"].table["noise_std"][0])
-    domains = Domains(**halves)
+    return Domains(**halves)
+
+
+def simulate_data(config: RunConfig, maps: dict[str, str] | None = None) -> Domains:
+    """Make both domains of the run's set, train its reference classifier on the real train half, and write all to `data_folder`.
+
+    `maps` gives a file (atomic model or density map) for a class instead of its embedded model. data.json is written last: a set without it is incomplete.
+    """
+    folder = data_folder(config.profile, config.dataset)
+    (folder / "data.json").unlink(missing_ok=True)
+    domains = simulated_domains(config, maps=maps)
     save_domains(domains, folder)
     classifier = fit_classifier(config, domains)
     save_classifier(classifier, folder / "classifier.safetensors")

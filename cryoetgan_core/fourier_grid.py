@@ -1,0 +1,147 @@
+"""Fourier space as a microscopist divides it: spatial frequency, tilt of the slice that passes there, and angle to the tilt axis.
+
+Volumes are ``(B, D, D, D)`` indexed zyx; the beam runs along z, the tilt axis along y. Spatial frequencies are in cycles per voxel, tilts in degrees.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from .microscope.back_projection import insertion_weights
+
+CPU = torch.device("cpu")
+RADII, TILTS, AXIS_ANGLES = 15, 36, 7  # nodes of the learned tables: 14 steps to Nyquist, 5 degrees, 15 degrees
+FINE_RADII = 65  # nodes of curves that are formulas
+CORNER = math.sqrt(3) / 2  # spatial frequency of the corner of Fourier space
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Linear interpolation from the nodes of a table to Fourier voxels: the sum of ``table[..., index] * weight`` over the last axis."""
+
+    index: torch.Tensor  # (V, 2 or 4) flat index of the node
+    weight: torch.Tensor  # (V, 2 or 4)
+
+    def __call__(self, table: torch.Tensor) -> torch.Tensor:
+        """Values (..., V) of a table (..., nodes), its node axes flattened."""
+        return (table[..., self.index] * self.weight).sum(-1)
+
+
+@lru_cache(maxsize=16)
+def coordinates(size: int, device: torch.device = CPU) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Spatial frequency, tilt (-90 to 90) and angle to the tilt axis (0 to 90) of the voxels of an rfft of `size`^3, each (size, size, size // 2 + 1)."""
+    f, half = torch.fft.fftfreq(size, device=device), torch.fft.rfftfreq(size, device=device)
+    kz, ky, kx = torch.meshgrid(f, f, half, indexing="ij")
+    radius = (kz**2 + ky**2 + kx**2).sqrt()
+    tilt = (torch.rad2deg(torch.atan2(-kz, kx)) + 90).remainder(180) - 90
+    axis = torch.rad2deg(torch.acos((ky.abs() / radius.clamp(min=1e-9)).clamp(max=1)))
+    return radius, tilt, axis
+
+
+def between(position: torch.Tensor, nodes: int, periodic: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two nodes (V, 2) beside each position, counted in nodes, and their weights."""
+    low = position.floor() if periodic else position.floor().clamp(0, nodes - 2)
+    share = position - low if periodic else (position - low).clamp(0, 1)
+    low = low.long()
+    index = torch.stack([low, low + 1], -1)
+    return (index % nodes if periodic else index), torch.stack([1 - share, share], -1)
+
+
+@lru_cache(maxsize=32)
+def lookup(size: int, kind: str, device: torch.device = CPU) -> Lookup:
+    """From the nodes of a table to the voxels of an rfft of `size`^3, flattened.
+
+    kind: "radius" (RADII nodes from 0 to Nyquist; beyond it the last value), "tilt" (RADII x TILTS, the first node at -90 degrees, periodic), "axis"
+    (RADII x AXIS_ANGLES, from along the tilt axis to across it), "fine" (FINE_RADII from 0 to the corner) or "fine tilt" (FINE_RADII x TILTS).
+    """
+    radius, tilt, axis = (c.flatten() for c in coordinates(size, device))
+    fine = kind.startswith("fine")
+    radii = FINE_RADII if fine else RADII
+    index, weight = between(radius / (CORNER if fine else 0.5) * (radii - 1), radii, periodic=False)
+    if kind.endswith("tilt"):
+        second, nodes = between((tilt + 90) / 180 * TILTS, TILTS, periodic=True), TILTS
+    elif kind == "axis":
+        second, nodes = between(axis / 90 * (AXIS_ANGLES - 1), AXIS_ANGLES, periodic=False), AXIS_ANGLES
+    else:
+        return Lookup(index, weight)
+    index = (index[:, :, None] * nodes + second[0][:, None, :]).flatten(1)
+    return Lookup(index, (weight[:, :, None] * second[1][:, None, :]).flatten(1))
+
+
+@lru_cache(maxsize=32)
+def wedge(size: int, tilt_min_deg: float, tilt_max_deg: float, samples: int, device: torch.device = CPU) -> torch.Tensor:
+    """Share (size, size, size // 2 + 1) of each voxel of an rfft of `size`^3 that a tilt series from `tilt_min_deg` to `tilt_max_deg` reaches.
+
+    1 inside, 0 in the missing wedge, and between them the edge of the outermost slices, one sample wide in a reconstruction whose transform has `samples` samples for the same
+    extent per voxel (a larger one has the sharper edge).
+    """
+    steps = max(2, math.ceil(tilt_max_deg - tilt_min_deg) + 1)  # a degree apart: no gaps
+    total = (
+        insertion_weights(samples, tuple(torch.linspace(tilt_min_deg, tilt_max_deg, steps).tolist())).clamp(max=1).view(samples, samples)
+    )
+    total = torch.fft.fftshift(total)  # (kz, kx), frequency (i - samples // 2) / samples
+
+    def place(frequency: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return between(frequency * samples + samples // 2, samples, periodic=True)
+
+    (z, wz), (x, wx) = place(torch.fft.fftfreq(size)), place(torch.fft.rfftfreq(size))
+    plane = (total[z[:, None, :, None], x[None, :, None, :]] * wz[:, None, :, None] * wx[None, :, None, :]).sum((-2, -1))
+    plane[0, 0] = 1.0
+    return plane[:, None, :].expand(size, size, -1).contiguous().to(device)
+
+
+def window(box: int, device: torch.device = CPU) -> torch.Tensor:
+    """Product of three Hann windows (box, box, box) with mean square 1: its transform leaks little across the edge of the wedge."""
+    line = torch.hann_window(box + 2, periodic=False, device=device)[1:-1]
+    line = line / line.square().mean().sqrt()
+    return line[:, None, None] * line[:, None] * line
+
+
+def windowed_power(volumes: torch.Tensor, chunk: int = 64) -> torch.Tensor:
+    """Mean power (D, D, D // 2 + 1) of volumes (N, D, D, D) seen through `window`; white noise of variance 1 has power 1 everywhere."""
+    mask, total = window(volumes.shape[-1], volumes.device), 0.0
+    for part in volumes.split(chunk):
+        total = total + torch.fft.rfftn(part * mask, dim=(-3, -2, -1), norm="ortho").abs().square().sum(0)
+    return total / len(volumes)
+
+
+def estimate_tilt_range(volumes: torch.Tensor, step_deg: float = 2.0) -> tuple[float, float]:
+    """Lowest and highest tilt, in degrees, that volumes (N, D, D, D) show: where their power over the tilt falls to that of the missing wedge.
+
+    The mean log power in bins of `step_deg` beyond half of Nyquist; an edge is where it crosses half the level of the half of
+    all angles that have most: the window blurs an edge evenly. (-90, 90) where no angle stands out: no wedge.
+    """
+    n = volumes.shape[-1]
+    radius, tilt, axis = coordinates(n)
+    keep = (radius > 0.25) & (radius < 0.5) & (axis > 30)
+    bins = round(180 / step_deg)
+    index = ((tilt[keep] + 90) / 180 * bins).long().clamp(max=bins - 1)
+    log_power = windowed_power(volumes.cpu().float())[keep].clamp(min=1e-12).log()
+    count = torch.zeros(bins).index_add_(0, index, torch.ones_like(log_power))
+    level = torch.zeros(bins).index_add_(0, index, log_power) / count.clamp(min=1)
+    centre = -90 + step_deg * (torch.arange(bins) + 0.5)
+    filled = count > 0
+    level, centre = level[filled], centre[filled]
+    level = (level.roll(1) + level + level.roll(-1)) / 3
+    inside, outside = level.sort().values[len(level) // 2 :].median(), level.min()
+    if inside - outside < math.log(4):
+        return -90.0, 90.0
+    edge = inside - math.log(2)
+    missing = level < edge
+    start = int(level.argmin())  # grow the wedge from its emptiest angle, both ways, across +-90
+    order = torch.arange(len(level))
+
+    def crossing(direction: int) -> float:
+        for steps in order.tolist():
+            here, there = (start + direction * steps) % len(level), (start + direction * (steps + 1)) % len(level)
+            if not missing[there]:
+                share = float((edge - level[here]) / (level[there] - level[here]))
+                gap = float((centre[there] - centre[here]) % 180 if direction > 0 else -((centre[here] - centre[there]) % 180))
+                return float(centre[here]) + share * gap
+        return 90.0
+
+    low, high = crossing(1), crossing(-1)
+    low, high = (low - 180 if low > 90 else low), (high + 180 if high < -90 else high)
+    return (low, high) if low < high else (low - 180, high)

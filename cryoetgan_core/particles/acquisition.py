@@ -1,0 +1,51 @@
+"""How particles were recorded, from the table that came with them: what the physics generator can be told."""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from ..microscope.simulate import Microscope
+from ..physics import Acquisition
+from .table import ParticleSet
+
+
+def acquisition(particles: ParticleSet, *, tilt_range: str = "estimated", transfer: str = "table") -> Acquisition:
+    """Voxel size, and what the table tells where it is asked for.
+
+    Parameters
+    ----------
+    tilt_range : "told": by the columns tilt_min_deg and tilt_max_deg; "estimated": left to the generator.
+    transfer : "ctf": optics, dose and each particle's defocus from the columns named as the fields of `Microscope`, defocus_um and dose_e_A2; "table": left out.
+
+    Raises
+    ------
+    ValueError
+        When a column that is needed is missing, empty or not the same for all particles.
+    """
+    table = particles.table
+
+    def shared(name: str) -> object:
+        """The one value of a column."""
+        if name not in table or table[name].isna().any() or table[name].nunique() != 1:
+            raise ValueError(
+                f"The particles' table has no column {name!r} with one value for all; tilt_range 'estimated' and transfer 'table' need none."
+            )
+        value = table[name].iloc[0]
+        return value.item() if isinstance(value, np.generic) else value
+
+    tilts = (float(shared("tilt_min_deg")), float(shared("tilt_max_deg"))) if tilt_range == "told" else None
+    if transfer == "table":
+        return Acquisition(particles.voxel_size_A, tilts)
+    fields = {f.name for f in dataclasses.fields(Microscope)} & set(table.columns) - {"defocus_um"}
+    scope = Microscope(**{name: shared(name) for name in fields}, total_dose_e_A2=float(shared("dose_e_A2")))
+    if "defocus_um" not in table or table["defocus_um"].isna().any():
+        raise ValueError(
+            "The particles' table has no column 'defocus_um' with a value for each; transfer 'ctf' needs it, transfer 'table' does not."
+        )
+    x = table["x_A"].to_numpy(float)
+    off_axis = x - (x.min() + x.max()) / 2 if np.isfinite(x).all() else np.zeros(len(table))
+    scope = dataclasses.replace(scope, defocus_um=float(table["defocus_um"].mean()))
+    return Acquisition(
+        particles.voxel_size_A, tilts, scope, torch.tensor(table["defocus_um"].to_numpy(float)).float(), torch.tensor(off_axis).float()
+    )

@@ -1,0 +1,394 @@
+"""The second generator: a microscope operator with learned parts. Not in the paper.
+
+y = A (M T FT[x'] c + sqrt(l + (1 - l) M) N FT[e] a): the density x, its structure varied and deformed to x', passes a transfer function T and the missing wedge M of the
+tilt series, with a contrast c; noise e gets the colour N and an amplitude a; A is the amplitude that each voxel has. T and N are tables over spatial frequency,
+tilt and angle to the tilt axis (`fourier_grid`), or T is the CTF formula of each particle times a learned envelope. Volumes are ``(B, 1, D, H, W)``.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch_ctf import calculate_ctf_1d
+
+from .convolution import HalvingConv, ThinConv
+from .fourier_grid import (
+    AXIS_ANGLES,
+    CORNER,
+    FINE_RADII,
+    RADII,
+    TILTS,
+    between,
+    coordinates,
+    estimate_tilt_range,
+    lookup,
+    wedge,
+    windowed_power,
+)
+from .microscope.back_projection import transform_size
+from .microscope.simulate import Microscope
+from .microscope.transfer import dose_filter
+
+INGREDIENTS = (
+    "structure",  # a small residual network that also sees noise
+    "deformation",  # smooth random displacements
+    "wedge",  # the missing wedge as a mask; without it T and N must learn it
+    "transfer_spread",  # T differs from particle to particle (table), or the defocus does (CTF)
+    "contrast",  # log-normal contrast of the particle
+    "noise_colour",  # N over tilt and angle to the axis; without it one level for all frequencies
+    "noise_amplitude",  # log-normal amplitude of the noise
+    "voxel_amplitude",  # A: corners that not every tilt sees
+)
+SOURCES = {  # what differs between two generations from one density, as Figure 4 splits it
+    "noise": ("noise", "amplitude"),
+    "transfer": ("transfer", "contrast"),
+    "structure": ("structure", "deformation"),
+}
+REMEMBERED = 64  # particles whose defocus and place a generator with a CTF keeps, to draw from
+DEFORMATION_NODES = 4  # a side, of the random displacements
+AMPLITUDE_NODES = 9  # a side, of the voxel amplitude
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """What is known of how the training subtomograms were recorded; all but the voxel size may be unknown.
+
+    Attributes
+    ----------
+    tilt_range_deg : lowest and highest tilt; None: estimated from the subtomograms.
+    microscope : optics and doses, for a generator with the CTF formula.
+    defocus_um, off_axis_A : (N,) of the particles: defocus at zero tilt, and distance from the tilt axis (0 where unknown).
+    """
+
+    voxel_size_A: float
+    tilt_range_deg: tuple[float, float] | None = None
+    microscope: Microscope | None = None
+    defocus_um: torch.Tensor | None = None
+    off_axis_A: torch.Tensor | None = None
+
+    @property
+    def record(self) -> dict:
+        """All but the particles' own values, as JSON types."""
+        return {
+            "voxel_size_A": self.voxel_size_A,
+            "tilt_range_deg": self.tilt_range_deg and list(self.tilt_range_deg),
+            "microscope": self.microscope and asdict(self.microscope),
+        }
+
+    @classmethod
+    def from_record(cls, record: dict) -> "Acquisition":
+        """What `record` told."""
+        tilts, microscope = record["tilt_range_deg"], record["microscope"]
+        return cls(record["voxel_size_A"], tilts and tuple(tilts), microscope and Microscope(**microscope))
+
+
+class PhysicsGenerator(nn.Module):
+    """Density map to subtomogram by a microscope operator with learned parts.
+
+    Parameters
+    ----------
+    box : voxels a side of the volumes.
+    acquisition : voxel size, and what is known of the recording.
+    transfer : "table", a learned T; or "ctf", each particle's CTF (torch-ctf) and dose decay times a learned envelope, which needs `acquisition.microscope`
+        and defoci.
+    without : names of INGREDIENTS that are switched off.
+
+    Raises
+    ------
+    ValueError
+        For an unknown ingredient or transfer, or a CTF without its metadata.
+    """
+
+    def __init__(self, box: int, acquisition: Acquisition, *, transfer: str = "table", without: tuple[str, ...] = ()):
+        super().__init__()
+        unknown = set(without) - set(INGREDIENTS)
+        if unknown:
+            raise ValueError(f"PhysicsGenerator: unknown ingredient {', '.join(sorted(unknown))}; known are {', '.join(INGREDIENTS)}.")
+        if transfer not in ("table", "ctf"):
+            raise ValueError(f"PhysicsGenerator: transfer {transfer!r}; expected 'table' or 'ctf'.")
+        if transfer == "ctf" and acquisition.microscope is None:
+            raise ValueError("PhysicsGenerator: transfer 'ctf' needs the optics of the microscope and the defocus of each particle.")
+        self.box, self.acquisition, self.transfer, self.parts = box, acquisition, transfer, set(INGREDIENTS) - set(without)
+        self.padded = 2 * math.ceil(2 * box / 3)  # a third larger: nothing wraps round
+        self.T = nn.Parameter(torch.full((RADII, TILTS), 0.3))
+        self.T_spread = nn.Parameter(torch.zeros(RADII, TILTS))
+        self.envelope = nn.Parameter(torch.linspace(-1.2, -2.5, RADII))  # log amplitude, with a CTF
+        self.N = nn.Parameter(torch.zeros(RADII, TILTS))  # log amplitude
+        self.N_axis = nn.Parameter(torch.zeros(RADII, AXIS_ANGLES))
+        self.leak = nn.Parameter(torch.tensor(-5.0))  # logit of the noise power left in the wedge
+        self.A = nn.Parameter(
+            torch.zeros(AMPLITUDE_NODES, AMPLITUDE_NODES)
+        )  # log amplitude over (z, x), coarse: a fine map would draw particles
+        self.spread = nn.Parameter(torch.tensor([0.1, 0.05]).log())  # log s.d. of the log of contrast and of noise amplitude
+        self.deformation = nn.Parameter(torch.tensor(0.2).log())  # log s.d. in voxels
+        self.structure = nn.Sequential(
+            ThinConv(2, 8, 3), nn.LeakyReLU(0.2), ThinConv(8, 8, 3), nn.LeakyReLU(0.2), ThinConv(8, 1, 3),
+        )  # fmt: skip
+        nn.init.zeros_(self.structure[-1].weight), nn.init.zeros_(self.structure[-1].bias)
+        self.register_buffer("tilt_range_deg", torch.tensor(acquisition.tilt_range_deg or (-90.0, 90.0)))
+        self.register_buffer("remembered", torch.zeros(REMEMBERED, 2))  # defocus in micrometres, distance from the tilt axis in angstrom
+
+    def tables(self) -> list[nn.Parameter]:
+        """Tables over Fourier space and spreads, which learn at a higher rate than the rest."""
+        return [self.T, self.T_spread, self.envelope, self.N, self.N_axis, self.leak, self.spread, self.deformation]
+
+    @torch.no_grad()
+    def start_from(self, densities: torch.Tensor, subtomograms: torch.Tensor) -> None:
+        """Set the wedge (where it is not known), N, the level of T, A and the spread of the noise from densities and subtomograms (N, D, D, D) in network units.
+
+        Noise is what the corners of the boxes show, signal what their centres have beyond it. Defoci of the particles are remembered.
+        """
+        acquisition, y, n = self.acquisition, subtomograms.cpu(), self.box
+        if acquisition.tilt_range_deg is None:
+            self.tilt_range_deg.copy_(torch.tensor(estimate_tilt_range(y)))
+        radius, power = coordinates(n)[0].flatten(), windowed_power(y).clamp(min=1e-8).flatten()
+        reached = wedge(n, *self.tilt_range_deg.tolist(), transform_size(n, n)).flatten() > 0.99
+        if "wedge" not in self.parts:
+            reached = torch.ones_like(reached)
+        radial = lookup(n, "radius")
+        share = radial(self._noise_share(y)).clamp(max=1)  # of the power that is noise
+        signal = (power * (1 - share))[reached], windowed_power(densities.cpu()).flatten().clamp(min=1e-12)[reached]
+        sums = [
+            torch.zeros(RADII).index_add_(0, radial.index[reached].flatten(), (v[:, None] * radial.weight[reached]).flatten())
+            for v in signal
+        ]
+        level = (sums[0] / sums[1].clamp(min=1e-12)).clamp(1e-4, 1e2).sqrt()
+        self.T.copy_(level[:, None].expand_as(self.T))
+        self.envelope.copy_(level.log())
+        if "noise_colour" in self.parts:
+            self._fit_noise((power * share).clamp(min=1e-8), reached & (radius <= 0.5))
+        else:
+            self.N.fill_(0.5 * float((power * share).mean().log()))
+        white = torch.fft.rfftn(y, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(1)[:, reached & (radius > 0.3) & (radius <= 0.5)]
+        excess = float((white.mean(1) / white.mean()).var()) - 1 / white.shape[1]  # beyond that of finite numbers
+        self.spread[1] = 0.5 * math.log(max(excess / 4, 1e-5))
+        if "voxel_amplitude" in self.parts:
+            self.A.copy_(self._corner_amplitude(y).log())
+        if self.transfer == "ctf":
+            if acquisition.defocus_um is None or not torch.isfinite(acquisition.defocus_um).all():
+                raise ValueError(
+                    "PhysicsGenerator: transfer 'ctf' needs the defocus of each particle; some have none. Use transfer 'table'."
+                )
+            chosen = torch.linspace(0, len(acquisition.defocus_um) - 1, REMEMBERED).round().long()
+            off_axis = torch.zeros_like(acquisition.defocus_um) if acquisition.off_axis_A is None else acquisition.off_axis_A
+            self.remembered.copy_(torch.stack([acquisition.defocus_um[chosen], off_axis[chosen]], 1))
+
+    def _noise_share(self, y: torch.Tensor) -> torch.Tensor:
+        """Part (RADII,) of the power at the centre of boxes `y` that their corners have too, over spatial frequency: half a box seen through a window."""
+        half = self.box // 2
+        start = (self.box - half) // 2
+        inner = windowed_power(y[:, start : start + half, start : start + half, start : start + half])
+        ends = (slice(0, half), slice(self.box - half, self.box))
+        outer = torch.stack([windowed_power(y[:, i, j, k]) for i in ends for j in ends for k in ends]).mean(0)
+        at, sums = lookup(half, "radius"), []
+        for values in (outer, inner):
+            weighed = (values.flatten()[:, None] * at.weight).flatten()
+            sums.append(torch.zeros(RADII).index_add_(0, at.index.flatten(), weighed))
+        share = (sums[0] / sums[1].clamp(min=1e-12)).clamp(0.02, 1)
+        share[:2] = share[2]  # of its lowest frequencies half a box says little
+        return share
+
+    def _fit_noise(self, power: torch.Tensor, keep: torch.Tensor) -> None:
+        """Set N to the log power of the voxels (V,) that `keep` (V,) chooses, by least squares."""
+        nodes = RADII * TILTS
+        design = torch.zeros(int(keep.sum()), nodes + RADII * AXIS_ANGLES, dtype=torch.float64)
+        for offset, kind in ((0, "tilt"), (nodes, "axis")):
+            at = lookup(self.box, kind)
+            design.scatter_add_(1, at.index[keep] + offset, at.weight[keep].double())
+        target = 0.5 * power[keep].double().log()
+        mean = target.mean()
+        ridge = 1e-2 * torch.eye(design.shape[1], dtype=torch.float64)  # what no voxel determines stays at the mean
+        fitted = torch.linalg.solve(design.T @ design + ridge, design.T @ (target - mean)).float()
+        self.N.copy_(fitted[:nodes].view_as(self.N) + mean.float())
+        self.N_axis.copy_(fitted[nodes:].view_as(self.N_axis))
+
+    def _corner_amplitude(self, y: torch.Tensor) -> torch.Tensor:
+        """Amplitude (AMPLITUDE_NODES, AMPLITUDE_NODES) of `y` over (z, x) outside the cylinder that every tilt sees, over that at its rim; 1 inside."""
+        line = torch.arange(self.box, dtype=torch.float32) - (self.box - 1) / 2
+        distance = (line[:, None] ** 2 + line**2).sqrt() / (self.box / 2)
+        amplitude = y.square().mean((0, 2)).sqrt()
+        amplitude = amplitude / amplitude[(distance > 0.8) & (distance < 1)].mean()
+        amplitude = torch.where(distance > 1, (amplitude + amplitude.flip(0, 1)) / 2, torch.ones_like(amplitude))
+        return F.adaptive_avg_pool2d(amplitude[None], AMPLITUDE_NODES)[0]
+
+    def voxel_amplitude(self) -> torch.Tensor:
+        """A over (z, x), (box, box): the same after half a turn about the tilt axis."""
+        nodes = (self.A + self.A.flip(0, 1)) / 2
+        return F.interpolate(nodes[None, None], (self.box, self.box), mode="bilinear", align_corners=False)[0, 0].exp()
+
+    def sample_noise(self, x: torch.Tensor, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
+        """Draw all that differs between two generations from `x` (B, 1, D, D, D), by name; first dimension B."""
+        b, n, p, nodes = len(x), self.box, self.padded, DEFORMATION_NODES
+
+        def normal(*size: int) -> torch.Tensor:
+            return torch.randn((b, *size), generator=generator, device=x.device, dtype=x.dtype)
+
+        drawn = {"noise": normal(p, p, p), "amplitude": normal(), "contrast": normal(), "transfer": normal()}
+        if self.transfer == "ctf":
+            drawn["transfer"] = torch.randint(REMEMBERED, (b,), generator=generator, device=x.device)
+        if "structure" in self.parts:
+            drawn["structure"] = normal(1, n, n, n)
+        if "deformation" in self.parts:
+            drawn["deformation"] = normal(3, nodes, nodes, nodes)
+        return drawn
+
+    def transfer_table(
+        self, drawn: torch.Tensor, microscope: Microscope | None = None, defocus_um: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """T over (radius, tilt): (B, RADII, TILTS) of a learned table, (B, FINE_RADII, TILTS) of the CTF formula.
+
+        Parameters
+        ----------
+        drawn : (B,) what `sample_noise` drew as "transfer".
+        microscope, defocus_um : in place of those of the training particles, with a CTF; defocus at zero tilt, (B,).
+        """
+        spread = "transfer_spread" in self.parts
+        if self.transfer == "table":
+            return self.T + (drawn[:, None, None] * self.T_spread if spread else torch.zeros_like(drawn)[:, None, None])
+        scope = microscope or self.acquisition.microscope
+        defocus, off_axis = self.remembered[drawn].unbind(1) if spread else self.remembered.mean(0).expand(len(drawn), 2).unbind(1)
+        defocus = defocus if defocus_um is None else defocus_um.to(defocus)
+        tilt = torch.linspace(-90, 90, TILTS + 1, device=defocus.device)[:-1]
+        at_tilt = defocus[:, None] + off_axis[:, None] * torch.sin(torch.deg2rad(tilt)) / 1e4  # (B, TILTS)
+        voxel_A = self.acquisition.voxel_size_A
+        curve = calculate_ctf_1d(
+            defocus=at_tilt, voltage=scope.voltage_kV, spherical_aberration=scope.cs_mm, amplitude_contrast=scope.amplitude_contrast,
+            phase_shift=scope.phase_shift_deg, pixel_size=voxel_A * 0.5 / CORNER, n_samples=FINE_RADII, oversampling_factor=1,
+        )  # fmt: skip
+        curve = curve.abs() if scope.correction == "phase_flip" else curve
+        order = scope.angles_deg.argsort()
+        angles, dose = scope.angles_deg[order], scope.pre_exposure_e_A2[order]
+        place = torch.searchsorted(angles, tilt.cpu()).clamp(1, len(angles) - 1)
+        nearer = torch.where((tilt.cpu() - angles[place - 1]).abs() < (angles[place] - tilt.cpu()).abs(), place - 1, place)
+        q = torch.linspace(0, CORNER, FINE_RADII, device=defocus.device) / voxel_A
+        decay = dose_filter(dose[nearer].to(q)[:, None], q, scope.voltage_kV)  # (TILTS, FINE_RADII)
+        sign = 1 if scope.protein == "bright" else -1
+        return sign * (curve * decay).mT * self.envelope_curve()[:, None]
+
+    def envelope_curve(self) -> torch.Tensor:
+        """Amplitude (FINE_RADII,) that the learned envelope leaves of a CTF."""
+        place = torch.linspace(0, CORNER / 0.5 * (RADII - 1), FINE_RADII, device=self.envelope.device)
+        index, weight = between(place, RADII, periodic=False)
+        return (self.envelope[index] * weight).sum(-1).exp()
+
+    def noise_table(self) -> torch.Tensor:
+        """N, amplitude of the noise over (radius, tilt), averaged over the angle to the tilt axis: (RADII, TILTS)."""
+        return (self.N + self.N_axis.mean(1, keepdim=True)).exp()
+
+    def deform(self, x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """Displace the voxels of `x` (B, 1, D, D, D) smoothly, by `drawn` (B, 3, nodes, nodes, nodes) times the learned amplitude."""
+        n = x.shape[-1]
+        shift = F.interpolate(drawn, (n, n, n), mode="trilinear", align_corners=True) * (2 / n * self.deformation.exp())
+        line = (torch.arange(n, device=x.device, dtype=x.dtype) + 0.5) * 2 / n - 1
+        z, y, x_axis = torch.meshgrid(line, line, line, indexing="ij")
+        grid = torch.stack([x_axis, y, z], -1) + shift.permute(0, 2, 3, 4, 1)
+        return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        drawn: dict[str, torch.Tensor],
+        microscope: Microscope | None = None,
+        defocus_um: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Subtomograms (B, 1, D, D, D) from densities `x` and what `sample_noise` drew; the same draws give the same volumes.
+
+        Parameters
+        ----------
+        microscope : with a CTF: optics, doses and tilt range in place of those of the training particles. Noise is scaled as counted electrons are, by one over the root of the dose.
+        defocus_um : with a CTF: (B,) defocus at zero tilt in place of the training particles'.
+
+        Raises
+        ------
+        ValueError
+            When a microscope or defocus is asked of a generator whose T is a table.
+        """
+        if self.transfer == "table" and (microscope is not None or defocus_um is not None):
+            raise ValueError(
+                "This generator learned its transfer function as a table: train one with transfer 'ctf' to set the microscope."
+            )
+        parts, n, p = self.parts, self.box, self.padded
+        if "structure" in parts:
+            x = x + self.structure(torch.cat([x, drawn["structure"]], 1))
+        if "deformation" in parts:
+            x = self.deform(x, drawn["deformation"])
+        before = (p - n) // 2
+        edge = (torch.arange(p, device=x.device) - before).clamp(0, n - 1)  # what reaches the border goes on
+        signal = torch.fft.rfftn(x[:, 0][:, edge][:, :, edge][..., edge], dim=(-3, -2, -1))
+        table = self.transfer_table(drawn["transfer"], microscope, defocus_um).flatten(1)
+        transfer = lookup(p, "tilt" if self.transfer == "table" else "fine tilt", x.device)(table).view(-1, *signal.shape[1:])
+        colour = lookup(p, "tilt", x.device)(self.N.flatten()) + lookup(p, "axis", x.device)(self.N_axis.flatten())
+        colour = colour.view(signal.shape[1:]).exp()
+        if "wedge" in parts:
+            tilts = self.tilt_range_deg.tolist() if microscope is None else (microscope.tilt_min_deg, microscope.tilt_max_deg)
+            reached = wedge(p, *tilts, transform_size(n, n), x.device)
+            leak = torch.sigmoid(self.leak)
+            transfer, colour = transfer * reached, colour * (leak + (1 - leak) * reached).sqrt()
+        if "contrast" in parts:
+            transfer = transfer * log_normal(drawn["contrast"], self.spread[0])[:, None, None, None]
+        varied = "noise_amplitude" in parts
+        amplitude = log_normal(drawn["amplitude"], self.spread[1]) if varied else torch.ones_like(drawn["amplitude"])
+        if microscope is not None:
+            amplitude = amplitude * (self.acquisition.microscope.total_dose_e_A2 / microscope.total_dose_e_A2) ** 0.5
+        noise = torch.fft.rfftn(drawn["noise"], dim=(-3, -2, -1)) * colour
+        volumes = torch.fft.irfftn(signal * transfer + noise * amplitude[:, None, None, None], s=(p, p, p), dim=(-3, -2, -1))
+        inner = slice(before, before + n)
+        volumes = volumes[:, inner, inner, inner]
+        if "voxel_amplitude" in parts:
+            volumes = volumes * self.voxel_amplitude()[:, None, :]
+        return volumes[:, None]
+
+
+def log_normal(drawn: torch.Tensor, log_spread: torch.Tensor) -> torch.Tensor:
+    """Log-normal numbers of mean 1 from standard normal ones; the log has the standard deviation exp(log_spread)."""
+    sigma = log_spread.exp()
+    return (sigma * drawn - sigma.square() / 2).exp()
+
+
+class Restorer(nn.Module):
+    """The way back, subtomogram to density: a learned filter over (radius, tilt), then a small residual network. A denoiser."""
+
+    def __init__(self, box: int, width: int = 8):
+        super().__init__()
+        self.box, self.padded = box, 2 * math.ceil(2 * box / 3)
+        start = 0.5 * torch.exp(-((torch.arange(RADII) / RADII * 3) ** 2) / 2)  # a low-pass
+        self.filter = nn.Parameter(start[:, None].repeat(1, TILTS))
+        self.network = nn.Sequential(
+            ThinConv(2, width, 3), nn.LeakyReLU(0.2), ThinConv(width, width, 3), nn.LeakyReLU(0.2), ThinConv(width, 1, 3),
+        )  # fmt: skip
+        nn.init.zeros_(self.network[-1].weight), nn.init.zeros_(self.network[-1].bias)
+
+    def tables(self) -> list[nn.Parameter]:
+        """Parameters that learn at the rate of the tables."""
+        return [self.filter]
+
+    def sample_noise(self, y: torch.Tensor, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
+        """Nothing: the way back is deterministic."""
+        return {}
+
+    def forward(self, y: torch.Tensor, drawn: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Density (B, 1, D, D, D) in network units from subtomograms `y` (B, 1, D, D, D)."""
+        n, p = self.box, self.padded
+        spectrum = torch.fft.rfftn(F.pad(y[:, 0], [0, p - n] * 3), dim=(-3, -2, -1))
+        spectrum = spectrum * lookup(p, "tilt", y.device)(self.filter.flatten()).view(spectrum.shape[1:])
+        smooth = torch.fft.irfftn(spectrum, s=(p, p, p), dim=(-3, -2, -1))[:, None, :n, :n, :n]
+        return smooth + self.network(torch.cat([smooth, y], 1))
+
+
+class PatchCritic(nn.Module):
+    """Score patches of a volume: three conv 4^3 of stride 2 (w, 2w, 4w) and one of 3^3, leaky ReLU 0.2, no norm."""
+
+    def __init__(self, width: int = 16):
+        super().__init__()
+        channels = [1, width, 2 * width, 4 * width]
+        layers = [m for a, b in zip(channels, channels[1:], strict=False) for m in (HalvingConv(a, b), nn.LeakyReLU(0.2))]
+        self.layers = nn.Sequential(*layers, nn.Conv3d(channels[-1], 1, 3, padding=1))
+
+    def power_iteration(self) -> None:
+        """Nothing: no layer is spectrally normalised."""
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        """Scores (B, 1, d, h, w) of the patches of `y` (B, 1, D, H, W), d = D/8."""
+        return self.layers(y)

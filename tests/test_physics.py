@@ -1,0 +1,272 @@
+"""The physics generator: Fourier coordinates and the wedge by known answers, every ingredient with effect, training that can be stopped, and what a user may ask of it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cryoetgan_core.config import make_config
+from cryoetgan_core.convolution import HalvingConv, ThinConv
+from cryoetgan_core.fourier_grid import RADII, TILTS, coordinates, estimate_tilt_range, lookup, wedge, windowed_power
+from cryoetgan_core.generation import generate, generate_repeats, load_run
+from cryoetgan_core.microscope.back_projection import back_project, transform_size
+from cryoetgan_core.microscope.simulate import MICROSCOPES
+from cryoetgan_core.microscope.transfer import ctf
+from cryoetgan_core.particles.acquisition import acquisition
+from cryoetgan_core.particles.simulated import class_references, density_maps, subtomograms
+from cryoetgan_core.physics import INGREDIENTS, SOURCES, Acquisition, PhysicsGenerator, log_normal
+from cryoetgan_core.seeds import stream
+from cryoetgan_core.selection import distance
+from cryoetgan_core.training import Trainer, save_checkpoint, train
+
+BOX, VOXEL_A = 24, 15.0
+
+
+def white_volumes(tilts: torch.Tensor, n: int = 12) -> torch.Tensor:
+    """Reconstructions (n, BOX, BOX, BOX) of white images at these tilts."""
+    size = 2 * BOX
+    return back_project(torch.randn(len(tilts), n, size, size, generator=stream(3, "white")), tilts, BOX)
+
+
+@pytest.fixture(scope="module")
+def particles():
+    references = class_references(("tric",), BOX, VOXEL_A)
+    y = subtomograms(references, 16, BOX, VOXEL_A, MICROSCOPES["S1"], stream(0, "y"), snr=0.3)
+    x = density_maps(references, 16, BOX, VOXEL_A, stream(0, "x"))
+    return x, y
+
+
+def started(particles, **changes) -> Trainer:
+    x, y = particles
+    config = make_config("smoke", "own", "physics", **({"steps": 4, "checkpoint_every": 1, "validate_every": 2} | changes))
+    told = acquisition(y, tilt_range=config.tilt_range, transfer=config.transfer)
+    return Trainer(config, torch.from_numpy(x.volumes), torch.from_numpy(y.volumes), "cpu", told)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-50, 70), (-60, 60), (-40, 40), (-66, 30)])
+def test_the_tilt_range_is_found_in_the_data(low: int, high: int) -> None:
+    found = estimate_tilt_range(white_volumes(torch.arange(low, high + 1.0, 2)))
+    assert found == pytest.approx((low, high), abs=2.5)
+
+
+def test_no_wedge_is_found_where_there_is_none() -> None:
+    assert estimate_tilt_range(torch.randn(8, BOX, BOX, BOX, generator=stream(0, "noise"))) == (-90.0, 90.0)
+
+
+def test_wedge_is_where_no_slice_passes() -> None:
+    tilts = torch.arange(-50.0, 71, 1)
+    mask = wedge(BOX, -50.0, 70.0, transform_size(BOX, BOX))
+    radius, tilt, axis = coordinates(BOX)
+    far = (radius > 0.2) & (axis > 40) & (radius * torch.sin(torch.deg2rad(axis)) < 0.46)  # slices end at Nyquist
+    assert (mask[far & (tilt > -47) & (tilt < 67)] == 1).all()
+    assert (mask[far & ((tilt < -62) | (tilt > 82))] < 1e-6).all()
+    power = windowed_power(white_volumes(tilts))
+    ring = far & (radius < 0.5)
+    assert float(power[ring & (mask == 0)].mean() / power[ring & (mask == 1)].mean()) < 0.1
+
+
+@pytest.mark.parametrize("kind", ["radius", "tilt", "axis"])
+def test_lookup_gives_back_what_is_linear_in_its_coordinates(kind: str) -> None:
+    radius, tilt, axis = coordinates(16)
+    at = lookup(16, kind)
+    assert at.weight.sum(-1) == pytest.approx(1.0)
+    nodes = torch.linspace(0, 0.5, RADII)
+    second = {"radius": 0, "tilt": TILTS, "axis": 7}[kind]
+    table = nodes if not second else nodes[:, None].repeat(1, second).flatten()
+    inside = (radius <= 0.5).flatten()
+    torch.testing.assert_close(at(table)[inside], radius.flatten()[inside], atol=1e-5, rtol=0)
+    if kind == "axis":
+        table = torch.linspace(0, 90, 7).repeat(RADII)
+        torch.testing.assert_close(at(table), axis.flatten(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("layer", [ThinConv(1, 4, 3), ThinConv(4, 1, 3), ThinConv(4, 4, 3), HalvingConv(1, 4), HalvingConv(3, 4)])
+def test_quick_convolutions_equal_the_plain_ones_with_their_gradients(layer: torch.nn.Conv3d) -> None:
+    layer = layer.double()
+    x = torch.randn(2, layer.in_channels, 8, 8, 8, dtype=torch.float64, requires_grad=True)
+    plain = torch.nn.functional.conv3d(x, layer.weight, layer.bias, layer.stride, 1)
+    torch.testing.assert_close(layer(x), plain)
+
+    def gradients(y: torch.Tensor) -> list[torch.Tensor]:
+        first = torch.autograd.grad(y.square().sum(), x, create_graph=True)[0]
+        return [first, *torch.autograd.grad(first.square().sum(), [x, layer.weight])]
+
+    for ours, theirs in zip(gradients(layer(x)), gradients(plain), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def silent(**changes) -> PhysicsGenerator:
+    """A generator that is nothing but T = 1: no noise, no variation."""
+    G = PhysicsGenerator(BOX, Acquisition(VOXEL_A, (-90.0, 90.0)), **changes)
+    with torch.no_grad():
+        G.T.fill_(1.0), G.N.fill_(-30.0), G.spread.fill_(-30.0), G.deformation.fill_(-30.0)
+    return G.requires_grad_(False)
+
+
+def test_with_nothing_but_a_flat_transfer_the_density_comes_back(particles) -> None:
+    x = torch.from_numpy(particles[0].volumes)[:2, None]
+    G = silent(without=("wedge",))
+    torch.testing.assert_close(G(x, G.sample_noise(x, stream(0, "n"))), x, atol=2e-5, rtol=0)
+
+
+def test_the_wedge_takes_away_what_it_should(particles) -> None:
+    x = torch.from_numpy(particles[0].volumes)[:4, None]
+    G = silent()
+    G.tilt_range_deg.copy_(torch.tensor([-50.0, 70.0]))
+    y = G(x, G.sample_noise(x, stream(0, "n")))
+    radius, tilt, _ = coordinates(BOX)
+    gone = (wedge(BOX, -50.0, 70.0, BOX) == 0) & (radius > 0.1) & (radius < 0.3) & (tilt.abs() > 80)
+    assert float(windowed_power(y[:, 0])[gone].mean() / windowed_power(x[:, 0])[gone].mean()) < 0.05
+
+
+def test_noise_has_the_power_that_N_says() -> None:
+    G = silent()
+    with torch.no_grad():
+        G.T.zero_(), G.N.copy_(torch.linspace(0, -2, RADII)[:, None].expand(RADII, TILTS))
+        G.leak.fill_(30.0)
+    x = torch.zeros(24, 1, BOX, BOX, BOX)
+    power = windowed_power(G(x, G.sample_noise(x, stream(0, "n")))[:, 0])
+    radius, _, _ = coordinates(BOX)
+    for low, high in ((0.1, 0.15), (0.25, 0.3), (0.4, 0.45)):
+        ring = (radius > low) & (radius < high)
+        expected = torch.exp(-2 * 2 * radius[ring] / 0.5).mean()
+        assert float(power[ring].mean() / expected) == pytest.approx(1, abs=0.06)
+
+
+def test_ctf_of_a_particle_is_torch_ctfs_at_every_tilt_and_turns_with_what_is_asked() -> None:
+    scope = dataclasses.replace(MICROSCOPES["S2"], total_dose_e_A2=0.0)
+    defoci = torch.full((64,), 4.0)
+    G = PhysicsGenerator(BOX, Acquisition(10.0, (-60.0, 60.0), scope, defoci, torch.full((64,), 3000.0)), transfer="ctf")
+    with torch.no_grad():
+        G.envelope.zero_()
+    G.start_from(torch.randn(8, BOX, BOX, BOX), torch.randn(8, BOX, BOX, BOX))
+    with torch.no_grad():
+        G.envelope.zero_()
+        found = G.transfer_table(torch.zeros(1, dtype=torch.long))[0]  # (FINE_RADII, TILTS)
+        asked = G.transfer_table(torch.zeros(1, dtype=torch.long), defocus_um=torch.tensor([2.0]))[0]
+    tilt = torch.linspace(-90, 90, TILTS + 1)[:-1]
+    q = torch.linspace(0, 3**0.5 / 2, len(found))
+    for which, mean in ((found, 4.0), (asked, 2.0)):
+        for i in (6, 18, 30):
+            defocus = mean + 3000 * torch.sin(torch.deg2rad(tilt[i])) / 1e4
+            line = ctf(defocus[None], (512, 512), 10.0, voltage_kV=300, cs_mm=2.7, amplitude_contrast=0.07)[0, 0]
+            expected = torch.nn.functional.interpolate(line[None, None], 513, mode="linear", align_corners=True)[0, 0]
+            at = (q[q <= 0.5] / 0.5 * (len(expected) - 1)).round().long()
+            torch.testing.assert_close(which[q <= 0.5, i], expected[at], atol=0.06, rtol=0)
+
+
+@pytest.mark.parametrize("name", INGREDIENTS)
+def test_every_ingredient_can_be_switched_off_and_has_an_effect(particles, name: str) -> None:
+    trainers = [started(particles, without=w, steps=2) for w in ("", name)]
+    made = []
+    for trainer in trainers:
+        trainer.step(), trainer.step()
+        x = trainer.scaling.x(trainer.x[:2])
+        G = trainer.networks["G"]
+        with torch.no_grad():
+            G.T_spread += 0.1
+            G.A += 0.1
+            made.append(G(x, G.sample_noise(x, stream(1, "n"))))
+    assert not torch.allclose(*made, atol=1e-4)
+
+
+def test_start_finds_signal_noise_and_wedge(particles) -> None:
+    trainer = started(particles)
+    G = trainer.networks["G"]
+    assert G.tilt_range_deg.tolist() == pytest.approx([-50, 70], abs=4)
+    x = trainer.scaling.x(trainer.x)
+    with torch.no_grad():
+        made = G(x, G.sample_noise(x, stream(1, "n")))[:, 0]
+    ratio = windowed_power(made) / windowed_power(trainer.y[:, 0])
+    radius, tilt, _ = coordinates(BOX)
+    for low, high in ((0.05, 0.15), (0.2, 0.3), (0.35, 0.45)):
+        ring = (radius > low) & (radius < high) & (tilt > -40) & (tilt < 60)
+        assert 0.6 < float(ratio[ring].mean()) < 1.7
+
+
+def test_stopped_training_goes_on_to_the_same_weights_and_the_best_one_is_kept(tmp_path: Path, particles) -> None:
+    whole = train(started(particles), tmp_path / "whole", progress=False)
+    trainer = started(particles)
+    (tmp_path / "broken").mkdir()
+    for _ in range(3):
+        trainer.step()
+        if trainer.steps_done == 2:
+            trainer.validate()
+    save_checkpoint(trainer, tmp_path / "broken")
+    (tmp_path / "broken" / "log.jsonl").write_text("".join(json.dumps({"step": i + 1, "seconds": 0.1}) + "\n" for i in range(3)))
+    again = started(particles)
+    broken = train(again, tmp_path / "broken", progress=False)
+    ours, theirs = load_file(whole), load_file(broken)
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+    best = min(again.validations, key=lambda v: v[1])
+    assert len(again.validations) == 2
+    assert {k: v for k, v in again.best.items() if k == "T"}["T"].equal(theirs["G.T"])
+    assert best[0] in (2, 4)
+
+
+def test_training_stops_when_nothing_better_is_found(particles) -> None:
+    trainer = started(particles, steps=100, patience=2)
+    trainer.validations = [(2, 1.0), (4, 2.0)]
+    assert not trainer.finished
+    trainer.validations.append((6, 3.0))
+    assert trainer.finished
+
+
+def test_the_rule_prefers_the_closer_set() -> None:
+    real = torch.randn(40, 16, 16, 16, generator=stream(0, "a"))
+    same, louder = torch.randn(40, 16, 16, 16, generator=stream(0, "b")), 1.2 * torch.randn(40, 16, 16, 16, generator=stream(0, "c"))
+    assert distance(real, same) < 0.5 < distance(real, louder)
+
+
+def test_generations_do_not_depend_on_the_batch_and_sources_split_the_variance(tmp_path: Path, particles) -> None:
+    trainer = started(particles)
+    train(trainer, tmp_path, progress=False)
+    run = load_run(tmp_path)
+    x = torch.from_numpy(particles[0].volumes)
+    together = generate(run, x[:5], seed=1)
+    apart = torch.cat([generate(run, x[i : i + 1], seed=1, first=i) for i in range(5)])
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
+    variance = {s: generate_repeats(run, x[:1], repeats=24, source=s).var(1).mean() for s in ("", *SOURCES)}
+    parts = sum(v for k, v in variance.items() if k)
+    assert float(parts / variance[""]) == pytest.approx(1, abs=0.25)
+    assert all(v > 0 for v in variance.values())
+    with pytest.raises(ValueError, match="source 'dust'"):
+        generate_repeats(run, x[:1], repeats=2, source="dust")
+
+
+def test_a_generator_with_the_ctf_does_what_it_is_asked(tmp_path: Path, particles) -> None:
+    trainer = started(particles, transfer="ctf", tilt_range="told")
+    train(trainer, tmp_path, progress=False)
+    run, x = load_run(tmp_path), torch.from_numpy(particles[0].volumes)[:4]
+    plain = generate(run, x)
+    scope = run.G.acquisition.microscope
+    assert not torch.allclose(plain, generate(run, x, defocus_um=torch.full((4,), 1.0)), atol=1e-3)
+    narrow = generate(run, x, microscope=dataclasses.replace(scope, tilt_min_deg=-30.0, tilt_max_deg=30.0))
+    assert narrow.var() < 0.8 * plain.var()
+    half = generate(run, x, microscope=dataclasses.replace(scope, total_dose_e_A2=scope.total_dose_e_A2 / 4))
+    assert float(half.var() / plain.var()) == pytest.approx(4, rel=0.35)
+
+
+def test_what_cannot_be_asked_is_refused(tmp_path: Path, particles) -> None:
+    x, y = particles
+    with pytest.raises(ValueError, match="unknown ingredient sugar"):
+        PhysicsGenerator(BOX, Acquisition(VOXEL_A), without=("sugar",))
+    with pytest.raises(ValueError, match="needs the optics"):
+        PhysicsGenerator(BOX, Acquisition(VOXEL_A), transfer="ctf")
+    with pytest.raises(ValueError, match="'without' names sugar"):
+        make_config("smoke", "S1", "physics", without="sugar")
+    with pytest.raises(ValueError, match="no column 'voltage_kV'|defocus_um"):
+        acquisition(dataclasses.replace(y, table=y.table.drop(columns=["defocus_um"])), transfer="ctf")
+    with pytest.raises(ValueError, match="needs an acquisition"):
+        Trainer(make_config("smoke", "own", "physics"), torch.from_numpy(x.volumes), torch.from_numpy(y.volumes))
+    trainer = started(particles, steps=1, validate_every=1)
+    train(trainer, tmp_path, progress=False)
+    with pytest.raises(ValueError, match="as a table"):
+        generate(load_run(tmp_path), torch.from_numpy(x.volumes)[:1], defocus_um=torch.ones(1))
+
+
+def test_log_normal_numbers_have_mean_one() -> None:
+    assert float(log_normal(torch.randn(200_000, generator=stream(0, "z")), torch.tensor(0.3).log()).mean()) == pytest.approx(1, abs=0.005)
