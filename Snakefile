@@ -1,6 +1,7 @@
 """The paper as a graph of notebooks: simulate the sets, train and evaluate every run, draw every figure and table.
 
     snakemake --cores 2 --config profile=quick seeds="0 1 2"
+    snakemake proof --cores 2 --config profile=quick seeds="0 1 2"
 
 Each rule runs one notebook with papermill; the executed copy is kept beside the run. A changed parameter of a profile or preset re-runs what depends on it.
 """
@@ -56,6 +57,10 @@ FIGURE_NOTEBOOKS = {
     "table6_downstream": (DOWNSTREAM, ["table6_downstream_S1", "fig8_learning_curves_S1"]),
     "specimen_models": ([], ["specimen_models"]),
     "atoms_to_subtomogram": ([], ["microscope_walk"]),
+    "physics_generator": ([], ["fig9_physics_S1", "fig10_transfer_and_noise_S1", "fig11_variance_by_source_S1"]),
+    "table7_physics": ([], ["table7_physics", "fig12_accuracy_by_snr"]),
+    "table8_ingredients": ([], ["table8_ingredients"]),
+    "fig13_defocus": ([], ["fig13_defocus"]),
     "table2_metrics": (RECIPES, ["table2_metrics"]),
     "table4_ablation": (ABLATION, ["table4_wasserstein_spectral"]),
 }
@@ -140,6 +145,24 @@ rule downstream:
     shell:
         f"{PAPERMILL} {{input.notebook}} {RUNS}/notebooks/measure_downstream_{{wildcards.which}}.ipynb -p profile {PROFILE}"
         f" -r measure {{wildcards.which}}{HUSH}"
+
+
+rule prove:
+    input:
+        "notebooks/prove_physics.ipynb",
+    output:
+        f"{RESULTS}/physics_{{case}}.json",
+    threads: 1
+    resources:
+        gpu=1,
+    shell:
+        f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input}} {RUNS}/notebooks/physics_{{wildcards.case}}.ipynb"
+        f" -p profile {PROFILE} -r case physics_{{wildcards.case}}{HUSH}"
+
+
+rule proof:
+    input:
+        result(*paper.proof_cases(PROFILE, paper.parse_seeds(SEEDS))),
 
 
 for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():

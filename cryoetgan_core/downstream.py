@@ -12,7 +12,7 @@ from .microscope.simulate import Microscope
 from .particles.domains import Domains
 from .seeds import stream
 
-GENERATED, REAL = "CryoETGAN", "real"
+GENERATED, PHYSICS, REAL = "CryoETGAN", "physics generator", "real"
 SHARES = (0.1, 0.3, 1.0)  # labelled volumes of each class, as a share of the training half
 REAL_SHARES = (0.01, 0.05, 0.2)  # real labels added to all the synthetic ones
 REPEATS = 5  # probes, each with its own initial weights, batches and subsets
@@ -28,7 +28,8 @@ def reference_sets(domains: Domains, microscope: Microscope, snr: float, seed: i
 
 def generated_set(run: TrainedRun, domains: Domains) -> dict[str, torch.Tensor]:
     """A generation of each training density, in network units."""
-    return {GENERATED: generate(run, domains.volumes("X_train"), seed=run.config.seed + 1)}
+    name = PHYSICS if run.config.generator == "physics" else GENERATED
+    return {name: generate(run, domains.volumes("X_train"), seed=run.config.seed + 1)}
 
 
 def benchmark(

@@ -25,6 +25,7 @@ from .fourier_grid import (
     estimate_tilt_range,
     lookup,
     wedge,
+    window,
     windowed_power,
 )
 from .microscope.back_projection import transform_size
@@ -34,6 +35,7 @@ from .microscope.transfer import dose_filter
 INGREDIENTS = (
     "structure",  # a small residual network that also sees noise
     "deformation",  # smooth random displacements
+    "neighbours",  # other particles beside this one
     "wedge",  # the missing wedge as a mask; without it T and N must learn it
     "transfer_spread",  # T differs from particle to particle (table), or the defocus does (CTF)
     "contrast",  # log-normal contrast of the particle
@@ -45,9 +47,12 @@ SOURCES = {  # what differs between two generations from one density, as Figure 
     "noise": ("noise", "amplitude"),
     "transfer": ("transfer", "contrast"),
     "structure": ("structure", "deformation"),
+    "neighbours": ("neighbours",),
 }
 REMEMBERED = 64  # particles whose defocus and place a generator with a CTF keeps, to draw from
 DEFORMATION_NODES = 4  # a side, of the random displacements
+NEIGHBOURS, TRIES, LIBRARY = 3, 4, 32  # most neighbours of a particle; places tried for each; densities kept to draw them from
+GATE_TEMPERATURE = 0.3  # of the relaxed choice whether a neighbour is there (Maddison et al. 2017)
 AMPLITUDE_NODES = 9  # a side, of the voxel amplitude
 
 
@@ -127,18 +132,20 @@ class PhysicsGenerator(nn.Module):
             ThinConv(2, 8, 3), nn.LeakyReLU(0.2), ThinConv(8, 8, 3), nn.LeakyReLU(0.2), ThinConv(8, 1, 3),
         )  # fmt: skip
         nn.init.zeros_(self.structure[-1].weight), nn.init.zeros_(self.structure[-1].bias)
+        self.gate = nn.Parameter(torch.tensor(-1.1))  # logit of a neighbour's probability
+        self.register_buffer("library", torch.zeros(LIBRARY, box, box, box))  # densities of training particles, background 0
         self.register_buffer("tilt_range_deg", torch.tensor(acquisition.tilt_range_deg or (-90.0, 90.0)))
         self.register_buffer("remembered", torch.zeros(REMEMBERED, 2))  # defocus in micrometres, distance from the tilt axis in angstrom
 
     def tables(self) -> list[nn.Parameter]:
         """Tables over Fourier space and spreads, which learn at a higher rate than the rest."""
-        return [self.T, self.T_spread, self.envelope, self.N, self.N_axis, self.leak, self.spread, self.deformation]
+        return [self.T, self.T_spread, self.envelope, self.N, self.N_axis, self.leak, self.spread, self.deformation, self.gate]
 
     @torch.no_grad()
     def start_from(self, densities: torch.Tensor, subtomograms: torch.Tensor) -> None:
         """Set the wedge (where it is not known), N, the level of T, A and the spread of the noise from densities and subtomograms (N, D, D, D) in network units.
 
-        Noise is what the corners of the boxes show, signal what their centres have beyond it. Defoci of the particles are remembered.
+        Defoci of the particles are remembered.
         """
         acquisition, y, n = self.acquisition, subtomograms.cpu(), self.box
         if acquisition.tilt_range_deg is None:
@@ -147,16 +154,11 @@ class PhysicsGenerator(nn.Module):
         reached = wedge(n, *self.tilt_range_deg.tolist(), transform_size(n, n)).flatten() > 0.99
         if "wedge" not in self.parts:
             reached = torch.ones_like(reached)
-        radial = lookup(n, "radius")
-        share = radial(self._noise_share(y)).clamp(max=1)  # of the power that is noise
-        signal = (power * (1 - share))[reached], windowed_power(densities.cpu()).flatten().clamp(min=1e-12)[reached]
-        sums = [
-            torch.zeros(RADII).index_add_(0, radial.index[reached].flatten(), (v[:, None] * radial.weight[reached]).flatten())
-            for v in signal
-        ]
-        level = (sums[0] / sums[1].clamp(min=1e-12)).clamp(1e-4, 1e2).sqrt()
+        x = densities.cpu()
+        self.library.copy_(self._compact(x))
+        level, share = self._signal_and_noise(x, y, power, reached)
         self.T.copy_(level[:, None].expand_as(self.T))
-        self.envelope.copy_(level.log())
+        self.envelope.copy_(level.abs().log())
         if "noise_colour" in self.parts:
             self._fit_noise((power * share).clamp(min=1e-8), reached & (radius <= 0.5))
         else:
@@ -174,6 +176,79 @@ class PhysicsGenerator(nn.Module):
             chosen = torch.linspace(0, len(acquisition.defocus_um) - 1, REMEMBERED).round().long()
             off_axis = torch.zeros_like(acquisition.defocus_um) if acquisition.off_axis_A is None else acquisition.off_axis_A
             self.remembered.copy_(torch.stack([acquisition.defocus_um[chosen], off_axis[chosen]], 1))
+
+    def _compact(self, densities: torch.Tensor) -> torch.Tensor:
+        """LIBRARY of the densities (N, D, D, D) that do not reach the faces of their box, less their background; zeros where none does."""
+        faces = torch.stack([densities.select(axis, end) for axis in (1, 2, 3) for end in (0, -1)], 1).flatten(1)
+        background = faces.median(1).values
+        height = densities.flatten(1).amax(1) - background
+        compact = torch.where(faces.amax(1) - background < 0.3 * height)[0]
+        if len(compact) == 0:
+            return torch.zeros_like(self.library)
+        chosen = compact[torch.linspace(0, len(compact) - 1, LIBRARY).round().long()]
+        return densities[chosen] - background[chosen, None, None, None]
+
+    def crowd(self, x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """Densities of neighbours (B, P, P, P) around `x` (B, 1, D, D, D) in the padded box, from `drawn` (B, NEIGHBOURS, 2 + 4 TRIES).
+
+        Each is one of the library, there with the learned probability, at the first of TRIES random places in the ball round the box where it does not overlap the particle; left out
+        where there is none. The gradient of whether it is there is that of the choice's relaxation.
+        """
+        n, p = self.box, self.padded
+        before = (p - n) // 2
+        body = x[:, 0] - x.flatten(1).median(1).values[:, None, None, None]
+        body = body > 0.3 * body.flatten(1).amax(1)[:, None, None, None]
+        which = (drawn[..., 0] * LIBRARY).long().clamp(max=LIBRARY - 1).tolist()
+        tries = drawn[..., 2:].unflatten(-1, (TRIES, 4))
+        far = 3**0.5 / 2 * n * tries[..., 0] ** (1 / 3)
+        starts = (
+            far[..., None] * tries[..., 1:] / tries[..., 1:].norm(dim=-1, keepdim=True)
+        ).round().long() + before  # of its box in the padded one
+        canvas = x.new_zeros(len(x), NEIGHBOURS, p, p, p)
+        for i, places in enumerate(starts.tolist()):
+            for k, candidates in enumerate(places):
+                density = self.library[which[i][k]]
+                for start in candidates:
+                    to = tuple(slice(max(s, 0), min(s + n, p)) for s in start)
+                    if any(t.stop <= t.start for t in to):
+                        break  # out of sight: it overlaps nothing
+                    canvas[(i, k, *to)] = density[tuple(slice(t.start - s, t.stop - s) for t, s in zip(to, start, strict=True))]
+                    inner = canvas[i, k, before : before + n, before : before + n, before : before + n]
+                    if float(inner[body[i]].sum()) <= 0.02 * float(density.sum()):
+                        break
+                    canvas[i, k] = 0
+        u = drawn[..., 1].clamp(1e-6, 1 - 1e-6)
+        relaxed = torch.sigmoid((self.gate + u.log() - (1 - u).log()) / GATE_TEMPERATURE)
+        there = (relaxed > 0.5).to(x) + relaxed - relaxed.detach()
+        return (there[..., None, None, None] * canvas).sum(1)
+
+    def _signal_and_noise(
+        self, x: torch.Tensor, y: torch.Tensor, power: torch.Tensor, reached: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Level (RADII,) of T, and the part (V,) of the `power` (V,) of subtomograms `y` that is noise, given densities `x`; `reached` (V,) says where the wedge is not.
+
+        At low spatial frequencies the mean of all subtomograms against the mean of all densities tells T, sign included: both are centred, and their poses uniform. Beyond, where noise hides that, signal is
+        what the centres of the boxes have beyond their corners.
+        """
+        radial, mask = lookup(self.box, "radius"), window(self.box)
+        corners = radial(self._noise_share(y)).clamp(max=1)
+        power_x = windowed_power(x).flatten().clamp(min=1e-12)
+        mean_x, mean_y = (torch.fft.rfftn(v.mean(0) * mask, dim=(-3, -2, -1), norm="ortho").flatten() for v in (x, y))
+
+        def shells(values: torch.Tensor) -> torch.Tensor:
+            weighed = (values[:, None] * radial.weight)[reached]
+            return torch.zeros(RADII).index_add_(0, radial.index[reached].flatten(), weighed.flatten())
+
+        below = shells(mean_x.abs().square()).clamp(min=1e-12)
+        level = shells((mean_y * mean_x.conj()).real) / below
+        error = shells(mean_x.abs().square() * power / len(y)).sqrt() / below
+        scatter = (shells(power_x / len(x)) / below).sqrt()  # of the mean density itself: a finite number of poses
+        trusted = ((level.abs() > 4 * error) & (scatter < 0.25)).int().cumprod(0).bool()  # from the origin to the first shell that fails
+        beyond = (shells(power * (1 - corners)) / shells(power_x).clamp(min=1e-12)).clamp(1e-4, 1e2).sqrt()
+        sign = level[0].sign() if trusted[0] else 1
+        level = torch.where(trusted, level, sign * beyond)
+        share = torch.where(radial(trusted.float()) > 0.5, 1 - radial(level).square() * power_x / power, corners)
+        return level, share.clamp(0.1, 1)
 
     def _noise_share(self, y: torch.Tensor) -> torch.Tensor:
         """Part (RADII,) of the power at the centre of boxes `y` that their corners have too, over spatial frequency: half a box seen through a window."""
@@ -199,7 +274,7 @@ class PhysicsGenerator(nn.Module):
             design.scatter_add_(1, at.index[keep] + offset, at.weight[keep].double())
         target = 0.5 * power[keep].double().log()
         mean = target.mean()
-        ridge = 1e-2 * torch.eye(design.shape[1], dtype=torch.float64)  # what no voxel determines stays at the mean
+        ridge = 0.3 * torch.eye(design.shape[1], dtype=torch.float64)  # what no voxel determines stays at the mean
         fitted = torch.linalg.solve(design.T @ design + ridge, design.T @ (target - mean)).float()
         self.N.copy_(fitted[:nodes].view_as(self.N) + mean.float())
         self.N_axis.copy_(fitted[nodes:].view_as(self.N_axis))
@@ -232,6 +307,10 @@ class PhysicsGenerator(nn.Module):
             drawn["structure"] = normal(1, n, n, n)
         if "deformation" in self.parts:
             drawn["deformation"] = normal(3, nodes, nodes, nodes)
+        if "neighbours" in self.parts:
+            uniform = torch.rand((b, NEIGHBOURS, 2 + TRIES), generator=generator, device=x.device, dtype=x.dtype)
+            places = torch.cat([uniform[..., 2:, None], normal(NEIGHBOURS, TRIES, 3)], -1)
+            drawn["neighbours"] = torch.cat([uniform[..., :2], places.flatten(2)], -1)
         return drawn
 
     def transfer_table(
@@ -310,13 +389,18 @@ class PhysicsGenerator(nn.Module):
                 "This generator learned its transfer function as a table: train one with transfer 'ctf' to set the microscope."
             )
         parts, n, p = self.parts, self.box, self.padded
+        if "neighbours" in parts:
+            around = self.crowd(x, drawn["neighbours"])
         if "structure" in parts:
             x = x + self.structure(torch.cat([x, drawn["structure"]], 1))
         if "deformation" in parts:
             x = self.deform(x, drawn["deformation"])
         before = (p - n) // 2
         edge = (torch.arange(p, device=x.device) - before).clamp(0, n - 1)  # what reaches the border goes on
-        signal = torch.fft.rfftn(x[:, 0][:, edge][:, :, edge][..., edge], dim=(-3, -2, -1))
+        specimen = x[:, 0][:, edge][:, :, edge][..., edge]
+        if "neighbours" in parts:
+            specimen = specimen + around
+        signal = torch.fft.rfftn(specimen, dim=(-3, -2, -1))
         table = self.transfer_table(drawn["transfer"], microscope, defocus_um).flatten(1)
         transfer = lookup(p, "tilt" if self.transfer == "table" else "fine tilt", x.device)(table).view(-1, *signal.shape[1:])
         colour = lookup(p, "tilt", x.device)(self.N.flatten()) + lookup(p, "axis", x.device)(self.N_axis.flatten())

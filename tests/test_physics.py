@@ -102,7 +102,7 @@ def silent(**changes) -> PhysicsGenerator:
     """A generator that is nothing but T = 1: no noise, no variation."""
     G = PhysicsGenerator(BOX, Acquisition(VOXEL_A, (-90.0, 90.0)), **changes)
     with torch.no_grad():
-        G.T.fill_(1.0), G.N.fill_(-30.0), G.spread.fill_(-30.0), G.deformation.fill_(-30.0)
+        G.T.fill_(1.0), G.N.fill_(-30.0), G.spread.fill_(-30.0), G.deformation.fill_(-30.0), G.gate.fill_(-30.0)
     return G.requires_grad_(False)
 
 
@@ -266,6 +266,36 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path, particles) -> None:
     train(trainer, tmp_path, progress=False)
     with pytest.raises(ValueError, match="as a table"):
         generate(load_run(tmp_path), torch.from_numpy(x.volumes)[:1], defocus_um=torch.ones(1))
+
+
+def test_neighbours_stand_beside_the_particle_as_often_as_the_gate_says(particles) -> None:
+    x = torch.from_numpy(particles[0].volumes)
+    G = silent()
+    G.library.copy_(G._compact(x))
+    assert float(G.library[:, 0].abs().amax()) < 0.3 * float(x.amax())
+    drawn = G.sample_noise(x[:8, None].repeat(25, 1, 1, 1, 1), stream(0, "n"))["neighbours"]
+    many = x[:8, None].repeat(25, 1, 1, 1, 1)
+    for logit, wanted in ((-30.0, 0.0), (30.0, 3.0)):
+        G.gate.fill_(logit)
+        around = G.crowd(many, drawn)
+        mass = around.sum((1, 2, 3)) / G.library.sum((1, 2, 3)).mean()
+        assert (mass == 0).all() if wanted == 0 else 0.2 < float(mass.mean()) < wanted  # part of them lies outside
+    margin = (G.padded - BOX) // 2
+    inner = around[:, margin : margin + BOX, margin : margin + BOX, margin : margin + BOX]
+    overlap = (inner * (x[:8] > 0.5 * x.amax()).repeat(25, 1, 1, 1)).sum() / inner.sum()
+    assert float(overlap) < 0.02
+    G.gate.requires_grad_(True).data.fill_(0.0)
+    there = G.crowd(many, drawn)
+    share = float((there.flatten(1).amax(1) > 0).float().mean())
+    assert 0.3 < share < 0.9
+    there.sum().backward()
+    assert float(G.gate.grad) > 0
+
+
+def test_densities_that_reach_the_faces_are_no_neighbours() -> None:
+    sheet = torch.zeros(4, BOX, BOX, BOX)
+    sheet[:, 10:13] = 1.0
+    assert float(silent()._compact(sheet).abs().sum()) == 0
 
 
 def test_log_normal_numbers_have_mean_one() -> None:

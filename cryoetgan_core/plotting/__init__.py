@@ -2,11 +2,27 @@
 
 from .artefacts import save_table, savefig, use_style
 from .evidence import AUDITED, audit_table, downstream_table, learning_curves, power_spectra
+from .operator import (
+    accuracy_by_snr,
+    comparison_table,
+    generated_sheet,
+    ingredient_table,
+    transfer_and_noise,
+    transfer_curves,
+    variance_by_source,
+)
 from .panels import contact_sheet, noise_sweep, overview, summary, uncertainty_maps
 from .physics import density_sheet, shell_curves, walk
 from .tables import confusion_table, dataset_table, metric_table, noise_table, spread_table, uncertainty_table
 
 __all__ = [
+    "variance_by_source",
+    "transfer_curves",
+    "transfer_and_noise",
+    "ingredient_table",
+    "generated_sheet",
+    "comparison_table",
+    "accuracy_by_snr",
     "AUDITED",
     "audit_table",
     "confusion_table",

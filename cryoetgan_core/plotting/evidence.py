@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from scipy import stats
 
 from ..baselines import BASELINES
-from ..downstream import GENERATED, REAL, gap_closed
+from ..downstream import GENERATED, PHYSICS, REAL, gap_closed
 from .artefacts import PAGE_WIDTH_IN
 
 # Metric: whether more is better, and digits shown
@@ -21,7 +21,7 @@ AUDITED = {
     "fid": (False, 2), "kid": (False, 3), "inception_score": (True, 2), "spectrum": (False, 3), "angular": (False, 3), "moments": (False, 2),
     "autocorrelation": (False, 4), "auc": (False, 2),
 }  # fmt: skip
-COLOURS = {BASELINES[0]: "0.55", BASELINES[1]: "C1", GENERATED: "C0", REAL: "k"}
+COLOURS = {BASELINES[0]: "0.55", BASELINES[1]: "C1", GENERATED: "C0", PHYSICS: "C2", REAL: "k"}
 
 
 def _verdict(metric: str, perfect: dict[str, float], found: dict[str, float], tiny: bool) -> str:
@@ -108,7 +108,7 @@ def _rows(results: Sequence[dict]) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(r["rows"]).assign(seed=r["config"]["seed"]) for r in results], ignore_index=True)
 
 
-def _interval(values: pd.Series) -> tuple[float, float, float]:
+def interval(values: pd.Series) -> tuple[float, float, float]:
     """Mean and Student's 95 % interval."""
     mean, n = float(values.mean()), len(values)
     half = stats.t.ppf(0.975, n - 1) * float(values.std(ddof=1)) / np.sqrt(n) if n > 1 else float("nan")
@@ -119,15 +119,17 @@ def learning_curves(results: Sequence[dict]) -> Figure:
     """Accuracy on real test subtomograms against the number of labelled training volumes, and against the real labels added to synthetic ones."""
     table = _rows(results)
     figure, axes = plt.subplots(1, 2, sharey=True, figsize=(PAGE_WIDTH_IN, 2.5), layout="constrained")
-    for source in (*BASELINES, GENERATED, REAL):
+    for source in COLOURS:
         own = table[table["source"] == source]
+        if own.empty:
+            continue
         alone = own[(own["synthetic"] > 0) & (own["real"] == 0)] if source != REAL else own
         key = "synthetic" if source != REAL else "real"
         mixed = own[(own["synthetic"] > 0) & (own["real"] > 0)] if source != REAL else own[own["real"] <= own["real"].max() / 4]
         for axis, part, column in ((axes[0], alone, key), (axes[1], mixed, "real")):
             if part.empty:
                 continue
-            points = {n: _interval(g["accuracy"]) for n, g in part.groupby(column)}
+            points = {n: interval(g["accuracy"]) for n, g in part.groupby(column)}
             mean, low, high = np.array(list(points.values())).T
             label = source if axis is axes[0] else (f"+ {source}" if source != REAL else "real alone")
             axis.errorbar(
@@ -149,15 +151,17 @@ def downstream_table(results: Sequence[dict]) -> pd.DataFrame:
     most = int(table["real"].max())
     few = sorted({int(n) for n in table.loc[table["synthetic"] > 0, "real"]} - {0})
     rows, alone = [], {}
-    for source in (*BASELINES, GENERATED, REAL):
+    for source in COLOURS:
         own = table[table["source"] == source]
+        if own.empty:
+            continue
         whole = own[own["real"] == most] if source == REAL else own[(own["synthetic"] == own["synthetic"].max()) & (own["real"] == 0)]
-        mean, low, high = _interval(whole["accuracy"])
+        mean, low, high = interval(whole["accuracy"])
         alone[source] = mean
         row = {"trained on": source, f"{most} a class (%)": f"{mean:.1f} [{low:.1f}, {high:.1f}]"}
         for n in few:
             part = own[(own["real"] == n) & ((own["synthetic"] > 0) | (source == REAL))]
-            mean, low, high = _interval(part["accuracy"])
+            mean, low, high = interval(part["accuracy"])
             row[f"with {n} real a class (%)"] = f"{mean:.1f} [{low:.1f}, {high:.1f}]"
         rows.append(row)
     closed = gap_closed(alone)

@@ -6,7 +6,7 @@ Each case simulates its own set, trains and measures; none is part of `make figu
 import dataclasses
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -14,23 +14,21 @@ import torch
 from .. import paths
 from ..baselines import BASELINES, baseline, fitted_released_simulator
 from ..config import DATASETS, RunConfig, make_config
-from ..downstream import REAL, benchmark
+from ..downstream import PHYSICS, REAL, benchmark
 from ..evaluation import told_apart
 from ..fourier_grid import RADII, TILTS, coordinates, lookup, wedge, window
-from ..generation import TrainedRun, generate, generate_repeats, load_run
+from ..generation import TrainedRun, generate, generate_repeats
 from ..microscope.simulate import transfer_function
-from ..particles.acquisition import acquisition
 from ..particles.domains import Domains
 from ..particles.simulated import class_references, poses_of, subtomograms
 from ..physics import INGREDIENTS, SOURCES
 from ..seeds import stream
-from ..training import Trainer, train
-from .runs import described
-from .simulated_sets import default_device, simulated_domains
+from .measurements import measured
+from .runs import described, train_on
+from .simulated_sets import simulated_domains
 
 SNRS = (0.2, 0.1, 0.05, 0.02)
-FITTED, TRUE, PHYSICS = "released simulator, fitted", "our microscope, true parameters", "physics generator"
-SOURCES_COMPARED = (BASELINES[0], BASELINES[1], FITTED, TRUE, PHYSICS, REAL)
+FITTED, TRUE = "released simulator, fitted", "our microscope, true parameters"
 VARIANTS: dict[str, dict] = {  # Table 8: the generator without each of its parts
     "all": {},
     **{f"without {name.replace('_', ' ')}": {"without": name} for name in INGREDIENTS},
@@ -43,18 +41,19 @@ VARIANTS: dict[str, dict] = {  # Table 8: the generator without each of its part
 DEFOCI_um = (3.0, 5.0)  # trained on, asked for
 
 
+@lru_cache(maxsize=1)
+def _domains(profile: str, dataset: str, snr: float) -> Domains:
+    """The set of a case, which the cases of one session share."""
+    return simulated_domains(proof_config(profile, dataset, snr, 0))
+
+
 def trained(config: RunConfig, domains: Domains, name: str) -> tuple[TrainedRun, dict]:
     """Train the generator of a case in its own folder under runs/; the run, and what training took."""
-    told = acquisition(domains.Y_train, tilt_range=config.tilt_range, transfer=config.transfer)
-    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device(), told)
     folder = paths.runs(config.profile) / "proof" / name
-    train(trainer, folder, replace=True, progress=False)
+    run = train_on(config, domains, folder, replace=True)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return load_run(folder, default_device()), {
-        "seconds_training": log[-1]["seconds"],
-        "steps": len(log),
-        "validations": trainer.validations,
-    }
+    validations = [(line["step"], line["validation"]) for line in log if "validation" in line]
+    return run, {"seconds_training": log[-1]["seconds"], "steps": len(log), "validations": validations}
 
 
 def _small(config: RunConfig) -> dict:
@@ -88,7 +87,7 @@ def make_comparison(config: RunConfig, *, curves: bool = False) -> dict:
     The two simulators get the true SNR, defocus and width of the wedge; the fitted one, unlabelled subtomograms; "our microscope, true parameters" is another draw of the simulator that made the real
     ones, the upper bound. `curves` adds learning curves and mixtures with few real labels.
     """
-    domains, dataset = simulated_domains(config), DATASETS[config.dataset]
+    domains, dataset = _domains(config.profile, config.dataset, config.snr), DATASETS[config.dataset]
     voxel_size_A, scope = domains.X_train.voxel_size_A, dataset.microscope
     run, took = trained(config, domains, f"{config.dataset}_snr{config.snr:g}_seed{config.seed}")
     y = domains.volumes("Y_train")
@@ -128,7 +127,7 @@ def run_tilt_range(run: TrainedRun) -> tuple[float, float]:
 def make_ablation(config: RunConfig, variant: str) -> dict:
     """The physics generator without one of its parts: accuracy of a probe trained on it, and how it is told apart."""
     config = config.replace(**VARIANTS[variant])
-    domains = simulated_domains(config)
+    domains = _domains(config.profile, config.dataset, config.snr)
     run, took = trained(config, domains, f"{config.dataset}_{variant.replace(' ', '-')}_seed{config.seed}")
     sets = {PHYSICS: generate(run, domains.volumes("X_train"), seed=config.seed + 1)}
     rows = benchmark(sets, domains, seed=config.seed, **(_small(config) | {"repeats": 1}), shares=(1.0,), real_shares=())
@@ -140,7 +139,7 @@ def make_ablation(config: RunConfig, variant: str) -> dict:
 
 def make_interpretation(config: RunConfig, repeats: int = 40) -> dict:
     """What a trained generator has learned, beside the truth of the simulator: T over (frequency, tilt), the radial noise, and the uncertainty split by source."""
-    domains, scope = simulated_domains(config), DATASETS[config.dataset].microscope
+    domains, scope = _domains(config.profile, config.dataset, config.snr), DATASETS[config.dataset].microscope
     run, took = trained(config, domains, f"{config.dataset}_snr{config.snr:g}_seed{config.seed}")
     voxel_size_A, n = domains.X_train.voxel_size_A, config.box
     drawn = torch.zeros(1)
@@ -252,19 +251,61 @@ def proof_config(profile: str, dataset: str, snr: float, seed: int) -> RunConfig
     return make_config(profile, dataset, "physics", seed=seed, snr=snr)
 
 
-def proof_cases(profile: str, seeds: list[int]) -> dict[str, Callable[[], dict]]:
-    """Every measurement of the proof by name, each a call that makes it."""
-    cases: dict[str, Callable[[], dict]] = {}
+def _comparisons(profile: str, seeds: list[int]) -> dict[str, Callable[[], dict]]:
+    cases = {}
     for seed in seeds:
         for dataset in DATASETS:
             for snr in SNRS:
-                config = proof_config(profile, dataset, snr, seed)
-                cases[f"physics_{dataset}_snr{snr:g}_seed{seed}"] = partial(make_comparison, config, curves=(dataset, snr) == ("S1", 0.05))
-        for variant in VARIANTS:
-            cases[f"physics_ablation_{variant.replace(' ', '-')}_seed{seed}"] = partial(
-                make_ablation, proof_config(profile, "S1", 0.05, seed), variant
-            )
-    cases["physics_interpretation_S1"] = partial(make_interpretation, proof_config(profile, "S1", 0.05, seeds[0]))
-    cases["physics_interpretation_S2"] = partial(make_interpretation, proof_config(profile, "S2", 0.1, seeds[0]))
-    cases["physics_defocus"] = partial(make_defocus_knob, proof_config(profile, "S2", 0.2, seeds[0]))
+                config, curves = proof_config(profile, dataset, snr, seed), (dataset, snr) == ("S1", 0.05)
+                cases[f"physics_{dataset}_snr{snr:g}_seed{seed}"] = partial(make_comparison, config, curves=curves)
     return cases
+
+
+def _ablations(profile: str, seeds: list[int]) -> dict[str, Callable[[], dict]]:
+    return {
+        f"physics_ablation_{variant.replace(' ', '-')}_seed{seed}": partial(make_ablation, proof_config(profile, "S1", 0.05, seed), variant)
+        for seed in seeds
+        for variant in VARIANTS
+    }
+
+
+def proof_cases(profile: str, seeds: list[int]) -> dict[str, Callable[[], dict]]:
+    """Every measurement of the proof by name, each a call that makes it; comparisons and those without a seed of their own at the first of `seeds`."""
+    first = seeds[0]
+    return {
+        **_comparisons(profile, seeds[:1]), **_ablations(profile, seeds),
+        "physics_interpretation_S1": partial(make_interpretation, proof_config(profile, "S1", 0.05, first)),
+        "physics_interpretation_S2": partial(make_interpretation, proof_config(profile, "S2", 0.1, first)),
+        "physics_defocus": partial(make_defocus_knob, proof_config(profile, "S2", 0.2, first)),
+    }  # fmt: skip
+
+
+def proof_case(profile: str, name: str) -> Callable[[], dict]:
+    """The call that makes a case, by its name.
+
+    Raises
+    ------
+    ValueError
+        For a name that is none; the message lists them.
+    """
+    tail = name.rsplit("seed", 1)[-1]
+    seed = int(tail) if tail.isdigit() else 0
+    cases = proof_cases(profile, [seed])
+    if name not in cases:
+        raise ValueError(f"Parameter 'case' is {name!r}; expected one of {', '.join(cases)} (and other seeds).")
+    return cases[name]
+
+
+def proof_results(profile: str, kind: str, seeds: list[int]) -> list[dict] | dict[str, list[dict]]:
+    """Results of all comparisons ("comparison": a list) or ablations ("ablation": variant to one a seed), one's own or the committed ones.
+
+    The smoke profile, which makes missing ones, has one comparison and two variants.
+    """
+    if kind == "comparison":
+        cases = _comparisons(profile, seeds)
+        return [measured(profile, name, make) for name, make in list(cases.items())[: 1 if profile == "smoke" else None]]
+    found: dict[str, list[dict]] = {}
+    for name, make in list(_ablations(profile, seeds).items())[: 2 if profile == "smoke" else None]:
+        result = measured(profile, name, make)
+        found.setdefault(result["variant"], []).append(result)
+    return found

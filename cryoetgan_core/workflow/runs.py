@@ -11,8 +11,9 @@ from .. import paths
 from ..classification import load_classifier
 from ..config import RunConfig
 from ..evaluation import evaluate
-from ..generation import load_run
+from ..generation import TrainedRun, load_run
 from ..particles.acquisition import acquisition
+from ..particles.domains import Domains
 from ..provenance import provenance
 from ..training import Trainer, train, write_atomically
 from .plan import resolve_run
@@ -24,6 +25,14 @@ def described(config: RunConfig) -> dict:
     return {"config": dataclasses.asdict(config), "config_hash": config.hash, "provenance": provenance()}
 
 
+def train_on(config: RunConfig, domains: Domains, folder: Path, *, replace: bool = False, progress: bool = False) -> TrainedRun:
+    """Train (or resume) a run on both domains in a folder, with what the particles' table tells of the recording where the physics generator asks; the finished run."""
+    told = acquisition(domains.Y_train, tilt_range=config.tilt_range, transfer=config.transfer) if config.generator == "physics" else None
+    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device(), told)
+    train(trainer, folder, replace=replace, progress=progress)
+    return load_run(folder, default_device())
+
+
 def make_result(name: str, config: RunConfig) -> None:
     """Train (or resume) a planned run, measure it on the test halves, and write its numbers (JSON) and slices (NPZ) to `paths.results`.
 
@@ -31,13 +40,11 @@ def make_result(name: str, config: RunConfig) -> None:
     """
     data, folder = data_folder(config.profile, config.dataset), paths.runs(config.profile) / name
     domains = load_data(config)
-    told = acquisition(domains.Y_train, tilt_range=config.tilt_range, transfer=config.transfer) if config.generator == "physics" else None
-    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device(), told)
-    train(trainer, folder, replace=True)
+    run = train_on(config, domains, folder, replace=True, progress=True)
     start = time.perf_counter()
     classifier = load_classifier(data / "classifier.safetensors", config, len(domains.classes))
     recorded = recorded_repeats(config, domains)
-    numbers, slices = evaluate(load_run(folder, default_device()), domains, classifier.to(default_device()), recorded=recorded)
+    numbers, slices = evaluate(run, domains, classifier.to(default_device()), recorded=recorded)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     thin = max(1, len(log) // 200)
     numbers |= {

@@ -1,0 +1,198 @@
+"""Figures and tables of the physics generator: what it learned, and how it compares."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from .artefacts import COLUMN_WIDTH_IN, PAGE_WIDTH_IN
+from .evidence import interval
+
+STYLES = {  # source of training data to colour and marker
+    "density + Gaussian noise": ("0.55", "s"), "released simulator": ("C1", "v"), "released simulator, fitted": ("C4", "^"),
+    "our microscope, true parameters": ("C2", "D"), "physics generator": ("C0", "o"), "real": ("k", "x"),
+}  # fmt: skip
+
+
+def transfer_and_noise(result: dict) -> Figure:
+    """Learned transfer T and noise N over spatial frequency and tilt, beside the simulator's true transfer, and the mean over tilts of both transfers, scaled to one height."""
+    q, tilts = np.array(result["frequency_per_A"]), np.array(result["tilts_deg"])
+    learned, noise = np.array(result["transfer"]), np.array(result["noise"])
+    true_q, true_tilts, truth = (np.array(result[k]) for k in ("true_frequency_per_A", "true_tilts_deg", "true_transfer"))
+    low, high = result["tilt_range_deg"]
+    seen = (tilts > low) & (tilts < high)
+    fine = (
+        np.linspace(0, 1, len(learned)) * 0.5 / result["voxel_size_A"]
+        if len(learned) == len(q)
+        else np.linspace(0, 3**0.5 / 2, len(learned)) / result["voxel_size_A"]
+    )
+    figure, axes = plt.subplots(1, 4, figsize=(PAGE_WIDTH_IN, 2.1), layout="constrained", width_ratios=(1, 1, 1, 1.15))
+    order = np.argsort(true_tilts)
+    # the sets differ in units: both transfers are shown in those of their largest value
+    shown = {
+        "T learned": (learned.T / np.abs(learned[:, seen]).max(), tilts, fine),
+        "T of the simulator": (truth[order] / np.abs(truth).max(), true_tilts[order], true_q),
+    }
+    for axis, (title, (values, rows, columns)) in zip(axes, shown.items(), strict=False):
+        image = axis.pcolormesh(columns * 1e3, rows, values, vmin=-1, vmax=1, cmap="RdBu_r", shading="nearest", rasterized=True)
+        axis.set(
+            title=title,
+            xlabel="spatial frequency (1/1000 Å)",
+            ylim=(-90, 90),
+            xlim=(0, 500 / result["voxel_size_A"]),
+            yticks=[-90, -50, 0, 50, 90],
+        )
+    for axis in axes[:3]:
+        for edge in (low, high):
+            axis.axhline(edge, color="k", lw=0.6, ls=":")
+    figure.colorbar(image, ax=axes[1], shrink=0.9).set_label("T / largest", fontsize=6)
+    image = axes[2].pcolormesh(q * 1e3, tilts, noise.T, cmap="viridis", shading="nearest", rasterized=True, vmin=0)
+    axes[2].set(title="N learned", xlabel="spatial frequency (1/1000 Å)", ylim=(-90, 90), yticks=[-90, -50, 0, 50, 90])
+    figure.colorbar(image, ax=axes[2], shrink=0.9).set_label("noise amplitude", fontsize=6)
+    axes[0].set_ylabel("tilt of the slice (°)")
+    mean, true_mean = learned[:, seen].mean(1), truth.mean(0)
+    within = true_q <= 0.5 / result["voxel_size_A"]
+    scale = np.abs(mean[: max(2, int(0.6 * len(mean)))]).max() / np.abs(true_mean[within]).max()
+    axes[3].plot(true_q[within] * 1e3, true_mean[within] * scale, color="k", lw=1, label="simulator, scaled")
+    axes[3].plot(fine * 1e3, mean, color="C0", marker="o", ms=2, lw=0.8, label="learned")
+    axes[3].axhline(0, color="0.7", lw=0.5)
+    axes[3].set(title="mean over tilts", xlabel="spatial frequency (1/1000 Å)", ylabel="T", xlim=(0, 500 / result["voxel_size_A"]))
+    axes[3].legend(frameon=False, fontsize=5)
+    return figure
+
+
+def generated_sheet(result: dict) -> Figure:
+    """Central slices of densities, their generations and real subtomograms, along and across the beam, two a class."""
+    sheet, classes = {k: np.array(v) for k, v in result["sheet"].items()}, result["classes"]
+    columns = len(next(iter(sheet.values())))
+    figure, axes = plt.subplots(
+        len(sheet), columns, figsize=(PAGE_WIDTH_IN, PAGE_WIDTH_IN * len(sheet) / columns * 1.04), layout="constrained", squeeze=False
+    )
+    for row, (name, slices) in zip(axes, sheet.items(), strict=True):
+        limit = (0, 1) if name.startswith("density") else (-2.5, 2.5)
+        for i, (axis, image) in enumerate(zip(row, slices, strict=True)):
+            axis.imshow(image, vmin=limit[0], vmax=limit[1], cmap="gray", origin="lower")
+            axis.set(xticks=[], yticks=[])
+            if row is axes[0] and i % 2 == 0:
+                axis.set_title(classes[i // (columns // len(classes))].replace("_", " "), fontsize=6, loc="left")
+        row[0].set_ylabel(name, fontsize=6)
+    side = len(slices[0])
+    axes[-1, 0].plot([1, 1 + 200 / result["voxel_size_A"]], [1.2, 1.2], color="w", lw=2)
+    axes[-1, 0].annotate("20 nm", (1, 2.4), color="w", fontsize=5)
+    axes[-1, 0].set(xlim=(-0.5, side - 0.5), ylim=(-0.5, side - 0.5))
+    return figure
+
+
+def variance_by_source(result: dict) -> Figure:
+    """Variance between generations from one density, split by its source, a bar a class; the line is that between recordings of it."""
+    sources = [k for k in result["variance"] if k != "all"]
+    figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.1), layout="constrained")
+    place, bottom = np.arange(len(result["classes"])), np.zeros(len(result["classes"]))
+    for i, source in enumerate(sources):
+        axis.bar(place, result["variance"][source], 0.6, bottom=bottom, color=f"C{i}", label=source)
+        bottom += np.array(result["variance"][source])
+    axis.plot(place, result["variance"]["all"], "k_", ms=16, label="all at once")
+    axis.plot(place, result["true_variance"], "rx", ms=4, label="recordings")
+    axis.set_xticks(place, [c.replace("_", "\\n") for c in result["classes"]])
+    axis.set_ylabel("variance of a voxel")
+    axis.legend(frameon=False, fontsize=5, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def comparison_rows(results: Sequence[dict]) -> pd.DataFrame:
+    """A row a probe: dataset, snr, seed, source, synthetic and real volumes a class, accuracy."""
+    return pd.concat(
+        [pd.DataFrame(r["rows"]).assign(dataset=r["config"]["dataset"], snr=r["config"]["snr"], seed=r["config"]["seed"]) for r in results],
+        ignore_index=True,
+    )
+
+
+def _whole(table: pd.DataFrame) -> pd.DataFrame:
+    """Those trained on all volumes of one source."""
+    most = table.groupby(["dataset", "snr", "source"])[["synthetic", "real"]].transform("max")
+    alone = (table["synthetic"] == 0) | (table["real"] == 0)
+    return table[
+        alone
+        & ((table["synthetic"] == most["synthetic"]) | (table["source"] == "real"))
+        & ((table["source"] != "real") | (table["real"] == most["real"]))
+    ]
+
+
+def accuracy_by_snr(results: Sequence[dict]) -> Figure:
+    """Accuracy on real test subtomograms of a classifier trained on each source, against the SNR, a panel a set."""
+    table = _whole(comparison_rows(results))
+    sets = list(dict.fromkeys(table["dataset"]))
+    figure, axes = plt.subplots(1, len(sets), sharey=True, figsize=(PAGE_WIDTH_IN, 2.4), layout="constrained", squeeze=False)
+    for axis, name in zip(axes[0], sets, strict=True):
+        for source, (colour, marker) in STYLES.items():
+            part = table[(table["dataset"] == name) & (table["source"] == source)]
+            points = {snr: interval(g["accuracy"]) for snr, g in part.groupby("snr")}
+            mean, low, high = np.array(list(points.values())).T
+            axis.errorbar(list(points), mean, (mean - low, high - mean), color=colour, marker=marker, ms=3, lw=1, capsize=2, label=source)
+        axis.set(xscale="log", xlabel="signal-to-noise ratio", title=name)
+        axis.set_xticks(sorted(table["snr"].unique()), [f"{s:g}" for s in sorted(table["snr"].unique())])
+        axis.xaxis.set_minor_locator(NullLocator())
+    axes[0, 0].set_ylabel("accuracy on real test (%)")
+    axes[0, -1].legend(frameon=False, fontsize=5, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def comparison_table(results: Sequence[dict]) -> pd.DataFrame:
+    """A row a set and SNR: accuracy of training on each source, the part of the gap from Gaussian noise to real that the generator closes, and how it is told apart, floor beside it."""
+    table, rows = _whole(comparison_rows(results)), []
+    for (dataset, snr), part in table.groupby(["dataset", "snr"], sort=False):
+        mean = {source: float(g["accuracy"].mean()) for source, g in part.groupby("source")}
+        mine = [r for r in results if r["config"]["dataset"] == dataset and r["config"]["snr"] == snr]
+
+        def metric(source: str, name: str, mine: list[dict] = mine) -> float:
+            return float(np.mean([r["metrics"][source][name]["value"] for r in mine]))
+
+        own, other, floor = "physics generator", "released simulator, fitted", "our microscope, true parameters"
+        low, real = mean["density + Gaussian noise"], mean["real"]
+        wedge = [r["metrics"][own] for r in mine]
+        ratio = [m["wedge_power"]["value"] / m["real_wedge_power"]["value"] for m in wedge]
+        rows.append(
+            {"set": dataset, "SNR": snr} | {source: f"{mean[source]:.1f}" for source in STYLES}
+            | {
+                "share of real": f"{mean[own] / real:.3f}", "gap closed": f"{(mean[own] - low) / (real - low):.2f}",
+                "AUC (floor; fitted)": f"{metric(own, 'auc'):.2f} ({metric(floor, 'auc'):.2f}; {metric(other, 'auc'):.2f})",
+                "angular (floor; fitted)": f"{metric(own, 'angular'):.3f} ({metric(floor, 'angular'):.3f}; {metric(other, 'angular'):.3f})",
+                "wedge power / real": f"{np.mean(ratio):.2f}",
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def ingredient_table(results: Mapping[str, Sequence[dict]]) -> pd.DataFrame:
+    """A row a variant, with mean and Student's interval over seeds: accuracy on real of a probe trained on it, AUC, angular distance, power in the wedge over the real one's."""
+    rows = []
+    for variant, found in results.items():
+        columns = {
+            "accuracy on real (%)": ([r["rows"][0]["accuracy"] for r in found], 1),
+            "AUC": ([r["metrics"]["auc"]["value"] for r in found], 2),
+            "angular": ([r["metrics"]["angular"]["value"] for r in found], 3),
+            "wedge power / real": ([r["metrics"]["wedge_power"]["value"] / r["metrics"]["real_wedge_power"]["value"] for r in found], 2),
+        }
+        row: dict[str, object] = {"generator": variant, "seeds": len(found)}
+        for name, (values, digits) in columns.items():
+            mean, low, high = interval(pd.Series(values))
+            row[name] = f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def transfer_curves(result: dict) -> Figure:
+    """Transfer function read from averages, of generations and of recordings, at the defocus trained on and at the one asked for."""
+    q = 1e3 * np.array(result["frequency_per_A"])
+    figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.3), layout="constrained")
+    for i, (which, defocus) in enumerate(zip(("trained", "asked"), result["defoci_um"], strict=True)):
+        axis.plot(q, result["curves"][f"recorded, {which}"], color=f"C{i}", lw=2.5, alpha=0.4, label=f"recorded at {defocus:g} µm")
+        label = f"generated at {defocus:g} µm" + (" (trained)" if which == "trained" else " (never seen)")
+        axis.plot(q, result["curves"][f"generated, {which}"], color=f"C{i}", lw=0.8, marker="o", ms=2, label=label)
+    axis.axhline(0, color="0.7", lw=0.5)
+    axis.set(xlabel="spatial frequency (1/1000 Å)", ylabel="transfer")
+    axis.legend(frameon=False, fontsize=5)
+    return figure
