@@ -31,6 +31,7 @@ from .fourier_grid import (
 from .microscope.back_projection import transform_size
 from .microscope.simulate import Microscope
 from .microscope.transfer import dose_filter
+from .seeds import stream
 
 INGREDIENTS = (
     "structure",  # a small residual network that also sees noise
@@ -53,6 +54,7 @@ REMEMBERED = 64  # particles whose defocus and place a generator with a CTF keep
 DEFORMATION_NODES = 4  # a side, of the random displacements
 NEIGHBOURS, TRIES, LIBRARY = 3, 4, 32  # most neighbours of a particle; places tried for each; densities kept to draw them from
 GATE_TEMPERATURE = 0.3  # of the relaxed choice whether a neighbour is there (Maddison et al. 2017)
+STARTING = 160  # generations by which the tables are started
 AMPLITUDE_NODES = 9  # a side, of the voxel amplitude
 
 
@@ -117,12 +119,12 @@ class PhysicsGenerator(nn.Module):
             raise ValueError("PhysicsGenerator: transfer 'ctf' needs the optics of the microscope and the defocus of each particle.")
         self.box, self.acquisition, self.transfer, self.parts = box, acquisition, transfer, set(INGREDIENTS) - set(without)
         self.padded = 2 * math.ceil(2 * box / 3)  # a third larger: nothing wraps round
-        self.T = nn.Parameter(torch.full((RADII, TILTS), 0.3))
+        self.T = nn.Parameter(torch.ones(RADII, TILTS))  # over its level at the start, so that all of it learns at one rate
         self.T_spread = nn.Parameter(torch.zeros(RADII, TILTS))
         self.envelope = nn.Parameter(torch.linspace(-1.2, -2.5, RADII))  # log amplitude, with a CTF
         self.N = nn.Parameter(torch.zeros(RADII, TILTS))  # log amplitude
         self.N_axis = nn.Parameter(torch.zeros(RADII, AXIS_ANGLES))
-        self.leak = nn.Parameter(torch.tensor(-5.0))  # logit of the noise power left in the wedge
+        self.leak = nn.Parameter(torch.tensor(-7.0))  # logit of the noise power left in the wedge
         self.A = nn.Parameter(
             torch.zeros(AMPLITUDE_NODES, AMPLITUDE_NODES)
         )  # log amplitude over (z, x), coarse: a fine map would draw particles
@@ -133,6 +135,8 @@ class PhysicsGenerator(nn.Module):
         )  # fmt: skip
         nn.init.zeros_(self.structure[-1].weight), nn.init.zeros_(self.structure[-1].bias)
         self.gate = nn.Parameter(torch.tensor(-1.1))  # logit of a neighbour's probability
+        self.offset = nn.Parameter(torch.zeros(()))
+        self.register_buffer("level", torch.full((RADII,), 0.3))  # of T at the start
         self.register_buffer("library", torch.zeros(LIBRARY, box, box, box))  # densities of training particles, background 0
         self.register_buffer("tilt_range_deg", torch.tensor(acquisition.tilt_range_deg or (-90.0, 90.0)))
         self.register_buffer("remembered", torch.zeros(REMEMBERED, 2))  # defocus in micrometres, distance from the tilt axis in angstrom
@@ -150,24 +154,6 @@ class PhysicsGenerator(nn.Module):
         acquisition, y, n = self.acquisition, subtomograms.cpu(), self.box
         if acquisition.tilt_range_deg is None:
             self.tilt_range_deg.copy_(torch.tensor(estimate_tilt_range(y)))
-        radius, power = coordinates(n)[0].flatten(), windowed_power(y).clamp(min=1e-8).flatten()
-        reached = wedge(n, *self.tilt_range_deg.tolist(), transform_size(n, n)).flatten() > 0.99
-        if "wedge" not in self.parts:
-            reached = torch.ones_like(reached)
-        x = densities.cpu()
-        self.library.copy_(self._compact(x))
-        level, share = self._signal_and_noise(x, y, power, reached)
-        self.T.copy_(level[:, None].expand_as(self.T))
-        self.envelope.copy_(level.abs().log())
-        if "noise_colour" in self.parts:
-            self._fit_noise((power * share).clamp(min=1e-8), reached & (radius <= 0.5))
-        else:
-            self.N.fill_(0.5 * float((power * share).mean().log()))
-        white = torch.fft.rfftn(y, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(1)[:, reached & (radius > 0.3) & (radius <= 0.5)]
-        excess = float((white.mean(1) / white.mean()).var()) - 1 / white.shape[1]  # beyond that of finite numbers
-        self.spread[1] = 0.5 * math.log(max(excess / 4, 1e-5))
-        if "voxel_amplitude" in self.parts:
-            self.A.copy_(self._corner_amplitude(y).log())
         if self.transfer == "ctf":
             if acquisition.defocus_um is None or not torch.isfinite(acquisition.defocus_um).all():
                 raise ValueError(
@@ -176,6 +162,41 @@ class PhysicsGenerator(nn.Module):
             chosen = torch.linspace(0, len(acquisition.defocus_um) - 1, REMEMBERED).round().long()
             off_axis = torch.zeros_like(acquisition.defocus_um) if acquisition.off_axis_A is None else acquisition.off_axis_A
             self.remembered.copy_(torch.stack([acquisition.defocus_um[chosen], off_axis[chosen]], 1))
+        radius, power, x = coordinates(n)[0].flatten(), mean_power(y).clamp(min=1e-8), densities.cpu()
+        reached = self._reached(n)
+        keep = reached & (radius <= 0.5)
+        self.library.copy_(self._compact(x))
+        level, sure = self._first_level(x, y, power, reached)
+        self.N.fill_(0.5 * float(power[keep].mean().log()))
+        few = x[torch.linspace(0, len(x) - 1, min(STARTING, len(x))).round().long(), None]
+        wanted = torch.sub(*self._centre_and_corners(y))
+        for _ in range(3):
+            # what the generator makes now, signal and noise apart, seen as the subtomograms are
+            self.level.copy_(level), self.envelope.copy_(level.abs().clamp(min=1e-6).log())
+            both, signal = [], []
+            for i, part in enumerate(few.split(16)):
+                drawn = self.sample_noise(part, stream(0, "start", i))
+                both.append(self(part, drawn)[:, 0])
+                signal.append(self(part, drawn | {"noise": torch.zeros_like(drawn["noise"])})[:, 0])
+            signal_power, noise_power = (mean_power(v) for v in (torch.cat(signal), torch.cat(both) - torch.cat(signal)))
+            ratio = (power - signal_power).clamp(min=0.1 * power) / noise_power.clamp(min=1e-12)
+            if "noise_colour" in self.parts:
+                self._add_to_noise(0.5 * ratio.log(), keep)
+            else:
+                self.N += 0.5 * float(ratio[keep].mean().log())
+            made = torch.sub(*self._centre_and_corners(torch.cat(signal)))
+            self.offset.sub_(torch.cat(both).mean())
+            level = level * ((wanted / made.clamp(min=1e-12)).clamp(0.1, 10).sqrt() ** sure)
+        white = torch.fft.rfftn(y, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(1)[:, reached & (radius > 0.3) & (radius <= 0.5)]
+        excess = float((white.mean(1) / white.mean()).var()) - 1 / white.shape[1]  # beyond that of finite numbers
+        self.spread[1] = 0.5 * math.log(max(excess / 4, 1e-5))
+        if "voxel_amplitude" in self.parts:
+            self.A.copy_(self._corner_amplitude(y).log())
+
+    def _reached(self, size: int) -> torch.Tensor:
+        """Whether the tilt series reaches each voxel (V,) of an rfft of `size`^3; all of them where the wedge is no ingredient."""
+        mask = wedge(size, *self.tilt_range_deg.tolist(), transform_size(size, size)).flatten() > 0.99
+        return mask if "wedge" in self.parts else torch.ones_like(mask)
 
     def _compact(self, densities: torch.Tensor) -> torch.Tensor:
         """LIBRARY of the densities (N, D, D, D) that do not reach the faces of their box, less their background; zeros where none does."""
@@ -187,6 +208,14 @@ class PhysicsGenerator(nn.Module):
             return torch.zeros_like(self.library)
         chosen = compact[torch.linspace(0, len(compact) - 1, LIBRARY).round().long()]
         return densities[chosen] - background[chosen, None, None, None]
+
+    def _draw_neighbours(self, x: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """What `crowd` takes for `x` (B, ...): uniform numbers for which and whether, and for each try one for the distance and three normal ones for the direction."""
+        size = (len(x), NEIGHBOURS)
+        kind = dict(generator=generator, device=x.device, dtype=x.dtype)
+        uniform = torch.rand((*size, 2 + TRIES), **kind)
+        places = torch.cat([uniform[..., 2:, None], torch.randn((*size, TRIES, 3), **kind)], -1)
+        return torch.cat([uniform[..., :2], places.flatten(2)], -1)
 
     def crowd(self, x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """Densities of neighbours (B, P, P, P) around `x` (B, 1, D, D, D) in the padded box, from `drawn` (B, NEIGHBOURS, 2 + 4 TRIES).
@@ -222,17 +251,15 @@ class PhysicsGenerator(nn.Module):
         there = (relaxed > 0.5).to(x) + relaxed - relaxed.detach()
         return (there[..., None, None, None] * canvas).sum(1)
 
-    def _signal_and_noise(
+    def _first_level(
         self, x: torch.Tensor, y: torch.Tensor, power: torch.Tensor, reached: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Level (RADII,) of T, and the part (V,) of the `power` (V,) of subtomograms `y` that is noise, given densities `x`; `reached` (V,) says where the wedge is not.
+        """Level (RADII,) of T that densities `x` and subtomograms `y` of a `power` (V,) tell, where `reached` (V,), and the weight (RADII,) in it of the second of two estimates.
 
-        At low spatial frequencies the mean of all subtomograms against the mean of all densities tells T, sign included: both are centred, and their poses uniform. Beyond, where noise hides that, signal is
-        what the centres of the boxes have beyond their corners.
+        First: the mean of all subtomograms against the mean of all densities, both centred and of uniform poses; it has the sign, and serves at low spatial frequencies. Second: the power that half a box
+        has in the centre beyond that in the corners, subtomograms against densities; noise is the same in both places. The two are weighed by their errors.
         """
-        radial, mask = lookup(self.box, "radius"), window(self.box)
-        corners = radial(self._noise_share(y)).clamp(max=1)
-        power_x = windowed_power(x).flatten().clamp(min=1e-12)
+        radial, mask, power_x = lookup(self.box, "radius"), window(self.box), windowed_power(x).flatten()
         mean_x, mean_y = (torch.fft.rfftn(v.mean(0) * mask, dim=(-3, -2, -1), norm="ortho").flatten() for v in (x, y))
 
         def shells(values: torch.Tensor) -> torch.Tensor:
@@ -240,44 +267,49 @@ class PhysicsGenerator(nn.Module):
             return torch.zeros(RADII).index_add_(0, radial.index[reached].flatten(), weighed.flatten())
 
         below = shells(mean_x.abs().square()).clamp(min=1e-12)
-        level = shells((mean_y * mean_x.conj()).real) / below
-        error = shells(mean_x.abs().square() * power / len(y)).sqrt() / below
-        scatter = (shells(power_x / len(x)) / below).sqrt()  # of the mean density itself: a finite number of poses
-        trusted = ((level.abs() > 4 * error) & (scatter < 0.25)).int().cumprod(0).bool()  # from the origin to the first shell that fails
-        beyond = (shells(power * (1 - corners)) / shells(power_x).clamp(min=1e-12)).clamp(1e-4, 1e2).sqrt()
-        sign = level[0].sign() if trusted[0] else 1
-        level = torch.where(trusted, level, sign * beyond)
-        share = torch.where(radial(trusted.float()) > 0.5, 1 - radial(level).square() * power_x / power, corners)
-        return level, share.clamp(0.1, 1)
+        by_mean = shells((mean_y * mean_x.conj()).real) / below
+        noise_error = shells(mean_x.abs().square() * power / len(y)) / below.square()
+        few_poses = by_mean.square() * shells(power_x / len(x)) / below  # the mean density is itself a finite sample
+        (inner_x, outer_x), (inner_y, outer_y) = self._centre_and_corners(x), self._centre_and_corners(y)
+        beyond_x = (inner_x - outer_x).clamp(min=1e-12)
+        by_power = ((inner_y - outer_y) / beyond_x).clamp(1e-6, 1e2).sqrt()
+        unsure = 0.01 * inner_y / beyond_x  # of by_power squared
+        by_power_error = (0.1 * by_power).square() + (unsure / 2 / torch.maximum(by_power, unsure.sqrt())).square()
+        resolved = torch.arange(RADII) > 2  # by half a box
+        first, second = 1 / (noise_error + few_poses + 1e-8), resolved / (by_power_error + 1e-8)
+        sign = 1.0 if float((by_mean * first).sum()) >= 0 else -1.0
+        sure = second / (first + second)
+        return (1 - sure) * by_mean + sure * sign * by_power, sure
 
-    def _noise_share(self, y: torch.Tensor) -> torch.Tensor:
-        """Part (RADII,) of the power at the centre of boxes `y` that their corners have too, over spatial frequency: half a box seen through a window."""
+    def _centre_and_corners(self, volumes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Power (RADII,) over spatial frequency of half a box in the centre, and the mean of those in the eight corners, seen through a window."""
         half = self.box // 2
-        start = (self.box - half) // 2
-        inner = windowed_power(y[:, start : start + half, start : start + half, start : start + half])
-        ends = (slice(0, half), slice(self.box - half, self.box))
-        outer = torch.stack([windowed_power(y[:, i, j, k]) for i in ends for j in ends for k in ends]).mean(0)
-        at, sums = lookup(half, "radius"), []
-        for values in (outer, inner):
-            weighed = (values.flatten()[:, None] * at.weight).flatten()
-            sums.append(torch.zeros(RADII).index_add_(0, at.index.flatten(), weighed))
-        share = (sums[0] / sums[1].clamp(min=1e-12)).clamp(0.02, 1)
-        share[:2] = share[2]  # of its lowest frequencies half a box says little
-        return share
+        start, at = (self.box - half) // 2, lookup(half, "radius")
+        weight = at.weight * self._reached(half)[:, None]
+        count = torch.zeros(RADII).index_add_(0, at.index.flatten(), weight.flatten())
 
-    def _fit_noise(self, power: torch.Tensor, keep: torch.Tensor) -> None:
-        """Set N to the log power of the voxels (V,) that `keep` (V,) chooses, by least squares."""
+        def curve(power: torch.Tensor) -> torch.Tensor:
+            total = torch.zeros(RADII).index_add_(0, at.index.flatten(), (power.flatten()[:, None] * weight).flatten())
+            return total / count.clamp(min=1e-6)
+
+        inner = slice(start, start + half)
+        ends = (slice(0, half), slice(self.box - half, self.box))
+        corners = torch.stack([windowed_power(volumes[:, i, j, k]) for i in ends for j in ends for k in ends]).mean(0)
+        return curve(windowed_power(volumes[:, inner, inner, inner])), curve(corners)
+
+    def _add_to_noise(self, log_amplitude: torch.Tensor, keep: torch.Tensor) -> None:
+        """Add to N, by least squares, the log amplitude (V,) of the voxels that `keep` (V,) chooses."""
         nodes = RADII * TILTS
         design = torch.zeros(int(keep.sum()), nodes + RADII * AXIS_ANGLES, dtype=torch.float64)
         for offset, kind in ((0, "tilt"), (nodes, "axis")):
             at = lookup(self.box, kind)
             design.scatter_add_(1, at.index[keep] + offset, at.weight[keep].double())
-        target = 0.5 * power[keep].double().log()
+        target = log_amplitude[keep].double()
         mean = target.mean()
-        ridge = 0.3 * torch.eye(design.shape[1], dtype=torch.float64)  # what no voxel determines stays at the mean
+        ridge = 0.3 * torch.eye(design.shape[1], dtype=torch.float64)  # what no voxel determines changes as the mean does
         fitted = torch.linalg.solve(design.T @ design + ridge, design.T @ (target - mean)).float()
-        self.N.copy_(fitted[:nodes].view_as(self.N) + mean.float())
-        self.N_axis.copy_(fitted[nodes:].view_as(self.N_axis))
+        self.N += fitted[:nodes].view_as(self.N) + mean.float()
+        self.N_axis += fitted[nodes:].view_as(self.N_axis)
 
     def _corner_amplitude(self, y: torch.Tensor) -> torch.Tensor:
         """Amplitude (AMPLITUDE_NODES, AMPLITUDE_NODES) of `y` over (z, x) outside the cylinder that every tilt sees, over that at its rim; 1 inside."""
@@ -308,9 +340,7 @@ class PhysicsGenerator(nn.Module):
         if "deformation" in self.parts:
             drawn["deformation"] = normal(3, nodes, nodes, nodes)
         if "neighbours" in self.parts:
-            uniform = torch.rand((b, NEIGHBOURS, 2 + TRIES), generator=generator, device=x.device, dtype=x.dtype)
-            places = torch.cat([uniform[..., 2:, None], normal(NEIGHBOURS, TRIES, 3)], -1)
-            drawn["neighbours"] = torch.cat([uniform[..., :2], places.flatten(2)], -1)
+            drawn["neighbours"] = self._draw_neighbours(x, generator)
         return drawn
 
     def transfer_table(
@@ -325,7 +355,8 @@ class PhysicsGenerator(nn.Module):
         """
         spread = "transfer_spread" in self.parts
         if self.transfer == "table":
-            return self.T + (drawn[:, None, None] * self.T_spread if spread else torch.zeros_like(drawn)[:, None, None])
+            varied = self.T + (drawn[:, None, None] * self.T_spread if spread else torch.zeros_like(drawn)[:, None, None])
+            return self.level[:, None] * varied
         scope = microscope or self.acquisition.microscope
         defocus, off_axis = self.remembered[drawn].unbind(1) if spread else self.remembered.mean(0).expand(len(drawn), 2).unbind(1)
         defocus = defocus if defocus_um is None else defocus_um.to(defocus)
@@ -422,7 +453,12 @@ class PhysicsGenerator(nn.Module):
         volumes = volumes[:, inner, inner, inner]
         if "voxel_amplitude" in parts:
             volumes = volumes * self.voxel_amplitude()[:, None, :]
-        return volumes[:, None]
+        return volumes[:, None] + self.offset
+
+
+def mean_power(volumes: torch.Tensor) -> torch.Tensor:
+    """Mean power (V,) of volumes (N, D, D, D) at the voxels of their rfft, without a window."""
+    return torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs().square().mean(0).flatten()
 
 
 def log_normal(drawn: torch.Tensor, log_spread: torch.Tensor) -> torch.Tensor:

@@ -102,7 +102,7 @@ def silent(**changes) -> PhysicsGenerator:
     """A generator that is nothing but T = 1: no noise, no variation."""
     G = PhysicsGenerator(BOX, Acquisition(VOXEL_A, (-90.0, 90.0)), **changes)
     with torch.no_grad():
-        G.T.fill_(1.0), G.N.fill_(-30.0), G.spread.fill_(-30.0), G.deformation.fill_(-30.0), G.gate.fill_(-30.0)
+        G.T.fill_(1.0), G.level.fill_(1.0), G.N.fill_(-30.0), G.spread.fill_(-30.0), G.deformation.fill_(-30.0), G.gate.fill_(-30.0)
     return G.requires_grad_(False)
 
 

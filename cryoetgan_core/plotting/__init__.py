@@ -7,6 +7,9 @@ from .operator import (
     comparison_table,
     generated_sheet,
     ingredient_table,
+    mixed_sheet,
+    real_table,
+    shell_agreement,
     transfer_and_noise,
     transfer_curves,
     variance_by_source,
@@ -16,6 +19,9 @@ from .physics import density_sheet, shell_curves, walk
 from .tables import confusion_table, dataset_table, metric_table, noise_table, spread_table, uncertainty_table
 
 __all__ = [
+    "mixed_sheet",
+    "real_table",
+    "shell_agreement",
     "variance_by_source",
     "transfer_curves",
     "transfer_and_noise",

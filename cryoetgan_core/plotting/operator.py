@@ -196,3 +196,43 @@ def transfer_curves(result: dict) -> Figure:
     axis.set(xlabel="spatial frequency (1/1000 Å)", ylabel="transfer")
     axis.legend(frameon=False, fontsize=5)
     return figure
+
+
+def mixed_sheet(volumes: Mapping[str, np.ndarray], seed: int, columns: int = 8, rows: int = 2) -> tuple[Figure, str]:
+    """Central xy and xz slices of real and generated volumes (N, D, D, D) in mixed order, numbered and unlabelled, and the key: which numbers are generated."""
+    rng, count = np.random.default_rng(seed), columns * rows
+    pool = [(name, volume) for name, stack in volumes.items() for volume in stack]
+    chosen = [pool[i] for i in rng.permutation(len(pool))[:count]]
+    figure, axes = plt.subplots(
+        2 * rows, columns, figsize=(PAGE_WIDTH_IN, PAGE_WIDTH_IN * 2 * rows / columns * 1.08), layout="constrained", squeeze=False
+    )
+    for i, (_, volume) in enumerate(chosen):
+        row, column, middle = 2 * (i // columns), i % columns, len(volume) // 2
+        for axis, image in ((axes[row, column], volume[middle]), (axes[row + 1, column], volume[:, middle])):
+            axis.imshow(image, vmin=-2.5, vmax=2.5, cmap="gray", origin="lower")
+            axis.set(xticks=[], yticks=[])
+        axes[row, column].set_title(str(i + 1), fontsize=6)
+    for row in range(rows):
+        axes[2 * row, 0].set_ylabel("xy"), axes[2 * row + 1, 0].set_ylabel("xz")
+    return figure, "generated: " + ", ".join(str(i + 1) for i, (name, _) in enumerate(chosen) if name == "generated")
+
+
+def shell_agreement(correlation: Sequence[float], voxel_size_A: float) -> Figure:
+    """Fourier shell correlation of the mean of generated and that of real particles, both brought back by the real poses."""
+    figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.0), layout="constrained")
+    q = 1e3 * np.arange(len(correlation)) / (2 * (len(correlation) - 1)) / voxel_size_A
+    axis.plot(q[1:], correlation[1:], marker="o", ms=2)
+    axis.axhline(0.5, color="0.7", lw=0.5, ls=":")
+    axis.set(xlabel="spatial frequency (1/1000 Å)", ylabel="Fourier shell correlation", ylim=(-0.2, 1))
+    return figure
+
+
+def real_table(result: dict) -> pd.DataFrame:
+    """A row a tilt series left out: distances of generated volumes from its particles, and of the real training particles in brackets."""
+    names = ("spectrum", "angular", "moments", "autocorrelation")
+    rows = {
+        tomogram: {"wedge found (°)": f"{fold['tilt_range_deg'][0]:.0f} to {fold['tilt_range_deg'][1]:.0f}"}
+        | {name: f"{fold['generated'][name]:.2f} ({fold['real'][name]:.2f})" for name in names}
+        for tomogram, fold in result["folds"].items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("left out")

@@ -150,7 +150,7 @@ def make_interpretation(config: RunConfig, repeats: int = 40) -> dict:
     # The truth: the transfer of each tilt at the mean defocus, along a line of the image's transform
     line = transfer_function(scope, torch.full((len(scope.angles_deg), 1), scope.defocus_um), (256, 256), voxel_size_A)[:, 0, 0]
     first = domains.X_test.table.groupby("class_name", sort=False).head(1)
-    densities = domains.volumes("X_test")[first.index.to_numpy()]
+    densities = domains.volumes("X_test")[first.index.to_numpy(copy=True)]
     variance = {}
     for source in ("", *SOURCES):
         volumes = generate_repeats(run, densities, repeats=repeats, seed=config.seed + 3, source=source)
@@ -204,7 +204,7 @@ def make_defocus_knob(config: RunConfig, repeats: int = 200) -> dict:
     run, took = trained(config, domains, f"{config.dataset}_knob_seed{config.seed}")
     voxel_size_A, n = domains.X_train.voxel_size_A, config.box
     first = domains.X_test.table.groupby("class_name", sort=False).head(1)
-    densities = domains.volumes("X_test")[first.index.to_numpy()]
+    densities = domains.volumes("X_test")[first.index.to_numpy(copy=True)]
     rotations, shifts = poses_of(first)
     references = class_references(domains.classes, n, voxel_size_A)
     noise_std = float(domains.Y_train.table["noise_std"].iloc[0])
