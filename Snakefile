@@ -61,6 +61,7 @@ FIGURE_NOTEBOOKS = {
     "table7_physics": ([], ["table7_physics", "fig12_accuracy_by_snr"]),
     "table8_ingredients": ([], ["table8_ingredients"]),
     "fig13_defocus": ([], ["fig13_defocus"]),
+    "real_particles": ([], ["fig14_real_ribosome"]),
     "table2_metrics": (RECIPES, ["table2_metrics"]),
     "table4_ablation": (ABLATION, ["table4_wasserstein_spectral"]),
 }
@@ -176,7 +177,7 @@ for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():
         output:
             [f"{FIGURES}/{name}.json" for name in writes],
         params:
-            seeds=f" -r seeds '{SEEDS}'" if reads else "",  # those that read no run take none
+            seeds=f" -r seeds '{SEEDS}'" if reads else "",  # those that read no run of this call take none
             out=f"{RUNS}/notebooks/{notebook}.ipynb",
         threads: 1
         shell:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from cryoetgan_core.config import PRESETS, make_config
 from cryoetgan_core.generation import generate, generate_repeats, load_run
+from cryoetgan_core.physics import Acquisition
 from cryoetgan_core.training import Trainer, TrainingDiverged, decay, load_checkpoint, save_checkpoint, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +23,7 @@ SCRIPT = """
 import sys, torch
 from pathlib import Path
 from cryoetgan_core.config import make_config
+from cryoetgan_core.physics import Acquisition
 from cryoetgan_core.training import Trainer, train
 torch.set_num_threads(1)
 config = make_config("smoke", preset=sys.argv[2], steps=int(sys.argv[3]), checkpoint_every=2)
@@ -77,7 +79,7 @@ def test_nan_stops_and_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
 
 def losses_after(steps: int = 2, **changes: object) -> tuple[float, ...]:
     torch.set_num_threads(1)
-    trainer = Trainer(make_config("smoke", **changes), *data())
+    trainer = Trainer(make_config("smoke", **changes), *data(), acquisition=Acquisition(10.0))
     for _ in range(steps):
         values = trainer.step()
     weights = sum(float(p.double().abs().sum()) for p in trainer.ema.values())

@@ -18,48 +18,43 @@ STYLES = {  # source of training data to colour and marker
 
 
 def transfer_and_noise(result: dict) -> Figure:
-    """Learned transfer T and noise N over spatial frequency and tilt, beside the simulator's true transfer, and the mean over tilts of both transfers, scaled to one height."""
-    q, tilts = np.array(result["frequency_per_A"]), np.array(result["tilts_deg"])
-    learned, noise = np.array(result["transfer"]), np.array(result["noise"])
-    true_q, true_tilts, truth = (np.array(result[k]) for k in ("true_frequency_per_A", "true_tilts_deg", "true_transfer"))
+    """Learned transfer T and noise N over spatial frequency and tilt, beside the simulator's true transfer, and the mean over the recorded tilts of both transfers.
+
+    T is known up to the units of density and subtomogram: the true one is scaled to the learned one by least squares up to 0.8 of Nyquist.
+    """
+    nyquist = 5.0 / result["voxel_size_A"]  # in 1/nm
+    tilts, learned, noise = (np.array(result[k]) for k in ("tilts_deg", "transfer", "noise"))
+    true_tilts, truth = np.array(result["true_tilts_deg"]), np.array(result["true_transfer"])
+    q, true_q = 10 * np.array(result["frequency_per_A"]), 10 * np.array(result["true_frequency_per_A"])
+    fine = q if len(learned) == len(q) else np.linspace(0, 3**0.5 / 2, len(learned)) * 10 / result["voxel_size_A"]
     low, high = result["tilt_range_deg"]
     seen = (tilts > low) & (tilts < high)
-    fine = (
-        np.linspace(0, 1, len(learned)) * 0.5 / result["voxel_size_A"]
-        if len(learned) == len(q)
-        else np.linspace(0, 3**0.5 / 2, len(learned)) / result["voxel_size_A"]
-    )
-    figure, axes = plt.subplots(1, 4, figsize=(PAGE_WIDTH_IN, 2.1), layout="constrained", width_ratios=(1, 1, 1, 1.15))
-    order = np.argsort(true_tilts)
-    # the sets differ in units: both transfers are shown in those of their largest value
-    shown = {
-        "T learned": (learned.T / np.abs(learned[:, seen]).max(), tilts, fine),
-        "T of the simulator": (truth[order] / np.abs(truth).max(), true_tilts[order], true_q),
-    }
-    for axis, (title, (values, rows, columns)) in zip(axes, shown.items(), strict=False):
-        image = axis.pcolormesh(columns * 1e3, rows, values, vmin=-1, vmax=1, cmap="RdBu_r", shading="nearest", rasterized=True)
-        axis.set(
-            title=title,
-            xlabel="spatial frequency (1/1000 Å)",
-            ylim=(-90, 90),
-            xlim=(0, 500 / result["voxel_size_A"]),
-            yticks=[-90, -50, 0, 50, 90],
-        )
-    for axis in axes[:3]:
-        for edge in (low, high):
-            axis.axhline(edge, color="k", lw=0.6, ls=":")
-    figure.colorbar(image, ax=axes[1], shrink=0.9).set_label("T / largest", fontsize=6)
-    image = axes[2].pcolormesh(q * 1e3, tilts, noise.T, cmap="viridis", shading="nearest", rasterized=True, vmin=0)
-    axes[2].set(title="N learned", xlabel="spatial frequency (1/1000 Å)", ylim=(-90, 90), yticks=[-90, -50, 0, 50, 90])
-    figure.colorbar(image, ax=axes[2], shrink=0.9).set_label("noise amplitude", fontsize=6)
-    axes[0].set_ylabel("tilt of the slice (°)")
     mean, true_mean = learned[:, seen].mean(1), truth.mean(0)
-    within = true_q <= 0.5 / result["voxel_size_A"]
-    scale = np.abs(mean[: max(2, int(0.6 * len(mean)))]).max() / np.abs(true_mean[within]).max()
-    axes[3].plot(true_q[within] * 1e3, true_mean[within] * scale, color="k", lw=1, label="simulator, scaled")
-    axes[3].plot(fine * 1e3, mean, color="C0", marker="o", ms=2, lw=0.8, label="learned")
+    at = fine <= 0.8 * nyquist
+    there = np.interp(fine[at], true_q, true_mean)
+    scale = float((mean[at] * there).sum() / (there**2).sum())
+    limit = 1.1 * np.abs(true_mean[true_q <= nyquist]).max() * abs(scale)
+    figure, axes = plt.subplots(1, 4, figsize=(PAGE_WIDTH_IN, 2.0), layout="constrained", width_ratios=(1, 1, 1, 1.2))
+    order, masked = np.argsort(true_tilts), np.where(seen[:, None], learned.T, np.nan)
+    for axis, title, rows, columns, values in (
+        (axes[0], "T, learned", tilts, fine, masked),
+        (axes[1], "T of the simulator, scaled", true_tilts[order], true_q, scale * truth[order]),
+    ):
+        image = axis.pcolormesh(columns, rows, values, vmin=-limit, vmax=limit, cmap="RdBu_r", shading="nearest", rasterized=True)
+        axis.set_title(title)
+    figure.colorbar(image, ax=axes[1], shrink=0.9)
+    image = axes[2].pcolormesh(
+        q, tilts, np.where(seen[:, None], noise.T, np.nan), cmap="viridis", shading="nearest", rasterized=True, vmin=0
+    )
+    axes[2].set_title("N, learned")
+    figure.colorbar(image, ax=axes[2], shrink=0.9)
+    for axis in axes[:3]:
+        axis.set(xlabel="frequency (1/nm)", ylim=(-90, 90), xlim=(0, nyquist), yticks=[-90, -45, 0, 45, 90], facecolor="0.85")
+    axes[0].set_ylabel("tilt of the slice (°)")
+    axes[3].plot(true_q[true_q <= nyquist], scale * true_mean[true_q <= nyquist], color="k", lw=1, label="simulator, scaled")
+    axes[3].plot(fine, mean, color="C0", marker="o", ms=2, lw=0.8, label="learned")
     axes[3].axhline(0, color="0.7", lw=0.5)
-    axes[3].set(title="mean over tilts", xlabel="spatial frequency (1/1000 Å)", ylabel="T", xlim=(0, 500 / result["voxel_size_A"]))
+    axes[3].set(title="mean over tilts", xlabel="frequency (1/nm)", ylabel="T", xlim=(0, nyquist))
     axes[3].legend(frameon=False, fontsize=5)
     return figure
 
@@ -71,12 +66,12 @@ def generated_sheet(result: dict) -> Figure:
     figure, axes = plt.subplots(
         len(sheet), columns, figsize=(PAGE_WIDTH_IN, PAGE_WIDTH_IN * len(sheet) / columns * 1.04), layout="constrained", squeeze=False
     )
-    for row, (name, slices) in zip(axes, sheet.items(), strict=True):
+    for k, (row, (name, slices)) in enumerate(zip(axes, sheet.items(), strict=True)):
         limit = (0, 1) if name.startswith("density") else (-2.5, 2.5)
         for i, (axis, image) in enumerate(zip(row, slices, strict=True)):
             axis.imshow(image, vmin=limit[0], vmax=limit[1], cmap="gray", origin="lower")
             axis.set(xticks=[], yticks=[])
-            if row is axes[0] and i % 2 == 0:
+            if k == 0 and i % 2 == 0:
                 axis.set_title(classes[i // (columns // len(classes))].replace("_", " "), fontsize=6, loc="left")
         row[0].set_ylabel(name, fontsize=6)
     side = len(slices[0])
@@ -87,17 +82,16 @@ def generated_sheet(result: dict) -> Figure:
 
 
 def variance_by_source(result: dict) -> Figure:
-    """Variance between generations from one density, split by its source, a bar a class; the line is that between recordings of it."""
-    sources = [k for k in result["variance"] if k != "all"]
+    """Variance between generations from one density, by its source, on a logarithmic scale, and that between recordings of it."""
     figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.1), layout="constrained")
-    place, bottom = np.arange(len(result["classes"])), np.zeros(len(result["classes"]))
-    for i, source in enumerate(sources):
-        axis.bar(place, result["variance"][source], 0.6, bottom=bottom, color=f"C{i}", label=source)
-        bottom += np.array(result["variance"][source])
-    axis.plot(place, result["variance"]["all"], "k_", ms=16, label="all at once")
-    axis.plot(place, result["true_variance"], "rx", ms=4, label="recordings")
-    axis.set_xticks(place, [c.replace("_", "\\n") for c in result["classes"]])
-    axis.set_ylabel("variance of a voxel")
+    place, shown = np.arange(len(result["classes"])), {**result["variance"], "recordings": result["true_variance"]}
+    width = 0.8 / len(shown)
+    for i, (source, values) in enumerate(shown.items()):
+        colour = {"all": "0.5", "recordings": "k"}.get(source, f"C{i}")
+        label = {"all": "all at once"}.get(source, source)
+        axis.bar(place + (i - (len(shown) - 1) / 2) * width, values, width, color=colour, label=label)
+    axis.set_xticks(place, [c.replace("_", "\n") for c in result["classes"]])
+    axis.set(yscale="log", ylabel="variance of a voxel\n(all voxels: 1)")
     axis.legend(frameon=False, fontsize=5, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -186,14 +180,14 @@ def ingredient_table(results: Mapping[str, Sequence[dict]]) -> pd.DataFrame:
 
 def transfer_curves(result: dict) -> Figure:
     """Transfer function read from averages, of generations and of recordings, at the defocus trained on and at the one asked for."""
-    q = 1e3 * np.array(result["frequency_per_A"])
+    q = 10 * np.array(result["frequency_per_A"])
     figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.3), layout="constrained")
     for i, (which, defocus) in enumerate(zip(("trained", "asked"), result["defoci_um"], strict=True)):
         axis.plot(q, result["curves"][f"recorded, {which}"], color=f"C{i}", lw=2.5, alpha=0.4, label=f"recorded at {defocus:g} µm")
         label = f"generated at {defocus:g} µm" + (" (trained)" if which == "trained" else " (never seen)")
         axis.plot(q, result["curves"][f"generated, {which}"], color=f"C{i}", lw=0.8, marker="o", ms=2, label=label)
     axis.axhline(0, color="0.7", lw=0.5)
-    axis.set(xlabel="spatial frequency (1/1000 Å)", ylabel="transfer")
+    axis.set(xlabel="spatial frequency (1/nm)", ylabel="transfer")
     axis.legend(frameon=False, fontsize=5)
     return figure
 
@@ -220,10 +214,10 @@ def mixed_sheet(volumes: Mapping[str, np.ndarray], seed: int, columns: int = 8, 
 def shell_agreement(correlation: Sequence[float], voxel_size_A: float) -> Figure:
     """Fourier shell correlation of the mean of generated and that of real particles, both brought back by the real poses."""
     figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.0), layout="constrained")
-    q = 1e3 * np.arange(len(correlation)) / (2 * (len(correlation) - 1)) / voxel_size_A
+    q = 10 * np.arange(len(correlation)) / (2 * (len(correlation) - 1)) / voxel_size_A
     axis.plot(q[1:], correlation[1:], marker="o", ms=2)
     axis.axhline(0.5, color="0.7", lw=0.5, ls=":")
-    axis.set(xlabel="spatial frequency (1/1000 Å)", ylabel="Fourier shell correlation", ylim=(-0.2, 1))
+    axis.set(xlabel="spatial frequency (1/nm)", ylabel="Fourier shell correlation", ylim=(-0.2, 1))
     return figure
 
 
