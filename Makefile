@@ -30,7 +30,7 @@ figures: env
 	@echo; echo "figures/$(PROFILE):"; ls figures/$(PROFILE) | grep -v results | column -c 100
 
 proof: env
-	snakemake proof --cores $(CORES) --config profile=$(PROFILE) seeds="$(SEEDS)" --rerun-incomplete --quiet rules $(GPU_LIMIT)
+	snakemake proof --cores $(CORES) --rerun-incomplete --config profile=$(PROFILE) seeds="$(SEEDS)" --quiet rules $(GPU_LIMIT)
 
 test: env
 	pytest -n $(CORES)

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from .config import RunConfig
 from .microscope.simulate import Microscope
 from .models import Generator
-from .physics import SOURCES, Acquisition, PhysicsGenerator, Restorer
+from .physics import SOURCES, Acquisition, PhysicsGenerator
+from .physics_networks import Restorer
 from .seeds import stream
 from .training import Scaling, build_networks
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch_ctf import calculate_ctf_1d
 
-from .convolution import HalvingConv, ThinConv
+from .convolution import ThinConv
 from .fourier_grid import (
     AXIS_ANGLES,
     CORNER,
@@ -21,17 +21,12 @@ from .fourier_grid import (
     RADII,
     TILTS,
     between,
-    coordinates,
-    estimate_tilt_range,
     lookup,
     wedge,
-    window,
-    windowed_power,
 )
 from .microscope.back_projection import transform_size
 from .microscope.simulate import Microscope
 from .microscope.transfer import dose_filter
-from .seeds import stream
 
 INGREDIENTS = (
     "structure",  # a small residual network that also sees noise
@@ -54,7 +49,6 @@ REMEMBERED = 64  # particles whose defocus and place a generator with a CTF keep
 DEFORMATION_NODES = 4  # a side, of the random displacements
 NEIGHBOURS, TRIES, LIBRARY = 3, 4, 32  # most neighbours of a particle; places tried for each; densities kept to draw them from
 GATE_TEMPERATURE = 0.3  # of the relaxed choice whether a neighbour is there (Maddison et al. 2017)
-STARTING = 160  # generations by which the tables are started
 AMPLITUDE_NODES = 9  # a side, of the voxel amplitude
 
 
@@ -145,70 +139,6 @@ class PhysicsGenerator(nn.Module):
         """Tables over Fourier space and spreads, which learn at a higher rate than the rest."""
         return [self.T, self.T_spread, self.envelope, self.N, self.N_axis, self.leak, self.spread, self.deformation, self.gate]
 
-    @torch.no_grad()
-    def start_from(self, densities: torch.Tensor, subtomograms: torch.Tensor) -> None:
-        """Set the wedge (where it is not known), N, the level of T, A and the spread of the noise from densities and subtomograms (N, D, D, D) in network units.
-
-        Defoci of the particles are remembered.
-        """
-        acquisition, y, n = self.acquisition, subtomograms.cpu(), self.box
-        if acquisition.tilt_range_deg is None:
-            self.tilt_range_deg.copy_(torch.tensor(estimate_tilt_range(y)))
-        if self.transfer == "ctf":
-            if acquisition.defocus_um is None or not torch.isfinite(acquisition.defocus_um).all():
-                raise ValueError(
-                    "PhysicsGenerator: transfer 'ctf' needs the defocus of each particle; some have none. Use transfer 'table'."
-                )
-            chosen = torch.linspace(0, len(acquisition.defocus_um) - 1, REMEMBERED).round().long()
-            off_axis = torch.zeros_like(acquisition.defocus_um) if acquisition.off_axis_A is None else acquisition.off_axis_A
-            self.remembered.copy_(torch.stack([acquisition.defocus_um[chosen], off_axis[chosen]], 1))
-        radius, power, x = coordinates(n)[0].flatten(), mean_power(y).clamp(min=1e-8), densities.cpu()
-        reached = self._reached(n)
-        keep = reached & (radius <= 0.5)
-        self.library.copy_(self._compact(x))
-        level, sure = self._first_level(x, y, power, reached)
-        self.N.fill_(0.5 * float(power[keep].mean().log()))
-        few = x[torch.linspace(0, len(x) - 1, min(STARTING, len(x))).round().long(), None]
-        wanted = torch.sub(*self._centre_and_corners(y))
-        for _ in range(3):
-            # what the generator makes now, signal and noise apart, seen as the subtomograms are
-            self.level.copy_(level), self.envelope.copy_(level.abs().clamp(min=1e-6).log())
-            both, signal = [], []
-            for i, part in enumerate(few.split(16)):
-                drawn = self.sample_noise(part, stream(0, "start", i))
-                both.append(self(part, drawn)[:, 0])
-                signal.append(self(part, drawn | {"noise": torch.zeros_like(drawn["noise"])})[:, 0])
-            signal_power, noise_power = (mean_power(v) for v in (torch.cat(signal), torch.cat(both) - torch.cat(signal)))
-            ratio = (power - signal_power).clamp(min=0.1 * power) / noise_power.clamp(min=1e-12)
-            if "noise_colour" in self.parts:
-                self._add_to_noise(0.5 * ratio.log(), keep)
-            else:
-                self.N += 0.5 * float(ratio[keep].mean().log())
-            made = torch.sub(*self._centre_and_corners(torch.cat(signal)))
-            self.offset.sub_(torch.cat(both).mean())
-            level = level * ((wanted / made.clamp(min=1e-12)).clamp(0.1, 10).sqrt() ** sure)
-        white = torch.fft.rfftn(y, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(1)[:, reached & (radius > 0.3) & (radius <= 0.5)]
-        excess = float((white.mean(1) / white.mean()).var()) - 1 / white.shape[1]  # beyond that of finite numbers
-        self.spread[1] = 0.5 * math.log(max(excess / 4, 1e-5))
-        if "voxel_amplitude" in self.parts:
-            self.A.copy_(self._corner_amplitude(y).log())
-
-    def _reached(self, size: int) -> torch.Tensor:
-        """Whether the tilt series reaches each voxel (V,) of an rfft of `size`^3; all of them where the wedge is no ingredient."""
-        mask = wedge(size, *self.tilt_range_deg.tolist(), transform_size(size, size)).flatten() > 0.99
-        return mask if "wedge" in self.parts else torch.ones_like(mask)
-
-    def _compact(self, densities: torch.Tensor) -> torch.Tensor:
-        """LIBRARY of the densities (N, D, D, D) that do not reach the faces of their box, less their background; zeros where none does."""
-        faces = torch.stack([densities.select(axis, end) for axis in (1, 2, 3) for end in (0, -1)], 1).flatten(1)
-        background = faces.median(1).values
-        height = densities.flatten(1).amax(1) - background
-        compact = torch.where(faces.amax(1) - background < 0.3 * height)[0]
-        if len(compact) == 0:
-            return torch.zeros_like(self.library)
-        chosen = compact[torch.linspace(0, len(compact) - 1, LIBRARY).round().long()]
-        return densities[chosen] - background[chosen, None, None, None]
-
     def _draw_neighbours(self, x: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """What `crowd` takes for `x` (B, ...): uniform numbers for which and whether, and for each try one for the distance and three normal ones for the direction."""
         size = (len(x), NEIGHBOURS)
@@ -250,75 +180,6 @@ class PhysicsGenerator(nn.Module):
         relaxed = torch.sigmoid((self.gate + u.log() - (1 - u).log()) / GATE_TEMPERATURE)
         there = (relaxed > 0.5).to(x) + relaxed - relaxed.detach()
         return (there[..., None, None, None] * canvas).sum(1)
-
-    def _first_level(
-        self, x: torch.Tensor, y: torch.Tensor, power: torch.Tensor, reached: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Level (RADII,) of T that densities `x` and subtomograms `y` of a `power` (V,) tell, where `reached` (V,), and the weight (RADII,) in it of the second of two estimates.
-
-        First: the mean of all subtomograms against the mean of all densities, both centred and of uniform poses; it has the sign, and serves at low spatial frequencies. Second: the power that half a box
-        has in the centre beyond that in the corners, subtomograms against densities; noise is the same in both places. The two are weighed by their errors.
-        """
-        radial, mask, power_x = lookup(self.box, "radius"), window(self.box), windowed_power(x).flatten()
-        mean_x, mean_y = (torch.fft.rfftn(v.mean(0) * mask, dim=(-3, -2, -1), norm="ortho").flatten() for v in (x, y))
-
-        def shells(values: torch.Tensor) -> torch.Tensor:
-            weighed = (values[:, None] * radial.weight)[reached]
-            return torch.zeros(RADII).index_add_(0, radial.index[reached].flatten(), weighed.flatten())
-
-        below = shells(mean_x.abs().square()).clamp(min=1e-12)
-        by_mean = shells((mean_y * mean_x.conj()).real) / below
-        noise_error = shells(mean_x.abs().square() * power / len(y)) / below.square()
-        few_poses = by_mean.square() * shells(power_x / len(x)) / below  # the mean density is itself a finite sample
-        (inner_x, outer_x), (inner_y, outer_y) = self._centre_and_corners(x), self._centre_and_corners(y)
-        beyond_x = (inner_x - outer_x).clamp(min=1e-12)
-        by_power = ((inner_y - outer_y) / beyond_x).clamp(1e-6, 1e2).sqrt()
-        unsure = 0.01 * inner_y / beyond_x  # of by_power squared
-        by_power_error = (0.1 * by_power).square() + (unsure / 2 / torch.maximum(by_power, unsure.sqrt())).square()
-        resolved = torch.arange(RADII) > 2  # by half a box
-        first, second = 1 / (noise_error + few_poses + 1e-8), resolved / (by_power_error + 1e-8)
-        sign = 1.0 if float((by_mean * first).sum()) >= 0 else -1.0
-        sure = second / (first + second)
-        return (1 - sure) * by_mean + sure * sign * by_power, sure
-
-    def _centre_and_corners(self, volumes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Power (RADII,) over spatial frequency of half a box in the centre, and the mean of those in the eight corners, seen through a window."""
-        half = self.box // 2
-        start, at = (self.box - half) // 2, lookup(half, "radius")
-        weight = at.weight * self._reached(half)[:, None]
-        count = torch.zeros(RADII).index_add_(0, at.index.flatten(), weight.flatten())
-
-        def curve(power: torch.Tensor) -> torch.Tensor:
-            total = torch.zeros(RADII).index_add_(0, at.index.flatten(), (power.flatten()[:, None] * weight).flatten())
-            return total / count.clamp(min=1e-6)
-
-        inner = slice(start, start + half)
-        ends = (slice(0, half), slice(self.box - half, self.box))
-        corners = torch.stack([windowed_power(volumes[:, i, j, k]) for i in ends for j in ends for k in ends]).mean(0)
-        return curve(windowed_power(volumes[:, inner, inner, inner])), curve(corners)
-
-    def _add_to_noise(self, log_amplitude: torch.Tensor, keep: torch.Tensor) -> None:
-        """Add to N, by least squares, the log amplitude (V,) of the voxels that `keep` (V,) chooses."""
-        nodes = RADII * TILTS
-        design = torch.zeros(int(keep.sum()), nodes + RADII * AXIS_ANGLES, dtype=torch.float64)
-        for offset, kind in ((0, "tilt"), (nodes, "axis")):
-            at = lookup(self.box, kind)
-            design.scatter_add_(1, at.index[keep] + offset, at.weight[keep].double())
-        target = log_amplitude[keep].double()
-        mean = target.mean()
-        ridge = 0.3 * torch.eye(design.shape[1], dtype=torch.float64)  # what no voxel determines changes as the mean does
-        fitted = torch.linalg.solve(design.T @ design + ridge, design.T @ (target - mean)).float()
-        self.N += fitted[:nodes].view_as(self.N) + mean.float()
-        self.N_axis += fitted[nodes:].view_as(self.N_axis)
-
-    def _corner_amplitude(self, y: torch.Tensor) -> torch.Tensor:
-        """Amplitude (AMPLITUDE_NODES, AMPLITUDE_NODES) of `y` over (z, x) outside the cylinder that every tilt sees, over that at its rim; 1 inside."""
-        line = torch.arange(self.box, dtype=torch.float32) - (self.box - 1) / 2
-        distance = (line[:, None] ** 2 + line**2).sqrt() / (self.box / 2)
-        amplitude = y.square().mean((0, 2)).sqrt()
-        amplitude = amplitude / amplitude[(distance > 0.8) & (distance < 1)].mean()
-        amplitude = torch.where(distance > 1, (amplitude + amplitude.flip(0, 1)) / 2, torch.ones_like(amplitude))
-        return F.adaptive_avg_pool2d(amplitude[None], AMPLITUDE_NODES)[0]
 
     def voxel_amplitude(self) -> torch.Tensor:
         """A over (z, x), (box, box): the same after half a turn about the tilt axis."""
@@ -456,59 +317,7 @@ class PhysicsGenerator(nn.Module):
         return volumes[:, None] + self.offset
 
 
-def mean_power(volumes: torch.Tensor) -> torch.Tensor:
-    """Mean power (V,) of volumes (N, D, D, D) at the voxels of their rfft, without a window."""
-    return torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs().square().mean(0).flatten()
-
-
 def log_normal(drawn: torch.Tensor, log_spread: torch.Tensor) -> torch.Tensor:
     """Log-normal numbers of mean 1 from standard normal ones; the log has the standard deviation exp(log_spread)."""
     sigma = log_spread.exp()
     return (sigma * drawn - sigma.square() / 2).exp()
-
-
-class Restorer(nn.Module):
-    """The way back, subtomogram to density: a learned filter over (radius, tilt), then a small residual network. A denoiser."""
-
-    def __init__(self, box: int, width: int = 8):
-        super().__init__()
-        self.box, self.padded = box, 2 * math.ceil(2 * box / 3)
-        start = 0.5 * torch.exp(-((torch.arange(RADII) / RADII * 3) ** 2) / 2)  # a low-pass
-        self.filter = nn.Parameter(start[:, None].repeat(1, TILTS))
-        self.network = nn.Sequential(
-            ThinConv(2, width, 3), nn.LeakyReLU(0.2), ThinConv(width, width, 3), nn.LeakyReLU(0.2), ThinConv(width, 1, 3),
-        )  # fmt: skip
-        nn.init.zeros_(self.network[-1].weight), nn.init.zeros_(self.network[-1].bias)
-
-    def tables(self) -> list[nn.Parameter]:
-        """Parameters that learn at the rate of the tables."""
-        return [self.filter]
-
-    def sample_noise(self, y: torch.Tensor, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
-        """Nothing: the way back is deterministic."""
-        return {}
-
-    def forward(self, y: torch.Tensor, drawn: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Density (B, 1, D, D, D) in network units from subtomograms `y` (B, 1, D, D, D)."""
-        n, p = self.box, self.padded
-        spectrum = torch.fft.rfftn(F.pad(y[:, 0], [0, p - n] * 3), dim=(-3, -2, -1))
-        spectrum = spectrum * lookup(p, "tilt", y.device)(self.filter.flatten()).view(spectrum.shape[1:])
-        smooth = torch.fft.irfftn(spectrum, s=(p, p, p), dim=(-3, -2, -1))[:, None, :n, :n, :n]
-        return smooth + self.network(torch.cat([smooth, y], 1))
-
-
-class PatchCritic(nn.Module):
-    """Score patches of a volume: three conv 4^3 of stride 2 (w, 2w, 4w) and one of 3^3, leaky ReLU 0.2, no norm."""
-
-    def __init__(self, width: int = 16):
-        super().__init__()
-        channels = [1, width, 2 * width, 4 * width]
-        layers = [m for a, b in zip(channels, channels[1:], strict=False) for m in (HalvingConv(a, b), nn.LeakyReLU(0.2))]
-        self.layers = nn.Sequential(*layers, nn.Conv3d(channels[-1], 1, 3, padding=1))
-
-    def power_iteration(self) -> None:
-        """Nothing: no layer is spectrally normalised."""
-
-    def forward(self, y: torch.Tensor) -> torch.Tensor:
-        """Scores (B, 1, d, h, w) of the patches of `y` (B, 1, D, H, W), d = D/8."""
-        return self.layers(y)

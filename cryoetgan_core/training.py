@@ -21,7 +21,9 @@ from tqdm.auto import tqdm
 from . import losses
 from .config import RunConfig
 from .models import Discriminator, Generator
-from .physics import Acquisition, PatchCritic, PhysicsGenerator, Restorer
+from .physics import Acquisition, PhysicsGenerator
+from .physics_networks import PatchCritic, Restorer
+from .physics_start import start_from
 from .seeds import stream
 from .selection import distance
 
@@ -142,7 +144,7 @@ class Trainer:
         order = torch.randperm(len(y), generator=stream(config.seed, "validation"))
         self.validation, self.y = self.y[order[:held_out]], self.y[order[held_out:].sort().values]
         if config.generator == "physics":
-            self.networks["G"].start_from(self.scaling.x(x), self.y[:, 0])
+            start_from(self.networks["G"], self.scaling.x(x), self.y[:, 0])
         self.ema = {k: v.clone() for k, v in self.networks["G"].state_dict().items()}
         self.best, self.validations = {}, []  # the averaged generator at the least distance; (step, distance) of each validation
         self.critics = [name for name in ("D_Y", "D_X") if name in self.networks]

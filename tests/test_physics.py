@@ -18,6 +18,7 @@ from cryoetgan_core.microscope.transfer import ctf
 from cryoetgan_core.particles.acquisition import acquisition
 from cryoetgan_core.particles.simulated import class_references, density_maps, subtomograms
 from cryoetgan_core.physics import INGREDIENTS, SOURCES, Acquisition, PhysicsGenerator, log_normal
+from cryoetgan_core.physics_start import _compact, start_from
 from cryoetgan_core.seeds import stream
 from cryoetgan_core.selection import distance
 from cryoetgan_core.training import Trainer, save_checkpoint, train
@@ -142,7 +143,7 @@ def test_ctf_of_a_particle_is_torch_ctfs_at_every_tilt_and_turns_with_what_is_as
     G = PhysicsGenerator(BOX, Acquisition(10.0, (-60.0, 60.0), scope, defoci, torch.full((64,), 3000.0)), transfer="ctf")
     with torch.no_grad():
         G.envelope.zero_()
-    G.start_from(torch.randn(8, BOX, BOX, BOX), torch.randn(8, BOX, BOX, BOX))
+    start_from(G, torch.randn(8, BOX, BOX, BOX), torch.randn(8, BOX, BOX, BOX))
     with torch.no_grad():
         G.envelope.zero_()
         found = G.transfer_table(torch.zeros(1, dtype=torch.long))[0]  # (FINE_RADII, TILTS)
@@ -271,7 +272,7 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path, particles) -> None:
 def test_neighbours_stand_beside_the_particle_as_often_as_the_gate_says(particles) -> None:
     x = torch.from_numpy(particles[0].volumes)
     G = silent()
-    G.library.copy_(G._compact(x))
+    G.library.copy_(_compact(G, x))
     assert float(G.library[:, 0].abs().amax()) < 0.3 * float(x.amax())
     drawn = G.sample_noise(x[:8, None].repeat(25, 1, 1, 1, 1), stream(0, "n"))["neighbours"]
     many = x[:8, None].repeat(25, 1, 1, 1, 1)
@@ -295,7 +296,7 @@ def test_neighbours_stand_beside_the_particle_as_often_as_the_gate_says(particle
 def test_densities_that_reach_the_faces_are_no_neighbours() -> None:
     sheet = torch.zeros(4, BOX, BOX, BOX)
     sheet[:, 10:13] = 1.0
-    assert float(silent()._compact(sheet).abs().sum()) == 0
+    assert float(_compact(silent(), sheet).abs().sum()) == 0
 
 
 def test_log_normal_numbers_have_mean_one() -> None:

@@ -66,6 +66,11 @@ def downstream_result(profile: str, dataset: str, which: str, *, anew: bool = Fa
     return measured(profile, f"downstream_{dataset}_{which}", lambda: make_downstream(config, kind), anew=anew)
 
 
+def has_measurement(profile: str, name: str) -> bool:
+    """Whether a measurement is there, one's own or the committed one."""
+    return any((folder / f"{name}.json").exists() for folder in (paths.results(profile), paths.reference(profile)))
+
+
 def measured(profile: str, name: str, make: Callable[[], dict], *, anew: bool = False) -> dict:
     """A measurement by name: one's own or the committed one; made `anew` where asked for, and in the smoke profile where it is missing.
 

@@ -23,7 +23,7 @@ from ..particles.domains import Domains
 from ..particles.simulated import class_references, poses_of, subtomograms
 from ..physics import INGREDIENTS, SOURCES
 from ..seeds import stream
-from .measurements import measured
+from .measurements import has_measurement, measured
 from .runs import described, train_on
 from .simulated_sets import simulated_domains
 
@@ -297,13 +297,14 @@ def proof_case(profile: str, name: str) -> Callable[[], dict]:
 
 
 def proof_results(profile: str, kind: str, seeds: list[int]) -> list[dict] | dict[str, list[dict]]:
-    """Results of all comparisons ("comparison": a list) or ablations ("ablation": variant to one a seed), one's own or the committed ones.
+    """Results of the comparisons that have been measured ("comparison": a list) or of all ablations ("ablation": variant to one a seed), one's own or the committed ones.
 
     The smoke profile, which makes missing ones, has one comparison and two variants.
     """
     if kind == "comparison":
-        cases = _comparisons(profile, seeds)
-        return [measured(profile, name, make) for name, make in list(cases.items())[: 1 if profile == "smoke" else None]]
+        cases = list(_comparisons(profile, seeds).items())[: 1 if profile == "smoke" else None]
+        there = [(name, make) for name, make in cases if profile == "smoke" or has_measurement(profile, name)]
+        return [measured(profile, name, make) for name, make in there or cases]
     found: dict[str, list[dict]] = {}
     for name, make in list(_ablations(profile, seeds).items())[: 2 if profile == "smoke" else None]:
         result = measured(profile, name, make)

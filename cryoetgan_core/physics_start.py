@@ -1,0 +1,158 @@
+"""How the physics generator starts: wedge, transfer, noise and voxel amplitude told by the means and the power of both domains, before anything is trained."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from .fourier_grid import AXIS_ANGLES, RADII, TILTS, coordinates, estimate_tilt_range, lookup, wedge, window, windowed_power
+from .microscope.back_projection import transform_size
+from .physics import AMPLITUDE_NODES, LIBRARY, REMEMBERED, PhysicsGenerator
+from .seeds import stream
+
+STARTING = 160  # generations by which the tables are started
+
+
+@torch.no_grad()
+def start_from(G: PhysicsGenerator, densities: torch.Tensor, subtomograms: torch.Tensor) -> None:
+    """Set the wedge (where it is not known), N, the level of T, A and the spread of the noise from densities and subtomograms (N, D, D, D) in network units.
+
+    Defoci of the particles are remembered.
+    """
+    device, acquisition, y, n = G.T.device, G.acquisition, subtomograms.cpu(), G.box
+    G.cpu()  # statistics of a whole set: once, and the same on every machine
+    if acquisition.tilt_range_deg is None:
+        G.tilt_range_deg.copy_(torch.tensor(estimate_tilt_range(y)))
+    if G.transfer == "ctf":
+        if acquisition.defocus_um is None or not torch.isfinite(acquisition.defocus_um).all():
+            raise ValueError("PhysicsGenerator: transfer 'ctf' needs the defocus of each particle; some have none. Use transfer 'table'.")
+        chosen = torch.linspace(0, len(acquisition.defocus_um) - 1, REMEMBERED).round().long()
+        off_axis = torch.zeros_like(acquisition.defocus_um) if acquisition.off_axis_A is None else acquisition.off_axis_A
+        G.remembered.copy_(torch.stack([acquisition.defocus_um[chosen], off_axis[chosen]], 1))
+    radius, power, x = coordinates(n)[0].flatten(), mean_power(y).clamp(min=1e-8), densities.cpu()
+    reached = _reached(G, n)
+    keep = reached & (radius <= 0.5)
+    G.library.copy_(_compact(G, x))
+    level, sure = _first_level(G, x, y, power, reached)
+    G.N.fill_(0.5 * float(power[keep].mean().log()))
+    few = x[torch.linspace(0, len(x) - 1, min(STARTING, len(x))).round().long(), None]
+    wanted = torch.sub(*_centre_and_corners(G, y))
+    for _ in range(3):
+        # what the generator makes now, signal and noise apart, seen as the subtomograms are
+        G.level.copy_(level), G.envelope.copy_(level.abs().clamp(min=1e-6).log())
+        both, signal = [], []
+        for i, part in enumerate(few.split(16)):
+            drawn = G.sample_noise(part, stream(0, "start", i))
+            both.append(G(part, drawn)[:, 0])
+            signal.append(G(part, drawn | {"noise": torch.zeros_like(drawn["noise"])})[:, 0])
+        signal_power, noise_power = (mean_power(v) for v in (torch.cat(signal), torch.cat(both) - torch.cat(signal)))
+        ratio = (power - signal_power).clamp(min=0.1 * power) / noise_power.clamp(min=1e-12)
+        if "noise_colour" in G.parts:
+            _add_to_noise(G, 0.5 * ratio.log(), keep)
+        else:
+            G.N += 0.5 * float(ratio[keep].mean().log())
+        made = torch.sub(*_centre_and_corners(G, torch.cat(signal)))
+        G.offset.sub_(torch.cat(both).mean())
+        level = level * ((wanted / made.clamp(min=1e-12)).clamp(0.1, 10).sqrt() ** sure)
+    white = torch.fft.rfftn(y, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(1)[:, reached & (radius > 0.3) & (radius <= 0.5)]
+    excess = float((white.mean(1) / white.mean()).var()) - 1 / white.shape[1]  # beyond that of finite numbers
+    G.spread[1] = 0.5 * math.log(max(excess / 4, 1e-5))
+    if "voxel_amplitude" in G.parts:
+        G.A.copy_(_corner_amplitude(G, y).log())
+    G.to(device)
+
+
+def _reached(G: PhysicsGenerator, size: int) -> torch.Tensor:
+    """Whether the tilt series reaches each voxel (V,) of an rfft of `size`^3; all of them where the wedge is no ingredient."""
+    mask = wedge(size, *G.tilt_range_deg.tolist(), transform_size(size, size)).flatten() > 0.99
+    return mask if "wedge" in G.parts else torch.ones_like(mask)
+
+
+def _compact(G: PhysicsGenerator, densities: torch.Tensor) -> torch.Tensor:
+    """LIBRARY of the densities (N, D, D, D) that do not reach the faces of their box, less their background; zeros where none does."""
+    faces = torch.stack([densities.select(axis, end) for axis in (1, 2, 3) for end in (0, -1)], 1).flatten(1)
+    background = faces.median(1).values
+    height = densities.flatten(1).amax(1) - background
+    compact = torch.where(faces.amax(1) - background < 0.3 * height)[0]
+    if len(compact) == 0:
+        return torch.zeros_like(G.library)
+    chosen = compact[torch.linspace(0, len(compact) - 1, LIBRARY).round().long()]
+    return densities[chosen] - background[chosen, None, None, None]
+
+
+def _first_level(
+    G: PhysicsGenerator, x: torch.Tensor, y: torch.Tensor, power: torch.Tensor, reached: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Level (RADII,) of T that densities `x` and subtomograms `y` of a `power` (V,) tell, where `reached` (V,), and the weight (RADII,) in it of the second of two estimates.
+
+    First: the mean of all subtomograms against the mean of all densities, both centred and of uniform poses; it has the sign, and serves at low spatial frequencies. Second: the power that half a box
+    has in the centre beyond that in the corners, subtomograms against densities; noise is the same in both places. The two are weighed by their errors.
+    """
+    radial, mask, power_x = lookup(G.box, "radius"), window(G.box), windowed_power(x).flatten()
+    mean_x, mean_y = (torch.fft.rfftn(v.mean(0) * mask, dim=(-3, -2, -1), norm="ortho").flatten() for v in (x, y))
+
+    def shells(values: torch.Tensor) -> torch.Tensor:
+        weighed = (values[:, None] * radial.weight)[reached]
+        return torch.zeros(RADII).index_add_(0, radial.index[reached].flatten(), weighed.flatten())
+
+    below = shells(mean_x.abs().square()).clamp(min=1e-12)
+    by_mean = shells((mean_y * mean_x.conj()).real) / below
+    noise_error = shells(mean_x.abs().square() * power / len(y)) / below.square()
+    few_poses = by_mean.square() * shells(power_x / len(x)) / below  # the mean density is itself a finite sample
+    (inner_x, outer_x), (inner_y, outer_y) = _centre_and_corners(G, x), _centre_and_corners(G, y)
+    beyond_x = (inner_x - outer_x).clamp(min=1e-12)
+    by_power = ((inner_y - outer_y) / beyond_x).clamp(1e-6, 1e2).sqrt()
+    unsure = 0.01 * inner_y / beyond_x  # of by_power squared
+    by_power_error = (0.1 * by_power).square() + (unsure / 2 / torch.maximum(by_power, unsure.sqrt())).square()
+    resolved = torch.arange(RADII) > 2  # by half a box
+    first, second = 1 / (noise_error + few_poses + 1e-8), resolved / (by_power_error + 1e-8)
+    sign = 1.0 if float((by_mean * first).sum()) >= 0 else -1.0
+    sure = second / (first + second)
+    return (1 - sure) * by_mean + sure * sign * by_power, sure
+
+
+def _centre_and_corners(G: PhysicsGenerator, volumes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Power (RADII,) over spatial frequency of half a box in the centre, and the mean of those in the eight corners, seen through a window."""
+    half = G.box // 2
+    start, at = (G.box - half) // 2, lookup(half, "radius")
+    weight = at.weight * _reached(G, half)[:, None]
+    count = torch.zeros(RADII).index_add_(0, at.index.flatten(), weight.flatten())
+
+    def curve(power: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros(RADII).index_add_(0, at.index.flatten(), (power.flatten()[:, None] * weight).flatten())
+        return total / count.clamp(min=1e-6)
+
+    inner = slice(start, start + half)
+    ends = (slice(0, half), slice(G.box - half, G.box))
+    corners = torch.stack([windowed_power(volumes[:, i, j, k]) for i in ends for j in ends for k in ends]).mean(0)
+    return curve(windowed_power(volumes[:, inner, inner, inner])), curve(corners)
+
+
+def _add_to_noise(G: PhysicsGenerator, log_amplitude: torch.Tensor, keep: torch.Tensor) -> None:
+    """Add to N, by least squares, the log amplitude (V,) of the voxels that `keep` (V,) chooses."""
+    nodes = RADII * TILTS
+    design = torch.zeros(int(keep.sum()), nodes + RADII * AXIS_ANGLES, dtype=torch.float64)
+    for offset, kind in ((0, "tilt"), (nodes, "axis")):
+        at = lookup(G.box, kind)
+        design.scatter_add_(1, at.index[keep] + offset, at.weight[keep].double())
+    target = log_amplitude[keep].double()
+    mean = target.mean()
+    ridge = 0.3 * torch.eye(design.shape[1], dtype=torch.float64)  # what no voxel determines changes as the mean does
+    fitted = torch.linalg.solve(design.T @ design + ridge, design.T @ (target - mean)).float()
+    G.N += fitted[:nodes].view_as(G.N) + mean.float()
+    G.N_axis += fitted[nodes:].view_as(G.N_axis)
+
+
+def _corner_amplitude(G: PhysicsGenerator, y: torch.Tensor) -> torch.Tensor:
+    """Amplitude (AMPLITUDE_NODES, AMPLITUDE_NODES) of `y` over (z, x) outside the cylinder that every tilt sees, over that at its rim; 1 inside."""
+    line = torch.arange(G.box, dtype=torch.float32) - (G.box - 1) / 2
+    distance = (line[:, None] ** 2 + line**2).sqrt() / (G.box / 2)
+    amplitude = y.square().mean((0, 2)).sqrt()
+    amplitude = amplitude / amplitude[(distance > 0.8) & (distance < 1)].mean()
+    amplitude = torch.where(distance > 1, (amplitude + amplitude.flip(0, 1)) / 2, torch.ones_like(amplitude))
+    return F.adaptive_avg_pool2d(amplitude[None], AMPLITUDE_NODES)[0]
+
+
+def mean_power(volumes: torch.Tensor) -> torch.Tensor:
+    """Mean power (V,) of volumes (N, D, D, D) at the voxels of their rfft, without a window."""
+    return torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs().square().mean(0).flatten()
