@@ -146,7 +146,9 @@ def make_stand_in(folder: Path, seed: int) -> Path:
     """Write a few simulated ribosomes as a RELION 3.1 STAR with MRC volumes, in place of a user's file; returns the STAR's path."""
     box, voxel = 28, DATASETS["S2"].field_of_view_A / 28 * 2
     references = class_references(("ribosome",), box, voxel)
-    particles = subtomograms(references, STAND_IN_PARTICLES, box, voxel, DATASETS["S2"].microscope, stream(seed, "stand-in"), snr=0.3)
+    particles = subtomograms(
+        references, STAND_IN_PARTICLES, box, voxel, DATASETS["S2"].microscope, stream(seed, "stand-in"), snr=0.3, tomograms=3
+    )
     folder.mkdir(parents=True, exist_ok=True)
     star = folder / "particles.star"
     write_star(particles, star, folder / "volumes")

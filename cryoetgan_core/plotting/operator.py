@@ -119,7 +119,7 @@ def accuracy_by_snr(results: Sequence[dict]) -> Figure:
     """Accuracy on real test subtomograms of a classifier trained on each source, against the SNR, a panel a set."""
     table = _whole(comparison_rows(results))
     sets = list(dict.fromkeys(table["dataset"]))
-    figure, axes = plt.subplots(1, len(sets), sharey=True, figsize=(PAGE_WIDTH_IN, 2.4), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(sets), sharex=True, sharey=True, figsize=(PAGE_WIDTH_IN, 2.4), layout="constrained", squeeze=False)
     for axis, name in zip(axes[0], sets, strict=True):
         for source, (colour, marker) in STYLES.items():
             part = table[(table["dataset"] == name) & (table["source"] == source)]

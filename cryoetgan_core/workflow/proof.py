@@ -140,7 +140,7 @@ def make_ablation(config: RunConfig, variant: str) -> dict:
 def make_interpretation(config: RunConfig, repeats: int = 40) -> dict:
     """What a trained generator has learned, beside the truth of the simulator: T over (frequency, tilt), the radial noise, and the uncertainty split by source."""
     domains, scope = _domains(config.profile, config.dataset, config.snr), DATASETS[config.dataset].microscope
-    run, took = trained(config, domains, f"{config.dataset}_snr{config.snr:g}_seed{config.seed}")
+    run, took = trained(config, domains, f"{config.dataset}_interpretation_seed{config.seed}")
     voxel_size_A, n = domains.X_train.voxel_size_A, config.box
     drawn = torch.zeros(1)
     q = torch.linspace(0, 0.5, RADII) / voxel_size_A
