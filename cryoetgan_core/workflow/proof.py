@@ -167,7 +167,6 @@ def make_interpretation(config: RunConfig, repeats: int = 40) -> dict:
         "true_frequency_per_A": (torch.fft.rfftfreq(256) / voxel_size_A).tolist(), "true_transfer": line.tolist(),
         "true_tilts_deg": scope.angles_deg.tolist(), "tilt_range_deg": run_tilt_range(run), "classes": list(domains.classes),
         "variance": {k: v.mean((1, 2, 3)).tolist() for k, v in variance.items()}, "true_variance": truth.mean((1, 2, 3)).tolist(),
-        "variance_maps": {k: v[:, n // 2].tolist() for k, v in (variance | {"recorded": truth}).items()},
         "sheet": _sheet(run, domains, config.seed), "voxel_size_A": voxel_size_A,
     } | took | described(config)  # fmt: skip
 
