@@ -19,6 +19,7 @@ from cryoetgan_core.particles.acquisition import acquisition
 from cryoetgan_core.particles.simulated import class_references, density_maps, subtomograms
 from cryoetgan_core.physics import INGREDIENTS, SOURCES, Acquisition, PhysicsGenerator, log_normal
 from cryoetgan_core.physics_start import _compact, start_from
+from cryoetgan_core.plotting import comparison_table
 from cryoetgan_core.seeds import stream
 from cryoetgan_core.selection import distance
 from cryoetgan_core.training import Trainer, save_checkpoint, train
@@ -301,3 +302,13 @@ def test_densities_that_reach_the_faces_are_no_neighbours() -> None:
 
 def test_log_normal_numbers_have_mean_one() -> None:
     assert float(log_normal(torch.randn(200_000, generator=stream(0, "z")), torch.tensor(0.3).log()).mean()) == pytest.approx(1, abs=0.005)
+
+
+def test_comparison_table_survives_a_classifier_that_learned_nothing() -> None:
+    sources = ("density + Gaussian noise", "released simulator", "released simulator, fitted", "our microscope, true parameters")
+    rows = [{"source": s, "synthetic": 8, "real": 0, "repeat": 0, "accuracy": 0.0} for s in (*sources, "physics generator")]
+    rows.append({"source": "real", "synthetic": 0, "real": 8, "repeat": 0, "accuracy": 0.0})
+    metric = {"value": 1.0, "low": 1.0, "high": 1.0}
+    metrics = {s: dict.fromkeys(("auc", "angular", "wedge_power", "real_wedge_power"), metric) for s in (*sources, "physics generator")}
+    table = comparison_table([{"rows": rows, "metrics": metrics, "config": {"dataset": "S1", "snr": 0.1, "seed": 0}}])
+    assert table["share of real"].tolist() == ["nan"] and table["gap closed"].tolist() == ["nan"]
