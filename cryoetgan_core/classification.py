@@ -11,8 +11,8 @@ from tqdm.auto import trange
 
 from .config import RunConfig
 from .models import C3D
+from .run_folder import write_atomically
 from .seeds import stream
-from .training import write_atomically
 
 
 def build_classifier(config: RunConfig, classes: int) -> C3D:

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from .config import RunConfig
 from .microscope.simulate import Microscope
 from .models import Generator
+from .networks import Scaling, build_networks
 from .physics import SOURCES, Acquisition, PhysicsGenerator
 from .physics_networks import Restorer
 from .seeds import stream
-from .training import Scaling, build_networks
 
 CHUNK = 16  # volumes that a physics generator makes at a time
 Draws = list[torch.Tensor] | dict[str, torch.Tensor]  # what `sample_noise` drew

@@ -1,6 +1,6 @@
 """The second generator: a microscope operator with learned parts. Not in the paper.
 
-y = A (M T FT[x'] c + sqrt(l + (1 - l) M) N FT[e] a): the density x, its structure varied and deformed to x', passes a transfer function T and the missing wedge M of the
+y = A (M T FT[x'] c + sqrt(l + (1 - l) M) N FT[e] a): the density x, its structure varied, deformed and given neighbours to x', passes a transfer function T and the missing wedge M of the
 tilt series, with a contrast c; noise e gets the colour N and an amplitude a; A is the amplitude that each voxel has. T and N are tables over spatial frequency,
 tilt and angle to the tilt axis (`fourier_grid`), or T is the CTF formula of each particle times a learned envelope. Volumes are ``(B, 1, D, H, W)``.
 """

@@ -1,28 +1,18 @@
-"""Training: one step function, and a run that is a folder which can be stopped, resumed and rebuilt.
+"""Training: everything that a step needs, and the step. `run_folder.train` calls it and keeps what it makes.
 
 Every random number of step k follows from the run's seed and k alone, so a resumed run needs no random states and equals an unbroken one bit for bit on
 the same CPU and thread count.
 """
 
-import dataclasses
 import hashlib
-import json
-import math
-import os
-import time
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
-from tqdm.auto import tqdm
 
 from . import losses
 from .config import RunConfig
-from .models import Discriminator, Generator
-from .physics import Acquisition, PhysicsGenerator
-from .physics_networks import PatchCritic, Restorer
+from .networks import Scaling, build_networks
+from .physics import Acquisition
 from .physics_start import start_from
 from .seeds import stream
 from .selection import distance
@@ -30,66 +20,6 @@ from .selection import distance
 
 class TrainingDiverged(RuntimeError):
     """A loss or gradient became NaN or infinite, or a weight exceeded 1e6; the last good checkpoint is left in place."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Scaling:
-    """Mean and standard deviation by which each domain is z-scored as a whole (paper; one pair a set), from the train halves."""
-
-    x_mean: float
-    x_std: float
-    y_mean: float
-    y_std: float
-
-    @classmethod
-    def of(cls, x: torch.Tensor, y: torch.Tensor, noise_level: float) -> "Scaling":
-        """Statistics of train densities `x` with noise of std `noise_level` added, and of train subtomograms `y`."""
-        x_std = math.sqrt(float(x.var()) + noise_level**2)
-        scaling = cls(float(x.mean()), x_std, float(y.mean()), float(y.std()))
-        if not all(map(math.isfinite, dataclasses.astuple(scaling))) or scaling.y_std == 0 or x_std == 0:
-            raise ValueError(f"Cannot z-score the training data: {scaling}; expected finite values that vary.")
-        return scaling
-
-    def x(self, density: torch.Tensor) -> torch.Tensor:
-        """Density in physical contrast to network units."""
-        return (density - self.x_mean) / self.x_std
-
-    def y(self, subtomogram: torch.Tensor) -> torch.Tensor:
-        """Subtomogram to network units."""
-        return (subtomogram - self.y_mean) / self.y_std
-
-
-def build_networks(config: RunConfig, device: torch.device | str = "cpu", acquisition: Acquisition | None = None) -> nn.ModuleDict:
-    """G (X to Y), F (Y to X) and the critics D_Y and, for the paper's generator, D_X, with weights drawn from the run's seed.
-
-    Raises
-    ------
-    ValueError
-        When the physics generator is asked for without an `acquisition`.
-    """
-    if config.generator == "physics" and acquisition is None:
-        raise ValueError("The physics generator needs an acquisition: at least the voxel size of the subtomograms.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        if config.generator == "physics":
-            without = tuple(config.without.split())
-            networks = {
-                "G": PhysicsGenerator(config.box, acquisition, transfer=config.transfer, without=without),
-                "F": Restorer(config.box),
-                "D_Y": PatchCritic(config.critic_width),
-            }
-            return nn.ModuleDict(networks).to(device)
-        generator = dict(output=config.output, skip=config.skip)
-        critic = dict(spectral_norm=config.spectral_norm, norm=config.critic_norm)
-        networks = nn.ModuleDict(
-            {
-                "G": Generator(config.width, noise=config.noise, **generator),
-                "F": Generator(config.width, noise="bottleneck" if config.noise == "bottleneck" else "none", **generator),
-                "D_Y": Discriminator(config.critic_width, **critic),
-                "D_X": Discriminator(config.critic_width, **critic),
-            }
-        )
-    return networks.to(device)
 
 
 def make_optimizer(config: RunConfig, networks: list[nn.Module]) -> torch.optim.Optimizer:
@@ -333,90 +263,3 @@ class Trainer:
                 slots.setdefault(int(index), {})[slot] = value
             optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
         self.steps_done = steps_done
-
-
-def write_atomically(path: Path, write: object) -> None:
-    """Call `write(temporary path)`, then put the file in place at once: a reader never meets half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    os.replace(temporary, path)
-
-
-def save_checkpoint(trainer: Trainer, folder: Path) -> None:
-    """Write `checkpoint.safetensors` of a run, replacing the former one only once it is whole."""
-    largest = max(float(p.detach().abs().max()) for p in trainer.networks.parameters())
-    if not largest < 1e6:  # weights are of order 0.1: such a checkpoint would only fail again
-        raise TrainingDiverged(f"A weight reached {largest:.1e} at step {trainer.steps_done}; the checkpoint before it is kept.")
-    metadata = {"steps_done": str(trainer.steps_done), "fingerprint": trainer.fingerprint}
-    write_atomically(folder / "checkpoint.safetensors", lambda p: save_file(trainer.tensors(), p, metadata=metadata))
-
-
-def load_checkpoint(trainer: Trainer, folder: Path, *, replace: bool = False) -> bool:
-    """Continue from the run's checkpoint if there is one; returns whether there was.
-
-    A checkpoint of another configuration or other data is an error, or, with `replace`, ignored.
-    """
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
-        return False
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        if metadata.get("fingerprint") != trainer.fingerprint:
-            if replace:
-                return False
-            raise ValueError(f"{path} belongs to another configuration or other data: delete the run's folder or choose another.")
-        trainer.load_tensors({k: file.get_tensor(k) for k in file.keys()}, int(metadata["steps_done"]))  # noqa: SIM118
-    return True
-
-
-def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: bool = False) -> Path:
-    """Train to the configured number of steps in `folder`, resuming what is there; returns the path of the weights.
-
-    The folder holds config.json, log.jsonl (a line a step), checkpoint.safetensors and, at the end, weights.safetensors: the generators, G being
-    the averaged one where `ema` is on, and of these, where `validation_share` is, the one with the least distance from the held-out real volumes. `replace` starts anew over a run of another configuration or other data instead of refusing it.
-
-    Raises
-    ------
-    TrainingDiverged
-        When a loss or gradient is NaN or infinite, or a weight exceeds 1e6.
-    ValueError
-        When the folder's checkpoint belongs to another configuration or other data.
-    """
-    config = trainer.config
-    folder.mkdir(parents=True, exist_ok=True)
-    load_checkpoint(trainer, folder, replace=replace)
-    if not trainer.finished:
-        (folder / "weights.safetensors").unlink(missing_ok=True)  # never an older run's weights beside this configuration
-    settings = dataclasses.asdict(config) | {
-        "scaling": dataclasses.asdict(trainer.scaling),
-        "hash": config.hash,
-        "fingerprint": trainer.fingerprint,
-        "acquisition": trainer.acquisition and trainer.acquisition.record,
-    }
-    write_atomically(folder / "config.json", lambda p: p.write_text(json.dumps(settings, indent=1)))
-    log_path = folder / "log.jsonl"
-    kept = log_path.read_text().splitlines()[: trainer.steps_done] if log_path.exists() else []
-    log_path.write_text("".join(line + "\n" for line in kept))
-    start = time.perf_counter() - (json.loads(kept[-1])["seconds"] if kept else 0.0)
-    with (
-        log_path.open("a") as log,
-        tqdm(total=config.steps, initial=trainer.steps_done, disable=not progress, desc=f"{config.preset} seed {config.seed}") as bar,
-    ):
-        while not trainer.finished:
-            values = trainer.step()
-            if len(trainer.validation) and trainer.steps_done % config.validate_every == 0:
-                values["validation"] = trainer.validate()
-            record = {"step": trainer.steps_done, "seconds": round(time.perf_counter() - start, 2)} | values
-            log.write(json.dumps(record) + "\n")
-            bar.update()
-            bar.set_postfix({k: f"{v:.3f}" for k, v in values.items() if k in ("critic_Y", "adversarial_Y", "cycle_x")})
-            if trainer.steps_done % config.checkpoint_every == 0:
-                log.flush()
-                save_checkpoint(trainer, folder)
-    save_checkpoint(trainer, folder)
-    weights = {f"G.{k}": v for k, v in (trainer.best or trainer.ema).items()} | {
-        f"F.{k}": v for k, v in trainer.networks["F"].state_dict().items()
-    }
-    weights = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-    write_atomically(folder / "weights.safetensors", lambda p: save_file(weights, p, metadata={"config_hash": config.hash}))
-    return folder / "weights.safetensors"

@@ -20,9 +20,10 @@ from cryoetgan_core.particles.simulated import class_references, density_maps, s
 from cryoetgan_core.physics import INGREDIENTS, SOURCES, Acquisition, PhysicsGenerator, log_normal
 from cryoetgan_core.physics_start import _compact, start_from
 from cryoetgan_core.plotting import comparison_table
+from cryoetgan_core.run_folder import save_checkpoint, train
 from cryoetgan_core.seeds import stream
 from cryoetgan_core.selection import distance
-from cryoetgan_core.training import Trainer, save_checkpoint, train
+from cryoetgan_core.training import Trainer
 
 BOX, VOXEL_A = 24, 15.0
 

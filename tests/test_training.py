@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from cryoetgan_core.config import PRESETS, make_config
 from cryoetgan_core.generation import generate, generate_repeats, load_run
 from cryoetgan_core.physics import Acquisition
-from cryoetgan_core.training import Trainer, TrainingDiverged, decay, load_checkpoint, save_checkpoint, train
+from cryoetgan_core.run_folder import load_checkpoint, save_checkpoint, train
+from cryoetgan_core.training import Trainer, TrainingDiverged, decay
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
@@ -24,7 +25,8 @@ import sys, torch
 from pathlib import Path
 from cryoetgan_core.config import make_config
 from cryoetgan_core.physics import Acquisition
-from cryoetgan_core.training import Trainer, train
+from cryoetgan_core.run_folder import train
+from cryoetgan_core.training import Trainer
 torch.set_num_threads(1)
 config = make_config("smoke", preset=sys.argv[2], steps=int(sys.argv[3]), checkpoint_every=2)
 data = torch.Generator().manual_seed(7)

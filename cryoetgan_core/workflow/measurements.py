@@ -12,7 +12,7 @@ from ..downstream import benchmark, generated_set, reference_sets
 from ..evaluation import compare, spectra
 from ..generation import load_run
 from ..particles.simulated import class_references
-from ..training import write_atomically
+from ..run_folder import write_atomically
 from .plan import run_name
 from .runs import described, ensure_run
 from .simulated_sets import data_folder, default_device, has_data, load_data, simulate_data

@@ -15,7 +15,8 @@ from ..generation import TrainedRun, load_run
 from ..particles.acquisition import acquisition
 from ..particles.domains import Domains
 from ..provenance import provenance
-from ..training import Trainer, train, write_atomically
+from ..run_folder import train, write_atomically
+from ..training import Trainer
 from .plan import resolve_run
 from .simulated_sets import data_folder, default_device, has_data, load_data, recorded_repeats, simulate_data
 

@@ -14,8 +14,8 @@ from ..microscope.simulate import Microscope
 from ..models import C3D
 from ..particles.domains import Domains, load_domains, save_domains
 from ..particles.simulated import class_references, density_maps, poses_of, subtomograms
+from ..run_folder import write_atomically
 from ..seeds import stream
-from ..training import write_atomically
 
 # What a simulated set and its reference classifier depend on, besides the data set's own description
 DATA_FIELDS = (
