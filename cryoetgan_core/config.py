@@ -35,7 +35,7 @@ DATASETS = {
 
 # Fields that came after the first committed results
 LATER = (
-    "generator", "transfer", "tilt_range", "without", "table_rate", "augment", "validation_share", "validate_every", "patience",
+    "generator", "transfer", "tilt_range", "without", "periodic", "one_snr", "table_rate", "augment", "validation_share", "validate_every", "patience",
 )  # fmt: skip
 OWN_DATA = "own"  # the `dataset` of a run on a user's particles: classes and voxel size come with them
 
@@ -68,6 +68,8 @@ class RunConfig:
     transfer: str = "table"  # T: "table", learned, or "ctf", the formula at each particle's defocus times a learned envelope
     tilt_range: str = "estimated"  # of the wedge: "estimated" from the subtomograms, or "told" by their metadata
     without: str = ""  # names of physics.INGREDIENTS that are switched off, separated by spaces
+    periodic: bool = False  # subtomograms wrap round at the faces of their box, as some simulators' do
+    one_snr: bool = False  # noise set particle by particle to one signal-to-noise ratio, as some simulators do
     table_rate: float = 6.0  # learning rate of the operator's tables over that of the networks
     # objective
     adversarial: str = "wasserstein"  # "wasserstein", "least_squares" (Table 4) or "relativistic"

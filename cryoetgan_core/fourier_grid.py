@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import torch
 
-from .microscope.back_projection import insertion_weights
+from .microscope.back_projection import insertion_weights, noise_power, transform_size
 
 CPU = torch.device("cpu")
 RADII, TILTS, AXIS_ANGLES = 15, 36, 7  # nodes of the learned tables: 14 steps to Nyquist, 5 degrees, 15 degrees
@@ -70,6 +70,24 @@ def lookup(size: int, kind: str, device: torch.device = CPU) -> Lookup:
     return Lookup(index, (weight[:, :, None] * second[1][:, None, :]).flatten(1))
 
 
+def at_every_ky(plane: torch.Tensor, size: int) -> torch.Tensor:
+    """A (kz, kx) plane (samples, samples) in FFT order, between its samples, at the voxels (size, size, size // 2 + 1) of an rfft of `size`^3."""
+    samples = len(plane)
+    shifted = torch.fft.fftshift(plane)  # frequency (i - samples // 2) / samples
+
+    def place(frequency: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return between(frequency * samples + samples // 2, samples, periodic=True)
+
+    (z, wz), (x, wx) = place(torch.fft.fftfreq(size, device=plane.device)), place(torch.fft.rfftfreq(size, device=plane.device))
+    values = (shifted[z[:, None, :, None], x[None, :, None, :]] * wz[:, None, :, None] * wx[None, :, None, :]).sum((-2, -1))
+    return values[:, None, :].expand(size, size, -1)
+
+
+def _tilts(tilt_min_deg: float, tilt_max_deg: float, step_deg: float) -> tuple[float, ...]:
+    """Tilts from the lowest to the highest, about `step_deg` apart."""
+    return tuple(torch.linspace(tilt_min_deg, tilt_max_deg, max(2, round((tilt_max_deg - tilt_min_deg) / step_deg) + 1)).tolist())
+
+
 @lru_cache(maxsize=32)
 def wedge(size: int, tilt_min_deg: float, tilt_max_deg: float, samples: int, device: torch.device = CPU) -> torch.Tensor:
     """Share (size, size, size // 2 + 1) of each voxel of an rfft of `size`^3 that a tilt series from `tilt_min_deg` to `tilt_max_deg` reaches.
@@ -77,19 +95,22 @@ def wedge(size: int, tilt_min_deg: float, tilt_max_deg: float, samples: int, dev
     1 inside, 0 in the missing wedge, and between them the edge of the outermost slices, one sample wide in a reconstruction whose transform has `samples` samples for the same
     extent per voxel (a larger one has the sharper edge).
     """
-    steps = max(2, math.ceil(tilt_max_deg - tilt_min_deg) + 1)  # a degree apart: no gaps
-    total = (
-        insertion_weights(samples, tuple(torch.linspace(tilt_min_deg, tilt_max_deg, steps).tolist())).clamp(max=1).view(samples, samples)
-    )
-    total = torch.fft.fftshift(total)  # (kz, kx), frequency (i - samples // 2) / samples
+    tilts = _tilts(tilt_min_deg, tilt_max_deg, 1.0)  # no gaps
+    reached = insertion_weights(samples, tilts).clamp(max=1).view(samples, samples)
+    reached[0, 0] = 1.0
+    return at_every_ky(reached, size).contiguous().to(device)
 
-    def place(frequency: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return between(frequency * samples + samples // 2, samples, periodic=True)
 
-    (z, wz), (x, wx) = place(torch.fft.fftfreq(size)), place(torch.fft.rfftfreq(size))
-    plane = (total[z[:, None, :, None], x[None, :, None, :]] * wz[:, None, :, None] * wx[None, :, None, :]).sum((-2, -1))
-    plane[0, 0] = 1.0
-    return plane[:, None, :].expand(size, size, -1).contiguous().to(device)
+@lru_cache(maxsize=32)
+def slice_noise(
+    size: int, tilt_min_deg: float, tilt_max_deg: float, step_deg: float, samples: int, device: torch.device = CPU
+) -> torch.Tensor:
+    """Power (size, size, size // 2 + 1) that white images leave at each voxel of an rfft of `size`^3: less where slices overlap, zero in the missing wedge.
+
+    Arguments as in `wedge`, with the tilt step. Where a single slice passes, the noise is what that slice has, so towards the wedge the power rises before it falls.
+    """
+    power = noise_power(samples, _tilts(tilt_min_deg, tilt_max_deg, step_deg)).view(samples, samples)
+    return at_every_ky(power, size).contiguous().to(device)
 
 
 def window(box: int, device: torch.device = CPU) -> torch.Tensor:
@@ -107,18 +128,46 @@ def windowed_power(volumes: torch.Tensor, chunk: int = 64) -> torch.Tensor:
     return total / len(volumes)
 
 
-def estimate_tilt_range(volumes: torch.Tensor, step_deg: float = 2.0) -> tuple[float, float]:
-    """Lowest and highest tilt, in degrees, that volumes (N, D, D, D) show: where their power over the tilt falls to that of the missing wedge.
+def estimate_tilt_range(volumes: torch.Tensor, step_deg: float = 3.0) -> tuple[float, float]:
+    """Lowest and highest tilt, in degrees, that volumes (N, D, D, D) show; (-90, 90) where no angle stands out: no wedge.
 
-    The mean log power in bins of `step_deg` beyond half of Nyquist; an edge is where it crosses half the level of the half of
-    all angles that have most: the window blurs an edge evenly. (-90, 90) where no angle stands out: no wedge.
+    Where their power over the tilt falls to half (`_falls_at`), less what the width of the outermost slice adds to that: found by the same measurement on white images
+    `step_deg` apart, as `slice_noise` has them.
     """
     n = volumes.shape[-1]
+    found = _falls_at(windowed_power(volumes.cpu().float()))
+    if found == (-90.0, 90.0):
+        return found
+    low, high = found
+    for _ in range(3):
+        white = _falls_at(_seen_through_window(slice_noise(n, low, high, step_deg, transform_size(n, n))))
+        low, high = low + found[0] - white[0], high + found[1] - white[1]
+    return low, high
+
+
+def _seen_through_window(power: torch.Tensor) -> torch.Tensor:
+    """What `windowed_power` is expected to give for Gaussian noise of a `power` (D, D, D // 2 + 1) that wraps round."""
+    n = power.shape[0]
+    mask = torch.fft.rfftn(window(n), s=(2 * n,) * 3)
+    overlap = torch.fft.irfftn(mask.abs().square(), s=(2 * n,) * 3) / n**3  # of the window with itself, by lag
+    lags = torch.arange(n)
+    lags = torch.where(lags < n // 2, lags, lags + n)  # the shorter way round
+    correlation = torch.fft.irfftn(power, s=(n,) * 3) * overlap[lags][:, lags][:, :, lags]
+    return torch.fft.rfftn(correlation).real
+
+
+def _falls_at(power: torch.Tensor, step_deg: float = 2.0) -> tuple[float, float]:
+    """Tilts at which a `power` (D, D, D // 2 + 1) falls to that of the missing wedge, or (-90, 90).
+
+    The mean log power in bins of `step_deg` beyond half of Nyquist; an edge is where it crosses half the level of the half of
+    all angles that have most: the window blurs an edge evenly.
+    """
+    n = len(power)
     radius, tilt, axis = coordinates(n)
     keep = (radius > 0.25) & (radius < 0.5) & (axis > 30)
     bins = round(180 / step_deg)
     index = ((tilt[keep] + 90) / 180 * bins).long().clamp(max=bins - 1)
-    log_power = windowed_power(volumes.cpu().float())[keep].clamp(min=1e-12).log()
+    log_power = power[keep].clamp(min=1e-12).log()
     count = torch.zeros(bins).index_add_(0, index, torch.ones_like(log_power))
     level = torch.zeros(bins).index_add_(0, index, log_power) / count.clamp(min=1)
     centre = -90 + step_deg * (torch.arange(bins) + 0.5)

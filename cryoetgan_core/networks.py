@@ -54,7 +54,9 @@ def build_networks(config: RunConfig, device: torch.device | str = "cpu", acquis
         if config.generator == "physics":
             without = tuple(config.without.split())
             networks = {
-                "G": PhysicsGenerator(config.box, acquisition, transfer=config.transfer, without=without),
+                "G": PhysicsGenerator(
+                    config.box, acquisition, transfer=config.transfer, without=without, periodic=config.periodic, one_snr=config.one_snr
+                ),
                 "F": Restorer(config.box),
                 "D_Y": PatchCritic(config.critic_width),
             }

@@ -1,7 +1,7 @@
 """The second generator: a microscope operator with learned parts. Not in the paper.
 
-y = A (M T FT[x'] c + sqrt(l + (1 - l) M) N FT[e] a): the density x, its structure varied, deformed and given neighbours to x', passes a transfer function T and the missing wedge M of the
-tilt series, with a contrast c; noise e gets the colour N and an amplitude a; A is the amplitude that each voxel has. T and N are tables over spatial frequency,
+y = A (M T FT[x'] c + sqrt(l + (1 - l) W) N FT[e] a): the density x, its structure varied, deformed and given neighbours to x', passes a transfer function T and the missing wedge M of the
+tilt series, with a contrast c; noise e gets the power W that overlapping slices leave of white images, the colour N and an amplitude a; A is the amplitude that each voxel has. T and N are tables over spatial frequency,
 tilt and angle to the tilt axis (`fourier_grid`), or T is the CTF formula of each particle times a learned envelope. Volumes are ``(B, 1, D, H, W)``.
 """
 
@@ -20,8 +20,10 @@ from .fourier_grid import (
     FINE_RADII,
     RADII,
     TILTS,
+    at_every_ky,
     between,
     lookup,
+    slice_noise,
     wedge,
 )
 from .microscope.back_projection import transform_size
@@ -61,6 +63,7 @@ class Acquisition:
     tilt_range_deg : lowest and highest tilt; None: estimated from the subtomograms.
     microscope : optics and doses, for a generator with the CTF formula.
     defocus_um, off_axis_A : (N,) of the particles: defocus at zero tilt, and distance from the tilt axis (0 where unknown).
+    tilt_step_deg : between tilts, by which slices overlap; what a wrong one does to the noise, N takes up.
     """
 
     voxel_size_A: float
@@ -68,6 +71,7 @@ class Acquisition:
     microscope: Microscope | None = None
     defocus_um: torch.Tensor | None = None
     off_axis_A: torch.Tensor | None = None
+    tilt_step_deg: float = 3.0
 
     @property
     def record(self) -> dict:
@@ -75,6 +79,7 @@ class Acquisition:
         return {
             "voxel_size_A": self.voxel_size_A,
             "tilt_range_deg": self.tilt_range_deg and list(self.tilt_range_deg),
+            "tilt_step_deg": self.tilt_step_deg,
             "microscope": self.microscope and asdict(self.microscope),
         }
 
@@ -82,7 +87,9 @@ class Acquisition:
     def from_record(cls, record: dict) -> "Acquisition":
         """What `record` told."""
         tilts, microscope = record["tilt_range_deg"], record["microscope"]
-        return cls(record["voxel_size_A"], tilts and tuple(tilts), microscope and Microscope(**microscope))
+        return cls(
+            record["voxel_size_A"], tilts and tuple(tilts), microscope and Microscope(**microscope), tilt_step_deg=record["tilt_step_deg"]
+        )
 
 
 class PhysicsGenerator(nn.Module):
@@ -95,6 +102,8 @@ class PhysicsGenerator(nn.Module):
     transfer : "table", a learned T; or "ctf", each particle's CTF (torch-ctf) and dose decay times a learned envelope, which needs `acquisition.microscope`
         and defoci.
     without : names of INGREDIENTS that are switched off.
+    periodic : subtomograms wrap round at the faces of their box, as a simulator's may that filters in it; recorded ones do not.
+    one_snr : noise as strong as each particle's signal asks for one signal-to-noise ratio, as some simulators set it; in recorded ones all particles have the same.
 
     Raises
     ------
@@ -102,7 +111,16 @@ class PhysicsGenerator(nn.Module):
         For an unknown ingredient or transfer, or a CTF without its metadata.
     """
 
-    def __init__(self, box: int, acquisition: Acquisition, *, transfer: str = "table", without: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        box: int,
+        acquisition: Acquisition,
+        *,
+        transfer: str = "table",
+        without: tuple[str, ...] = (),
+        periodic: bool = False,
+        one_snr: bool = False,
+    ):
         super().__init__()
         unknown = set(without) - set(INGREDIENTS)
         if unknown:
@@ -112,7 +130,9 @@ class PhysicsGenerator(nn.Module):
         if transfer == "ctf" and acquisition.microscope is None:
             raise ValueError("PhysicsGenerator: transfer 'ctf' needs the optics of the microscope and the defocus of each particle.")
         self.box, self.acquisition, self.transfer, self.parts = box, acquisition, transfer, set(INGREDIENTS) - set(without)
-        self.padded = 2 * math.ceil(2 * box / 3)  # a third larger: nothing wraps round
+        self.padded = box if periodic else 2 * math.ceil(2 * box / 3)  # a third larger: nothing wraps round
+        self.samples = box if periodic else transform_size(box, box)  # of a reconstruction's transform, whose slices have this width
+        self.one_snr = one_snr
         self.T = nn.Parameter(torch.ones(RADII, TILTS))  # over its level at the start, so that all of it learns at one rate
         self.T_spread = nn.Parameter(torch.zeros(RADII, TILTS))
         self.envelope = nn.Parameter(torch.linspace(-1.2, -2.5, RADII))  # log amplitude, with a CTF
@@ -131,6 +151,8 @@ class PhysicsGenerator(nn.Module):
         self.gate = nn.Parameter(torch.tensor(-1.1))  # logit of a neighbour's probability
         self.offset = nn.Parameter(torch.zeros(()))
         self.register_buffer("level", torch.full((RADII,), 0.3))  # of T at the start
+        self.register_buffer("signal_power", torch.ones(()))  # typical, at which the noise has the level that N says: for one_snr
+        self.register_buffer("N_plane", torch.zeros(box, box))  # log amplitude over (kz, kx), finer than N: how slices overlap
         self.register_buffer("library", torch.zeros(LIBRARY, box, box, box))  # densities of training particles, background 0
         self.register_buffer("tilt_range_deg", torch.tensor(acquisition.tilt_range_deg or (-90.0, 90.0)))
         self.register_buffer("remembered", torch.zeros(REMEMBERED, 2))  # defocus in micrometres, distance from the tilt axis in angstrom
@@ -280,6 +302,37 @@ class PhysicsGenerator(nn.Module):
             raise ValueError(
                 "This generator learned its transfer function as a table: train one with transfer 'ctf' to set the microscope."
             )
+        n, p = self.box, self.padded
+        before = (p - n) // 2
+        signal = self.signal_spectrum(x, drawn, microscope, defocus_um)
+        colour = lookup(p, "tilt", x.device)(self.N.flatten()) + lookup(p, "axis", x.device)(self.N_axis.flatten())
+        colour = (colour.view(signal.shape[1:]) + at_every_ky(self.N_plane, p)).exp()
+        if "wedge" in self.parts:
+            leak = torch.sigmoid(self.leak)
+            colour = colour * (leak + (1 - leak) * slice_noise(p, *self._tilts(microscope), self.samples, x.device)).sqrt()
+        amplitude = torch.ones_like(drawn["amplitude"])
+        if "noise_amplitude" in self.parts:
+            amplitude = log_normal(drawn["amplitude"], self.spread[1])
+        if self.one_snr:
+            amplitude = amplitude * (mean_square(signal) / self.signal_power).sqrt()
+        if microscope is not None:
+            amplitude = amplitude * (self.acquisition.microscope.total_dose_e_A2 / microscope.total_dose_e_A2) ** 0.5
+        noise = torch.fft.rfftn(drawn["noise"], dim=(-3, -2, -1)) * colour
+        volumes = torch.fft.irfftn(signal + noise * amplitude[:, None, None, None], s=(p, p, p), dim=(-3, -2, -1))
+        inner = slice(before, before + n)
+        volumes = volumes[:, inner, inner, inner]
+        if "voxel_amplitude" in self.parts:
+            volumes = volumes * self.voxel_amplitude()[:, None, :]
+        return volumes[:, None] + self.offset
+
+    def signal_spectrum(
+        self,
+        x: torch.Tensor,
+        drawn: dict[str, torch.Tensor],
+        microscope: Microscope | None = None,
+        defocus_um: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Transform (B, P, P, P // 2 + 1) of the noise-free subtomograms in the padded box; arguments as in `forward`."""
         parts, n, p = self.parts, self.box, self.padded
         if "neighbours" in parts:
             around = self.crowd(x, drawn["neighbours"])
@@ -287,34 +340,32 @@ class PhysicsGenerator(nn.Module):
             x = x + self.structure(torch.cat([x, drawn["structure"]], 1))
         if "deformation" in parts:
             x = self.deform(x, drawn["deformation"])
-        before = (p - n) // 2
-        edge = (torch.arange(p, device=x.device) - before).clamp(0, n - 1)  # what reaches the border goes on
+        edge = (torch.arange(p, device=x.device) - (p - n) // 2).clamp(0, n - 1)  # what reaches the border goes on
         specimen = x[:, 0][:, edge][:, :, edge][..., edge]
         if "neighbours" in parts:
             specimen = specimen + around
-        signal = torch.fft.rfftn(specimen, dim=(-3, -2, -1))
+        spectrum = torch.fft.rfftn(specimen, dim=(-3, -2, -1))
         table = self.transfer_table(drawn["transfer"], microscope, defocus_um).flatten(1)
-        transfer = lookup(p, "tilt" if self.transfer == "table" else "fine tilt", x.device)(table).view(-1, *signal.shape[1:])
-        colour = lookup(p, "tilt", x.device)(self.N.flatten()) + lookup(p, "axis", x.device)(self.N_axis.flatten())
-        colour = colour.view(signal.shape[1:]).exp()
+        transfer = lookup(p, "tilt" if self.transfer == "table" else "fine tilt", x.device)(table).view(-1, *spectrum.shape[1:])
         if "wedge" in parts:
-            tilts = self.tilt_range_deg.tolist() if microscope is None else (microscope.tilt_min_deg, microscope.tilt_max_deg)
-            reached = wedge(p, *tilts, transform_size(n, n), x.device)
-            leak = torch.sigmoid(self.leak)
-            transfer, colour = transfer * reached, colour * (leak + (1 - leak) * reached).sqrt()
+            transfer = transfer * wedge(p, *self._tilts(microscope)[:2], self.samples, x.device)
         if "contrast" in parts:
             transfer = transfer * log_normal(drawn["contrast"], self.spread[0])[:, None, None, None]
-        varied = "noise_amplitude" in parts
-        amplitude = log_normal(drawn["amplitude"], self.spread[1]) if varied else torch.ones_like(drawn["amplitude"])
+        return spectrum * transfer
+
+    def _tilts(self, microscope: Microscope | None) -> tuple[float, float, float]:
+        """Lowest and highest tilt and their step, of the training particles or of a microscope."""
         if microscope is not None:
-            amplitude = amplitude * (self.acquisition.microscope.total_dose_e_A2 / microscope.total_dose_e_A2) ** 0.5
-        noise = torch.fft.rfftn(drawn["noise"], dim=(-3, -2, -1)) * colour
-        volumes = torch.fft.irfftn(signal * transfer + noise * amplitude[:, None, None, None], s=(p, p, p), dim=(-3, -2, -1))
-        inner = slice(before, before + n)
-        volumes = volumes[:, inner, inner, inner]
-        if "voxel_amplitude" in parts:
-            volumes = volumes * self.voxel_amplitude()[:, None, :]
-        return volumes[:, None] + self.offset
+            return microscope.tilt_min_deg, microscope.tilt_max_deg, microscope.tilt_step_deg
+        low, high = self.tilt_range_deg.tolist()
+        return low, high, self.acquisition.tilt_step_deg
+
+
+def mean_square(spectrum: torch.Tensor) -> torch.Tensor:
+    """Mean square (B,), about its mean, of real volumes whose rfft (B, P, P, P // 2 + 1) is given."""
+    power = spectrum.real.square() + spectrum.imag.square()
+    total = 2 * power.sum((1, 2, 3)) - power[..., 0].sum((1, 2)) - power[..., -1].sum((1, 2)) - power[:, 0, 0, 0]
+    return total / spectrum.shape[1] ** 6
 
 
 def log_normal(drawn: torch.Tensor, log_spread: torch.Tensor) -> torch.Tensor:

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 
 from .fourier_grid import AXIS_ANGLES, RADII, TILTS, coordinates, estimate_tilt_range, lookup, wedge, window, windowed_power
 from .microscope.back_projection import transform_size
-from .physics import AMPLITUDE_NODES, LIBRARY, REMEMBERED, PhysicsGenerator
+from .physics import AMPLITUDE_NODES, LIBRARY, REMEMBERED, PhysicsGenerator, mean_square
 from .seeds import stream
 
+PARTS = 8  # of the subtomograms, whose differences tell an error
 STARTING = 160  # generations by which the tables are started
 
 
@@ -29,34 +30,40 @@ def start_from(G: PhysicsGenerator, densities: torch.Tensor, subtomograms: torch
         chosen = torch.linspace(0, len(acquisition.defocus_um) - 1, REMEMBERED).round().long()
         off_axis = torch.zeros_like(acquisition.defocus_um) if acquisition.off_axis_A is None else acquisition.off_axis_A
         G.remembered.copy_(torch.stack([acquisition.defocus_um[chosen], off_axis[chosen]], 1))
-    radius, power, x = coordinates(n)[0].flatten(), mean_power(y).clamp(min=1e-8), densities.cpu()
+    radius, power, x = coordinates(n)[0].flatten(), windowed_power(y).flatten().clamp(min=1e-10), densities.cpu()
     reached = _reached(G, n)
     keep = reached & (radius <= 0.5)
     G.library.copy_(_compact(G, x))
     level, sure = _first_level(G, x, y, power, reached)
     G.N.fill_(0.5 * float(power[keep].mean().log()))
     few = x[torch.linspace(0, len(x) - 1, min(STARTING, len(x))).round().long(), None]
-    wanted = torch.sub(*_centre_and_corners(G, y))
-    for _ in range(3):
+    wanted = _centre_over_corners(G, y)
+    for last in (False, False, False, False, True):
         # what the generator makes now, signal and noise apart, seen as the subtomograms are
         G.level.copy_(level), G.envelope.copy_(level.abs().clamp(min=1e-6).log())
-        both, signal = [], []
+        both, signal, strength = [], [], []
         for i, part in enumerate(few.split(16)):
             drawn = G.sample_noise(part, stream(0, "start", i))
+            strength.append(mean_square(G.signal_spectrum(part, drawn)).log())
             both.append(G(part, drawn)[:, 0])
             signal.append(G(part, drawn | {"noise": torch.zeros_like(drawn["noise"])})[:, 0])
-        signal_power, noise_power = (mean_power(v) for v in (torch.cat(signal), torch.cat(both) - torch.cat(signal)))
-        ratio = (power - signal_power).clamp(min=0.1 * power) / noise_power.clamp(min=1e-12)
+        G.signal_power.fill_(float(torch.cat(strength).mean().exp()))
+        signal_power, noise_power = (windowed_power(v).flatten() for v in (torch.cat(signal), torch.cat(both) - torch.cat(signal)))
+        total = (signal_power + noise_power).clamp(min=1e-12)
+        missing = 0.5 * (power / total).log() / (noise_power / total).clamp(min=0.5)  # log amplitude of the noise: a damped Newton step
         if "noise_colour" in G.parts:
-            _add_to_noise(G, 0.5 * ratio.log(), keep)
+            _add_to_noise(G, missing, reached, keep)
         else:
-            G.N += 0.5 * float(ratio[keep].mean().log())
-        made = torch.sub(*_centre_and_corners(G, torch.cat(signal)))
+            G.N += float(missing[keep].mean())
         G.offset.sub_(torch.cat(both).mean())
-        level = level * ((wanted / made.clamp(min=1e-12)).clamp(0.1, 10).sqrt() ** sure)
-    white = torch.fft.rfftn(y, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(1)[:, reached & (radius > 0.3) & (radius <= 0.5)]
-    excess = float((white.mean(1) / white.mean()).var()) - 1 / white.shape[1]  # beyond that of finite numbers
-    G.spread[1] = 0.5 * math.log(max(excess / 4, 1e-5))
+        if not last:
+            made = _centre_over_corners(G, torch.cat(signal))
+            level = level * ((wanted / made.clamp(min=1e-12)).clamp(0.1, 10).sqrt() ** sure)
+    noisy = torch.fft.rfftn(y, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(1)[:, reached & (radius > 0.3) & (radius <= 0.5)]
+    level_of_each = (noisy / noisy.mean(0).clamp(min=1e-12)).mean(1)  # all frequencies count alike
+    excess = float(level_of_each.var()) - 1 / noisy.shape[1]  # beyond that of finite numbers
+    if not G.one_snr:  # else the signals make the difference
+        G.spread[1] = 0.5 * math.log(max(excess / 4, 1e-5))
     if "voxel_amplitude" in G.parts:
         G.A.copy_(_corner_amplitude(G, y).log())
     G.to(device)
@@ -99,10 +106,10 @@ def _first_level(
     by_mean = shells((mean_y * mean_x.conj()).real) / below
     noise_error = shells(mean_x.abs().square() * power / len(y)) / below.square()
     few_poses = by_mean.square() * shells(power_x / len(x)) / below  # the mean density is itself a finite sample
-    (inner_x, outer_x), (inner_y, outer_y) = _centre_and_corners(G, x), _centre_and_corners(G, y)
-    beyond_x = (inner_x - outer_x).clamp(min=1e-12)
-    by_power = ((inner_y - outer_y) / beyond_x).clamp(1e-6, 1e2).sqrt()
-    unsure = 0.01 * inner_y / beyond_x  # of by_power squared
+    beyond_x = _centre_over_corners(G, x).clamp(min=1e-12)
+    parts = torch.stack([_centre_over_corners(G, y[i::PARTS]) for i in range(PARTS)])
+    by_power = (parts.mean(0) / beyond_x).clamp(1e-6, 1e2).sqrt()
+    unsure = parts.std(0) / PARTS**0.5 / beyond_x  # of by_power squared
     by_power_error = (0.1 * by_power).square() + (unsure / 2 / torch.maximum(by_power, unsure.sqrt())).square()
     resolved = torch.arange(RADII) > 2  # by half a box
     first, second = 1 / (noise_error + few_poses + 1e-8), resolved / (by_power_error + 1e-8)
@@ -111,25 +118,26 @@ def _first_level(
     return (1 - sure) * by_mean + sure * sign * by_power, sure
 
 
-def _centre_and_corners(G: PhysicsGenerator, volumes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Power (RADII,) over spatial frequency of half a box in the centre, and the mean of those in the eight corners, seen through a window."""
+def _centre_over_corners(G: PhysicsGenerator, volumes: torch.Tensor) -> torch.Tensor:
+    """Power (RADII,) over spatial frequency of half a box in the centre, less the mean of those in the eight corners, seen through a window."""
     half = G.box // 2
     start, at = (G.box - half) // 2, lookup(half, "radius")
     weight = at.weight * _reached(G, half)[:, None]
     count = torch.zeros(RADII).index_add_(0, at.index.flatten(), weight.flatten())
-
-    def curve(power: torch.Tensor) -> torch.Tensor:
-        total = torch.zeros(RADII).index_add_(0, at.index.flatten(), (power.flatten()[:, None] * weight).flatten())
-        return total / count.clamp(min=1e-6)
-
     inner = slice(start, start + half)
     ends = (slice(0, half), slice(G.box - half, G.box))
     corners = torch.stack([windowed_power(volumes[:, i, j, k]) for i in ends for j in ends for k in ends]).mean(0)
-    return curve(windowed_power(volumes[:, inner, inner, inner])), curve(corners)
+    beyond = (windowed_power(volumes[:, inner, inner, inner]) - corners).flatten()
+    return torch.zeros(RADII).index_add_(0, at.index.flatten(), (beyond[:, None] * weight).flatten()) / count.clamp(min=1e-6)
 
 
-def _add_to_noise(G: PhysicsGenerator, log_amplitude: torch.Tensor, keep: torch.Tensor) -> None:
-    """Add to N, by least squares, the log amplitude (V,) of the voxels that `keep` (V,) chooses."""
+def _add_to_noise(G: PhysicsGenerator, log_amplitude: torch.Tensor, reached: torch.Tensor, keep: torch.Tensor) -> None:
+    """Add the log amplitude (V,) to the noise: its mean over ky, where `reached` (V,), to the plane, and by least squares the rest, of the voxels that `keep` (V,) chooses, to N."""
+    n = G.box
+    half = (log_amplitude * reached).view(n, n, -1).mean(1)
+    opposite = half[-torch.arange(n) % n][:, n - torch.arange(n // 2 + 1, n)]  # a real volume has the same power at -k
+    G.N_plane += torch.cat([half, opposite], 1)
+    log_amplitude = log_amplitude - half[:, None].expand(-1, n, -1).flatten()
     nodes = RADII * TILTS
     design = torch.zeros(int(keep.sum()), nodes + RADII * AXIS_ANGLES, dtype=torch.float64)
     for offset, kind in ((0, "tilt"), (nodes, "axis")):
@@ -151,8 +159,3 @@ def _corner_amplitude(G: PhysicsGenerator, y: torch.Tensor) -> torch.Tensor:
     amplitude = amplitude / amplitude[(distance > 0.8) & (distance < 1)].mean()
     amplitude = torch.where(distance > 1, (amplitude + amplitude.flip(0, 1)) / 2, torch.ones_like(amplitude))
     return F.adaptive_avg_pool2d(amplitude[None], AMPLITUDE_NODES)[0]
-
-
-def mean_power(volumes: torch.Tensor) -> torch.Tensor:
-    """Mean power (V,) of volumes (N, D, D, D) at the voxels of their rfft, without a window."""
-    return torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs().square().mean(0).flatten()

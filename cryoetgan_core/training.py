@@ -15,7 +15,7 @@ from .networks import Scaling, build_networks
 from .physics import Acquisition
 from .physics_start import start_from
 from .seeds import stream
-from .selection import distance
+from .selection import FLOOR, distance
 
 
 class TrainingDiverged(RuntimeError):
@@ -136,7 +136,7 @@ class Trainer:
             log["cycle_y"] = losses.cycle_loss(y, translate("G", fake_x))
             total = total + config.cycle_y * log["cycle_y"]
         if config.log_power:
-            bins = dict(angular_bins=18, signed=True) if config.generator == "physics" else {}
+            bins = dict(angular_bins=18, signed=True, floor=FLOOR) if config.generator == "physics" else {}
             log["log_power"] = losses.log_power_loss(y, fake_y, **bins)
             total = total + config.log_power * log["log_power"]
         self._descend("generators", total)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,12 +15,14 @@ from cryoetgan_core.microscope.projection import project
 from cryoetgan_core.microscope.released import released_simulator, wedge_mask
 from cryoetgan_core.microscope.simulate import MICROSCOPES, Microscope, draw_recordings, reconstruct, record, transfer_function
 from cryoetgan_core.microscope.tilt_scheme import recording_order, tilt_angles, tilt_matrices
+from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.simulated import class_references, subtomograms
 from cryoetgan_core.specimen import random_rotations, relion_euler_to_matrix, rotate_volume
 from cryoetgan_core.specimen.alignment import unposed
 from cryoetgan_core.specimen.crowding import Crowding, place_neighbours, radius_A
 
 N = 32
+RELEASED = Path(__file__).resolve().parents[2] / "shared/data/simulated/released_simulator/four_classes_box28_snr0.3.npz"
 BLOBS = ((3, -2, 4, 2.0, 1.0), (-5, 3, -1, 1.6, 0.7), (0, -6, -3, 2.2, 0.5))  # z, y, x, sigma, height
 PERFECT = dict(b_factor_A2=0.0, total_dose_e_A2=0.0, ice_thickness_A=0.0, field_A=0.0, defocus_spread_um=0.0)
 
@@ -456,8 +459,29 @@ def test_the_released_simulator_leaves_its_wedge_empty_and_keeps_its_snr() -> No
     mask = wedge_mask(N)
     assert float(spectrum[mask == 0].abs().max() / spectrum.abs().max()) < 1e-5
     assert abs(float((mask == 0).float().mean()) - 1 / 4) < 0.1  # tan(30) / 2 of the plane is 29 %, less at the corners
-    noisy = released_simulator(blobs()[None], 13.68, 0.1, rng())[0]
-    assert 5 < float(noisy.var() / volume.var()) < 12
+    little, much = (released_simulator(blobs()[None], 13.68, snr, rng())[0] - volume for snr in (0.4, 0.1))
+    assert float(much.var() / little.var()) == pytest.approx(4, rel=0.02)
+
+
+@pytest.mark.skipif(not RELEASED.exists(), reason="the simulated files of ../shared are not here")
+def test_the_released_simulator_makes_what_its_authors_program_made() -> None:
+    """Noise alone at each radius: the power of theirs beyond that of the density is that of ours, on one scale from the first to the last tenth of Nyquist."""
+    theirs = load_particles(RELEASED, protein="dark", beam_axis="x")
+    kept = theirs.table["class_name"] == "proteasome_t20s"  # the smallest: nearly all of its power is noise
+    sphere = (torch.linspace(-13.5, 13.5, 28).square()[:, None, None] + torch.linspace(-13.5, 13.5, 28).square()[:, None]
+              + torch.linspace(-13.5, 13.5, 28).square()).sqrt() < 4.0  # fmt: skip
+    ours = released_simulator(sphere.float().expand(100, -1, -1, -1), theirs.voxel_size_A, 0.3, rng())
+    radius = torch.fft.fftfreq(28).square()
+    radius = (radius[:, None, None] + radius[:, None] + torch.fft.rfftfreq(28).square()).sqrt()
+    measured = wedge_mask(28, 35.0) > 0
+    curves = []
+    for volumes in (torch.from_numpy(theirs.volumes[kept.to_numpy()]), ours):
+        power = torch.fft.rfftn((volumes - volumes.mean()) / volumes.std(), dim=(1, 2, 3)).abs().square().mean(0)
+        curves.append(
+            torch.stack([power[measured & (radius >= low) & (radius < low + 0.05)].mean() for low in (0.15, 0.2, 0.25, 0.3, 0.35)])
+        )
+    assert (curves[0] / curves[1]).log().abs().max() < 0.25
+    assert float(curves[0][0] / curves[0][-1]) > 300  # white noise behind no CTF would be flat
 
 
 @pytest.mark.parametrize("scheme", [(10, -10, 1), (-60, 60, 0), (-100, 60, 3)])

@@ -6,10 +6,13 @@ import h5py
 import mrcfile
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.particles.folder import load_particles, read_volumes
 from cryoetgan_core.particles.relion import write_star
+from cryoetgan_core.particles.simulated import poses_of
+from cryoetgan_core.specimen.poses import rotate_volume
 
 SIMULATED = Path(__file__).resolve().parents[2] / "shared" / "data" / "simulated"
 needs_shared = pytest.mark.skipif(not SIMULATED.exists(), reason="the simulated files of ../shared are not here")
@@ -17,6 +20,14 @@ needs_shared = pytest.mark.skipif(not SIMULATED.exists(), reason="the simulated 
 
 def volumes(n=3, edge=6):
     return np.random.default_rng(0).normal(size=(n, edge, edge, edge)).astype(np.float32)
+
+
+def blobs(edge):
+    """A reference (edge, edge, edge) of three blobs, that no rotation brings back."""
+    line = torch.arange(edge) - edge // 2
+    z, y, x = torch.meshgrid(line, line, line, indexing="ij")
+    centres = ((0, 0, 4, 1.0), (0, 3, -2, 0.7), (3, -1, 0, 0.5))
+    return sum(h * torch.exp(-((z - a) ** 2 + (y - b) ** 2 + (x - c) ** 2) / 6.0) for a, b, c, h in centres)
 
 
 def folder_of(path, data, voxel=9.0):
@@ -148,6 +159,23 @@ def test_tomograms_go_through_the_same_entry(tmp_path):
     assert found.table["tomogram"].tolist() == ["t"]
     with pytest.raises(ValueError, match="needs box="):
         load_particles(tmp_path / "t.mrc")
+
+
+@pytest.mark.parametrize("edge", [20, 21])
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_a_beam_along_another_axis_turns_volumes_with_their_poses(tmp_path, axis, edge):
+    reference = blobs(edge)
+    rotations = torch.from_numpy(Rotation.random(3, random_state=1).as_matrix())
+    shifts = torch.tensor([[0.0, 0, 0], [1.5, -1, 0.5], [-0.5, 2, 1]], dtype=torch.float64)
+    posed = rotate_volume(reference, rotations, 9.0 * shifts, 9.0)
+    # the quaternion takes offsets in the particle to the reference, both zyx
+    quaternion = Rotation.from_matrix(rotations.mT.flip((1, 2)).numpy()).as_quat()
+    np.savez(tmp_path / "p.npz", volumes=posed.numpy(), voxel_size_A=9.0, quaternion_xyzw=quaternion, shift_zyx_voxels=shifts.numpy())
+    as_it_is = read_volumes(tmp_path / "p.npz")
+    torch.testing.assert_close(rotate_volume(reference, *poses_of(as_it_is.table), 9.0), posed, atol=0.02, rtol=0)
+    turned = read_volumes(tmp_path / "p.npz", beam_axis=axis)
+    np.testing.assert_array_equal(turned.volumes[1], np.rot90(posed[1].numpy(), axes=(0, {"y": 1, "x": 2}[axis])))
+    torch.testing.assert_close(rotate_volume(reference, *poses_of(turned.table), 9.0), torch.from_numpy(turned.volumes), atol=0.02, rtol=0)
 
 
 @needs_shared

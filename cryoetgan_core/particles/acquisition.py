@@ -15,7 +15,7 @@ def acquisition(particles: ParticleSet, *, tilt_range: str = "estimated", transf
 
     Parameters
     ----------
-    tilt_range : "told": by the columns tilt_min_deg and tilt_max_deg; "estimated": left to the generator.
+    tilt_range : "told": by the columns tilt_min_deg and tilt_max_deg, with tilt_step_deg where it is there; "estimated": left to the generator.
     transfer : "ctf": optics, dose and each particle's defocus from the columns named as the fields of `Microscope`, defocus_um and dose_e_A2; "table": left out.
 
     Raises
@@ -35,8 +35,9 @@ def acquisition(particles: ParticleSet, *, tilt_range: str = "estimated", transf
         return value.item() if isinstance(value, np.generic) else value
 
     tilts = (float(shared("tilt_min_deg")), float(shared("tilt_max_deg"))) if tilt_range == "told" else None
+    step = {"tilt_step_deg": float(shared("tilt_step_deg"))} if tilt_range == "told" and "tilt_step_deg" in table else {}
     if transfer == "table":
-        return Acquisition(particles.voxel_size_A, tilts)
+        return Acquisition(particles.voxel_size_A, tilts, **step)
     fields = {f.name for f in dataclasses.fields(Microscope)} & set(table.columns) - {"defocus_um"}
     scope = Microscope(**{name: shared(name) for name in fields}, total_dose_e_A2=float(shared("dose_e_A2")))
     if "defocus_um" not in table or table["defocus_um"].isna().any():
@@ -47,5 +48,10 @@ def acquisition(particles: ParticleSet, *, tilt_range: str = "estimated", transf
     off_axis = x - (x.min() + x.max()) / 2 if np.isfinite(x).all() else np.zeros(len(table))
     scope = dataclasses.replace(scope, defocus_um=float(table["defocus_um"].mean()))
     return Acquisition(
-        particles.voxel_size_A, tilts, scope, torch.tensor(table["defocus_um"].to_numpy(float)).float(), torch.tensor(off_axis).float()
+        particles.voxel_size_A,
+        tilts,
+        scope,
+        torch.tensor(table["defocus_um"].to_numpy(float)).float(),
+        torch.tensor(off_axis).float(),
+        **step,
     )

@@ -7,12 +7,14 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..specimen.maps import MAP_SUFFIXES, read_map
+from ..specimen.poses import matrix_to_relion_euler, relion_euler_to_matrix
 from .arrays import read_mrcs, read_npy, read_npz
 from .relion import read_subtomogram_star, read_tilt_stack_particles
 from .relion_files import read_star
-from .table import ParticleSet, check_voxel_size, particle_table, protein_sign
+from .table import ParticleSet, check_beam_axis, check_voxel_size, particle_table, protein_sign
 from .tomogram import HDF5_SUFFIXES, TIFF_SUFFIXES, cut_cubes, read_hdf5, read_tomogram
 
 KINDS = (
@@ -61,6 +63,7 @@ def read_volumes(
     voxel_size_A: float | None = None,
     labels: str | Path | Mapping[str, object] | None = None,
     protein: Literal["bright", "dark"] = "bright",
+    beam_axis: Literal["x", "y", "z"] = "z",
 ) -> ParticleSet:
     """Cubic volumes of one size from a folder of .mrc files, or from one .npy, .npz, .mrcs or .h5 file.
 
@@ -77,6 +80,8 @@ def read_volumes(
         text (the other kinds) to class. A folder's only .csv file is used by itself.
     protein
         how the file shows it; the result is bright.
+    beam_axis
+        the axis of the file along which the electrons went. Volumes and their poses are turned as `read_tomogram` turns a tomogram: the result has the beam along z.
 
     Raises
     ------
@@ -88,6 +93,7 @@ def read_volumes(
     sign = protein_sign(protein, path)
     if voxel_size_A is not None:
         check_voxel_size(voxel_size_A, path)
+    check_beam_axis(beam_axis, path)
     if path.is_dir():
         volumes, names, voxel, columns = _read_folder(path, voxel_size_A)
         csv = sorted(path.glob("*.csv"))
@@ -100,7 +106,26 @@ def read_volumes(
     if labels is not None:
         columns["class_name"] = _class_names(labels, names)
     table = particle_table(len(names), particle=names, source=str(path), **columns)
-    return ParticleSet(sign * np.asarray(volumes, np.float32), table, float(voxel))
+    particles = ParticleSet(sign * np.asarray(volumes, np.float32), table, float(voxel))
+    return particles if beam_axis == "z" else _beam_to_z(particles, beam_axis)
+
+
+def _beam_to_z(particles: ParticleSet, beam_axis: str) -> ParticleSet:
+    """Particles turned so that the beam, along `beam_axis` before, goes along z."""
+    other = 1 if beam_axis == "y" else 2  # index axis that changes places with the first
+    n, table = particles.volumes.shape[-1], particles.table.copy()
+    turn = torch.eye(3, dtype=torch.float64)  # from new to old zyx offsets
+    turn[[0, other]] = turn[[other, 0]]
+    turn[other] *= -1
+    angles, shifts = ["rot_deg", "tilt_deg", "psi_deg"], ["shift_z_A", "shift_y_A", "shift_x_A"]
+    if table[angles].notna().all(axis=None):
+        matrices = relion_euler_to_matrix(*torch.from_numpy(table[angles].to_numpy(float, copy=True)).unbind(1))
+        table[angles] = torch.stack(matrix_to_relion_euler(matrices @ turn.flip((0, 1))), 1).numpy()
+    if table[shifts].notna().all(axis=None):
+        old = table[shifts].to_numpy(float, copy=True)
+        old[:, other] += particles.voxel_size_A * (n % 2 == 0)  # an even box turns about half a voxel before its centre n // 2
+        table[shifts] = old @ turn.numpy()
+    return ParticleSet(np.ascontiguousarray(np.rot90(particles.volumes, axes=(1, 1 + other))), table, particles.voxel_size_A)
 
 
 def _read_folder(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, list[str], float, dict]:

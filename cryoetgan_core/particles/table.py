@@ -96,6 +96,12 @@ def check_array(name: object, shape: tuple[int, ...], dtype: np.dtype, dimension
         raise ValueError(f"{name}: shape {tuple(shape)}, expected at least one and at most {MAX_VALUES} values")
 
 
+def check_beam_axis(beam_axis: str, name: object) -> None:
+    """Raise ValueError unless the beam axis is that of an array."""
+    if beam_axis not in ("x", "y", "z"):
+        raise ValueError(f'{name}: beam_axis is {beam_axis!r}, expected "x", "y" or "z"')
+
+
 def protein_sign(protein: str, name: object) -> float:
     """Factor that makes the protein bright: 1 where it is ``"bright"`` already, -1 where it is ``"dark"``."""
     if protein not in ("bright", "dark"):

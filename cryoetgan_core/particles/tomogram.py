@@ -11,7 +11,7 @@ import torch
 
 from ..specimen.maps import MAP_SUFFIXES, read_map, resample
 from .picking import find_candidates, label_centres
-from .table import ParticleSet, check_array, check_voxel_size, particle_table, protein_sign
+from .table import ParticleSet, check_array, check_beam_axis, check_voxel_size, particle_table, protein_sign
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
@@ -45,8 +45,7 @@ def read_tomogram(
     """
     path = Path(path)
     sign = protein_sign(protein, path)
-    if beam_axis not in ("x", "y", "z"):
-        raise ValueError(f'{path}: beam_axis is {beam_axis!r}, expected "x", "y" or "z"')
+    check_beam_axis(beam_axis, path)
     if voxel_size_A is not None:
         check_voxel_size(voxel_size_A, path)
     suffix = path.suffix.lower()
