@@ -51,8 +51,8 @@ def started(particles, **changes) -> Trainer:
 
 @pytest.mark.parametrize(("low", "high"), [(-50, 70), (-60, 60), (-40, 40), (-66, 30)])
 def test_the_tilt_range_is_found_in_the_data(low: int, high: int) -> None:
-    found = estimate_tilt_range(white_volumes(torch.arange(low, high + 1.0, 2)))
-    assert found == pytest.approx((low, high), abs=2.5)
+    found = estimate_tilt_range(white_volumes(torch.arange(low, high + 1.0, 2), 48))
+    assert found == pytest.approx((low, high), abs=0.9)  # less the width of a slice, which adds 1 to 2 degrees
 
 
 def test_no_wedge_is_found_where_there_is_none() -> None:
@@ -69,6 +69,26 @@ def test_wedge_is_where_no_slice_passes() -> None:
     power = windowed_power(white_volumes(tilts))
     ring = far & (radius < 0.5)
     assert float(power[ring & (mask == 0)].mean() / power[ring & (mask == 1)].mean()) < 0.1
+
+
+def test_overlapping_slices_leave_the_noise_that_a_reconstruction_has() -> None:
+    """White images at 3 degrees: less power near the origin, where slices overlap; the same in reconstructions and in a generator that is told nothing but the tilts."""
+    real = windowed_power(white_volumes(torch.arange(-60.0, 61, 3), 96))
+    G = PhysicsGenerator(BOX, Acquisition(VOXEL_A, (-60.0, 60.0)), without=("noise_amplitude", "voxel_amplitude"))
+    x = torch.zeros(96, 1, BOX, BOX, BOX)
+    with torch.no_grad():
+        made = windowed_power(G(x, G.sample_noise(x, stream(0, "n")))[:, 0])
+    radius, tilt, axis = coordinates(BOX)
+    curves = []
+    for power in (real, made):
+        rings = [
+            power[(radius > low) & (radius < low + 0.1) & (axis > 40) & (tilt.abs() > at) & (tilt.abs() < at + 15)].mean()
+            for low in (0.1, 0.2, 0.3, 0.4)
+            for at in (5, 30, 45)
+        ]
+        curves.append(torch.stack(rings) / torch.stack(rings).mean())
+    assert (curves[1] / curves[0]).log().abs().max() < 0.25
+    assert float(curves[0][0] / curves[0][6]) < 0.7  # near the origin against farther out: it is no white noise behind a mask
 
 
 @pytest.mark.parametrize("kind", ["radius", "tilt", "axis"])
@@ -123,6 +143,35 @@ def test_the_wedge_takes_away_what_it_should(particles) -> None:
     radius, tilt, _ = coordinates(BOX)
     gone = (wedge(BOX, -50.0, 70.0, BOX) == 0) & (radius > 0.1) & (radius < 0.3) & (tilt.abs() > 80)
     assert float(windowed_power(y[:, 0])[gone].mean() / windowed_power(x[:, 0])[gone].mean()) < 0.05
+
+
+def test_a_periodic_generator_wraps_round_and_another_does_not() -> None:
+    """Low frequencies only: what lies on two opposite faces is alike where the box wraps round."""
+    alike = []
+    for periodic in (True, False):
+        G = silent(without=("wedge",), periodic=periodic)
+        with torch.no_grad():
+            G.N.copy_(torch.linspace(0, -6, RADII)[:, None].expand(RADII, TILTS))
+        x = torch.zeros(16, 1, BOX, BOX, BOX)
+        y = G(x, G.sample_noise(x, stream(0, "n")))[:, 0]
+        y = y - y.mean((1, 2, 3), keepdim=True)
+        alike.append(float((y[:, :, 0] * y[:, :, -1]).mean() / y.square().mean()))
+    assert alike[0] > 0.7 and abs(alike[1]) < 0.3
+
+
+def test_noise_follows_the_signal_where_all_particles_have_one_snr(particles) -> None:
+    x = torch.from_numpy(particles[0].volumes)[:1, None]
+    x = torch.cat([x, 3 * x])
+    ratios = []
+    for one_snr in (True, False):
+        G = silent(without=("wedge", "noise_amplitude"), one_snr=one_snr)
+        with torch.no_grad():
+            G.N.zero_()
+        drawn = G.sample_noise(x, stream(0, "n"))
+        drawn |= {k: v[:1].expand_as(v) for k, v in drawn.items()}
+        noise = G(x, drawn) - G(x, drawn | {"noise": torch.zeros_like(drawn["noise"])})
+        ratios.append(float(noise[1].std() / noise[0].std()))
+    assert ratios == pytest.approx([3.0, 1.0], rel=1e-3)
 
 
 def test_noise_has_the_power_that_N_says() -> None:

@@ -1,5 +1,6 @@
 """What a notebook's parameters may hold: checked and parsed, with one clear sentence for what does not fit."""
 
+import json
 import types
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def parse_files(files: str) -> dict[str, tuple[str, dict]]:
         path = Path(source)
         for one in sorted(path.iterdir()) if path.is_dir() else [source]:
             found[Path(one).name] = (str(one), options)  # named later, a single file replaces the folder's entry
+    return found
+
+
+def parse_json(parameter: str, text: str) -> dict:
+    """The JSON object that a notebook's parameter holds."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f'Parameter {parameter!r} is {text!r}; expected JSON such as {{"noise_level": 0.5}} ({error}).') from None
+    if not isinstance(found, dict):
+        raise ValueError(f'Parameter {parameter!r} is {text!r}; expected JSON of names and values such as {{"noise_level": 0.5}}.')
     return found
 
 

@@ -1,8 +1,7 @@
 """Which runs make up the paper, by name."""
 
-import json
-
 from ..config import DATASETS, PROFILES, RunConfig, make_config
+from .parameters import parse_json
 from .simulated_sets import DATA_FIELDS
 
 RECIPES = {"S1": ("adapted", "described", "released"), "S2": ("adapted",)}  # shown in Figure 2 and Table 2
@@ -54,12 +53,9 @@ def resolve_run(profile: str, run: str, dataset: str, preset: str, seed: int, ch
         if run not in plan:
             raise ValueError(f"Parameter 'run' is {run!r}; planned are {', '.join(plan)} (and other seeds).")
         return run, plan[run]
-    try:
-        fields = json.loads(changes)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"Parameter 'changes' is {changes!r}; expected JSON such as {{\"noise_level\": 0.5}} ({error}).") from None
+    fields = parse_json("changes", changes)
     reserved = {"profile", "dataset", "preset", "seed", *DATA_FIELDS}
-    if not isinstance(fields, dict) or reserved & set(fields):
+    if reserved & set(fields):
         raise ValueError(
             f"Parameter 'changes' is {changes!r}; expected a JSON object without {', '.join(sorted(reserved))}, which other parameters or the "
             "profile set."

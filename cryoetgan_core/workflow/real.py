@@ -1,6 +1,5 @@
 """The physics generator on few measured particles: trained on all tilt series but one, judged on that one, in turn."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from ..seeds import stream
 from ..specimen.alignment import align, unposed
 from ..specimen.maps import read_map, resample
 from ..specimen.poses import relion_euler_to_matrix, rotate_volume
+from .parameters import parse_json
 from .runs import described, train_on
 
 FOLDS = 3  # tomograms at most that are left out in turn
@@ -136,7 +136,9 @@ def real_case(
         config = make_config(profile, OWN_DATA, "physics", box=box, seed=seed)
         folder = paths.runs(profile) / "real" / name
         source = Path(particles) if particles else own_data.make_stand_in(folder / "input", seed)
-        numbers, volumes = make_real(own_data.load(source, box, voxel_size_A, json.loads(options)), densities, config, name, average)
+        numbers, volumes = make_real(
+            own_data.load(source, box, voxel_size_A, parse_json("options", options)), densities, config, name, average
+        )
         np.savez(folder / "volumes.npz", **{k: v.numpy() for k, v in volumes.items()})
         return numbers
 
