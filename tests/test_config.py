@@ -79,6 +79,8 @@ def test_resolve_run_refuses_what_is_not_there() -> None:
         workflow.resolve_run("smoke", "S3_adapted_seed0", "", "", 0, "{}")
     with pytest.raises(ValueError, match="expected JSON"):
         workflow.resolve_run("smoke", "", "S1", "adapted", 0, "{noise}")
+    with pytest.raises(ValueError, match="names and values"):
+        workflow.resolve_run("smoke", "", "S1", "adapted", 0, "[1]")
     name, config = workflow.resolve_run("smoke", "", "S1", "adapted", 2, '{"noise_level": 0.7}')
     assert config.noise_level == 0.7 and config.hash in name
     with pytest.raises(ValueError, match="file that exists"):
