@@ -44,10 +44,12 @@ def start_from(G: PhysicsGenerator, densities: torch.Tensor, subtomograms: torch
         both, signal, strength = [], [], []
         for i, part in enumerate(few.split(16)):
             drawn = G.sample_noise(part, stream(0, "start", i))
-            strength.append(mean_square(G.signal_spectrum(part, drawn)).log())
+            if G.one_snr:
+                strength.append(mean_square(G.signal_spectrum(part, drawn)).log())
             both.append(G(part, drawn)[:, 0])
             signal.append(G(part, drawn | {"noise": torch.zeros_like(drawn["noise"])})[:, 0])
-        G.signal_power.fill_(float(torch.cat(strength).mean().exp()))
+        if G.one_snr:
+            G.signal_power.fill_(float(torch.cat(strength).mean().exp()))
         signal_power, noise_power = (windowed_power(v).flatten() for v in (torch.cat(signal), torch.cat(both) - torch.cat(signal)))
         total = (signal_power + noise_power).clamp(min=1e-12)
         missing = 0.5 * (power / total).log() / (noise_power / total).clamp(min=0.5)  # log amplitude of the noise: a damped Newton step

@@ -239,6 +239,15 @@ def test_start_finds_signal_noise_and_wedge(particles) -> None:
         assert 0.6 < float(ratio[ring].mean()) < 1.7
 
 
+def test_a_generator_for_a_simulators_particles_starts_at_their_level(particles) -> None:
+    trainer = started(particles, one_snr=True, periodic=True)
+    G, x = trainer.networks["G"], trainer.scaling.x(trainer.x)
+    with torch.no_grad():
+        y = G(x, G.sample_noise(x, stream(0, "n")))
+    assert G.padded == BOX and float(G.signal_power) != 1
+    assert float(y.std() / trainer.y.std()) == pytest.approx(1, abs=0.3)  # told by fourteen volumes
+
+
 def test_stopped_training_goes_on_to_the_same_weights_and_the_best_one_is_kept(tmp_path: Path, particles) -> None:
     whole = train(started(particles), tmp_path / "whole", progress=False)
     trainer = started(particles)
