@@ -109,9 +109,11 @@ def _first_level(
     noise_error = shells(mean_x.abs().square() * power / len(y)) / below.square()
     few_poses = by_mean.square() * shells(power_x / len(x)) / below  # the mean density is itself a finite sample
     beyond_x = _centre_over_corners(G, x).clamp(min=1e-12)
-    parts = torch.stack([_centre_over_corners(G, y[i::PARTS]) for i in range(PARTS)])
+    several = min(PARTS, len(y))
+    parts = torch.stack([_centre_over_corners(G, y[i::several]) for i in range(several)])
     by_power = (parts.mean(0) / beyond_x).clamp(1e-6, 1e2).sqrt()
-    unsure = parts.std(0) / PARTS**0.5 / beyond_x  # of by_power squared
+    error = parts.std(0) / several**0.5 if several > 1 else parts[0].abs()
+    unsure = error / beyond_x  # of by_power squared
     by_power_error = (0.1 * by_power).square() + (unsure / 2 / torch.maximum(by_power, unsure.sqrt())).square()
     resolved = torch.arange(RADII) > 2  # by half a box
     first, second = 1 / (noise_error + few_poses + 1e-8), resolved / (by_power_error + 1e-8)

@@ -239,6 +239,14 @@ def test_start_finds_signal_noise_and_wedge(particles) -> None:
         assert 0.6 < float(ratio[ring].mean()) < 1.7
 
 
+@pytest.mark.parametrize("few", [1, 2, 5])
+def test_a_handful_of_subtomograms_is_enough_to_start(particles, few: int) -> None:
+    x, y = particles
+    G = PhysicsGenerator(BOX, Acquisition(VOXEL_A))
+    start_from(G, torch.from_numpy(x.volumes), torch.from_numpy(y.volumes[:few]))
+    assert all(torch.isfinite(p).all() for p in G.state_dict().values())
+
+
 def test_a_generator_for_a_simulators_particles_starts_at_their_level(particles) -> None:
     trainer = started(particles, one_snr=True, periodic=True)
     G, x = trainer.networks["G"], trainer.scaling.x(trainer.x)
