@@ -63,7 +63,7 @@ def start_from(G: PhysicsGenerator, densities: torch.Tensor, subtomograms: torch
             level = level * ((wanted / made.clamp(min=1e-12)).clamp(0.1, 10).sqrt() ** sure)
     noisy = torch.fft.rfftn(y, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(1)[:, reached & (radius > 0.3) & (radius <= 0.5)]
     level_of_each = (noisy / noisy.mean(0).clamp(min=1e-12)).mean(1)  # all frequencies count alike
-    excess = float(level_of_each.var()) - 1 / noisy.shape[1]  # beyond that of finite numbers
+    excess = float(level_of_each.var(correction=min(1, len(y) - 1))) - 1 / noisy.shape[1]  # beyond that of finite numbers
     if not G.one_snr:  # else the signals make the difference
         G.spread[1] = 0.5 * math.log(max(excess / 4, 1e-5))
     if "voxel_amplitude" in G.parts:
