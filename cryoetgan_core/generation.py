@@ -8,11 +8,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from .acquisition import Acquisition
 from .config import RunConfig
 from .microscope.simulate import Microscope
 from .models import Generator
 from .networks import Scaling, build_networks
-from .physics import SOURCES, Acquisition, PhysicsGenerator
+from .physics import SOURCES, PhysicsGenerator
 from .physics_networks import Restorer
 from .seeds import stream
 

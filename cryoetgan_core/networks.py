@@ -6,9 +6,10 @@ import math
 import torch
 from torch import nn
 
+from .acquisition import Acquisition
 from .config import RunConfig
 from .models import Discriminator, Generator
-from .physics import Acquisition, PhysicsGenerator
+from .physics import PhysicsGenerator
 from .physics_networks import PatchCritic, Restorer
 
 

@@ -6,13 +6,13 @@ tilt and angle to the tilt axis (`fourier_grid`), or T is the CTF formula of eac
 """
 
 import math
-from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch_ctf import calculate_ctf_1d
 
+from .acquisition import Acquisition
 from .convolution import ThinConv
 from .fourier_grid import (
     AXIS_ANGLES,
@@ -52,44 +52,6 @@ DEFORMATION_NODES = 4  # a side, of the random displacements
 NEIGHBOURS, TRIES, LIBRARY = 3, 4, 32  # most neighbours of a particle; places tried for each; densities kept to draw them from
 GATE_TEMPERATURE = 0.3  # of the relaxed choice whether a neighbour is there (Maddison et al. 2017)
 AMPLITUDE_NODES = 9  # a side, of the voxel amplitude
-
-
-@dataclass(frozen=True)
-class Acquisition:
-    """What is known of how the training subtomograms were recorded; all but the voxel size may be unknown.
-
-    Attributes
-    ----------
-    tilt_range_deg : lowest and highest tilt; None: estimated from the subtomograms.
-    microscope : optics and doses, for a generator with the CTF formula.
-    defocus_um, off_axis_A : (N,) of the particles: defocus at zero tilt, and distance from the tilt axis (0 where unknown).
-    tilt_step_deg : between tilts, by which slices overlap; what a wrong one does to the noise, N takes up.
-    """
-
-    voxel_size_A: float
-    tilt_range_deg: tuple[float, float] | None = None
-    microscope: Microscope | None = None
-    defocus_um: torch.Tensor | None = None
-    off_axis_A: torch.Tensor | None = None
-    tilt_step_deg: float = 3.0
-
-    @property
-    def record(self) -> dict:
-        """All but the particles' own values, as JSON types."""
-        return {
-            "voxel_size_A": self.voxel_size_A,
-            "tilt_range_deg": self.tilt_range_deg and list(self.tilt_range_deg),
-            "tilt_step_deg": self.tilt_step_deg,
-            "microscope": self.microscope and asdict(self.microscope),
-        }
-
-    @classmethod
-    def from_record(cls, record: dict) -> "Acquisition":
-        """What `record` told."""
-        tilts, microscope = record["tilt_range_deg"], record["microscope"]
-        return cls(
-            record["voxel_size_A"], tilts and tuple(tilts), microscope and Microscope(**microscope), tilt_step_deg=record["tilt_step_deg"]
-        )
 
 
 class PhysicsGenerator(nn.Module):

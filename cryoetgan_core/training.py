@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from . import losses
+from .acquisition import Acquisition
 from .config import RunConfig
 from .networks import Scaling, build_networks
-from .physics import Acquisition
 from .physics_start import start_from
 from .seeds import stream
 from .selection import FLOOR, distance

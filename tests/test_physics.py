@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cryoetgan_core.acquisition import Acquisition
 from cryoetgan_core.config import make_config
 from cryoetgan_core.convolution import HalvingConv, ThinConv
 from cryoetgan_core.fourier_grid import RADII, TILTS, coordinates, estimate_tilt_range, lookup, wedge, windowed_power
@@ -17,7 +18,7 @@ from cryoetgan_core.microscope.simulate import MICROSCOPES
 from cryoetgan_core.microscope.transfer import ctf
 from cryoetgan_core.particles.acquisition import acquisition
 from cryoetgan_core.particles.simulated import class_references, density_maps, subtomograms
-from cryoetgan_core.physics import INGREDIENTS, SOURCES, Acquisition, PhysicsGenerator, log_normal
+from cryoetgan_core.physics import INGREDIENTS, SOURCES, PhysicsGenerator, log_normal
 from cryoetgan_core.physics_start import _compact, start_from
 from cryoetgan_core.plotting import comparison_table
 from cryoetgan_core.run_folder import save_checkpoint, train

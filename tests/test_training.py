@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cryoetgan_core.acquisition import Acquisition
 from cryoetgan_core.config import PRESETS, make_config
 from cryoetgan_core.generation import generate, generate_repeats, load_run
-from cryoetgan_core.physics import Acquisition
 from cryoetgan_core.run_folder import load_checkpoint, save_checkpoint, train
 from cryoetgan_core.training import Trainer, TrainingDiverged, decay
 
@@ -24,7 +24,6 @@ SCRIPT = """
 import sys, torch
 from pathlib import Path
 from cryoetgan_core.config import make_config
-from cryoetgan_core.physics import Acquisition
 from cryoetgan_core.run_folder import train
 from cryoetgan_core.training import Trainer
 torch.set_num_threads(1)

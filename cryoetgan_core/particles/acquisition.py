@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import torch
 
+from ..acquisition import Acquisition
 from ..microscope.simulate import Microscope
-from ..physics import Acquisition
 from .table import ParticleSet
 
 
