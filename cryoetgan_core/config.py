@@ -70,7 +70,7 @@ class RunConfig:
     without: str = ""  # names of physics.INGREDIENTS that are switched off, separated by spaces
     periodic: bool = False  # subtomograms wrap round at the faces of their box, as some simulators' do
     one_snr: bool = False  # noise set particle by particle to one signal-to-noise ratio, as some simulators do
-    table_rate: float = 6.0  # learning rate of the operator's tables over that of the networks
+    table_rate: float = 3.0  # learning rate of the operator's tables over that of the networks
     # objective
     adversarial: str = "wasserstein"  # "wasserstein", "least_squares" (Table 4) or "relativistic"
     real_label: float = 1.0  # least squares: the target for real scores (released: 0.8)
@@ -274,7 +274,7 @@ PROFILES = {
         {"S1": 24, "S2": 24, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
         dict(width=8, critic_width=16, batch=4, steps=120, classifier_width=8, classifier_dense=64, classifier_epochs=25),
-        physics=dict(batch=8, steps=250, validate_every=25),
+        physics=dict(batch=8, steps=250, validate_every=25, patience=10),
     ),
     "paper": Profile(
         "GPU; the paper's sizes: 400 subtomograms a class, width 64, 50 epochs of S1's 1,600",

@@ -100,7 +100,7 @@ class PhysicsGenerator(nn.Module):
         self.envelope = nn.Parameter(torch.linspace(-1.2, -2.5, RADII))  # log amplitude, with a CTF
         self.N = nn.Parameter(torch.zeros(RADII, TILTS))  # log amplitude
         self.N_axis = nn.Parameter(torch.zeros(RADII, AXIS_ANGLES))
-        self.leak = nn.Parameter(torch.tensor(-7.0))  # logit of the noise power left in the wedge
+        self.leak = nn.Parameter(torch.tensor(-9.0))  # logit of the noise power left in the wedge
         self.A = nn.Parameter(
             torch.zeros(AMPLITUDE_NODES, AMPLITUDE_NODES)
         )  # log amplitude over (z, x), coarse: a fine map would draw particles

@@ -5,13 +5,20 @@ import math
 import torch
 import torch.nn.functional as F
 
-from .fourier_grid import AXIS_ANGLES, RADII, TILTS, coordinates, estimate_tilt_range, lookup, wedge, window, windowed_power
+from .fourier_grid import AXIS_ANGLES, RADII, TILTS, Lookup, between, coordinates, estimate_tilt_range, lookup, wedge, window
 from .microscope.back_projection import transform_size
 from .physics import AMPLITUDE_NODES, LIBRARY, REMEMBERED, PhysicsGenerator, mean_square
 from .seeds import stream
 
+EDGE = 0.2  # least share of a slice in a voxel whose noise is fitted
+ENOUGH = 640  # subtomograms to tell how their power is spread in space
+SECTORS, RINGS = 6, 4  # of tilt and spatial frequency, by which T starts
+TILT_PRIOR = 0.3  # how far the power at one tilt is taken to differ from that at all, where the data do not say
 PARTS = 8  # of the subtomograms, whose differences tell an error
-STARTING = 160  # generations by which the tables are started
+STARTING = 320  # generations of each step by which the tables are started
+LEVEL_STEPS, NOISE_STEPS = 3, 3
+BEND = 0.3  # of the level of T between neighbouring frequencies, over its median: what is smooth
+LEAST_LIKELY, MOST_LIKELY = 0.003, 0.6  # that one of a particle's NEIGHBOURS is there, at the start
 
 
 @torch.no_grad()
@@ -30,37 +37,25 @@ def start_from(G: PhysicsGenerator, densities: torch.Tensor, subtomograms: torch
         chosen = torch.linspace(0, len(acquisition.defocus_um) - 1, REMEMBERED).round().long()
         off_axis = torch.zeros_like(acquisition.defocus_um) if acquisition.off_axis_A is None else acquisition.off_axis_A
         G.remembered.copy_(torch.stack([acquisition.defocus_um[chosen], off_axis[chosen]], 1))
-    radius, power, x = coordinates(n)[0].flatten(), windowed_power(y).flatten().clamp(min=1e-10), densities.cpu()
+    radius, power, x = coordinates(n)[0].flatten(), _power(y).clamp(min=1e-10), densities.cpu()
     reached = _reached(G, n)
     keep = reached & (radius <= 0.5)
     G.library.copy_(_compact(G, x))
-    level, sure = _first_level(G, x, y, power, reached)
-    G.N.fill_(0.5 * float(power[keep].mean().log()))
     few = x[torch.linspace(0, len(x) - 1, min(STARTING, len(x))).round().long(), None]
-    wanted = _centre_over_corners(G, y)
-    for last in (False, False, False, False, True):
-        # what the generator makes now, signal and noise apart, seen as the subtomograms are
-        G.level.copy_(level), G.envelope.copy_(level.abs().clamp(min=1e-6).log())
-        both, signal, strength = [], [], []
-        for i, part in enumerate(few.split(16)):
-            drawn = G.sample_noise(part, stream(0, "start", i))
-            if G.one_snr:
-                strength.append(mean_square(G.signal_spectrum(part, drawn)).log())
-            both.append(G(part, drawn)[:, 0])
-            signal.append(G(part, drawn | {"noise": torch.zeros_like(drawn["noise"])})[:, 0])
-        if G.one_snr:
-            G.signal_power.fill_(float(torch.cat(strength).mean().exp()))
-        signal_power, noise_power = (windowed_power(v).flatten() for v in (torch.cat(signal), torch.cat(both) - torch.cat(signal)))
-        total = (signal_power + noise_power).clamp(min=1e-12)
-        missing = 0.5 * (power / total).log() / (noise_power / total).clamp(min=0.5)  # log amplitude of the noise: a damped Newton step
-        if "noise_colour" in G.parts:
-            _add_to_noise(G, missing, reached, keep)
-        else:
-            G.N += float(missing[keep].mean())
-        G.offset.sub_(torch.cat(both).mean())
-        if not last:
-            made = _centre_over_corners(G, torch.cat(signal))
-            level = level * ((wanted / made.clamp(min=1e-12)).clamp(0.1, 10).sqrt() ** sure)
+    shells = _hats(lookup(n, "radius"), len(keep)) * keep
+    parts = _parts_in_space(y, shells)
+    lowest = _lowest_level(x, y, reached)
+    level = torch.full((RADII,), lowest)
+    for step in range(LEVEL_STEPS):
+        _set_level(G, level)
+        signal, alone = _signals(G, few, step)
+        level = _level_by_power(parts, power_in_space(signal, shells), level)
+        level[0] = lowest
+        if "neighbours" in G.parts and step:  # by then the signal has about its level
+            _set_gate(G, y, signal, alone)
+    _set_level(G, level)
+    if G.transfer == "table":
+        _set_tilts(G, y, _signals(G, few, LEVEL_STEPS)[0], keep)
     noisy = torch.fft.rfftn(y, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(1)[:, reached & (radius > 0.3) & (radius <= 0.5)]
     level_of_each = (noisy / noisy.mean(0).clamp(min=1e-12)).mean(1)  # all frequencies count alike
     excess = float(level_of_each.var(correction=min(1, len(y) - 1))) - 1 / noisy.shape[1]  # beyond that of finite numbers
@@ -68,12 +63,24 @@ def start_from(G: PhysicsGenerator, densities: torch.Tensor, subtomograms: torch
         G.spread[1] = 0.5 * math.log(max(excess / 4, 1e-5))
     if "voxel_amplitude" in G.parts:
         G.A.copy_(_corner_amplitude(G, y).log())
+    G.N.fill_(0.5 * float(power[keep].mean().log()))
+    seen = _reached(G, n, EDGE)  # what the outermost slices leave at the edge of the wedge is noise too
+    for step in range(NOISE_STEPS):
+        both, signal = _generations(G, few, step)
+        signal_power, noise_power = (_power(v) for v in (signal, both - signal))
+        total = (signal_power + noise_power).clamp(min=1e-12)
+        missing = 0.5 * (power / total).log() / (noise_power / total).clamp(min=0.5)  # log amplitude of the noise: a damped Newton step
+        if "noise_colour" in G.parts:
+            _add_to_noise(G, missing, seen, seen & (radius <= 0.5))
+        else:
+            G.N += float(missing[keep].mean())
+        G.offset.sub_(both.mean())
     G.to(device)
 
 
-def _reached(G: PhysicsGenerator, size: int) -> torch.Tensor:
-    """Whether the tilt series reaches each voxel (V,) of an rfft of `size`^3; all of them where the wedge is no ingredient."""
-    mask = wedge(size, *G.tilt_range_deg.tolist(), transform_size(size, size)).flatten() > 0.99
+def _reached(G: PhysicsGenerator, size: int, share: float = 0.99) -> torch.Tensor:
+    """Whether the tilt series reaches at least a `share` of each voxel (V,) of an rfft of `size`^3; all of them where the wedge is no ingredient."""
+    mask = wedge(size, *G.tilt_range_deg.tolist(), transform_size(size, size)).flatten() > share
     return mask if "wedge" in G.parts else torch.ones_like(mask)
 
 
@@ -89,50 +96,143 @@ def _compact(G: PhysicsGenerator, densities: torch.Tensor) -> torch.Tensor:
     return densities[chosen] - background[chosen, None, None, None]
 
 
-def _first_level(
-    G: PhysicsGenerator, x: torch.Tensor, y: torch.Tensor, power: torch.Tensor, reached: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Level (RADII,) of T that densities `x` and subtomograms `y` of a `power` (V,) tell, where `reached` (V,), and the weight (RADII,) in it of the second of two estimates.
+def _power(volumes: torch.Tensor) -> torch.Tensor:
+    """Mean power (V,) of volumes (N, D, D, D), all of their voxels alike: most of these hold noise only, which is what the power is asked for."""
+    return torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs().square().mean(0).flatten()
 
-    First: the mean of all subtomograms against the mean of all densities, both centred and of uniform poses; it has the sign, and serves at low spatial frequencies. Second: the power that half a box
-    has in the centre beyond that in the corners, subtomograms against densities; noise is the same in both places. The two are weighed by their errors.
-    """
-    radial, mask, power_x = lookup(G.box, "radius"), window(G.box), windowed_power(x).flatten()
+
+def _set_level(G: PhysicsGenerator, level: torch.Tensor) -> None:
+    """Take the level (RADII,) of T, or of the envelope where T is the formula."""
+    G.level.copy_(level), G.envelope.copy_(level.abs().clamp(min=1e-6).log())
+
+
+def _signals(G: PhysicsGenerator, x: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise-free volumes (N, D, D, D) generated from `x` (N, 1, D, D, D), with and without neighbours."""
+    signal, alone = [], []
+    for i, part in enumerate(x.split(16)):
+        drawn = G.sample_noise(part, stream(0, "start", "level", step, i))
+        drawn["noise"] = torch.zeros_like(drawn["noise"])
+        signal.append(G(part, drawn)[:, 0])
+        if "neighbours" in drawn:
+            drawn["neighbours"][..., 1] = 0  # the number that says whether there is one
+            alone.append(G(part, drawn)[:, 0])
+    return torch.cat(signal), torch.cat(alone or signal)
+
+
+def _generations(G: PhysicsGenerator, x: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Volumes (N, D, D, D) generated from `x` (N, 1, D, D, D), with and without noise; sets the typical power of the signal."""
+    both, signal, strength = [], [], []
+    for i, part in enumerate(x.split(16)):
+        drawn = G.sample_noise(part, stream(0, "start", "noise", step, i))
+        if G.one_snr:
+            strength.append(mean_square(G.signal_spectrum(part, drawn)).log())
+        both.append(G(part, drawn)[:, 0])
+        signal.append(G(part, drawn | {"noise": torch.zeros_like(drawn["noise"])})[:, 0])
+    if G.one_snr:
+        G.signal_power.fill_(float(torch.cat(strength).mean().exp()))
+    return torch.cat(both), torch.cat(signal)
+
+
+def _lowest_level(x: torch.Tensor, y: torch.Tensor, reached: torch.Tensor) -> float:
+    """Level of T, with its sign, at the lowest spatial frequencies: the mean of all subtomograms `y` against the mean of all densities `x`, both centred and of uniform poses."""
+    radial, mask = lookup(x.shape[-1], "radius"), window(x.shape[-1])
     mean_x, mean_y = (torch.fft.rfftn(v.mean(0) * mask, dim=(-3, -2, -1), norm="ortho").flatten() for v in (x, y))
-
-    def shells(values: torch.Tensor) -> torch.Tensor:
-        weighed = (values[:, None] * radial.weight)[reached]
-        return torch.zeros(RADII).index_add_(0, radial.index[reached].flatten(), weighed.flatten())
-
-    below = shells(mean_x.abs().square()).clamp(min=1e-12)
-    by_mean = shells((mean_y * mean_x.conj()).real) / below
-    noise_error = shells(mean_x.abs().square() * power / len(y)) / below.square()
-    few_poses = by_mean.square() * shells(power_x / len(x)) / below  # the mean density is itself a finite sample
-    beyond_x = _centre_over_corners(G, x).clamp(min=1e-12)
-    several = min(PARTS, len(y))
-    parts = torch.stack([_centre_over_corners(G, y[i::several]) for i in range(several)])
-    by_power = (parts.mean(0) / beyond_x).clamp(1e-6, 1e2).sqrt()
-    error = parts.std(0) / several**0.5 if several > 1 else parts[0].abs()
-    unsure = error / beyond_x  # of by_power squared
-    by_power_error = (0.1 * by_power).square() + (unsure / 2 / torch.maximum(by_power, unsure.sqrt())).square()
-    resolved = torch.arange(RADII) > 2  # by half a box
-    first, second = 1 / (noise_error + few_poses + 1e-8), resolved / (by_power_error + 1e-8)
-    sign = 1.0 if float((by_mean * first).sum()) >= 0 else -1.0
-    sure = second / (first + second)
-    return (1 - sure) * by_mean + sure * sign * by_power, sure
+    weight = (radial.weight * (radial.index == 0)).sum(1) * reached
+    level = float(((mean_y * mean_x.conj()).real * weight).sum() / (mean_x.abs().square() * weight).sum().clamp(min=1e-12))
+    return level if abs(level) > 1e-4 else 1e-4
 
 
-def _centre_over_corners(G: PhysicsGenerator, volumes: torch.Tensor) -> torch.Tensor:
-    """Power (RADII,) over spatial frequency of half a box in the centre, less the mean of those in the eight corners, seen through a window."""
+def _hats(at: Lookup, size: int) -> torch.Tensor:
+    """Weight (RADII, size) of each node of a radial table at each voxel."""
+    return torch.zeros(RADII, size).scatter_add_(0, at.index.T, at.weight.T)
+
+
+def power_in_space(volumes: torch.Tensor, bands: torch.Tensor, chunk: int = 64) -> torch.Tensor:
+    """Mean square (K, D^3), at each voxel, of volumes (N, D, D, D) filtered by each of `bands` (K, V), over the voxels of their rfft."""
+    n = volumes.shape[-1]
+    total = torch.zeros(len(bands), n**3)
+    for part in volumes.split(chunk):
+        spectra = torch.fft.rfftn(part, dim=(-3, -2, -1))
+        for k, band in enumerate(bands.view(-1, n, n, n // 2 + 1)):
+            total[k] += torch.fft.irfftn(spectra * band, s=(n, n, n), dim=(-3, -2, -1)).square().sum(0).flatten()
+    return total / len(volumes)
+
+
+def _parts_in_space(y: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
+    """`power_in_space` (P, K, D^3) of up to PARTS parts of at most ENOUGH subtomograms."""
+    y = y[:: -(-len(y) // ENOUGH)]
+    return torch.stack([power_in_space(y[i::PARTS], bands) for i in range(min(PARTS, len(y)))])
+
+
+def _slopes(parts: torch.Tensor, made: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least-squares slope (K,) over the voxels of `parts` (P, K, D^3) on `made` (K, D^3), and its standard error.
+
+    Noise has the same power everywhere in a box, a particle has not: the slope tells how much of the signal made is in what was recorded.
+    """
+    made = made.double() - made.double().mean(1, keepdim=True)
+    slopes = ((parts * made).sum(2) / made.square().sum(1).clamp(min=1e-60)).float()
+    slope = slopes.mean(0)
+    return slope, slopes.std(0) / len(parts) ** 0.5 if len(parts) > 1 else slope.abs()
+
+
+def _set_tilts(G: PhysicsGenerator, y: torch.Tensor, signal: torch.Tensor, keep: torch.Tensor) -> None:
+    """How T changes with the tilt (dose, thickness), from subtomograms `y` and signals made with the same T at all of them, (N, D, D, D): a coarse course over SECTORS of the tilt range and RINGS of the spatial frequency."""
+    radius, tilt, _ = (c.flatten() for c in coordinates(G.box))
+    low, high = G.tilt_range_deg.tolist()
+    ring = between((radius * 2 * RINGS).clamp(min=0.5) - 0.5, RINGS, periodic=False)
+    sector = between(((tilt - low) / (high - low) * SECTORS - 0.5).clamp(0, SECTORS - 1), SECTORS, periodic=False)
+    bands = torch.zeros(RINGS * SECTORS, len(radius))
+    for (i, wi), (j, wj) in ((a, b) for a in zip(*(v.T for v in ring), strict=True) for b in zip(*(v.T for v in sector), strict=True)):
+        bands.scatter_add_(0, (i * SECTORS + j)[None], (wi * wj)[None])
+    bands = bands * keep
+    slope, error = _slopes(_parts_in_space(y, bands), power_in_space(signal, bands))
+    trust = 1 / (1 + (error / TILT_PRIOR).square())
+    course = (trust * slope + 1 - trust).clamp(min=0.05).sqrt().view(1, 1, RINGS, SECTORS)
+    # nodes of T: every one between the centres of rings and sectors
+    nodes_r = (torch.arange(RADII) / (RADII - 1) * RINGS - 0.5).clamp(0, RINGS - 1) / (RINGS - 1) * 2 - 1
+    nodes_t = ((torch.arange(TILTS) * 180 / TILTS - 90 - low) / (high - low) * SECTORS - 0.5).clamp(0, SECTORS - 1) / (SECTORS - 1) * 2 - 1
+    grid = torch.stack(torch.meshgrid(nodes_r, nodes_t, indexing="ij")[::-1], -1)[None]
+    G.T.copy_(F.grid_sample(course, grid, align_corners=True)[0, 0])
+
+
+def _level_by_power(parts: torch.Tensor, made: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    """Level (RADII,) of T at which the signal stands out of the noise as it does in the subtomograms; that of the lowest frequency is kept.
+
+    `parts` (P, RADII, D^3) is the power recorded, `made` (RADII, D^3) that of the signal at `level`. Where the slope's error is large, a smooth course over the frequencies decides.
+    """
+    slope, error = _slopes(parts, made)
+    slope = slope.clamp(min=1e-2)
+    found, sigma = level.abs() * slope.sqrt(), level.abs() * error / (2 * torch.maximum(slope, error).sqrt())
+    found[0] = level[0].abs()
+    sigma = (sigma.square() + (0.03 * found).square()).sqrt()
+    bend = torch.diff(torch.eye(RADII), n=2, dim=0) / (BEND * found.median())
+    smooth = torch.linalg.solve(torch.diag(sigma**-2) + bend.T @ bend, found / sigma.square())
+    return torch.maximum(smooth, 0.01 * found.median()) * level[0].sign()
+
+
+def _set_gate(G: PhysicsGenerator, y: torch.Tensor, signal: torch.Tensor, alone: torch.Tensor) -> None:
+    """How likely a neighbour is: so that the power in the corners of the box differs between volumes as much as between subtomograms `y` (N, D, D, D).
+
+    Noise alone has a known spread of its power. What is beyond comes from the particles, whose `signal` (M, D, D, D) with neighbours and `alone` differ by these.
+    """
     half = G.box // 2
-    start, at = (G.box - half) // 2, lookup(half, "radius")
-    weight = at.weight * _reached(G, half)[:, None]
-    count = torch.zeros(RADII).index_add_(0, at.index.flatten(), weight.flatten())
-    inner = slice(start, start + half)
-    ends = (slice(0, half), slice(G.box - half, G.box))
-    corners = torch.stack([windowed_power(volumes[:, i, j, k]) for i in ends for j in ends for k in ends]).mean(0)
-    beyond = (windowed_power(volumes[:, inner, inner, inner]) - corners).flatten()
-    return torch.zeros(RADII).index_add_(0, at.index.flatten(), (beyond[:, None] * weight).flatten()) / count.clamp(min=1e-6)
+    ends, mask, reached = (slice(0, half), slice(G.box - half, G.box)), window(half), _reached(G, half)
+
+    def corners(volumes: torch.Tensor) -> torch.Tensor:
+        cubes = torch.stack([volumes[:, i, j, k] for i in ends for j in ends for k in ends], 1) * mask
+        return torch.fft.rfftn(cubes, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(2)[..., reached].flatten(0, 1)
+
+    real, made, without = (corners(v) for v in (y, signal, alone))
+    white = corners(torch.randn((64, *y.shape[1:]), generator=stream(0, "white")))
+    mean = real.mean(0)
+    weight = made.mean(0) / mean.square()  # frequencies count by how much of their power is signal
+    noise = (white / white.mean(0) * mean * weight).sum(1)
+    share = float(noise.var() / noise.mean().square())
+    real, made, without = ((v * weight).sum(1) for v in (real, made, without))
+    beyond_noise = float(real.square().mean() / (1 + share) - real.mean().square())
+    of_neighbours = max(float(made.var() - without.var()), 1e-12 * float(made.mean().square()))
+    likely = float(torch.sigmoid(G.gate)) * (beyond_noise - float(without.var())) / of_neighbours
+    G.gate.fill_(float(torch.logit(torch.tensor(min(max(likely, LEAST_LIKELY), MOST_LIKELY)))))
 
 
 def _add_to_noise(G: PhysicsGenerator, log_amplitude: torch.Tensor, reached: torch.Tensor, keep: torch.Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -238,6 +239,31 @@ def test_start_finds_signal_noise_and_wedge(particles) -> None:
     for low, high in ((0.05, 0.15), (0.2, 0.3), (0.35, 0.45)):
         ring = (radius > low) & (radius < high) & (tilt > -40) & (tilt < 60)
         assert 0.6 < float(ratio[ring].mean()) < 1.7
+
+
+def test_start_finds_the_transfer_and_the_neighbours_of_a_known_generator(particles) -> None:
+    x = torch.from_numpy(particles[0].volumes)
+    x = ((x - x.mean()) / x.std()).repeat(-(-160 // len(x)), 1, 1, 1)[:160, None]
+    acquisition = Acquisition(VOXEL_A, tilt_range_deg=(-50.0, 60.0))
+    truth, found = (PhysicsGenerator(BOX, acquisition) for _ in range(2))
+    level = 0.2 + 0.4 * torch.sin(torch.linspace(0, 2.5, RADII)).square()
+    with torch.no_grad():
+        truth.level.copy_(level), truth.N.fill_(0.3), truth.gate.fill_(math.log(0.1 / 0.9))
+        truth.library.copy_(x[: len(truth.library), 0] - x.min())
+        y = torch.cat([truth(part, truth.sample_noise(part, stream(3, "truth", i)))[:, 0] for i, part in enumerate(x.split(16))])
+    start_from(found, x[:, 0], y)
+    assert (found.level[2:11] / level[2:11]).numpy() == pytest.approx(1, abs=0.2)
+
+    def noise(G: PhysicsGenerator) -> torch.Tensor:
+        drawn = G.sample_noise(x[:64], stream(4, "n"))
+        return windowed_power((G(x[:64], drawn) - G(x[:64], drawn | {"noise": torch.zeros_like(drawn["noise"])}))[:, 0])
+
+    radius, tilt, _ = coordinates(BOX)
+    seen = (radius > 0.05) & (radius < 0.45) & (tilt > -40) & (tilt < 50)
+    with torch.no_grad():
+        ratio = noise(found)[seen] / noise(truth)[seen]
+    assert float(ratio.mean()) == pytest.approx(1, abs=0.05) and float(ratio.std()) < 0.2
+    assert 0.04 < float(torch.sigmoid(found.gate.detach())) < 0.25
 
 
 @pytest.mark.parametrize("few", [1, 2, 5])
