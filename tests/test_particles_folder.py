@@ -140,7 +140,7 @@ def test_what_cannot_be_read(tmp_path):
     }.items():
         options = {} if path in (sizes, tmp_path / "text.star", tmp_path / "gone") else {"voxel_size_A": 9.0}
         with pytest.raises(ValueError, match=message):
-            load_particles(path, **options)
+            np.asarray(load_particles(path, **options).volumes)  # voxels are read, and looked at, when they are asked for
 
 
 def test_a_truncated_array_and_unknown_options(tmp_path):

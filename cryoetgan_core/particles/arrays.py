@@ -1,5 +1,6 @@
 """Stacks of volumes in one file: NumPy arrays and archives, and .mrcs. Nothing is ever unpickled."""
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -7,35 +8,33 @@ import mrcfile
 import numpy as np
 import torch
 
-from ..specimen.maps import read_map
+from ..specimen.maps import read_map_header
 from ..specimen.poses import matrix_to_relion_euler
 from .table import check_array
 
 
-def read_npy(path: Path) -> np.ndarray:
-    """The array of an .npy file, its shape and type checked before it is read."""
+def open_npy(path: Path) -> np.ndarray:
+    """The array of an .npy file, memory-mapped, its shape and type checked first."""
     with open(path, "rb") as handle:
         check_array(path, *_npy_header(handle, path), (3, 4))
     try:
-        return np.load(path, allow_pickle=False)
-    except ValueError as error:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); is it cut off?") from error
 
 
-def read_mrcs(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float]:
-    """Volumes one after another along the sections, whether or not the header calls them a volume stack."""
+def open_mrcs(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float]:
+    """Volumes (N, D, D, D), memory-mapped, one after another along the sections, whether or not the header calls them a volume stack."""
+    (sections, rows, columns), voxel = read_map_header(path, voxel_size_A)
+    if rows != columns or sections % columns:
+        raise ValueError(f"{path}: {(sections, rows, columns)} voxels are no stack of cubes; expected N x D sections of D x D")
     try:
-        sections, voxel = read_map(path, voxel_size_A=voxel_size_A)
-    except ValueError as error:
-        if "4-D data" not in str(error):  # its header is sound: it says itself that it is a stack of volumes
-            raise
-        with mrcfile.open(path, permissive=True) as handle:
-            sections = torch.from_numpy(handle.data.astype(np.float32).reshape(-1, *handle.data.shape[2:]))
-            voxel = voxel_size_A or float(handle.voxel_size.x)
-    edge = sections.shape[-1]
-    if sections.shape[1] != edge or len(sections) % edge:
-        raise ValueError(f"{path}: {tuple(sections.shape)} voxels are no stack of cubes; expected N x D sections of D x D")
-    return sections.reshape(-1, edge, edge, edge).numpy(), voxel
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the header was judged above
+            data = mrcfile.mmap(path, permissive=True).data
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as an MRC stack ({error}); export it again") from error
+    return data.reshape(-1, columns, columns, columns), voxel
 
 
 def read_npz(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float | None, dict]:

@@ -38,7 +38,7 @@ class Domains:
 
     def volumes(self, half: str) -> torch.Tensor:
         """Volumes (N, D, H, W) of a half."""
-        return torch.from_numpy(getattr(self, half).volumes)
+        return torch.from_numpy(np.asarray(getattr(self, half).volumes))
 
 
 def save_domains(domains: Domains, folder: Path) -> None:
@@ -48,7 +48,10 @@ def save_domains(domains: Domains, folder: Path) -> None:
         particles = getattr(domains, half)
         particles.table.to_csv(folder / f"{half}.csv", index=False)
         save_file(
-            {"volumes": torch.from_numpy(particles.volumes), "voxel_size_A": torch.tensor(particles.voxel_size_A, dtype=torch.float64)},
+            {
+                "volumes": torch.from_numpy(np.asarray(particles.volumes)),
+                "voxel_size_A": torch.tensor(particles.voxel_size_A, dtype=torch.float64),
+            },
             folder / f"{half}.safetensors",
         )
 
@@ -72,8 +75,3 @@ def load_domains(folder: Path) -> Domains:
         table[text] = table[text].fillna("").astype(str)
         halves[half] = ParticleSet(tensors["volumes"].numpy(), table, float(tensors["voxel_size_A"]))
     return Domains(**halves)
-
-
-def select(particles: ParticleSet, mask: np.ndarray) -> ParticleSet:
-    """Return the particles where `mask` (N,) is true."""
-    return ParticleSet(particles.volumes[mask], particles.table[mask].reset_index(drop=True), particles.voxel_size_A)

@@ -1,7 +1,7 @@
-"""Plain collections of volumes (folders, stacks, NumPy, HDF5), and the one entry for any particles."""
+"""Plain collections of volumes (folders, stacks, NumPy, HDF5, zarr, pickles), and the one entry for any particles."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,27 +9,39 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..specimen.maps import MAP_SUFFIXES, read_map
 from ..specimen.poses import matrix_to_relion_euler, relion_euler_to_matrix
-from .arrays import read_mrcs, read_npy, read_npz
+from . import copick
+from .arrays import open_mrcs, open_npy, read_npz
+from .coordinates import in_tomogram, read_coordinates
+from .lazy import LazyVolumes
+from .pickles import PICKLE_SUFFIXES, read_pickle
 from .relion import read_subtomogram_star, read_tilt_stack_particles
 from .relion_files import read_star
 from .table import ParticleSet, check_beam_axis, check_voxel_size, particle_table, protein_sign
-from .tomogram import HDF5_SUFFIXES, TIFF_SUFFIXES, cut_cubes, read_hdf5, read_tomogram
+from .tomogram import cut_cubes, read_labelled_tomogram, read_tomogram
+from .volume_files import (
+    HDF5_SUFFIXES,
+    VOLUME_SUFFIXES,
+    ZARR_SUFFIXES,
+    open_hdf5,
+    open_zarr,
+    read_volume,
+    suffix_of,
+    volume_shape,
+)
 
+STACK_SUFFIXES = (".npy", ".npz", ".mrcs", *PICKLE_SUFFIXES)
 KINDS = (
-    "a folder of .mrc volumes, .npy, .npz, .mrcs, .h5 with 4-D data, optimisation_set.star or "
-    "particles.star, or a tomogram (.mrc, .map, .ccp4, .rec, .tif, .h5 with 3-D data) with box= "
-    "and n= or coordinates="
+    "a folder of volumes (.mrc, .map, .rec, .em, .tif; also .gz, .bz2), a stack (.npy, .npz, .mrcs, .h5 or .zarr with 4-D data, .pickle of AITom), optimisation_set.star or particles.star, "
+    "a copick project, or a tomogram (.mrc, .map, .ccp4, .rec, .em, .tif, .h5 or .zarr with 3-D data) with box= and n=, coordinates= or labels_path="
 )
 
 
 def load_particles(path: str | Path, **options) -> ParticleSet:
     """Particles from whatever `path` is; `options` are those of the function that reads this kind.
 
-    Folders, .npy, .npz, .mrcs and .h5 with 4-D data: `read_volumes`. A .star file:
-    `read_tilt_stack_particles`, or `read_subtomogram_star` where its optics table says 3-D. Other single
-    files are tomograms: `read_tomogram` with `cut_cubes`.
+    Folders and stacks: `read_volumes`. A .star file: `read_tilt_stack_particles`, or `read_subtomogram_star` where its optics table says 3-D. A copick project: `read_copick`. Other single files are tomograms:
+    `read_tomogram` with `cut_cubes`, where `coordinates` may be a file (`read_coordinates`), or `read_labelled_tomogram` where `labels_path` is given.
 
     Raises
     ------
@@ -39,22 +51,105 @@ def load_particles(path: str | Path, **options) -> ParticleSet:
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; expected {KINDS}")
-    suffix = path.suffix.lower()
+    suffix = suffix_of(path)
     if suffix == ".star":
         reader = read_subtomogram_star if is_3d_star(path) else read_tilt_stack_particles
         return reader(path, **_known(path, options, reader))
-    if path.is_dir() or suffix in (".npy", ".npz", ".mrcs"):
+    if copick.is_project(path):
+        return read_copick(path, **_known(path, options, read_copick))
+    if (path.is_dir() and suffix not in ZARR_SUFFIXES) or suffix in STACK_SUFFIXES:
         return read_volumes(path, **_known(path, options, read_volumes))
-    if suffix in HDF5_SUFFIXES and not {"box", "coordinates", "n"} & set(options):
+    if "labels_path" in options:
+        return read_labelled_tomogram(path, **_known(path, options, read_labelled_tomogram))
+    if suffix in HDF5_SUFFIXES + ZARR_SUFFIXES and not {"box", "coordinates", "n"} & set(options):
         return read_volumes(path, **_known(path, options, read_volumes))
-    if suffix in MAP_SUFFIXES + TIFF_SUFFIXES + HDF5_SUFFIXES:
-        options = _known(path, options, read_tomogram, cut_cubes)
+    if suffix in VOLUME_SUFFIXES + HDF5_SUFFIXES + ZARR_SUFFIXES:
+        options = _known(path, options, read_tomogram, cut_cubes, read_coordinates)
         reading = {k: options.pop(k) for k in ("voxel_size_A", "beam_axis", "protein") if k in options}
         if "box" not in options:
             raise ValueError(f"{path}: a tomogram needs box= and n= or coordinates=; found {sorted(options)}")
+        picked = options.pop("coordinates", None)
+        unit = options.pop("coordinate_voxel_size_A", None)
         volume, voxel = read_tomogram(path, **reading)
-        return cut_cubes(volume, voxel, **{"tomogram": path.stem, "source": str(path), **options})
+        named = {"tomogram": path.stem, "source": str(path)}
+        if isinstance(picked, str | Path):
+            if reading.get("beam_axis", "z") != "z":
+                raise ValueError(f"{path}: coordinates in a file are those of the tomogram as it lies there; turn it to beam axis z first")
+            table = in_tomogram(read_coordinates(picked, voxel, volume.shape, coordinate_voxel_size_A=unit), path.name, picked)
+            return cut_at(volume, voxel, table, **named, **options)
+        if picked is not None:
+            options["coordinates"] = picked
+        return cut_cubes(volume, voxel, **{**named, **options})
     raise ValueError(f"{path}: not a kind of particles known here; expected {KINDS}")
+
+
+def cut_at(volume: np.ndarray, voxel_size_A: float, table: pd.DataFrame, box: int, **options) -> ParticleSet:
+    """Cubes of a tomogram (Z, Y, X) around the positions of a table, whose classes, names and poses they keep; options are those of `cut_cubes`.
+
+    A cube's centre is a voxel of the tomogram where its voxels are kept: the rest of a position is the particle's shift in its box.
+    """
+    points = table[["z_A", "y_A", "x_A"]].to_numpy(float) / voxel_size_A
+    centres = np.round(points) if options.get("target_voxel_size_A") in (None, voxel_size_A) else points
+    options = {"edge": "skip"} | options
+    particles = cut_cubes(volume, voxel_size_A, box, coordinates=centres, particle_rows=True, **options)
+    rows = particles.table.pop("row").to_numpy()
+    kept = table.iloc[rows].reset_index(drop=True)
+    shift = (points - centres)[rows] * voxel_size_A
+    found = particles.table
+    for column in ("class_name", "rot_deg", "tilt_deg", "psi_deg"):
+        found[column] = kept[column]
+    named = kept["particle"] != ""
+    found.loc[named, "particle"] = kept["particle"][named]
+    found[["shift_z_A", "shift_y_A", "shift_x_A"]] = shift
+    return ParticleSet(particles.volumes, found, particles.voxel_size_A)
+
+
+def read_copick(
+    path: str | Path,
+    *,
+    box: int,
+    voxel_size_A: float | None = None,
+    target_voxel_size_A: float | None = None,
+    tomogram_kind: str | None = None,
+    user: str | None = None,
+    session: str | None = None,
+    classes: Sequence[str] | None = None,
+    protein: Literal["bright", "dark"] = "dark",
+    edge: Literal["refuse", "skip"] = "skip",
+) -> ParticleSet:
+    """The picks of a copick project on local disk, cut from its tomograms.
+
+    Parameters
+    ----------
+    path
+        the configuration (JSON), or the folder that holds ExperimentRuns.
+    voxel_size_A, tomogram_kind
+        which tomogram of a run, where it has several: its voxel spacing and the name of its store (``wbp``, ``denoised``).
+    user, session, classes
+        whose picks of which objects; by default all.
+
+    Raises
+    ------
+    ValueError
+        when the project, a tomogram or the picks are not there or not as copick writes them.
+    """
+    path, sets = Path(path), []
+    roots = copick.project_roots(path)
+    for run, table in copick.read_picks(path, user=user, session=session).items():
+        if classes is not None:
+            table = table[table["class_name"].isin(list(classes))].reset_index(drop=True)
+        if table.empty:
+            continue
+        store, voxel = copick.tomogram_of(roots, run, voxel_size_A, tomogram_kind)
+        volume, _ = read_tomogram(store, voxel, protein=protein)
+        sets.append(cut_at(volume, voxel, table, box, target_voxel_size_A=target_voxel_size_A, edge=edge, tomogram=run, source=str(store)))
+    if not sets:
+        raise ValueError(f"{path}: no picks of {', '.join(classes or ())}; expected the name of a picked object")
+    if len({s.voxel_size_A for s in sets}) > 1:
+        raise ValueError(f"{path}: tomograms of several voxel sizes; give voxel_size_A or target_voxel_size_A")
+    return ParticleSet(
+        np.concatenate([s.volumes for s in sets]), pd.concat([s.table for s in sets], ignore_index=True), sets[0].voxel_size_A
+    )
 
 
 def read_volumes(
@@ -65,7 +160,9 @@ def read_volumes(
     protein: Literal["bright", "dark"] = "bright",
     beam_axis: Literal["x", "y", "z"] = "z",
 ) -> ParticleSet:
-    """Cubic volumes of one size from a folder of .mrc files, or from one .npy, .npz, .mrcs or .h5 file.
+    """Cubic volumes of one size from a folder of volumes (an MRC, EM or TIFF file each), or from one stack: .npy, .npz, .mrcs, .h5, .zarr or a pickle of AITom.
+
+    Voxels stay on disk until they are asked for, except those of .npz and pickles.
 
     Parameters
     ----------
@@ -74,7 +171,7 @@ def read_volumes(
         ``quaternion_xyzw`` and ``shift_zyx_voxels`` are used where they are there: a voxel p of the volume
         shows the density at ``R (p - centre - shift)``, R from the quaternion acting on zyx indices.
     voxel_size_A
-        overrides headers; needed where the file has none (.npy, .h5).
+        overrides headers; needed where the file has none.
     labels
         a CSV file with columns ``particle,label``, or a mapping, from file name (folders) or index from 0 as
         text (the other kinds) to class. A folder's only .csv file is used by itself.
@@ -94,19 +191,22 @@ def read_volumes(
     if voxel_size_A is not None:
         check_voxel_size(voxel_size_A, path)
     check_beam_axis(beam_axis, path)
-    if path.is_dir():
-        volumes, names, voxel, columns = _read_folder(path, voxel_size_A)
+    if path.is_dir() and suffix_of(path) not in ZARR_SUFFIXES:
+        volumes, names, voxel, columns = _open_folder(path, voxel_size_A)
         csv = sorted(path.glob("*.csv"))
         labels = csv[0] if labels is None and len(csv) == 1 else labels
     else:
-        volumes, voxel, columns = _read_stack(path, voxel_size_A)
+        volumes, voxel, columns = _open_stack(path, voxel_size_A)
         names = [str(i) for i in range(len(volumes))]
     if voxel is None:
         raise ValueError(f"{path}: holds no voxel size; give voxel_size_A")
     if labels is not None:
         columns["class_name"] = _class_names(labels, names)
-    table = particle_table(len(names), particle=names, source=str(path), **columns)
-    particles = ParticleSet(sign * np.asarray(volumes, np.float32), table, float(voxel))
+    if isinstance(volumes, np.ndarray) and volumes.dtype != np.float32:
+        volumes = volumes.astype(np.float32)
+    particles = ParticleSet(volumes, particle_table(len(names), particle=names, source=str(path), **columns), float(voxel))
+    if sign < 0:
+        particles = particles.map(np.negative)
     return particles if beam_axis == "z" else _beam_to_z(particles, beam_axis)
 
 
@@ -125,42 +225,62 @@ def _beam_to_z(particles: ParticleSet, beam_axis: str) -> ParticleSet:
         old = table[shifts].to_numpy(float, copy=True)
         old[:, other] += particles.voxel_size_A * (n % 2 == 0)  # an even box turns about half a voxel before its centre n // 2
         table[shifts] = old @ turn.numpy()
-    return ParticleSet(np.ascontiguousarray(np.rot90(particles.volumes, axes=(1, 1 + other))), table, particles.voxel_size_A)
+    turned = particles.map(lambda v: np.rot90(v, axes=(0, other)))
+    return ParticleSet(turned.volumes, table, particles.voxel_size_A)
 
 
-def _read_folder(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, list[str], float, dict]:
-    files = sorted(f for f in path.iterdir() if f.suffix.lower() in MAP_SUFFIXES)
+def _open_folder(path: Path, voxel_size_A: float | None) -> tuple[LazyVolumes, list[str], float | None, dict]:
+    """Volumes, names, voxel size or None, and no columns, of a folder whose headers agree."""
+    files = sorted(f for f in path.iterdir() if suffix_of(f) in VOLUME_SUFFIXES and not f.name.startswith("."))
     if not files:
-        raise ValueError(f"{path}: no volumes ({', '.join(MAP_SUFFIXES)}) in this folder; expected one a particle")
-    volumes, voxels = [], []
+        raise ValueError(f"{path}: no volumes ({', '.join(VOLUME_SUFFIXES)}) in this folder; expected one a particle")
+    first, voxels = None, []
     for file in files:
-        volume, voxel = read_map(file, voxel_size_A=voxel_size_A)
-        if len(set(volume.shape)) != 1 or (volumes and volume.shape != volumes[0].shape):
-            first = f"{files[0].name} has {tuple(volumes[0].shape)}" if volumes else "expected a cube"
-            raise ValueError(f"{file}: shape {tuple(volume.shape)}, but {first}; crop them to one cubic box")
-        volumes.append(volume.numpy())
+        shape, voxel = volume_shape(file, voxel_size_A)
+        if len(set(shape)) != 1 or (first and shape != first):
+            wanted = f"{files[0].name} has {first}" if first else "expected a cube"
+            raise ValueError(f"{file}: shape {tuple(shape)}, but {wanted}; crop them to one cubic box")
+        first = first or tuple(shape)
         voxels.append(voxel)
-    if max(voxels) > 1.01 * min(voxels):
-        raise ValueError(f"{path}: voxel sizes from {min(voxels):g} to {max(voxels):g} A; rescale to one, or give voxel_size_A")
-    return np.stack(volumes), [f.name for f in files], voxels[0], {}
+    known = [v for v in voxels if v is not None]
+    if len(known) < len(voxels):
+        return LazyVolumes(lambda i: read_volume(files[i])[0], first[0], [str(f) for f in files]), [f.name for f in files], None, {}
+    if max(known) > 1.01 * min(known):
+        raise ValueError(f"{path}: voxel sizes from {min(known):g} to {max(known):g} A; rescale to one, or give voxel_size_A")
+    volumes = LazyVolumes(lambda i: read_volume(files[i], known[i])[0], first[0], [str(f) for f in files])
+    return volumes, [f.name for f in files], known[0], {}
 
 
-def _read_stack(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float | None, dict]:
-    """Volumes (N, D, D, D), voxel size or None, and table columns of one file."""
-    suffix = path.suffix.lower()
-    if not path.is_file():
+def _open_stack(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray | LazyVolumes, float | None, dict]:
+    """Volumes (N, D, D, D), voxel size or None, and table columns of one file or zarr store."""
+    suffix = suffix_of(path)
+    if not path.exists():
         raise ValueError(f"{path}: no such file or folder; expected {KINDS}")
     if suffix == ".npz":
         return read_npz(path, voxel_size_A)
+    if suffix in PICKLE_SUFFIXES:
+        volumes = read_pickle(path)
+        shapes = {v.shape for values in volumes.values() for v in values}
+        if len(shapes) > 1:
+            raise ValueError(f"{path}: volumes of shapes {sorted(shapes)[:3]}; crop them to one cubic box")
+        labels = [name for name, values in volumes.items() for _ in values]
+        return np.stack([v for values in volumes.values() for v in values]), voxel_size_A, {"class_name": labels}
     if suffix == ".npy":
-        volumes = read_npy(path)
+        stack = open_npy(path)
     elif suffix in HDF5_SUFFIXES:
-        volumes = read_hdf5(path, (3, 4))
+        stack = open_hdf5(path, (3, 4))
+    elif suffix in ZARR_SUFFIXES:
+        stack, own = open_zarr(path, (3, 4))
+        voxel_size_A = voxel_size_A or own
     elif suffix == ".mrcs":
-        volumes, voxel_size_A = read_mrcs(path, voxel_size_A)
+        stack, voxel_size_A = open_mrcs(path, voxel_size_A)
     else:
-        raise ValueError(f"{path}: not a kind of volumes known here; expected a folder, .npy, .npz, .mrcs or .h5")
-    return volumes if volumes.ndim == 4 else volumes[None], voxel_size_A, {}
+        raise ValueError(f"{path}: not a kind of volumes known here; expected a folder, {', '.join(STACK_SUFFIXES)}, .h5 or .zarr")
+    shape = stack.shape if len(stack.shape) == 4 else (1, *stack.shape)
+    if len(set(shape[1:])) != 1:
+        raise ValueError(f"{path}: volumes of {shape[1:]} voxels, expected cubic boxes")
+    read = (lambda i: np.asarray(stack[i])) if len(stack.shape) == 4 else (lambda i: np.asarray(stack[:]))
+    return LazyVolumes(read, shape[1], [f"{path}: volume {i}" for i in range(shape[0])]), voxel_size_A, {}
 
 
 def _class_names(labels: str | Path | Mapping[str, object], names: list[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 
@@ -12,25 +11,29 @@ from ..seeds import stream
 from ..specimen import ASSEMBLIES
 from ..specimen.maps import resample
 from ..specimen.render import source_exists
-from .domains import Domains, select
+from . import copick
+from .domains import Domains
 from .folder import is_3d_star, load_particles
 from .relion import write_star
 from .simulated import class_references, density_maps, subtomograms
 from .table import ParticleSet
-from .tomogram import HDF5_SUFFIXES, TIFF_SUFFIXES
+from .volume_files import HDF5_SUFFIXES, VOLUME_SUFFIXES, ZARR_SUFFIXES, open_hdf5, open_zarr, suffix_of
 
 TEST_EVERY = 3  # without several tomograms, every third particle is tested on
 STAND_IN_PARTICLES = 12
 
 
 def _is_tomogram(path: Path) -> bool:
-    """Whether a single file holds one 3-D volume to cut cubes from, rather than a stack of particles."""
-    suffix = path.suffix.lower()
+    """Whether a file or zarr store holds one 3-D volume to cut cubes from, rather than a stack of particles."""
+    suffix = suffix_of(path)
     if suffix in HDF5_SUFFIXES:
-        with h5py.File(path) as file:
-            sizes = [item.ndim for item in file.values() if isinstance(item, h5py.Dataset)]
-        return 4 not in sizes
-    return suffix in (".mrc", ".map", ".ccp4", ".rec", *TIFF_SUFFIXES)
+        dataset = open_hdf5(path, (3, 4))
+        tomogram = len(dataset.shape) == 3
+        dataset.file.close()
+        return tomogram
+    if suffix in ZARR_SUFFIXES:
+        return len(open_zarr(path, (3, 4))[0].shape) == 3
+    return path.is_file() and suffix in VOLUME_SUFFIXES
 
 
 def load(path: Path, box: int, target_voxel_size_A: float = 0.0, options: Mapping[str, object] | None = None) -> ParticleSet:
@@ -48,7 +51,7 @@ def load(path: Path, box: int, target_voxel_size_A: float = 0.0, options: Mappin
     options = dict(options or {})
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder.")
-    if path.is_file() and _is_tomogram(path):
+    if copick.is_project(path) or _is_tomogram(path):
         target = {"target_voxel_size_A": target_voxel_size_A} if target_voxel_size_A else {}
         return load_particles(path, **({"box": box, "generator": stream(0, "cut")} | target | options))
     if path.suffix.lower() == ".star" and not is_3d_star(path):
@@ -61,8 +64,9 @@ def load(path: Path, box: int, target_voxel_size_A: float = 0.0, options: Mappin
         raise ValueError(
             f"{path}: volumes of {side}^3 voxels of {voxel:g} A; expected at least {box}^3 of {target:g} A. Choose a smaller box or voxel."
         )
-    volumes = [resample(torch.from_numpy(v), voxel, new_voxel_size_A=target, box=box).numpy() for v in particles.volumes]
-    return ParticleSet(np.stack(volumes).astype(np.float32), particles.table, target)
+    if (side, voxel) == (box, target):
+        return particles
+    return particles.map(lambda v: resample(torch.from_numpy(v), voxel, new_voxel_size_A=target, box=box).numpy(), box, target)
 
 
 def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -124,7 +128,7 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domain
         half: densities_for(densities, particles.voxel_size_A, config.box, n, stream(config.data_seed, "own X", half))
         for half, n in (("train", config.train_per_class), ("test", config.test_per_class))
     }
-    return Domains(x["train"], x["test"], select(particles, train), select(particles, test))
+    return Domains(x["train"], x["test"], particles.select(train), particles.select(test))
 
 
 def sheet(both: Domains, real: torch.Tensor, fake: torch.Tensor, columns: int = 6) -> list:

@@ -13,10 +13,13 @@ Columns of the table, one row a particle (NaN or an empty string where a source 
 =============================== ==================================================================
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
+from .lazy import LazyVolumes
 
 TEXT_COLUMNS = ("class_name", "particle", "tomogram", "source")
 ANGLE_COLUMNS = ("rot_deg", "tilt_deg", "psi_deg")
@@ -33,7 +36,7 @@ class ParticleSet:
     Parameters
     ----------
     volumes
-        (N, D, D, D) float32, zyx.
+        (N, D, D, D) float32, zyx; an array, or volumes that stay on disk until they are indexed (and are checked for NaN then).
     table
         N rows with the columns of this module.
     voxel_size_A
@@ -45,7 +48,7 @@ class ParticleSet:
         when shapes, values and table do not fit together.
     """
 
-    volumes: np.ndarray
+    volumes: np.ndarray | LazyVolumes
     table: pd.DataFrame
     voxel_size_A: float
 
@@ -60,16 +63,32 @@ class ParticleSet:
         missing = [c for c in TEXT_COLUMNS + NUMBER_COLUMNS if c not in self.table]
         if missing:
             raise ValueError(f"ParticleSet: the table lacks {missing}; build it with particle_table")
+        check_voxel_size(self.voxel_size_A, "ParticleSet")
+        if isinstance(self.volumes, LazyVolumes):
+            return
         finite = np.isfinite(self.volumes).all(axis=(1, 2, 3))
         if not finite.all():
             names = self.table["particle"][~finite].tolist()[:5]
             raise ValueError(
                 f"ParticleSet: {(~finite).sum()} of {shape[0]} volumes hold NaN or infinite voxels, first {names}; leave them out"
             )
-        check_voxel_size(self.voxel_size_A, "ParticleSet")
 
     def __len__(self) -> int:
         return len(self.volumes)
+
+    def select(self, mask: np.ndarray) -> "ParticleSet":
+        """The particles that `mask`, (N,) of bool or indices, chooses; what is on disk stays there."""
+        volumes = self.volumes.take(mask) if isinstance(self.volumes, LazyVolumes) else self.volumes[mask]
+        rows = np.arange(len(self.table))[mask]
+        return ParticleSet(volumes, self.table.iloc[rows].reset_index(drop=True), self.voxel_size_A)
+
+    def map(self, change: Callable[[np.ndarray], np.ndarray], box: int | None = None, voxel_size_A: float | None = None) -> "ParticleSet":
+        """The particles with `change` applied to each volume (D, D, D), on disk or in memory; `box` and `voxel_size_A` are those of the result."""
+        if isinstance(self.volumes, LazyVolumes):
+            volumes = self.volumes.map(change, box)
+        else:
+            volumes = np.stack([np.asarray(change(v), np.float32) for v in self.volumes])
+        return ParticleSet(volumes, self.table, voxel_size_A or self.voxel_size_A)
 
 
 def particle_table(n: int, **columns) -> pd.DataFrame:

@@ -4,17 +4,14 @@ import math
 from pathlib import Path
 from typing import Literal
 
-import h5py
 import numpy as np
-import tifffile
 import torch
 
-from ..specimen.maps import MAP_SUFFIXES, read_map, resample
+from ..specimen.maps import resample
 from .picking import find_candidates, label_centres
 from .table import ParticleSet, check_array, check_beam_axis, check_voxel_size, particle_table, protein_sign
+from .volume_files import NO_VOXEL_SIZE, read_volume, suffix_of
 
-TIFF_SUFFIXES = (".tif", ".tiff")
-HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 MARGIN = 4  # voxels beyond a cube that take part in its resampling, so that its faces do not ring
 
 
@@ -29,9 +26,9 @@ def read_tomogram(
     Parameters
     ----------
     path
-        MRC (.mrc, .map, .ccp4, .rec), TIFF or HDF5 (one 3-D dataset); integers or floats.
+        MRC (.mrc, .map, .ccp4, .rec; also .gz, .bz2), EM, TIFF, HDF5 (one 3-D dataset), .npy, or zarr (also OME-Zarr: its finest level); integers or floats.
     voxel_size_A
-        overrides an MRC header; needed for TIFF and HDF5, whose headers are not reliable.
+        overrides what an MRC header or OME-Zarr metadata say; needed for the others, whose headers are not reliable.
     beam_axis
         the axis of the file along which the electrons went. It is turned into z by a rotation, so that the
         hand is kept: y by a quarter turn about x (new y = old -z), x by one about y (new x = old -z).
@@ -48,50 +45,16 @@ def read_tomogram(
     check_beam_axis(beam_axis, path)
     if voxel_size_A is not None:
         check_voxel_size(voxel_size_A, path)
-    suffix = path.suffix.lower()
-    if suffix in MAP_SUFFIXES:
-        tensor, voxel_size_A = read_map(path, voxel_size_A=voxel_size_A)
-        volume = tensor.numpy()
-    elif suffix in TIFF_SUFFIXES + HDF5_SUFFIXES:
-        if voxel_size_A is None:
-            raise ValueError(f"{path}: no reliable voxel size in this kind of file; give voxel_size_A")
-        volume = _read_tiff(path) if suffix in TIFF_SUFFIXES else read_hdf5(path, (3,))
-    else:
-        known = MAP_SUFFIXES + TIFF_SUFFIXES + HDF5_SUFFIXES
-        raise ValueError(f"{path}: not a kind of tomogram known here, expected one of {', '.join(known)}")
+    if voxel_size_A is None and suffix_of(path) in NO_VOXEL_SIZE:
+        raise ValueError(f"{path}: no reliable voxel size in this kind of file; give voxel_size_A")
+    volume, voxel_size_A = read_volume(path, voxel_size_A)
+    if voxel_size_A is None:
+        raise ValueError(f"{path}: its metadata tell no voxel size; give voxel_size_A")
     if not np.isfinite(volume).all():
         raise ValueError(f"{path}: {(~np.isfinite(volume)).sum()} voxels are NaN or infinite; replace them first")
     if beam_axis != "z":
         volume = np.rot90(volume, axes=(0, 1 if beam_axis == "y" else 2))
     return np.ascontiguousarray(sign * volume, dtype=np.float32), float(voxel_size_A)
-
-
-def read_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = None) -> np.ndarray:
-    """The one dataset of an HDF5 file (or the named one) with the given number of dimensions, as stored."""
-    try:
-        with h5py.File(path, "r") as handle:
-            found: dict[str, h5py.Dataset] = {}
-            handle.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-            if dataset is None and len(found) == 1:
-                dataset = next(iter(found))
-            if dataset not in found:
-                raise ValueError(f"{path}: datasets {sorted(found)}; expected one, or the name {dataset!r}")
-            check_array(f"{path}:{dataset}", found[dataset].shape, found[dataset].dtype, dimensions)
-            return found[dataset][()]
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read as HDF5 ({error})") from error
-
-
-def _read_tiff(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file, expected a TIFF stack")
-    try:
-        with tifffile.TiffFile(path) as handle:
-            series = handle.series[0]
-            check_array(path, series.shape, series.dtype, (3,))
-            return series.asarray()
-    except (tifffile.TiffFileError, OSError, IndexError) as error:
-        raise ValueError(f"{path}: cannot be read as TIFF ({error})") from error
 
 
 def cut_cubes(
@@ -108,6 +71,7 @@ def cut_cubes(
     class_names: list[str] | None = None,
     tomogram: str = "",
     source: str = "",
+    particle_rows: bool = False,
 ) -> ParticleSet:
     """Cut cubes of `box` voxels of `target_voxel_size_A` (default: unchanged) around points of a tomogram.
 
@@ -125,6 +89,8 @@ def cut_cubes(
         a cube that leaves the tomogram is an error ("refuse") or left out ("skip").
     class_names
         one a coordinate.
+    particle_rows
+        add a column ``row``: which of the coordinates a cube was cut around.
 
     Raises
     ------
@@ -166,6 +132,8 @@ def cut_cubes(
     position = dict(zip(("z_A", "y_A", "x_A"), (points * voxel_size_A).T, strict=True))
     names = [f"{tomogram or 'particle'}_{i + 1:05d}" for i in range(len(points))]
     table = particle_table(len(points), class_name=labels, particle=names, tomogram=tomogram, source=source, **position)
+    if particle_rows:
+        table["row"] = np.flatnonzero(fits)
     return ParticleSet(cubes, table, float(target))
 
 

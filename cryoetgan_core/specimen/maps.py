@@ -5,6 +5,7 @@ Volumes are (D, H, W) float32 tensors indexed zyx; the centre of a box is the vo
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import math
 import warnings
@@ -16,6 +17,9 @@ import torch
 from torch import Tensor
 
 MAP_SUFFIXES = (".mrc", ".map", ".ccp4", ".rec", ".st")
+PACKED_SUFFIXES = (".gz", ".bz2")
+# how each packing is opened, and how much smaller it makes a file at most: enough to tell an absurd header without unpacking
+_PACKINGS = {".gz": (gzip.open, 1032), ".bz2": (bz2.open, 50_000)}
 # bytes a voxel of the MRC2014 modes that hold real numbers
 _MODE_BYTES = {0: 1, 1: 2, 2: 4, 6: 2, 12: 2}
 _MAX_VOXELS = 1024**3
@@ -27,7 +31,7 @@ def read_map(path: str | Path, *, voxel_size_A: float | None = None, invert: boo
     Parameters
     ----------
     path
-        .mrc, .map or .ccp4, also gzipped (.gz).
+        .mrc, .map or .ccp4, also packed (.gz, .bz2).
     voxel_size_A
         overrides the header. Without it a header of exactly 1.0 A, or outside 0.1 to 100 A, is used with a
         warning, and a missing one is an error.
@@ -44,7 +48,7 @@ def read_map(path: str | Path, *, voxel_size_A: float | None = None, invert: boo
     path = Path(path)
     if voxel_size_A is not None and not (voxel_size_A > 0 and math.isfinite(voxel_size_A)):
         raise ValueError(f"{path}: voxel_size_A is {voxel_size_A}; expected a positive number of angstrom")
-    order, header_voxel = _checked_header(path)
+    order, header_voxel, _ = _checked_header(path)
     with warnings.catch_warnings():
         # the header was judged above; mrcfile would warn of stamps and labels that do not matter here
         warnings.simplefilter("ignore")
@@ -64,13 +68,20 @@ def read_map(path: str | Path, *, voxel_size_A: float | None = None, invert: boo
     return volume, _judged_voxel_size(path, header_voxel) if voxel_size_A is None else float(voxel_size_A)
 
 
-def _checked_header(path: Path) -> tuple[list[int], np.ndarray]:
-    """Axis order (section, row, column; 1 = x, 3 = z) and voxel size xyz (0: missing) of a sound header."""
+def read_map_header(path: Path, voxel_size_A: float | None = None) -> tuple[tuple[int, int, int], float]:
+    """Shape (D, H, W), zyx, and voxel size of a map whose data stay unread; errors are those of `read_map` that need no data."""
+    order, voxel, dimensions = _checked_header(path)
+    shape = tuple(dimensions[order.index(axis)] for axis in (3, 2, 1))
+    return shape, _judged_voxel_size(path, voxel) if voxel_size_A is None else float(voxel_size_A)
+
+
+def _checked_header(path: Path) -> tuple[list[int], np.ndarray, tuple[int, int, int]]:
+    """Axis order (section, row, column; 1 = x, 3 = z), voxel size xyz (0: missing) and dimensions (sections, rows, columns) of a sound header."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a density map")
-    zipped = path.suffix == ".gz"
+    opened, packed = _PACKINGS.get(path.suffix.lower(), (open, 1))
     try:
-        with (gzip.open if zipped else open)(path, "rb") as handle:
+        with opened(path, "rb") as handle:
             raw = handle.read(1024)
     except (OSError, EOFError) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
@@ -101,8 +112,7 @@ def _checked_header(path: Path) -> tuple[list[int], np.ndarray]:
             f"{path}: {sections} x {rows} x {columns} voxels and an extended header of {extended} bytes; "
             "expected at most 1024^3 voxels; crop or bin the map first"
         )
-    # gzip packs density a few times, never more than 1032: enough to tell an absurd header without unpacking
-    size = path.stat().st_size * (1032 if zipped else 1)
+    size = path.stat().st_size * packed
     if size < expected:
         raise ValueError(
             f"{path}: {size} bytes, expected {expected} for {sections} x {rows} x {columns} voxels of "
@@ -116,7 +126,7 @@ def _checked_header(path: Path) -> tuple[list[int], np.ndarray]:
     cell = np.frombuffer(raw, endian + "f4")[10:13].astype(float)
     sampling = words[7:10].astype(float)
     voxel = np.where(sampling > 0, cell / np.where(sampling > 0, sampling, 1), 0.0)
-    return order, voxel
+    return order, voxel, (sections, rows, columns)
 
 
 def _judged_voxel_size(path: Path, voxel: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from ..evaluation import told_apart
 from ..generation import generate
 from ..metrics import fourier_shell_correlation
 from ..particles import own_data
-from ..particles.domains import Domains, select
+from ..particles.domains import Domains
 from ..particles.simulated import class_references, density_maps
 from ..particles.table import ParticleSet
 from ..seeds import stream
@@ -85,7 +85,7 @@ def make_real(
     folds, real, generated, turned = {}, [], [], []
     for tomogram in tomograms:
         left = (particles.table["tomogram"] == tomogram).to_numpy()
-        train, test = select(particles, ~left), select(particles, left)
+        train, test = particles.select(~left), particles.select(left)
         both = Domains(*x_halves, train, test)
         run = train_on(config, both, paths.runs(config.profile) / "real" / name / tomogram, replace=True)
         if placed is None:

@@ -1,0 +1,173 @@
+"""A copick project on local disk: tomograms as OME-Zarr and picks as JSON, read (and picks written) without copick itself.
+
+Layout: ``ROOT/ExperimentRuns/RUN/VoxelSpacing10.000/TYPE.zarr`` and ``ROOT/ExperimentRuns/RUN/Picks/USER_SESSION_OBJECT.json``; the configuration (JSON) names the roots and the objects. Positions are in angstrom from the
+tomogram's first voxel; a pick's 4 x 4 matrix takes the reference to the tomogram.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..specimen.poses import matrix_to_relion_euler, relion_euler_to_matrix
+from .table import ANGLE_COLUMNS, POSITION_COLUMNS, particle_table
+
+RUNS = "ExperimentRuns"
+
+
+def is_project(path: Path) -> bool:
+    """Whether a path is a copick configuration or the root of its data."""
+    if path.is_dir():
+        return (path / RUNS).is_dir()
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    try:
+        return "pickable_objects" in _json(path)
+    except ValueError:
+        return False
+
+
+def project_roots(path: Path) -> list[Path]:
+    """The folders that hold ExperimentRuns: of a configuration its static and overlay root, else the path itself.
+
+    Raises
+    ------
+    ValueError
+        when the configuration is no JSON object, or names no root on local disk.
+    """
+    if path.is_dir():
+        return [path]
+    config = _json(path)
+    roots = []
+    for key in ("static_root", "overlay_root"):
+        url = config.get(key)
+        if isinstance(url, str):
+            scheme, _, rest = url.rpartition("://")
+            if scheme not in ("", "local", "file"):
+                raise ValueError(f"{path}: {key} is {url!r}; expected a folder on this machine. Copy the project here first")
+            root = Path(rest)
+            roots.append(root if root.is_absolute() else path.parent / root)
+    roots = [r for r in roots if (r / RUNS).is_dir()]
+    if not roots:
+        raise ValueError(f"{path}: neither static_root nor overlay_root holds a folder {RUNS}; expected a copick project on local disk")
+    return roots
+
+
+def tomogram_of(roots: list[Path], run: str, voxel_size_A: float | None, kind: str | None) -> tuple[Path, float]:
+    """The zarr store of a run's tomogram, and its voxel size; the only one there, or the one asked for.
+
+    Raises
+    ------
+    ValueError
+        when none fits, or several do.
+    """
+    found = {}
+    for root in roots:
+        for spacing in sorted((root / RUNS / run).glob("VoxelSpacing*")):
+            try:
+                voxel = float(spacing.name.removeprefix("VoxelSpacing"))
+            except ValueError:
+                continue
+            for store in sorted(spacing.glob("*.zarr")):
+                features = "_features" in store.stem
+                if (
+                    not features
+                    and (voxel_size_A is None or math.isclose(voxel, voxel_size_A, rel_tol=1e-3))
+                    and kind in (None, store.stem)
+                ):
+                    found[store] = voxel
+    if len(found) != 1:
+        names = [f"{s.stem} at {v:g} A" for s, v in found.items()]
+        raise ValueError(
+            f"{roots[0]}: run {run!r} has {', '.join(names) or 'no such tomogram'}; expected one. Choose by tomogram_kind and voxel_size_A"
+        )
+    return next(iter(found.items()))
+
+
+def read_picks(path: Path, *, user: str | None = None, session: str | None = None) -> dict[str, pd.DataFrame]:
+    """Picks by run of a project; the class is the picked object.
+
+    Parameters
+    ----------
+    user, session
+        whose picks; by default everybody's.
+
+    Raises
+    ------
+    ValueError
+        when a file is not as copick writes it, or there is no pick.
+    """
+    runs: dict[str, list[pd.DataFrame]] = {}
+    for root in project_roots(path):
+        for file in sorted((root / RUNS).glob("*/Picks/*.json")):
+            table = _picks(file)
+            if (
+                len(table)
+                and (user or table.attrs["user"]) == table.attrs["user"]
+                and (session or table.attrs["session"]) == table.attrs["session"]
+            ):
+                runs.setdefault(file.parent.parent.name, []).append(table)
+    if not runs:
+        raise ValueError(f"{path}: no picks{f' of {user}' if user else ''}; expected {RUNS}/RUN/Picks/USER_SESSION_OBJECT.json with points")
+    return {run: pd.concat(tables, ignore_index=True) for run, tables in runs.items()}
+
+
+def write_picks(root: Path, table: pd.DataFrame, *, user: str, session: str) -> list[Path]:
+    """Write the particles of a table as picks: a file for each tomogram and class. Returns the files."""
+    files = []
+    for (run, name), part in table.groupby(["tomogram", "class_name"], sort=True):
+        matrices = np.tile(np.eye(4), (len(part), 1, 1))
+        if part[list(ANGLE_COLUMNS)].notna().all(axis=None):
+            angles = torch.from_numpy(part[list(ANGLE_COLUMNS)].to_numpy(float, copy=True)).unbind(1)
+            matrices[:, :3, :3] = relion_euler_to_matrix(*angles).mT.numpy()
+        points = [
+            {"location": dict(zip("xyz", map(float, p), strict=True)), "transformation_": m.tolist(), "instance_id": 0, "score": 1.0}
+            for p, m in zip(part[list(POSITION_COLUMNS)].to_numpy(float), matrices, strict=True)
+        ]
+        record = {
+            "pickable_object_name": name, "user_id": user, "session_id": session, "run_name": run, "voxel_spacing": None,
+            "unit": "angstrom", "points": points, "trust_orientation": True,
+        }  # fmt: skip
+        file = root / RUNS / str(run) / "Picks" / f"{user}_{session}_{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(record, indent=1))
+        files.append(file)
+    return files
+
+
+def _json(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: holds a {type(found).__name__}, expected a JSON object")
+    return found
+
+
+def _picks(file: Path) -> pd.DataFrame:
+    record = _json(file)
+    points = record.get("points")
+    try:
+        unit = record.get("unit", "angstrom")
+        if unit != "angstrom":
+            raise ValueError(f"positions in {unit}; expected angstrom")
+        position = np.array([[p["location"][a] for a in "xyz"] for p in points or []], float).reshape(-1, 3)
+        matrices = np.array([p.get("transformation_", np.eye(4)) for p in points or []], float).reshape(-1, 4, 4)
+        position = position + matrices[:, :3, 3]
+        if not (np.isfinite(position).all() and np.isfinite(matrices).all()):
+            raise ValueError("a position or matrix is not finite")
+        name, user, session = record["pickable_object_name"], str(record["user_id"]), str(record["session_id"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: not picks as copick writes them ({error})") from error
+    angles = matrix_to_relion_euler(torch.from_numpy(matrices[:, :3, :3]).mT)
+    run = file.parent.parent.name
+    table = particle_table(
+        len(position), class_name=name, tomogram=run, source=str(file), particle=[f"{file.stem}_{i}" for i in range(len(position))],
+        **dict(zip(POSITION_COLUMNS, position.T, strict=True)), **dict(zip(ANGLE_COLUMNS, (a.numpy() for a in angles), strict=True)),
+    )  # fmt: skip
+    table.attrs = {"user": user, "session": session}
+    return table

@@ -1,0 +1,61 @@
+"""Volumes that stay on disk until they are asked for: a hundred thousand particles need not fit in memory."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+class LazyVolumes:
+    """What looks like an array (N, D, D, D) float32 and reads each volume when it is indexed.
+
+    An index gives a volume; a slice, a mask or a list of indices an array of them; `np.asarray` all of them. `take` stays lazy.
+
+    Parameters
+    ----------
+    read
+        the volume (D, D, D) of an index of the source.
+    box
+        D.
+    names
+        of the source's particles, for messages.
+    index
+        which of the source's particles these are; by default all of them.
+    """
+
+    dtype = np.dtype(np.float32)
+    ndim = 4
+
+    def __init__(self, read: Callable[[int], np.ndarray], box: int, names: Sequence[str], index: np.ndarray | None = None):
+        self._read, self._names, self._index = read, names, np.arange(len(names)) if index is None else index
+        self.shape = (len(self._index), box, box, box)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, key: object) -> np.ndarray:
+        chosen = self._index[key]
+        if np.ndim(chosen) == 0:
+            return self._one(int(chosen))
+        return np.stack([self._one(int(i)) for i in chosen]) if len(chosen) else np.empty((0, *self.shape[1:]), np.float32)
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("LazyVolumes: reading volumes makes an array of its own")
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def take(self, key: object) -> "LazyVolumes":
+        """The chosen particles, still unread."""
+        return LazyVolumes(self._read, self.shape[1], self._names, np.atleast_1d(self._index[key]))
+
+    def map(self, change: Callable[[np.ndarray], np.ndarray], box: int | None = None) -> "LazyVolumes":
+        """The same particles with `change` applied to each volume as it is read; `box` is that of the result."""
+        read = self._read
+        return LazyVolumes(lambda i: change(np.asarray(read(i), np.float32)), box or self.shape[1], self._names, self._index)
+
+    def _one(self, i: int) -> np.ndarray:
+        volume = np.ascontiguousarray(self._read(i), dtype=np.float32)
+        if volume.shape != self.shape[1:]:
+            raise ValueError(f"{self._names[i]}: {volume.shape} voxels, expected {self.shape[1:]} as the first particle has")
+        if not np.isfinite(volume).all():
+            raise ValueError(f"{self._names[i]}: {int((~np.isfinite(volume)).sum())} voxels are NaN or infinite; leave it out or mend it")
+        return volume

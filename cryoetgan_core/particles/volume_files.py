@@ -1,0 +1,189 @@
+"""One file (or zarr store), one array: every kind of file that holds volumes, checked before its voxels are read. Nothing is ever unpickled."""
+
+import json
+from pathlib import Path
+
+import emfile
+import h5py
+import numpy as np
+import tifffile
+import zarr
+
+from ..specimen.maps import MAP_SUFFIXES, PACKED_SUFFIXES, read_map, read_map_header
+from .arrays import open_npy
+from .table import check_array
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+ZARR_SUFFIXES = (".zarr",)
+EM_SUFFIXES = (".em",)
+VOLUME_SUFFIXES = MAP_SUFFIXES + EM_SUFFIXES + TIFF_SUFFIXES  # of one volume
+NO_VOXEL_SIZE = EM_SUFFIXES + TIFF_SUFFIXES + HDF5_SUFFIXES + (".npy",)  # kinds whose headers do not say it, or not reliably
+_EM_BYTES = {1: 1, 2: 2, 4: 4, 5: 4, 9: 8}  # of the EM types that hold real numbers
+_EM_HEADER, _EM_LITTLE_ENDIAN = 512, 6
+_ANGSTROM = {"angstrom": 1.0, "nanometer": 10.0, "micrometer": 1e4}
+
+
+def suffix_of(path: Path) -> str:
+    """The ending of a file in lower case, without that of its packing: ``.mrc`` of ``a.mrc.gz``."""
+    suffixes = [s.lower() for s in path.suffixes]
+    if suffixes and suffixes[-1] in PACKED_SUFFIXES:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def read_volume(path: Path, voxel_size_A: float | None = None) -> tuple[np.ndarray, float | None]:
+    """The volume (Z, Y, X) of an MRC (packed or not), EM, TIFF, HDF5, NumPy file or zarr store, as stored, and its voxel size: the one given, else the header's, None where it has none.
+
+    Raises
+    ------
+    ValueError
+        when the file is missing, cut off, of another kind or not 3-D.
+    """
+    suffix = suffix_of(path)
+    if suffix in MAP_SUFFIXES:
+        volume, voxel = read_map(path, voxel_size_A=voxel_size_A)
+        return volume.numpy(), voxel
+    if suffix in EM_SUFFIXES:
+        return read_em(path), voxel_size_A
+    if suffix in TIFF_SUFFIXES:
+        return read_tiff(path), voxel_size_A
+    if suffix in HDF5_SUFFIXES:
+        return read_hdf5(path, (3,)), voxel_size_A
+    if suffix in ZARR_SUFFIXES:
+        array, voxel = open_zarr(path, (3,))
+        return np.asarray(array[:]), voxel_size_A or voxel
+    if suffix == ".npy":
+        volume = open_npy(path)
+        check_array(path, volume.shape, volume.dtype, (3,))
+        return volume, voxel_size_A
+    known = VOLUME_SUFFIXES + HDF5_SUFFIXES + ZARR_SUFFIXES + (".npy",)
+    raise ValueError(f"{path}: not a kind of volume known here; expected one of {', '.join(known)}")
+
+
+def volume_shape(path: Path, voxel_size_A: float | None = None) -> tuple[tuple[int, ...], float | None]:
+    """Shape and voxel size of a file of VOLUME_SUFFIXES, its voxels unread."""
+    suffix = suffix_of(path)
+    if suffix in MAP_SUFFIXES:
+        return read_map_header(path, voxel_size_A)
+    if suffix in EM_SUFFIXES:
+        return _em_shape(path), voxel_size_A
+    return read_tiff(path).shape, voxel_size_A
+
+
+def read_em(path: Path) -> np.ndarray:
+    """The volume of an EM file (tom toolbox, Dynamo), little-endian."""
+    _em_shape(path)
+    return emfile.read(path)[1]
+
+
+def _em_shape(path: Path) -> tuple[int, int, int]:
+    """Shape of an EM file whose header and length fit."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected an EM volume")
+    size = path.stat().st_size
+    if size < _EM_HEADER:
+        raise ValueError(f"{path}: {size} bytes, expected at least the {_EM_HEADER} of an EM header; the file is cut off")
+    header, _ = emfile.read(path, header_only=True)
+    shape = tuple(int(header[f"{a}dim"]) for a in "zyx")
+    if header["machine"] != _EM_LITTLE_ENDIAN or header["dtype"] not in _EM_BYTES or min(shape) < 1:
+        raise ValueError(
+            f"{path}: machine code {header['machine']}, type {header['dtype']} and {shape} voxels are no EM volume that can be read here; expected machine {_EM_LITTLE_ENDIAN} "
+            f"(little-endian) and a type of {', '.join(map(str, _EM_BYTES))}"
+        )
+    expected = _EM_HEADER + int(np.prod(shape, dtype=object)) * _EM_BYTES[header["dtype"]]
+    if size != expected:
+        raise ValueError(f"{path}: {size} bytes, expected {expected} for {shape} voxels; the file is cut off or its header is wrong")
+    return shape
+
+
+def read_tiff(path: Path) -> np.ndarray:
+    """The stack of images of a TIFF file."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, expected a TIFF stack")
+    try:
+        with tifffile.TiffFile(path) as handle:
+            series = handle.series[0]
+            check_array(path, series.shape, series.dtype, (3,))
+            return series.asarray()
+    except (tifffile.TiffFileError, OSError, IndexError) as error:
+        raise ValueError(f"{path}: cannot be read as TIFF ({error})") from error
+
+
+def open_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = None) -> h5py.Dataset:
+    """The one dataset of an HDF5 file (or the named one) with the given number of dimensions, unread; its file stays open as long as it is used."""
+    try:
+        handle = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as HDF5 ({error})") from error
+    found: dict[str, h5py.Dataset] = {}
+    handle.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+    if dataset is None and len(found) == 1:
+        dataset = next(iter(found))
+    if dataset not in found:
+        raise ValueError(f"{path}: datasets {sorted(found)}; expected one, or the name {dataset!r}")
+    check_array(f"{path}:{dataset}", found[dataset].shape, found[dataset].dtype, dimensions)
+    return found[dataset]
+
+
+def read_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = None) -> np.ndarray:
+    """The dataset that `open_hdf5` finds, as stored."""
+    found = open_hdf5(path, dimensions, dataset)
+    try:
+        return found[()]
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as HDF5 ({error})") from error
+    finally:
+        found.file.close()
+
+
+def open_zarr(path: Path, dimensions: tuple[int, ...]) -> tuple[zarr.Array, float | None]:
+    """The array of a zarr store, unread, and its voxel size in angstrom where its metadata say: the store itself, the finest level of an OME-Zarr image, or the only array of a group.
+
+    Raises
+    ------
+    ValueError
+        when there is none, its dimensions are others, or chunks are missing, which zarr would fill with a constant in silence.
+    """
+    try:
+        store = zarr.open(path, mode="r")
+    except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError, zarr.errors.BaseZarrError) as error:
+        raise ValueError(f"{path}: cannot be read as zarr ({error})") from error
+    voxel = None
+    if isinstance(store, zarr.Group):
+        attributes = dict(store.attrs)
+        images = attributes.get("ome", attributes).get("multiscales")
+        names = list(store.array_keys())
+        if images:
+            name, voxel = _finest_level(images[0], path)
+        elif len(names) == 1:
+            name = names[0]
+        else:
+            raise ValueError(
+                f"{path}: arrays {names} and no OME-Zarr image; expected one array, or multiscales metadata that name the finest"
+            )
+        if name not in store:
+            raise ValueError(f"{path}: its metadata name the array {name!r}, which is not there; found {names}")
+        store = store[name]
+    check_array(path, store.shape, store.dtype, dimensions)
+    missing = store.nchunks - store.nchunks_initialized
+    if missing:
+        raise ValueError(f"{path}: {missing} of {store.nchunks} chunks are missing; copy the store again")
+    return store, voxel
+
+
+def _finest_level(image: dict, path: Path) -> tuple[str, float | None]:
+    """Name of the finest level of an OME-Zarr image, and its voxel size in angstrom."""
+    try:
+        level = image["datasets"][0]
+        scale = next((t["scale"] for t in level.get("coordinateTransformations", []) if t["type"] == "scale"), None)
+        units = [axis.get("unit") for axis in image.get("axes", []) if axis.get("type", "space") == "space"]
+        name = str(level["path"])
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: its multiscales metadata cannot be understood ({error!r})") from error
+    if scale is None or not units or units[-1] not in _ANGSTROM:
+        return name, None
+    sizes = np.array(scale[-3:], float) * _ANGSTROM[units[-1]]
+    if sizes.max() > 1.01 * sizes.min():
+        raise ValueError(f"{path}: voxels of {sizes.tolist()} A; expected cubic ones. Give voxel_size_A")
+    return name, float(sizes.mean())

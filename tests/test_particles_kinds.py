@@ -1,0 +1,303 @@
+"""Every other kind of file that particles come in: EM, packed maps, zarr and OME-Zarr, AITom's pickles, coordinates of the picking programs, copick projects; and volumes that stay on disk."""
+
+import bz2
+import gzip
+import json
+import os
+import pickle
+from pathlib import Path
+
+import emfile
+import h5py
+import mrcfile
+import numpy as np
+import pandas as pd
+import pytest
+import starfile
+import tifffile
+import torch
+import zarr
+from scipy.spatial.transform import Rotation
+
+from cryoetgan_core.particles.coordinates import dynamo_to_relion, in_tomogram, read_coordinates, relion_to_dynamo
+from cryoetgan_core.particles.copick import read_picks, write_picks
+from cryoetgan_core.particles.folder import load_particles
+from cryoetgan_core.particles.lazy import LazyVolumes
+from cryoetgan_core.particles.tomogram import read_tomogram
+
+POSITIONS = np.array([[20.0, 16, 12], [14, 18, 11], [25, 15, 13]])  # xyz, voxels
+
+
+def volumes(n=3, edge=6):
+    return np.random.default_rng(0).normal(size=(n, edge, edge, edge)).astype(np.float32)
+
+
+def tomogram(tmp_path, shape=(24, 32, 40), voxel=10.0):
+    data = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    mrcfile.write(tmp_path / "TS_1.mrc", data, voxel_size=voxel)
+    return tmp_path / "TS_1.mrc", data
+
+
+def cubes(data, positions=POSITIONS, box=8):
+    half = box // 2
+    return np.stack([data[z - half : z + half, y - half : y + half, x - half : x + half] for x, y, z in positions.round().astype(int)])
+
+
+@pytest.mark.parametrize("kind", ["em", "tif", "mrc.gz", "map.bz2", "rec", "float16", "int8"])
+def test_a_folder_of_each_kind_of_volume(tmp_path, kind):
+    data = (10 * volumes()).round()
+    for i, v in enumerate(data):
+        path = tmp_path / f"v{i}.{kind if '1' not in kind and '8' not in kind else 'mrc'}"
+        if kind == "em":
+            emfile.write(path, v)
+        elif kind == "tif":
+            tifffile.imwrite(path, v)
+        else:
+            plain = tmp_path / "plain.mrc"
+            mrcfile.write(plain, v.astype({"float16": np.float16, "int8": np.int8}.get(kind, np.float32)), voxel_size=7.0, overwrite=True)
+            packing = {"gz": gzip, "bz2": bz2}.get(path.suffix[1:])
+            path.write_bytes(packing.compress(plain.read_bytes()) if packing else plain.read_bytes())
+            plain.unlink()
+    found = load_particles(tmp_path, voxel_size_A=7.0)
+    assert isinstance(found.volumes, LazyVolumes) and found.voxel_size_A == 7.0
+    np.testing.assert_array_equal(found.volumes, data)
+    np.testing.assert_array_equal(load_particles(tmp_path, voxel_size_A=7.0, protein="dark").volumes[1], -data[1])
+
+
+def test_volumes_stay_on_disk_until_they_are_asked_for(tmp_path):
+    read = []
+    lazy = LazyVolumes(lambda i: read.append(i) or np.full((4, 4, 4), i, np.float32), 4, [str(i) for i in range(1000)])
+    part = lazy.take(np.arange(1000) % 100 == 7).map(lambda v: v[::2, ::2, ::2] + 1, box=2)
+    assert part.shape == (10, 2, 2, 2) and not read
+    assert part[3].tolist() == np.full((2, 2, 2), 308).tolist() and read == [307]
+    assert np.asarray(part)[:, 0, 0, 0].tolist() == [100 * k + 8 for k in range(10)]
+    assert lazy[-2:].shape == (2, 4, 4, 4) and lazy[np.zeros(1000, bool)].shape == (0, 4, 4, 4)
+    broken = LazyVolumes(lambda i: np.full((4, 4, 4), np.nan if i else 0.0), 4, ["good", "bad"])
+    assert (broken[0] == 0).all()
+    with pytest.raises(ValueError, match="bad: 64 voxels are NaN"):
+        broken[:]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_stacks_and_tomograms_in_zarr(tmp_path, version):
+    zarr.save_array(tmp_path / "stack.zarr", volumes(5), zarr_format=version)
+    found = load_particles(tmp_path / "stack.zarr", voxel_size_A=9.0)
+    np.testing.assert_array_equal(found.volumes, volumes(5))
+    data = volumes(1, 20)[0]
+    ome_zarr(tmp_path / "t.zarr", data, 1.5, version)
+    volume, voxel = read_tomogram(tmp_path / "t.zarr", protein="bright")
+    assert voxel == pytest.approx(15.0)  # nanometres in the metadata
+    np.testing.assert_array_equal(volume, data)
+    cut = load_particles(tmp_path / "t.zarr", box=6, coordinates=[(10, 10, 10)], protein="bright")
+    np.testing.assert_array_equal(cut.volumes[0], data[7:13, 7:13, 7:13])
+    chunk = next(
+        p for p in sorted((tmp_path / "t.zarr" / "0").rglob("*")) if p.is_file() and "zarr" not in p.name and not p.name.startswith(".")
+    )
+    chunk.unlink()
+    with pytest.raises(ValueError, match="of 8 chunks are missing"):
+        read_tomogram(tmp_path / "t.zarr")
+
+
+def ome_zarr(path, data, scale_nm, version=2):
+    group = zarr.open_group(path, mode="w", zarr_format=version)
+    for level in range(2):
+        part = data[:: 2**level, :: 2**level, :: 2**level]
+        group.create_array(str(level), data=part, chunks=tuple(-(-s // 2) for s in part.shape))
+    image = {
+        "axes": [{"name": a, "type": "space", "unit": "nanometer"} for a in "zyx"],
+        "datasets": [{"path": str(k), "coordinateTransformations": [{"type": "scale", "scale": [scale_nm * 2**k] * 3}]} for k in range(2)],
+    }
+    group.attrs.update({"ome": {"multiscales": [image]}} if version == 3 else {"multiscales": [image]})
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_pickles_of_arrays_are_read_and_programs_are_not_run(tmp_path, protocol):
+    data = {"ribosome": [volumes()[0], np.asfortranarray(volumes()[1])], "membrane": [volumes()[2].astype(np.float64)]}
+    (tmp_path / "a.pickle").write_bytes(pickle.dumps(data, protocol=protocol))
+    found = load_particles(tmp_path / "a.pickle", voxel_size_A=9.0)
+    np.testing.assert_array_equal(found.volumes, volumes())
+    assert found.table["class_name"].tolist() == ["ribosome", "ribosome", "membrane"]
+    trace = tmp_path / "run"
+
+    class Program:
+        def __reduce__(self):
+            return os.mkdir, (str(trace),)
+
+    (tmp_path / "b.pickle").write_bytes(pickle.dumps({"ribosome": [Program()]}, protocol=protocol))
+    with pytest.raises(ValueError, match=r"it calls (posix|nt)\.mkdir"):
+        load_particles(tmp_path / "b.pickle", voxel_size_A=9.0)
+    assert not trace.exists()
+
+
+def test_dynamo_angles_are_relions():
+    # a pair of equal poses that gave the same reconstruction in both programs
+    np.testing.assert_allclose(dynamo_to_relion([[-47.273, 1.1777, -132.3]]), [[137.7, 1.1777, 42.727]], atol=1e-9)
+    angles = Rotation.random(20, random_state=0).as_euler("zxz", degrees=True)
+    np.testing.assert_allclose(relion_to_dynamo(dynamo_to_relion(angles)), angles, atol=1e-9)
+    for a, b in zip(angles, dynamo_to_relion(angles), strict=True):
+        np.testing.assert_allclose(
+            Rotation.from_euler("zxz", a, degrees=True).as_matrix(), Rotation.from_euler("ZYZ", b, degrees=True).as_matrix(), atol=1e-9
+        )
+
+
+ANGLES = np.array([[10.0, 20, 30], [-40, 50, 60], [70, 80, -90]])
+
+
+def write_coordinates(path, kind, data):
+    """POSITIONS as each program writes them, for a tomogram `data` of 10 A voxels."""
+    names = {"rlnAngleRot": ANGLES[:, 0], "rlnAngleTilt": ANGLES[:, 1], "rlnAnglePsi": ANGLES[:, 2]}
+    if kind == "relion 3.1":
+        frame = pd.DataFrame(
+            dict(zip((f"rlnCoordinate{a}" for a in "XYZ"), (POSITIONS + 0.5).T, strict=True))
+            | names
+            | {"rlnMicrographName": "tomo/TS_1.mrc"}
+        )
+        frame[[f"rlnOrigin{a}Angst" for a in "XYZ"]] = 5.0
+        starfile.write({"particles": frame}, path)
+    elif kind == "relion 4":
+        frame = pd.DataFrame(
+            dict(zip((f"rlnCoordinate{a}" for a in "XYZ"), POSITIONS.T * 4, strict=True)) | names | {"rlnTomoName": "TS_1"}
+        )
+        starfile.write({"optics": pd.DataFrame({"rlnOpticsGroup": [1], "rlnTomoTiltSeriesPixelSize": [2.5]}), "particles": frame}, path)
+    elif kind == "relion 5":
+        centred = POSITIONS * 10 - np.array(data.shape[::-1]) / 2 * 10
+        frame = pd.DataFrame(
+            dict(zip((f"rlnCenteredCoordinate{a}Angst" for a in "XYZ"), centred.T, strict=True)) | names | {"rlnTomoName": "TS_1"}
+        )
+        starfile.write({"particles": frame}, path)
+    elif kind == "warp":
+        frame = pd.DataFrame(
+            dict(zip((f"rlnCoordinate{a}" for a in "XYZ"), POSITIONS.T, strict=True)) | names | {"rlnMicrographName": "TS_1.tomostar"}
+        )
+        starfile.write(frame, path)
+    elif kind == "m":
+        angles = {f"wrpAngle{a}1": ANGLES[:, i] for i, a in enumerate(("Rot", "Tilt", "Psi"))}
+        frame = pd.DataFrame(
+            dict(zip((f"wrpCoordinate{a}1" for a in "XYZ"), POSITIONS.T * 10, strict=True)) | angles | {"wrpSourceName": "TS_1.tomostar"}
+        )
+        starfile.write(frame, path)
+    elif kind == "dynamo":
+        table = np.zeros((3, 35))
+        table[:, 0], table[:, 19], table[:, 21] = range(1, 4), 5, 2
+        table[:, 6:9], table[:, 23:26], table[:, 3:6] = relion_to_dynamo(ANGLES), POSITIONS + 0.75, 0.25
+        np.savetxt(path, table, fmt="%.6f")
+    elif kind == "csv":
+        angles = dict(zip(("rot_deg", "tilt_deg", "psi_deg"), ANGLES.T, strict=True))
+        pd.DataFrame(dict(zip("xyz", POSITIONS.T, strict=True)) | angles | {"class": "a", "tomogram": "TS_1"}).to_csv(path, index=False)
+    else:
+        pd.DataFrame(dict(zip(("x_A", "y_A", "z_A"), POSITIONS.T * 10, strict=True))).to_csv(path, index=False)
+
+
+ENDINGS = {"dynamo": "tbl", "csv": "csv", "csv in angstrom": "csv"}
+
+
+@pytest.mark.parametrize("kind", ["relion 3.1", "relion 4", "relion 5", "warp", "m", "dynamo", "csv", "csv in angstrom"])
+def test_coordinates_of_every_program_cut_the_same_cubes(tmp_path, kind):
+    path, data = tomogram(tmp_path)
+    picks = tmp_path / f"picks.{ENDINGS.get(kind, 'star')}"
+    write_coordinates(picks, kind, data)
+    found = load_particles(path, box=8, coordinates=picks, protein="bright")
+    np.testing.assert_array_equal(found.volumes, cubes(data))
+    np.testing.assert_allclose(found.table[["x_A", "y_A", "z_A"]], POSITIONS * 10, atol=1e-3)
+    np.testing.assert_allclose(found.table[["shift_x_A", "shift_y_A", "shift_z_A"]], 0, atol=1e-3)
+    if kind != "csv in angstrom":
+        np.testing.assert_allclose(found.table[["rot_deg", "tilt_deg", "psi_deg"]], ANGLES, atol=1e-4)
+    assert set(found.table["tomogram"]) == {"TS_1"}
+
+
+def test_a_position_between_voxels_becomes_the_particles_shift(tmp_path):
+    path, data = tomogram(tmp_path)
+    pd.DataFrame({"x_A": [203.0], "y_A": [158.0], "z_A": [120.0]}).to_csv(tmp_path / "p.csv", index=False)
+    found = load_particles(path, box=8, coordinates=tmp_path / "p.csv", protein="bright")
+    np.testing.assert_array_equal(found.volumes, cubes(data, np.array([[20.3, 15.8, 12]])))
+    assert found.table[["shift_x_A", "shift_y_A", "shift_z_A"]].iloc[0].tolist() == pytest.approx([3.0, -2.0, 0.0])
+
+
+def test_coordinates_of_another_tomogram_are_refused(tmp_path):
+    path, data = tomogram(tmp_path)
+    write_coordinates(tmp_path / "p.csv", "csv", data)
+    table = read_coordinates(tmp_path / "p.csv", 10.0)
+    assert len(in_tomogram(table, "TS_1_10.00Apx.mrc", "p.csv")) == 3
+    with pytest.raises(ValueError, match="none of these"):
+        in_tomogram(table, "TS_10.mrc", "p.csv")
+    path.rename(tmp_path / "TS_2.mrc")
+    with pytest.raises(ValueError, match="lie in TS_1; none of these is the tomogram 'TS_2.mrc'"):
+        load_particles(tmp_path / "TS_2.mrc", box=8, coordinates=tmp_path / "p.csv")
+
+
+def test_components_of_a_label_volume_through_the_same_entry(tmp_path):
+    path, data = tomogram(tmp_path)
+    labels = np.zeros(data.shape, np.int8)
+    for k, (x, y, z) in enumerate(POSITIONS[:2].astype(int)):
+        labels[z - 1 : z + 2, y - 1 : y + 2, x - 1 : x + 2] = k + 1
+    mrcfile.write(tmp_path / "labels.mrc", labels, voxel_size=10.0)
+    found = load_particles(path, labels_path=tmp_path / "labels.mrc", box=8, voxel_size_A=10.0, protein="bright")
+    np.testing.assert_array_equal(found.volumes, cubes(data, POSITIONS[:2]))
+    assert found.table["class_name"].tolist() == ["1", "2"]
+
+
+def copick_project(root, data):
+    ome_zarr(root / "ExperimentRuns" / "run_1" / "VoxelSpacing10.000" / "wbp.zarr", data, 1.0)
+    picks = root / "ExperimentRuns" / "run_1" / "Picks"
+    picks.mkdir()
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("ZYZ", ANGLES[0], degrees=True).as_matrix()
+    points = [{"location": dict(zip("xyz", p * 10, strict=True)), "transformation_": matrix.tolist(), "instance_id": 0} for p in POSITIONS]
+    record = {"pickable_object_name": "ribosome", "user_id": "me", "session_id": "1", "run_name": "run_1", "points": points}
+    (picks / "me_1_ribosome.json").write_text(json.dumps(record))
+    (root / "config.json").write_text(json.dumps({"pickable_objects": [{"name": "ribosome"}], "overlay_root": f"local://{root}"}))
+
+
+@pytest.mark.parametrize("entry", ["", "config.json"])
+def test_a_copick_project_goes_in_with_one_call(tmp_path, entry):
+    data = np.random.default_rng(1).normal(size=(24, 32, 40)).astype(np.float32)
+    copick_project(tmp_path, data)
+    found = load_particles(tmp_path / entry, box=8, protein="bright", classes=["ribosome"])
+    np.testing.assert_array_equal(found.volumes, cubes(data))
+    assert set(found.table["class_name"]) == {"ribosome"} and set(found.table["tomogram"]) == {"run_1"}
+    np.testing.assert_allclose(found.table[["rot_deg", "tilt_deg", "psi_deg"]].iloc[0], ANGLES[0], atol=1e-6)
+    with pytest.raises(ValueError, match="no picks of you"):
+        load_particles(tmp_path / entry, box=8, user="you")
+    with pytest.raises(ValueError, match="no such tomogram"):
+        load_particles(tmp_path / entry, box=8, voxel_size_A=5.0)
+
+
+def test_picks_that_are_written_are_read_again(tmp_path):
+    data = np.random.default_rng(1).normal(size=(24, 32, 40)).astype(np.float32)
+    copick_project(tmp_path, data)
+    table = read_picks(tmp_path)["run_1"]
+    table[["rot_deg", "tilt_deg", "psi_deg"]] = ANGLES
+    write_picks(tmp_path, table, user="us", session="2")
+    again = read_picks(tmp_path, user="us")["run_1"]
+    np.testing.assert_allclose(again[["x_A", "y_A", "z_A"]], table[["x_A", "y_A", "z_A"]], atol=1e-9)
+    np.testing.assert_allclose(again[["rot_deg", "tilt_deg", "psi_deg"]], ANGLES, atol=1e-6)
+
+
+def test_cubes_keep_what_hdf5_and_numpy_hold(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as handle:
+        handle["v"] = (volumes() * 100).astype(np.int8)
+    found = load_particles(tmp_path / "a.h5", voxel_size_A=5.0, protein="dark")
+    np.testing.assert_array_equal(found.volumes, -(volumes() * 100).astype(np.int8).astype(np.float32))
+    assert torch.from_numpy(np.asarray(found.volumes)).dtype == torch.float32
+
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+ONE_CALL = {
+    "experimental/ribosome_tiltstacks/optimisation_set.star": dict(limit=3),
+    "experimental/emd1155_hiv/emd_1155.ccp4": dict(box=24, n=5, beam_axis="y"),
+    "experimental/microtubule/13pf_MT.tif": dict(box=24, n=5, voxel_size_A=10.52, protein="bright"),
+    "simulated/deepfinder_tomos/tomo": dict(box=24, n=5, voxel_size_A=10.0),
+    "simulated/two_class_24": {},
+    "simulated/released_simulator/four_classes_box28_snr0.3.npz": dict(protein="dark", beam_axis="x"),
+}
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the files of ../shared are not here")
+@pytest.mark.parametrize("name", ONE_CALL)
+def test_every_shared_file_goes_in_with_one_call(name):
+    options = ONE_CALL[name]
+    path = SHARED / name
+    if name.endswith("tomo"):
+        path = sorted(p for p in path.parent.iterdir() if "target" not in p.name and "label" not in p.name and p.suffix.startswith(".h"))[0]
+    found = load_particles(path, **options)
+    assert len(found) >= 3 and np.isfinite(np.asarray(found.volumes[:3])).all() and found.volumes[0].std() > 0
