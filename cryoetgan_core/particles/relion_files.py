@@ -77,7 +77,7 @@ def inside(folder: Path, name: str, path: Path) -> Path:
     target = (folder / name).resolve()
     if not target.is_relative_to(folder.resolve()):
         raise ValueError(f"{path}: {name!r} leads out of the file's folder; move the data beside the STAR file")
-    if not target.is_file():
+    if not target.is_file() and target.suffix != ".zarr":
         raise ValueError(f"{path}: {name!r} does not exist in {folder}; names are relative to the STAR file")
     return target
 

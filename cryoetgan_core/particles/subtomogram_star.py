@@ -1,6 +1,7 @@
 """3-D subtomograms as a RELION 3.1 STAR file (optics and particles) beside one MRC file a particle."""
 
 import re
+from functools import lru_cache, partial
 from pathlib import Path
 
 import mrcfile
@@ -8,9 +9,12 @@ import numpy as np
 import pandas as pd
 import starfile
 
-from ..specimen.maps import read_map
+from ..specimen.maps import read_map, read_map_header
+from .arrays import open_mrcs
+from .lazy import LazyVolumes
 from .relion_files import inside, numeric, read_star, table_of
 from .table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, ParticleSet, particle_table, protein_sign
+from .volume_files import HDF5_SUFFIXES, ZARR_SUFFIXES, open_hdf5, open_zarr, suffix_of
 
 _RELION_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _RELION_COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
@@ -20,6 +24,7 @@ _NUMBERS = (
     (POSITION_COLUMNS, _RELION_COORDINATES),
     (SHIFT_COLUMNS, _RELION_ORIGINS),
 )
+OPEN_STACKS = 64  # files at a time: a million particles lie in thousands
 _CLASS = "cryoetganClassName"  # RELION knows numbers only and keeps columns that it does not know
 
 
@@ -101,19 +106,56 @@ def read_subtomogram_star(path: str | Path, *, protein: str = "bright", voxel_si
         int(optics["rlnImageSize"].iloc[0]),
         voxel_size_A or float(optics["rlnImagePixelSize"].iloc[0]),
     )
-    files = [inside(path.parent, str(n), path) for n in table["rlnImageName"]]
+    numbers, files = [], []
+    for name in table["rlnImageName"].astype(str):
+        number, at, file = name.rpartition("@")
+        if at and not (number.isdigit() and int(number) > 0):
+            raise ValueError(f"{path}: image name {name!r}; expected NUMBER@FILE, numbers from 1, or FILE")
+        numbers.append(int(number) - 1 if at else None)
+        files.append(inside(path.parent, file, path))
     columns: dict[str, object] = {}
     for (ours, theirs), scale in zip(_NUMBERS, (1.0, voxel, -1.0), strict=True):
         if set(theirs) <= set(table):
             numeric(table, theirs, path)
             columns |= {a: table[b].astype(float) * scale for a, b in zip(ours, theirs, strict=True)}
-    volumes = []
-    for file in files:
-        volume, _ = read_map(file, voxel_size_A=voxel)
+    opened = lru_cache(maxsize=OPEN_STACKS)(partial(_open_stack, box=box))
+    largest: dict[Path, int] = {}
+    for file, number in zip(files, numbers, strict=True):
+        if number is not None:
+            largest[file] = max(number, largest.get(file, 0))
+    for file, number in largest.items():
+        if number >= opened(file).shape[0]:
+            raise ValueError(f"{path}: names volume {number + 1} of {file}, which holds {opened(file).shape[0]}")
+
+    def read(i: int) -> np.ndarray:
+        if numbers[i] is not None:
+            return sign * np.asarray(opened(files[i])[numbers[i]], np.float32)
+        volume, _ = read_map(files[i], voxel_size_A=voxel)
         if tuple(volume.shape) != (box,) * 3:
-            raise ValueError(f"{file}: {tuple(volume.shape)} voxels, expected {box} on every side (rlnImageSize)")
-        volumes.append(sign * volume.numpy())
+            raise ValueError(f"{files[i]}: {tuple(volume.shape)} voxels, expected {box} on every side (rlnImageSize)")
+        return sign * volume.numpy()
+
+    for file, number in zip(files, numbers, strict=True):
+        if number is None:
+            shape, _ = read_map_header(file, voxel)
+            if shape != (box,) * 3:
+                raise ValueError(f"{file}: {shape} voxels, expected {box} on every side (rlnImageSize)")
     texts = {"class_name": _CLASS, "particle": "rlnTomoParticleName", "tomogram": "rlnMicrographName"}
     columns |= {a: table[b].astype(str).replace("unknown", "") for a, b in texts.items() if b in table}
-    columns.setdefault("particle", [f.name for f in files])
-    return ParticleSet(np.stack(volumes), particle_table(len(files), source=str(path), **columns), voxel)
+    columns.setdefault("particle", [f.name if k is None else f"{k + 1}@{f.name}" for f, k in zip(files, numbers, strict=True)])
+    names = [str(f) if k is None else f"{f}: volume {k + 1}" for f, k in zip(files, numbers, strict=True)]
+    return ParticleSet(LazyVolumes(read, box, names), particle_table(len(files), source=str(path), **columns), voxel)
+
+
+def _open_stack(file: Path, box: int) -> object:
+    """A stack of volumes (N, D, D, D), unread, that image names of the form NUMBER@FILE refer to."""
+    suffix = suffix_of(file)
+    if suffix in HDF5_SUFFIXES:
+        stack = open_hdf5(file, (4,))
+    elif suffix in ZARR_SUFFIXES:
+        stack = open_zarr(file, (4,))[0]
+    else:
+        stack = open_mrcs(file, 1.0)[0]
+    if tuple(stack.shape[1:]) != (box,) * 3:
+        raise ValueError(f"{file}: volumes of {tuple(stack.shape[1:])} voxels, expected {box} on every side (rlnImageSize)")
+    return stack

@@ -166,6 +166,7 @@ def open_zarr(path: Path, dimensions: tuple[int, ...]) -> tuple[zarr.Array, floa
             raise ValueError(f"{path}: its metadata name the array {name!r}, which is not there; found {names}")
         store = store[name]
     check_array(path, store.shape, store.dtype, dimensions)
+    voxel = voxel or store.attrs.get("voxel_size_A")
     missing = store.nchunks - store.nchunks_initialized
     if missing:
         raise ValueError(f"{path}: {missing} of {store.nchunks} chunks are missing; copy the store again")

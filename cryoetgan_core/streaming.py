@@ -1,0 +1,178 @@
+"""Labelled subtomograms by the million: in constant memory, in parts that machines share, and resumed where they stopped.
+
+Particle i has its class, pose and noise from streams named by the seed and i alone, and parts are cut at fixed places, so the same seed gives the same files whichever machine makes which part. A part is there once its table
+is: that is written last, and at once.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .generation import TrainedRun, generate
+from .particles.simulated import MAX_SHIFT, UPSAMPLE, poses_of
+from .particles.table import particle_table
+from .particles.writers import FORMATS, write_tables, write_volumes
+from .run_folder import write_atomically
+from .seeds import stream
+from .specimen.poses import matrix_to_relion_euler, random_rotations, random_shifts, rotate_volume
+
+MASK_LEVEL = 0.3  # of a density whose protein is 1: inside
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be generated.
+
+    Attributes
+    ----------
+    n : particles.
+    shares : how often each class comes, by name; any positive numbers.
+    seed : of classes, poses and noise.
+    tilt_deg : range of the angle between the reference's z axis and the beam; (0, 180) with all directions alike are uniform poses, less is a preferred orientation.
+    part : particles of one part, which is made in one go and held in memory.
+    channels : further volumes of each particle: "mask" (inside the molecule), "density" (the input).
+    volumes : kind of file that holds them, one of FORMATS.
+    """
+
+    n: int
+    shares: Mapping[str, float]
+    seed: int = 0
+    tilt_deg: tuple[float, float] = (0.0, 180.0)
+    part: int = 256
+    channels: tuple[str, ...] = ()
+    volumes: str = "mrcs"
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.part < 1:
+            raise ValueError(f"Order: {self.n} particles in parts of {self.part}; expected at least 1 of each.")
+        if not self.shares or not all(np.isfinite(s) and s > 0 for s in self.shares.values()):
+            raise ValueError(f"Order: shares {dict(self.shares)}; expected a positive number for each class.")
+        unsafe = [name for name in self.shares if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)]
+        if unsafe:
+            raise ValueError(
+                f"Order: class names {unsafe}; expected letters, digits, '_', '.' and '-', since files and STAR columns carry them."
+            )
+        if not 0 <= self.tilt_deg[0] < self.tilt_deg[1] <= 180:
+            raise ValueError(f"Order: tilt_deg {self.tilt_deg}; expected 0 <= low < high <= 180.")
+        unknown = set(self.channels) - {"mask", "density"}
+        if unknown or self.volumes not in FORMATS:
+            raise ValueError(
+                f"Order: channels {self.channels} in {self.volumes!r}; expected some of mask, density in one of {', '.join(FORMATS)}."
+            )
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are."""
+        return -(-self.n // self.part)
+
+
+def particles_of(order: Order, part: int, box: int, voxel_size_A: float) -> pd.DataFrame:
+    """Classes and poses of a part, as the columns of `particles.table`."""
+    first = part * order.part
+    numbers = range(first, min(first + order.part, order.n))
+    names, bounds = list(order.shares), np.cumsum(list(order.shares.values())) / sum(order.shares.values())
+    low, high = (np.cos(np.deg2rad(t)) for t in order.tilt_deg)
+    classes, rows = [], []
+    for i in numbers:
+        rng = stream(order.seed, "particle", i)
+        classes.append(names[min(int(np.searchsorted(bounds, float(torch.rand((), generator=rng)), side="right")), len(names) - 1)])
+        rotation = random_rotations(1, rng)
+        rot, tilt, psi = (float(a) for a in matrix_to_relion_euler(rotation.mT))
+        if order.tilt_deg != (0.0, 180.0):
+            cosine = low + (high - low) * float(torch.rand((), generator=rng, dtype=torch.float64))
+            tilt = float(np.rad2deg(np.arccos(cosine)))
+        rows.append((rot, tilt, psi, *random_shifts(1, MAX_SHIFT * box * voxel_size_A, rng)[0].tolist()))
+    columns = dict(zip(("rot_deg", "tilt_deg", "psi_deg", "shift_z_A", "shift_y_A", "shift_x_A"), np.array(rows).T, strict=True))
+    return particle_table(len(rows), class_name=classes, particle=[f"{i:09d}" for i in numbers], tomogram="generated", **columns)
+
+
+def densities_of(table: pd.DataFrame, references: Mapping[str, torch.Tensor], box: int, voxel_size_A: float) -> torch.Tensor:
+    """Density maps (N, D, D, D) of the classes and poses of a table."""
+    rotations, shifts = poses_of(table)
+    out = torch.empty(len(table), box, box, box)
+    for name, reference in references.items():
+        own = torch.from_numpy((table["class_name"] == name).to_numpy(copy=True))
+        if own.any():
+            out[own] = rotate_volume(reference, rotations[own], shifts[own], voxel_size_A, box=box, upsample=UPSAMPLE).float()
+    return out
+
+
+def provenance(run_folder: Path, run: TrainedRun, references: Mapping[str, torch.Tensor], order: Order, voxel_size_A: float) -> dict:
+    """What made the particles: hashes of weights, configuration and references, the order, and versions. It holds no time and no place, so the same order gives the same card."""
+    packages = ("torch", "numpy", "cryoetgan-core")
+    return {
+        "weights_sha256": hashlib.sha256((run_folder / "weights.safetensors").read_bytes()).hexdigest(),
+        "config_hash": run.config.hash,
+        "training_data": json.loads((run_folder / "config.json").read_text())["fingerprint"],
+        "references_sha256": {k: hashlib.sha256(v.contiguous().numpy().tobytes()).hexdigest() for k, v in references.items()},
+        "order": asdict(order) | {"shares": dict(order.shares)},
+        "box": run.config.box,
+        "voxel_size_A": voxel_size_A,
+        "versions": {p: importlib.metadata.version(p) for p in packages} | {"python": platform.python_version()},
+    }
+
+
+def missing_parts(folder: Path, order: Order) -> list[int]:
+    """The parts whose tables are not there yet."""
+    return [k for k in range(order.parts) if not _part_table(folder, k).exists()]
+
+
+def generate_to(
+    folder: Path,
+    run_folder: Path,
+    run: TrainedRun,
+    references: Mapping[str, torch.Tensor],
+    order: Order,
+    voxel_size_A: float,
+    *,
+    shard: int = 0,
+    shards: int = 1,
+) -> Iterator[int]:
+    """Make the missing parts of an order in `folder`, one after another, and yield the number of each; of several machines the one numbered `shard` makes every `shards`-th.
+
+    Whoever finds all parts there at the end writes the tables: ``particles.csv``, ``particles.star`` (RELION 3.1), ``particles_relion5.star`` and ``particles.tbl`` (Dynamo).
+
+    Raises
+    ------
+    ValueError
+        When a class has no reference, the shard does not exist, or the folder holds the parts of another order.
+    """
+    if not 0 <= shard < shards:
+        raise ValueError(f"generate_to: shard {shard} of {shards}; expected 0 to {shards - 1}.")
+    unknown = sorted(set(order.shares) - set(references))
+    if unknown:
+        raise ValueError(f"generate_to: no density for {', '.join(unknown)}; there are {', '.join(references)}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    card = provenance(run_folder, run, references, order, voxel_size_A)
+    path = folder / "provenance.json"
+    if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(card)):
+        raise ValueError(f"{folder} holds particles of another order, seed, training or version (provenance.json): choose an empty folder.")
+    write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
+    (folder / "parts").mkdir(exist_ok=True)
+    box = run.config.box
+    for part in [k for k in missing_parts(folder, order) if k % shards == shard]:
+        table = particles_of(order, part, box, voxel_size_A)
+        density = densities_of(table, references, box, voxel_size_A)
+        volumes = generate(run, density, seed=order.seed, first=part * order.part) * run.scaling.y_std + run.scaling.y_mean
+        channels = {"": volumes} | {c: density if c == "density" else (density > MASK_LEVEL).float() for c in order.channels}
+        for channel, values in channels.items():
+            table[f"{channel}_file" if channel else "file"] = write_volumes(
+                folder, part, order, table["particle"], values.numpy(), voxel_size_A, channel
+            )
+        write_atomically(_part_table(folder, part), lambda p, t=table: t.to_csv(p, index=False, float_format="%.9f"))
+        yield part
+    if not missing_parts(folder, order):
+        write_tables(folder, [_part_table(folder, k) for k in range(order.parts)], box, voxel_size_A)
+
+
+def _part_table(folder: Path, part: int) -> Path:
+    return folder / "parts" / f"{part:06d}.csv"

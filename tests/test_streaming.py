@@ -1,0 +1,171 @@
+"""Generation by the million: the same files whichever machine makes which part, after a kill too; what is written is read again with its poses; a card says what made it."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pandas as pd
+import pytest
+import starfile
+import torch
+import zarr
+
+from cryoetgan_core.config import make_config
+from cryoetgan_core.generation import generate, load_run
+from cryoetgan_core.microscope.simulate import MICROSCOPES
+from cryoetgan_core.particles.coordinates import read_coordinates
+from cryoetgan_core.particles.folder import load_particles
+from cryoetgan_core.particles.simulated import class_references, density_maps, subtomograms
+from cryoetgan_core.run_folder import train
+from cryoetgan_core.seeds import stream
+from cryoetgan_core.streaming import Order, densities_of, generate_to, missing_parts, particles_of
+from cryoetgan_core.training import Trainer
+
+VOXEL_A, BOX = 15.0, 24
+SHARES = {"tric": 2.0, "ribosome": 1.0}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    references = class_references(tuple(SHARES), BOX, VOXEL_A)
+    config = make_config("smoke", "own", "adapted", steps=2, box=BOX)
+    y = subtomograms(references, 4, BOX, VOXEL_A, MICROSCOPES["S1"], stream(0, "y"), snr=0.3)
+    x = density_maps(references, 4, BOX, VOXEL_A, stream(0, "x"))
+    train(Trainer(config, torch.from_numpy(x.volumes), torch.from_numpy(y.volumes)), folder, progress=False)
+    return folder, load_run(folder), references
+
+
+def make(folder, trained, order, **kind):
+    return list(generate_to(folder, trained[0], trained[1], trained[2], order, VOXEL_A, **kind))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["mrcs", "mrc", "hdf5", "zarr"])
+def test_what_is_written_is_read_again(tmp_path, trained, kind):
+    order = Order(7, SHARES, seed=3, part=3, channels=("mask", "density"), volumes=kind)
+    assert make(tmp_path, trained, order) == [0, 1, 2]
+    table = pd.concat([particles_of(order, k, BOX, VOXEL_A) for k in range(3)], ignore_index=True)
+    density = densities_of(table, trained[2], BOX, VOXEL_A)
+    run = trained[1]
+    wanted = (generate(run, density, seed=3) * run.scaling.y_std + run.scaling.y_mean).numpy()
+    for name in ("particles.star", "particles_relion5.star"):
+        found = load_particles(tmp_path / name)
+        np.testing.assert_array_equal(found.volumes, wanted)
+        angles = ["rot_deg", "tilt_deg", "psi_deg"]
+        np.testing.assert_allclose(found.table[angles], table[angles], atol=1e-4)
+        np.testing.assert_allclose(found.table[["shift_x_A", "shift_z_A"]], table[["shift_x_A", "shift_z_A"]], atol=1e-4)
+        assert found.table["class_name"].tolist() == table["class_name"].tolist() and found.voxel_size_A == pytest.approx(VOXEL_A)
+    np.testing.assert_allclose(read_coordinates(tmp_path / "particles.tbl", VOXEL_A)[angles], table[angles], atol=1e-4)
+    csv = pd.read_csv(tmp_path / "particles.csv")
+    np.testing.assert_allclose(csv[angles], table[angles], atol=1e-8)
+    block = starfile.read(tmp_path / "particles.star")["particles"]
+    assert len(block) == 7 and block["rlnAngleRot"].to_numpy() == pytest.approx(table["rot_deg"].to_numpy(), abs=1e-4)
+    first = block["rlnImageName"][0].rpartition("@")[2]
+    if kind == "mrcs":
+        with mrcfile.open(tmp_path / first) as handle:
+            assert handle.is_volume_stack() and handle.voxel_size.x == pytest.approx(VOXEL_A)
+            np.testing.assert_array_equal(handle.data, wanted[:3])
+        np.testing.assert_array_equal(load_particles(tmp_path / "volumes" / "000001_density.mrcs").volumes, density[3:6])
+        np.testing.assert_array_equal(load_particles(tmp_path / "volumes" / "000001_mask.mrcs").volumes, density[3:6] > 0.3)
+    if kind == "zarr":
+        np.testing.assert_array_equal(zarr.open_array(tmp_path / first, mode="r")[:], wanted)
+
+
+@pytest.mark.parametrize("kind", ["mrcs", "hdf5", "zarr"])
+def test_shards_make_the_same_files(tmp_path, trained, kind):
+    order = Order(7, SHARES, seed=1, part=2, volumes=kind)
+    make(tmp_path / "one", trained, order)
+    for shard in (2, 0, 1):
+        make(tmp_path / "three", trained, order, shard=shard, shards=3)
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "three")
+    assert "particles.star" in hashes(tmp_path / "one")
+
+
+def test_a_particle_does_not_depend_on_how_many_are_made(tmp_path, trained):
+    few, many = (Order(n, SHARES, seed=1, part=4) for n in (4, 8))
+    make(tmp_path / "few", trained, few)
+    make(tmp_path / "many", trained, many)
+    assert hashes(tmp_path / "few")["volumes/000000.mrcs"] == hashes(tmp_path / "many")["volumes/000000.mrcs"]
+    other = particles_of(dataclasses.replace(many, part=3), 1, BOX, VOXEL_A)
+    assert other["particle"].tolist() == ["000000003", "000000004", "000000005"]
+    assert other["rot_deg"][0] == particles_of(many, 0, BOX, VOXEL_A)["rot_deg"][3]
+
+
+def test_shares_and_preferred_orientation_are_kept():
+    order = Order(600, {"a": 3, "b": 1}, seed=0, part=600, tilt_deg=(60, 90))
+    table = particles_of(order, 0, BOX, VOXEL_A)
+    assert table["class_name"].value_counts()["a"] == pytest.approx(450, abs=40)
+    assert table["tilt_deg"].between(60, 90).all()
+    uniform = particles_of(dataclasses.replace(order, tilt_deg=(0, 180)), 0, BOX, VOXEL_A)
+    assert np.cos(np.deg2rad(uniform["tilt_deg"])).mean() == pytest.approx(0, abs=0.08)
+    assert uniform["tilt_deg"].max() > 150
+
+
+def test_another_order_does_not_mix_in(tmp_path, trained):
+    order = Order(4, SHARES, part=2)
+    make(tmp_path, trained, order, shard=0, shards=2)
+    assert missing_parts(tmp_path, order) == [1] and not (tmp_path / "particles.star").exists()
+    before = hashes(tmp_path)
+    with pytest.raises(ValueError, match="another order"):
+        make(tmp_path, trained, dataclasses.replace(order, seed=1))
+    with pytest.raises(ValueError, match="no density for dust"):
+        make(tmp_path / "x", trained, Order(4, {"dust": 1}))
+    with pytest.raises(ValueError, match="shard 2 of 2"):
+        make(tmp_path / "x", trained, order, shard=2, shards=2)
+    assert hashes(tmp_path) == before
+    card = json.loads((tmp_path / "provenance.json").read_text())
+    assert card["weights_sha256"] == hashlib.sha256((trained[0] / "weights.safetensors").read_bytes()).hexdigest()
+    assert card["order"]["shares"] == SHARES and set(card["references_sha256"]) == set(SHARES)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(n=0), dict(shares={}), dict(shares={"a": 0.0}), dict(shares={"../a": 1.0}), dict(shares={"a b": 1.0}), dict(tilt_deg=(90, 60)), dict(volumes="xyz"), dict(channels=("fog",)), dict(part=0)],
+    ids=str,
+)  # fmt: skip
+def test_an_order_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match="Order: "):
+        Order(**({"n": 4, "shares": {"a": 1.0}} | wrong))
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from cryoetgan_core.generation import load_run
+from cryoetgan_core.particles.simulated import class_references
+from cryoetgan_core.streaming import Order, generate_to
+folder, out, wait = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+shares = {"tric": 2.0, "ribosome": 1.0}
+for part in generate_to(out, folder, load_run(folder), class_references(tuple(shares), 24, 15.0), Order(12, shares, part=2), 15.0):
+    time.sleep(wait)
+"""
+
+
+def test_killed_in_the_middle_it_ends_with_the_same_files(tmp_path, trained):
+    command = [sys.executable, "-c", PROGRAM, str(trained[0])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, str(tmp_path / "killed"), "0.3"], env=environment)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "parts" / "000001.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "particles.star").exists() and list((tmp_path / "killed" / "parts").glob("*.csv"))
+    torn = tmp_path / "killed" / "volumes" / "000004.mrcs"
+    torn.write_bytes(b"half a file")  # as a machine that died while it wrote leaves it
+    subprocess.run([*command, str(tmp_path / "killed"), "0"], env=environment, check=True)
+    subprocess.run([*command, str(tmp_path / "whole"), "0"], env=environment, check=True)
+    killed, whole = hashes(tmp_path / "killed"), hashes(tmp_path / "whole")
+    assert {k: v for k, v in killed.items() if "/." not in k} == whole
