@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import platform
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -136,10 +137,12 @@ def generate_to(
     *,
     shard: int = 0,
     shards: int = 1,
+    replace: bool = False,
 ) -> Iterator[int]:
     """Make the missing parts of an order in `folder`, one after another, and yield the number of each; of several machines the one numbered `shard` makes every `shards`-th.
 
-    Whoever finds all parts there at the end writes the tables: ``particles.csv``, ``particles.star`` (RELION 3.1), ``particles_relion5.star`` and ``particles.tbl`` (Dynamo).
+    Whoever finds all parts there at the end writes the tables: ``particles.csv``, ``particles.star`` (RELION 3.1), ``particles_relion5.star`` and ``particles.tbl`` (Dynamo). `replace` starts anew over the
+    parts of another order instead of refusing the folder.
 
     Raises
     ------
@@ -154,7 +157,12 @@ def generate_to(
     folder.mkdir(parents=True, exist_ok=True)
     card = provenance(run_folder, run, references, order, voxel_size_A)
     path = folder / "provenance.json"
-    if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(card)):
+    other = path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(card))
+    if other and replace:
+        for old in [*(folder / "parts").glob("*.csv"), *folder.glob("particles*"), path]:
+            old.unlink()
+        shutil.rmtree(folder / "volumes", ignore_errors=True)
+    elif other:
         raise ValueError(f"{folder} holds particles of another order, seed, training or version (provenance.json): choose an empty folder.")
     write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
     (folder / "parts").mkdir(exist_ok=True)

@@ -125,6 +125,10 @@ def test_another_order_does_not_mix_in(tmp_path, trained):
     with pytest.raises(ValueError, match="shard 2 of 2"):
         make(tmp_path / "x", trained, order, shard=2, shards=2)
     assert hashes(tmp_path) == before
+    anew = dataclasses.replace(order, seed=1)
+    make(tmp_path, trained, anew, replace=True)
+    make(tmp_path / "y", trained, anew)
+    assert {k: v for k, v in hashes(tmp_path).items() if not k.startswith("y/")} == hashes(tmp_path / "y")
     card = json.loads((tmp_path / "provenance.json").read_text())
     assert card["weights_sha256"] == hashlib.sha256((trained[0] / "weights.safetensors").read_bytes()).hexdigest()
     assert card["order"]["shares"] == SHARES and set(card["references_sha256"]) == set(SHARES)

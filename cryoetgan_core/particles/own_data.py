@@ -53,7 +53,9 @@ def load(path: Path, box: int, target_voxel_size_A: float = 0.0, options: Mappin
         raise ValueError(f"{path}: no such file or folder.")
     if copick.is_project(path) or _is_tomogram(path):
         target = {"target_voxel_size_A": target_voxel_size_A} if target_voxel_size_A else {}
-        return load_particles(path, **({"box": box, "generator": stream(0, "cut")} | target | options))
+        picked = copick.is_project(path) or {"labels_path", "coordinates"} & set(options)
+        drawn = {} if picked else {"generator": stream(0, "cut")}
+        return load_particles(path, **({"box": box} | drawn | target | options))
     if path.suffix.lower() == ".star" and not is_3d_star(path):
         target = {"voxel_size_A": target_voxel_size_A} if target_voxel_size_A else {}
         return load_particles(path, **({"box": box} | target | options))

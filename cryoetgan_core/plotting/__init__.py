@@ -16,6 +16,7 @@ from .operator import (
 )
 from .panels import contact_sheet, noise_sweep, overview, summary, uncertainty_maps
 from .physics import density_sheet, shell_curves, walk
+from .report import report_figure
 from .tables import confusion_table, dataset_table, metric_table, noise_table, spread_table, uncertainty_table
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "noise_table",
     "overview",
     "power_spectra",
+    "report_figure",
     "save_table",
     "savefig",
     "shell_curves",

@@ -83,3 +83,27 @@ def choose(parameter: str, value: str, known: dict) -> object:
     if value not in known:
         raise ValueError(f"Parameter {parameter!r} is {value!r}; expected one of {', '.join(known)}.")
     return known[value]
+
+
+def parse_shares(text: str, names: tuple[str, ...]) -> dict[str, float]:
+    """How often each class comes, from "ribosome=3, tric=1"; all of `names` alike from "".
+
+    Raises
+    ------
+    ValueError
+        For a name that is none of `names`, or a share that is no positive number.
+    """
+    if not text.strip():
+        return dict.fromkeys(names, 1.0)
+    shares = {}
+    for part in text.split(","):
+        name, _, number = (s.strip() for s in part.partition("="))
+        try:
+            shares[name] = float(number or 1)
+        except ValueError:
+            shares[name] = 0.0
+        if name not in names or not shares[name] > 0:
+            raise ValueError(
+                f"Parameter 'shares' holds {part.strip()!r}; expected NAME=NUMBER with some of {', '.join(names)} and positive numbers."
+            )
+    return shares

@@ -1,0 +1,131 @@
+"""What was read: counts, grey values, power spectrum, and where the missing wedge lies, with what a careful person would want to be warned of."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..fourier_grid import window
+from .table import ParticleSet
+
+LOOKED_AT = 400  # particles at most, evenly over the set
+CONE_DEG = 16.0  # half angle of the cones round the axes in which power is compared
+BAND = (0.12, 0.42)  # cycles per voxel
+NO_WEDGE = 0.8  # a weakest cone with more of the power of the next one is no missing wedge
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `describe` found.
+
+    Attributes
+    ----------
+    classes : particles by class and tomogram.
+    grey : mean, standard deviation, least and greatest voxel, of those looked at.
+    histogram : counts and edges of the voxels' grey values.
+    mean : (D, D, D) mean volume.
+    spectrum : spatial frequency in 1/angstrom, and mean power, of shells.
+    cones : power in a cone round each axis (z, y, x), over their mean.
+    warnings : sentences.
+    """
+
+    particles: int
+    box: int
+    voxel_size_A: float
+    classes: pd.DataFrame
+    grey: dict[str, float]
+    histogram: tuple[np.ndarray, np.ndarray]
+    mean: np.ndarray
+    spectrum: tuple[np.ndarray, np.ndarray]
+    cones: tuple[float, float, float]
+    warnings: list[str] = field(default_factory=list)
+
+
+def cone_power(volumes: torch.Tensor) -> torch.Tensor:
+    """Mean power (3,) of volumes (N, D, H, W) in a narrow cone round the z, y and x axis of Fourier space, each volume with weight one; the missing wedge holds the cone round the beam."""
+    shape = volumes.shape[1:]
+    mask = window(shape[0]) if len(set(shape)) == 1 else _hann(shape)
+    line = [torch.fft.fftfreq(s) for s in shape]
+    f = torch.stack(torch.meshgrid(*line, indexing="ij"))
+    radius = f.norm(dim=0)
+    near = (f.abs() / radius.clamp(min=1e-9)) > np.cos(np.deg2rad(CONE_DEG))
+    near = near & (radius > BAND[0]) & (radius < BAND[1])
+    total = torch.zeros(3, dtype=torch.float64)
+    for v in volumes:
+        power = torch.fft.fftn((v - v.mean()) * mask).abs().square()
+        power = power / power.mean()
+        total += torch.stack([power[c].mean() for c in near]).double()
+    return total / len(volumes)
+
+
+def _hann(shape: tuple[int, ...]) -> torch.Tensor:
+    lines = [torch.hann_window(s + 2, periodic=False)[1:-1] for s in shape]
+    return lines[0][:, None, None] * lines[1][:, None] * lines[2]
+
+
+def beam_axis_of(volumes: torch.Tensor) -> tuple[str | None, tuple[float, float, float]]:
+    """The axis ("z", "y" or "x") along which the electrons went, by the weakest of `cone_power`; None where no cone is clearly weaker; and the power in each cone over their mean.
+
+    `volumes` (N, D, H, W): particles, or one tomogram.
+    """
+    power = cone_power(volumes)
+    cones = (power / power.mean()).tolist()
+    weakest, second = sorted(cones)[:2]
+    return ("zyx"[int(np.argmin(cones))] if weakest < NO_WEDGE * second else None), tuple(cones)
+
+
+def describe(particles: ParticleSet) -> Report:
+    """Look at up to LOOKED_AT particles of a set and report what they are.
+
+    Warned of: grey values that all are the same in a particle, classes of few particles, one tomogram only, a missing wedge that is not along z, protein that looks dark, voxels that take few values.
+    """
+    n, box = len(particles), particles.volumes.shape[-1]
+    chosen = np.unique(np.linspace(0, n - 1, min(n, LOOKED_AT)).round().astype(int))
+    values = np.asarray(particles.volumes[chosen], np.float32)
+    table, warnings = particles.table, []
+    classes = table.groupby(["class_name", "tomogram"], sort=True).size().rename("particles").reset_index()
+    flat = (values.reshape(len(values), -1).std(1) == 0).sum()
+    if flat:
+        warnings.append(f"{flat} of the {len(values)} particles looked at are constant: leave them out.")
+    counts = table["class_name"].value_counts()
+    few = [f"{name or 'unnamed'} ({count})" for name, count in counts.items() if count < 20]
+    if few:
+        warnings.append(f"Few particles of {', '.join(few)}: what is learned from them is mostly memory.")
+    if table["tomogram"].nunique() < 2:
+        warnings.append("All particles are of one tomogram: a test on another one is not possible.")
+    volumes = torch.from_numpy(values[values.reshape(len(values), -1).std(1) > 0])
+    axis, cones = beam_axis_of(volumes) if len(volumes) else (None, (1.0, 1.0, 1.0))
+    if axis is None:
+        warnings.append("No missing wedge is seen along any axis: are these denoised, averaged or isotropic volumes?")
+    elif axis != "z":
+        warnings.append(f'The missing wedge lies round {axis}: read them again with beam_axis="{axis}".')
+    mean = values.mean(0)
+    inner = slice(box // 2 - max(1, box // 8), box // 2 + max(1, box // 8))
+    spread = values.std() / np.sqrt(len(values)) / np.sqrt(mean[inner, inner, inner].size)
+    contrast = mean[inner, inner, inner].mean() - np.median(mean)
+    if contrast < -6 * spread:
+        warnings.append(
+            'The mean particle is darker than what surrounds it: if protein is dark in these files, read them again with protein="dark".'
+        )
+    distinct = len(np.unique(values[:10]))
+    if distinct < 64:
+        warnings.append(f"Voxels take {distinct} values only: coarse integers.")
+    frequency, power = _radial(volumes)
+    counts_edges = np.histogram(values, bins=80)
+    grey = {"mean": float(values.mean()), "s.d.": float(values.std()), "least": float(values.min()), "greatest": float(values.max())}
+    return Report(
+        n, box, particles.voxel_size_A, classes, grey, counts_edges, mean, (frequency / particles.voxel_size_A, power), cones, warnings
+    )
+
+
+def _radial(volumes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Spatial frequency in cycles per voxel and mean power of shells one Fourier voxel wide."""
+    box = volumes.shape[-1]
+    f = torch.fft.fftfreq(box) * box
+    shell = (f[:, None, None] ** 2 + f[:, None] ** 2 + f**2).sqrt().round().long()
+    power = sum(torch.fft.fftn((v - v.mean()) * window(box), norm="ortho").abs().square() for v in volumes) / max(len(volumes), 1)
+    count = torch.bincount(shell.flatten())
+    sums = torch.bincount(shell.flatten(), weights=power.flatten().double())
+    keep = slice(1, box // 2 + 1)
+    return (torch.arange(len(count))[keep] / box).numpy(), (sums / count)[keep].numpy()

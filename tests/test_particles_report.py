@@ -1,0 +1,67 @@
+"""The report of what was read: the beam axis found from data whose axis is known, and a warning for what a careful person would ask about."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cryoetgan_core.microscope.simulate import MICROSCOPES
+from cryoetgan_core.particles.report import beam_axis_of, describe
+from cryoetgan_core.particles.simulated import class_references, subtomograms
+from cryoetgan_core.particles.table import ParticleSet, particle_table
+from cryoetgan_core.particles.tomogram import read_tomogram
+from cryoetgan_core.plotting import report_figure
+from cryoetgan_core.seeds import stream
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+BOX, VOXEL_A = 24, 15.0
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    references = class_references(("ribosome",), BOX, VOXEL_A)
+    return subtomograms(references, 24, BOX, VOXEL_A, MICROSCOPES["S2"], stream(0, "y"), snr=0.1, tomograms=2)
+
+
+@pytest.mark.parametrize("axis", ["z", "y", "x"])
+def test_the_beam_axis_is_found_from_the_wedge(recorded, axis):
+    turned = np.swapaxes(recorded.volumes, 1, 1 + "zyx".index(axis)).copy()
+    assert beam_axis_of(torch.from_numpy(turned))[0] == axis
+
+
+def test_no_axis_is_named_where_there_is_no_wedge():
+    assert beam_axis_of(torch.randn(8, BOX, BOX, BOX, generator=stream(0, "n")))[0] is None
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the files of ../shared are not here")
+def test_the_beam_axis_of_measured_tomograms():
+    hiv, _ = read_tomogram(SHARED / "experimental" / "emd1155_hiv" / "emd_1155.ccp4")
+    assert beam_axis_of(torch.from_numpy(hiv)[None])[0] == "y"
+    tubule, _ = read_tomogram(SHARED / "experimental" / "microtubule" / "13pf_MT.tif", 10.52)
+    assert beam_axis_of(torch.from_numpy(tubule)[None])[0] == "z"
+
+
+def test_the_report_of_a_sound_set(recorded):
+    report = describe(recorded)
+    assert report.warnings == [] and report.particles == 24 and report.voxel_size_A == VOXEL_A
+    assert report.classes["particles"].sum() == 24 and report.classes["tomogram"].nunique() == 2
+    assert report.histogram[0].sum() == recorded.volumes.size and report.mean.shape == (BOX,) * 3
+    assert report.grey["mean"] == pytest.approx(recorded.volumes.mean(), abs=1e-5)
+    frequency, power = report.spectrum
+    assert frequency[-1] == pytest.approx(0.5 / VOXEL_A) and (power > 0).all()
+    assert len(report_figure(report).axes) == 6
+
+
+def test_what_is_odd_is_said(recorded):
+    y = recorded.volumes
+    dark = describe(ParticleSet(-y, recorded.table, VOXEL_A))
+    assert any('protein="dark"' in w for w in dark.warnings)
+    turned = describe(ParticleSet(np.swapaxes(y, 1, 3).copy(), recorded.table, VOXEL_A))
+    assert any('beam_axis="x"' in w for w in turned.warnings)
+    odd = y.copy()
+    odd[:3] = 1.0
+    table = particle_table(24, class_name=["a"] * 22 + ["b"] * 2, tomogram="t")
+    said = " ".join(describe(ParticleSet(np.sign(odd).astype(np.float32), table, VOXEL_A)).warnings)
+    assert "3 of the 24 particles looked at are constant" in said
+    assert "b (2)" in said and "one tomogram" in said and "values only" in said
