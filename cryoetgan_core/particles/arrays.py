@@ -12,6 +12,8 @@ from ..specimen.maps import read_map_header
 from ..specimen.poses import matrix_to_relion_euler
 from .table import check_array
 
+BYTES_A_PARTICLE = 4096  # of labels and poses in an archive
+
 
 def open_npy(path: Path) -> np.ndarray:
     """The array of an .npy file, memory-mapped, its shape and type checked first."""
@@ -46,6 +48,11 @@ def read_npz(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float 
                 raise ValueError(f"{path}: arrays {[n.removesuffix('.npy') for n in names]}, expected one named volumes")
             with archive.open("volumes.npy") as handle:
                 shape, dtype = _npy_header(handle, path)
+            for item in archive.infolist():  # a few bytes can unpack to gigabytes
+                if item.filename != "volumes.npy" and item.file_size > BYTES_A_PARTICLE * max(shape[0] if shape else 0, 100):
+                    raise ValueError(
+                        f"{path}: {item.filename} unpacks to {item.file_size} bytes; expected at most {BYTES_A_PARTICLE} a particle"
+                    )
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path}: not an .npz archive ({error})") from error
     check_array(f"{path}:volumes", shape, dtype, (4,))
