@@ -1,0 +1,175 @@
+"""The volume viewer: controls change what is drawn; and in a browser, where there is one, JupyterLab runs the quick start, a slider is moved and the picture changes."""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.image
+import nbformat
+import numpy as np
+import pytest
+
+from cryoetgan_core.particles.lazy import LazyVolumes
+from cryoetgan_core.particles.table import ParticleSet, particle_table
+from cryoetgan_core.viewer import EVERY, VolumeViewer
+
+BOX = 8
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def particles(seed=0, classes=("a", "a", "b"), box=BOX):
+    volumes = np.random.default_rng(seed).normal(size=(len(classes), box, box, box)).astype(np.float32)
+    return ParticleSet(
+        volumes, particle_table(len(classes), class_name=list(classes), particle=[f"p{i}" for i in range(len(classes))]), 10.0
+    )
+
+
+def shown(viewer, name, plane):
+    return matplotlib.image.imread(io.BytesIO(viewer.images[name][plane].value))[::-1, :, 0]
+
+
+def grey(cut, volume, percent=(0.5, 99.5)):
+    low, high = np.percentile(volume, percent)
+    return np.clip((cut - low) / (high - low), 0, 1)
+
+
+def test_the_controls_choose_the_slices():
+    real, made = particles(0), particles(1)
+    viewer = VolumeViewer({"real": real, "generated": made})
+    viewer.place["z"].value, viewer.place["y"].value, viewer.place["x"].value, viewer.particle.value = 2, 3, 5, 1
+    for name, found in (("real", real), ("generated", made)):
+        v = found.volumes[1]
+        for plane, cut in (("xy", v[2]), ("xz", v[:, 3]), ("yz", v[:, :, 5])):
+            np.testing.assert_allclose(shown(viewer, name, plane), grey(cut, v), atol=0.01)
+    viewer.class_name.value = "b"
+    assert viewer.particle.max == 0 and "b, p2" in viewer.captions["real"].value
+    np.testing.assert_allclose(shown(viewer, "real", "xy"), grey(real.volumes[2][2], real.volumes[2]), atol=0.01)
+    viewer.contrast.value = (20, 80)
+    np.testing.assert_allclose(shown(viewer, "real", "xy"), grey(real.volumes[2][2], real.volumes[2], (20, 80)), atol=0.01)
+    viewer.class_name.value = EVERY
+    assert viewer.particle.max == 2
+
+
+def test_sets_that_do_not_hold_a_class_say_so_and_disk_is_read_one_at_a_time():
+    read = []
+    lazy = LazyVolumes(lambda i: read.append(i) or np.zeros((BOX,) * 3, np.float32), BOX, list("xyz"))
+    viewer = VolumeViewer({"real": particles(), "disk": ParticleSet(lazy, particle_table(3, class_name="a"), 10.0)})
+    assert set(read) == {0}
+    viewer.class_name.value = "b"
+    assert "none of this class" in viewer.captions["disk"].value
+
+
+@pytest.mark.parametrize("sets", [{}, {"a": particles(), "b": particles(box=6)}], ids=["nothing", "two boxes"])
+def test_sets_that_cannot_be_shown_are_refused(sets):
+    with pytest.raises(ValueError, match="VolumeViewer: sets"):
+        VolumeViewer(sets)
+
+
+def browser():
+    """A headless Chromium, or None; Debian: chromium and chromium-driver."""
+    program, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not program or not driver:
+        return None
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1600"):
+        options.add_argument(argument)
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+
+
+@pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")), reason="no chromium and chromium-driver on this machine"
+)
+def test_in_a_browser_the_quick_start_runs_and_a_slider_changes_the_picture(tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    notebook = nbformat.read(ROOT / "notebooks" / "quick_start.ipynb", as_version=4)
+    cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    cell.source = re.sub(r"steps: int = \d+", "steps: int = 2", re.sub(r"per_class: int = \d+", "per_class: int = 4", cell.source))
+    for c in notebook.cells:
+        if c.cell_type == "code":
+            c.outputs, c.execution_count = [], None
+    nbformat.write(notebook, tmp_path / "quick_start.ipynb")
+    environment = os.environ | {
+        "HOME": str(tmp_path),
+        "JUPYTER_CONFIG_DIR": str(tmp_path),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    log = (tmp_path / "lab.log").open("w")
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        "--port=0",
+        "--IdentityProvider.token=test",
+        f"--notebook-dir={tmp_path}",
+    ]
+    server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    driver = None
+    try:
+        deadline, address = time.monotonic() + 60, None
+        while address is None and time.monotonic() < deadline:
+            address = re.search(r"http://127\.0\.0\.1:\d+/lab\?token=", (tmp_path / "lab.log").read_text())
+            time.sleep(0.2)
+        assert address, (tmp_path / "lab.log").read_text()[-2000:]
+        driver = browser()
+        wait = WebDriverWait(driver, 180)
+        base = address.group().removesuffix("lab?token=")
+        driver.get(f"{base}lab/tree/quick_start.ipynb?token=test&reset")
+        wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, ".jp-NotebookPanel .jp-Cell"))
+        wait.until(lambda d: "Idle" in d.page_source)
+        run_menu = next(e for e in driver.find_elements(By.CSS_SELECTOR, ".lm-MenuBar-item") if e.text == "Run")
+        run_menu.click()
+        wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, 'li[data-command="runmenu:run-all"]'))[0].click()
+
+        def pictures():
+            return [e.get_attribute("src") for e in driver.find_elements(By.CSS_SELECTOR, "img.cryoetgan-slice")]
+
+        scroll = "document.querySelectorAll('.jp-WindowedPanel-outer').forEach(e => e.scrollTop = e.scrollHeight)"
+        wait.until(lambda d: (d.execute_script(scroll), len(pictures()) == 6)[1])
+        wait.until(lambda d: all(s.startswith("blob:") or s.startswith("data:") for s in pictures()))
+        time.sleep(1)
+        driver.save_screenshot(str(tmp_path / "before.png"))
+        before = pixels(driver)
+        slider = driver.find_elements(By.CSS_SELECTOR, ".widget-hslider .noUi-handle")
+        along_z = next(
+            h for h in slider if "z" == h.find_element(By.XPATH, "ancestor::div[contains(@class,'widget-hslider')]").text.split("\n")[0]
+        )
+        along_z.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+        wait.until(lambda d: pixels(d) != before)
+        time.sleep(1)
+        after = pixels(driver)
+        driver.save_screenshot(str(tmp_path / "after.png"))
+        assert after[0] != before[0] and after[3] != before[3]  # xy of both sets
+        assert after[1:3] == before[1:3] and after[4:] == before[4:]  # the others stand
+        if os.environ.get("SCREENSHOTS"):
+            for name in ("before.png", "after.png"):
+                shutil.copy(tmp_path / name, os.environ["SCREENSHOTS"])
+    finally:
+        if driver is not None:
+            driver.quit()
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def pixels(driver) -> list[str]:
+    """What each picture of the viewer shows, drawn on a canvas."""
+    return driver.execute_script(
+        """return [...document.querySelectorAll('img.cryoetgan-slice')].map(i => {
+             const c = document.createElement('canvas'); c.width = i.naturalWidth; c.height = i.naturalHeight;
+             c.getContext('2d').drawImage(i, 0, 0); return c.toDataURL(); })"""
+    )
