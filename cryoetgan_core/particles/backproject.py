@@ -2,7 +2,7 @@
 
 A CTF-premultiplied image holds ``CTF^2 V + CTF n`` at every spatial frequency (V the particle's central
 slice, n white noise), so the least-squares volume is ``sum(images) / (sum(CTF^2) + c)``: a Wiener filter with
-a constant ``c`` in units of one perfectly transferred slice.
+a constant ``c`` in units of one perfectly transferred slice. Images as they were recorded, ``CTF V + n``, are multiplied here.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch_fourier_slice.volume_utils import separable_sinc2_correction
 PAD = 2  # boxes are doubled before interpolating between Fourier voxels
 
 
-def squared_ctf(
+def ctf_of_tilts(
     defocus_u_A: Tensor,
     defocus_v_A: Tensor,
     defocus_angle_deg: Tensor,
@@ -25,7 +25,7 @@ def squared_ctf(
     pixel_size_A: float,
     size: int,
 ) -> Tensor:
-    """Squared CTF (T, size, size // 2 + 1) of T tilts, laid out as the half spectra to insert.
+    """CTF (T, size, size // 2 + 1) of T tilts, laid out as the half spectra to insert; positive at zero frequency: images in which protein is bright.
 
     Defocus is in angstrom, positive is underfocus, as STAR files have it. The angle goes to torch-ctf as the
     STAR file has it: of the eight sign and offset choices this one follows the power spectra of real stacks.
@@ -46,10 +46,10 @@ def squared_ctf(
         rfft=True,
         fftshift=True,
     )
-    return ctf**2
+    return ctf * ctf[:, size // 2, :1, None].sign()
 
 
-def insert_tilts(images: Tensor, matrices: Tensor, weights: Tensor) -> Tensor:
+def insert_tilts(images: Tensor, matrices: Tensor, ctf: Tensor, *, premultiplied: bool = True) -> Tensor:
     """Sums in Fourier space of inserted images and of inserted weights: (2, P, P, P // 2 + 1) complex.
 
     Parameters
@@ -59,14 +59,18 @@ def insert_tilts(images: Tensor, matrices: Tensor, weights: Tensor) -> Tensor:
     matrices
         (T, 3, 3) acting on xyz column vectors: the point x of the volume is seen at the pixel (u, v) =
         the first two entries of ``matrix @ x``.
-    weights
-        (T, P, P // 2 + 1) with P = 2 B, from `squared_ctf`.
+    ctf
+        (T, P, P // 2 + 1) with P = 2 B, from `ctf_of_tilts`.
+    premultiplied
+        whether the images have been multiplied by their CTF.
     """
     margin = (PAD - 1) * images.shape[-1] // 2
     padded = torch.nn.functional.pad(images, [margin] * 4)
     spectra = torch.fft.rfftn(torch.fft.ifftshift(padded, dim=(-2, -1)), dim=(-2, -1))
     spectra = torch.fft.fftshift(spectra, dim=-2)
-    channels = torch.stack((spectra, weights.to(spectra.dtype)), dim=1)
+    if not premultiplied:
+        spectra = spectra * ctf
+    channels = torch.stack((spectra, ctf.square().to(spectra.dtype)), dim=1)
     side = padded.shape[-1]
     # the library turns slice coordinates into the volume, which is the inverse of seeing the volume
     sums, _ = insert_central_slices_rfft_3d_multichannel(channels, (side,) * 3, matrices.mT)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..specimen.maps import read_map, resample
 from ..specimen.poses import relion_euler_to_matrix
-from .backproject import insert_tilts, squared_ctf, to_volume
+from .backproject import ctf_of_tilts, insert_tilts, to_volume
 from .relion_files import TiltStack, open_tilt_stacks, read_images
 from .subtomogram_star import read_subtomogram_star, write_star
 from .table import ParticleSet, check_voxel_size, particle_table, protein_sign
@@ -92,7 +92,7 @@ def read_tilt_stack_particles(
     _check_wiener(wiener)
     volumes = np.empty((len(stacks), box, box, box), np.float32)
     for i, stack in enumerate(stacks):
-        volume = to_volume(insert_tilts(*_inputs(stack)), wiener)
+        volume = to_volume(insert_tilts(*_inputs(stack), premultiplied=stack.premultiplied), wiener)
         if (box, voxel) != (size, pixel):
             volume = resample(volume, pixel, new_voxel_size_A=voxel, box=box)
         volumes[i] = sign * volume.numpy()
@@ -139,13 +139,13 @@ def average_with_poses(
         raise ValueError(f"{path}: {len(stacks)} particle, expected two or more to average")
     halves = [0, 0]
     for i, stack in enumerate(stacks):
-        images, matrices, weights = _inputs(stack)
+        images, matrices, ctf = _inputs(stack)
         if poses != "ignore":
             euler = relion_euler_to_matrix(*torch.tensor(stack.angles_deg))
             matrices = matrices @ (euler if poses == "A" else euler.mT).to(matrices.dtype)
         if mirror_z:
             matrices = matrices * torch.tensor([1.0, 1.0, -1.0])
-        halves[i % 2] = halves[i % 2] + insert_tilts(images, matrices, weights)
+        halves[i % 2] = halves[i % 2] + insert_tilts(images, matrices, ctf, premultiplied=stack.premultiplied)
     first, second = (to_volume(half, wiener) for half in halves)
     correlation, shell = _shell_correlation(first, second)
     gain = 2 * correlation.clamp(0, 1) / (1 + correlation.clamp(0, 1))
@@ -169,10 +169,10 @@ def _shell_correlation(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _inputs(stack: TiltStack) -> tuple[Tensor, Tensor, Tensor]:
-    """Visible images (T, B, B), projection matrices (T, 3, 3) and squared CTF of one particle."""
+    """Visible images (T, B, B), projection matrices (T, 3, 3) and CTF of one particle."""
     tilts = stack.tilts[stack.visible]
     column = {c: torch.tensor(tilts[c].to_numpy(np.float32)) for c in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")}
-    weights = squared_ctf(
+    ctf = ctf_of_tilts(
         column["rlnDefocusU"],
         column["rlnDefocusV"],
         column["rlnDefocusAngle"],
@@ -182,7 +182,7 @@ def _inputs(stack: TiltStack) -> tuple[Tensor, Tensor, Tensor]:
         pixel_size_A=stack.pixel_size_A,
         size=2 * stack.size,
     )
-    return read_images(stack), torch.tensor(stack.matrices[stack.visible], dtype=torch.float32), weights
+    return read_images(stack), torch.tensor(stack.matrices[stack.visible], dtype=torch.float32), ctf
 
 
 def _check_wiener(wiener: float) -> None:

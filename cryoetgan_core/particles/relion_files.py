@@ -43,6 +43,7 @@ class TiltStack:
     voltage_kV: float
     spherical_aberration_mm: float
     amplitude_contrast: float
+    premultiplied: bool  # by the CTF
 
 
 def read_star(path: Path) -> dict[str, pd.DataFrame | dict]:
@@ -89,7 +90,7 @@ def open_tilt_stacks(path: str | Path) -> list[TiltStack]:
     ------
     ValueError
         when a file, block, column, tomogram or optics group is missing, a value has the wrong form, images
-        are not CTF-premultiplied 2-D stacks, or a name leads out of the folder.
+        are no 2-D stacks, or a name leads out of the folder.
     """
     path = Path(path)
     particles_path, tomograms_path, blocks = _pair(path)
@@ -100,8 +101,6 @@ def open_tilt_stacks(path: str | Path) -> list[TiltStack]:
     particles = table_of(blocks, "particles", particles_path, PARTICLE_COLUMNS)
     if len(optics[["rlnImageSize", "rlnImagePixelSize"]].drop_duplicates()) != 1:
         raise ValueError(f"{particles_path}: optics groups differ in box or pixel size; read them one by one")
-    if not (pd.to_numeric(optics["rlnCtfDataAreCtfPremultiplied"]) == 1).all():
-        raise ValueError(f"{particles_path}: stacks are not CTF-premultiplied; export them so")
     numeric(particles, ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), particles_path)
     numeric(optics, OPTICS_COLUMNS[1:], particles_path)
     tomograms = read_star(tomograms_path)
@@ -190,4 +189,5 @@ def _stack(row: dict, index: int, optics: pd.DataFrame, geometry: dict, path: Pa
         voltage_kV=float(group["rlnVoltage"]),
         spherical_aberration_mm=float(group["rlnSphericalAberration"]),
         amplitude_contrast=float(group["rlnAmplitudeContrast"]),
+        premultiplied=float(group["rlnCtfDataAreCtfPremultiplied"]) == 1,
     )
