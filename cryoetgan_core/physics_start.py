@@ -17,6 +17,7 @@ TILT_PRIOR = 0.3  # how far the power at one tilt is taken to differ from that a
 PARTS = 8  # of the subtomograms, whose differences tell an error
 STARTING = 320  # generations of each step by which the tables are started
 LEVEL_STEPS, NOISE_STEPS = 3, 3
+STEP = 3.0  # most that a step changes the log amplitude of the noise
 BEND = 0.3  # of the level of T between neighbouring frequencies, over its median: what is smooth
 LEAST_LIKELY, MOST_LIKELY = 0.003, 0.6  # that one of a particle's NEIGHBOURS is there, at the start
 
@@ -70,6 +71,7 @@ def start_from(G: PhysicsGenerator, densities: torch.Tensor, subtomograms: torch
         signal_power, noise_power = (_power(v) for v in (signal, both - signal))
         total = (signal_power + noise_power).clamp(min=1e-12)
         missing = 0.5 * (power / total).log() / (noise_power / total).clamp(min=0.5)  # log amplitude of the noise: a damped Newton step
+        missing = missing.clamp(-STEP, STEP)
         if "noise_colour" in G.parts:
             _add_to_noise(G, missing, seen, seen & (radius <= 0.5))
         else:
@@ -80,7 +82,8 @@ def start_from(G: PhysicsGenerator, densities: torch.Tensor, subtomograms: torch
 
 def _reached(G: PhysicsGenerator, size: int, share: float = 0.99) -> torch.Tensor:
     """Whether the tilt series reaches at least a `share` of each voxel (V,) of an rfft of `size`^3; all of them where the wedge is no ingredient."""
-    mask = wedge(size, *G.tilt_range_deg.tolist(), transform_size(size, size)).flatten() > share
+    samples = G.samples if size == G.box else transform_size(size, size)
+    mask = wedge(size, *G.tilt_range_deg.tolist(), samples).flatten() > share
     return mask if "wedge" in G.parts else torch.ones_like(mask)
 
 

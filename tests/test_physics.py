@@ -283,6 +283,20 @@ def test_a_generator_for_a_simulators_particles_starts_at_their_level(particles)
     assert float(y.std() / trainer.y.std()) == pytest.approx(1, abs=0.3)  # told by fourteen volumes
 
 
+def test_the_start_stays_sober_on_periodic_low_passed_volumes(particles) -> None:
+    x, y = particles
+    f = torch.fft.fftfreq(BOX)
+    radius = (f[:, None, None] ** 2 + f[:, None] ** 2 + torch.fft.rfftfreq(BOX) ** 2).sqrt()
+    white = torch.fft.rfftn(torch.randn(len(y.volumes), BOX, BOX, BOX, generator=stream(0, "w")), dim=(-3, -2, -1))
+    mask = wedge(BOX, -60.0, 60.0, BOX)
+    blurred = torch.fft.irfftn(white * mask * torch.exp(-((radius / 0.12) ** 2)), s=(BOX,) * 3, dim=(-3, -2, -1))
+    G = PhysicsGenerator(BOX, Acquisition(VOXEL_A, tilt_range_deg=(-60.0, 60.0)), periodic=True, one_snr=True)
+    start_from(G, torch.from_numpy(x.volumes), blurred / blurred.std())
+    with torch.no_grad():
+        made = G(torch.from_numpy(x.volumes)[:, None], G.sample_noise(torch.from_numpy(x.volumes)[:, None], stream(0, "n")))
+    assert 0.5 < float(made.std()) < 2
+
+
 def test_stopped_training_goes_on_to_the_same_weights_and_the_best_one_is_kept(tmp_path: Path, particles) -> None:
     whole = train(started(particles), tmp_path / "whole", progress=False)
     trainer = started(particles)
