@@ -84,7 +84,7 @@ def make_real(
         placed, rotations, correlation = density_in_poses(cube, average, particles)
     folds, real, generated, turned = {}, [], [], []
     for tomogram in tomograms:
-        left = (particles.table["tomogram"] == tomogram).to_numpy()
+        left = (particles.table["tomogram"] == tomogram).to_numpy(copy=True)
         train, test = particles.select(~left), particles.select(left)
         both = Domains(*x_halves, train, test)
         run = train_on(config, both, paths.runs(config.profile) / "real" / name / tomogram, replace=True)
