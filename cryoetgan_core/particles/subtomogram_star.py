@@ -24,7 +24,7 @@ _NUMBERS = (
     (POSITION_COLUMNS, _RELION_COORDINATES),
     (SHIFT_COLUMNS, _RELION_ORIGINS),
 )
-OPEN_STACKS = 64  # files at a time: a million particles lie in thousands
+OPEN_STACKS = 8  # files at a time: a million particles lie in thousands, and what is mapped counts as memory
 _CLASS = "cryoetganClassName"  # RELION knows numbers only and keeps columns that it does not know
 
 
