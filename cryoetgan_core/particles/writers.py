@@ -11,12 +11,11 @@ import pandas as pd
 import zarr
 
 from ..run_folder import write_atomically
-from .coordinates import DYNAMO_COLUMNS, relion_to_dynamo
+from .coordinates import relion_to_dynamo
 from .table import ANGLE_COLUMNS, SHIFT_COLUMNS
 
 FORMATS = ("mrcs", "mrc", "hdf5", "zarr")
-_DYNAMO_WIDTH = 35
-assert _DYNAMO_WIDTH >= DYNAMO_COLUMNS
+_DYNAMO_WIDTH = 35  # columns of a table
 
 
 class Parts(Protocol):
