@@ -98,6 +98,15 @@ def test_stacks_and_tomograms_in_zarr(tmp_path, version):
         read_tomogram(tmp_path / "t.zarr")
 
 
+def test_neighbours_in_a_zarr_chunk_are_read_once(tmp_path, monkeypatch):
+    zarr.create_array(tmp_path / "a.zarr", data=volumes(6), chunks=(3, 6, 6, 6))
+    found, reads = load_particles(tmp_path / "a.zarr", voxel_size_A=9.0), []
+    plain = zarr.Array.__getitem__
+    monkeypatch.setattr(zarr.Array, "__getitem__", lambda array, key: reads.append(key) or plain(array, key))
+    np.testing.assert_array_equal(found.volumes, volumes(6))
+    assert len(reads) == 2
+
+
 def ome_zarr(path, data, scale_nm, version=2):
     group = zarr.open_group(path, mode="w", zarr_format=version)
     for level in range(2):

@@ -23,6 +23,7 @@ from .volume_files import (
     HDF5_SUFFIXES,
     VOLUME_SUFFIXES,
     ZARR_SUFFIXES,
+    ChunkedStack,
     open_hdf5,
     open_zarr,
     read_volume,
@@ -271,6 +272,7 @@ def _open_stack(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray | La
         stack = open_hdf5(path, (3, 4))
     elif suffix in ZARR_SUFFIXES:
         stack, own = open_zarr(path, (3, 4))
+        stack = ChunkedStack(stack) if stack.ndim == 4 else stack
         voxel_size_A = voxel_size_A or own
     elif suffix == ".mrcs":
         stack, voxel_size_A = open_mrcs(path, voxel_size_A)

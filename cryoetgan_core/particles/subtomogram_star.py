@@ -14,7 +14,7 @@ from .arrays import open_mrcs
 from .lazy import LazyVolumes
 from .relion_files import inside, numeric, read_star, table_of
 from .table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, ParticleSet, particle_table, protein_sign
-from .volume_files import HDF5_SUFFIXES, ZARR_SUFFIXES, open_hdf5, open_zarr, suffix_of
+from .volume_files import HDF5_SUFFIXES, ZARR_SUFFIXES, ChunkedStack, open_hdf5, open_zarr, suffix_of
 
 _RELION_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _RELION_COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
@@ -153,7 +153,7 @@ def _open_stack(file: Path, box: int) -> object:
     if suffix in HDF5_SUFFIXES:
         stack = open_hdf5(file, (4,))
     elif suffix in ZARR_SUFFIXES:
-        stack = open_zarr(file, (4,))[0]
+        stack = ChunkedStack(open_zarr(file, (4,))[0])
     else:
         stack = open_mrcs(file, 1.0)[0]
     if tuple(stack.shape[1:]) != (box,) * 3:

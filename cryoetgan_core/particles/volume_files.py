@@ -1,6 +1,7 @@
 """One file (or zarr store), one array: every kind of file that holds volumes, checked before its voxels are read. Nothing is ever unpickled."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import emfile
@@ -171,6 +172,17 @@ def open_zarr(path: Path, dimensions: tuple[int, ...]) -> tuple[zarr.Array, floa
     if missing:
         raise ValueError(f"{path}: {missing} of {store.nchunks} chunks are missing; copy the store again")
     return store, voxel
+
+
+class ChunkedStack:
+    """A stack of volumes (N, D, D, D) in zarr that is indexed one by one: the chunk that holds a volume is kept for the next."""
+
+    def __init__(self, array: zarr.Array):
+        self.shape, self._depth = array.shape, array.chunks[0]
+        self._chunk = lru_cache(maxsize=2)(lambda k: np.asarray(array[k * self._depth : (k + 1) * self._depth]))
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self._chunk(i // self._depth)[i % self._depth]
 
 
 def _finest_level(image: dict, path: Path) -> tuple[str, float | None]:
