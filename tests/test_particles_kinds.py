@@ -222,6 +222,15 @@ def test_a_position_between_voxels_becomes_the_particles_shift(tmp_path):
     assert found.table[["shift_x_A", "shift_y_A", "shift_z_A"]].iloc[0].tolist() == pytest.approx([3.0, -2.0, 0.0])
 
 
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_coordinates_in_a_tomogram_whose_beam_is_not_along_z(tmp_path, axis):
+    path, data = tomogram(tmp_path)
+    write_coordinates(tmp_path / "p.csv", "csv", data)
+    found = load_particles(path, box=8, coordinates=tmp_path / "p.csv", protein="bright", beam_axis=axis)
+    np.testing.assert_array_equal(found.volumes, [np.rot90(v, axes=(0, {"y": 1, "x": 2}[axis])) for v in cubes(data)])
+    np.testing.assert_allclose(found.table[["x_A", "y_A", "z_A"]], POSITIONS * 10, atol=1e-3)  # as the tomogram lies
+
+
 def test_coordinates_of_another_tomogram_are_refused(tmp_path):
     path, data = tomogram(tmp_path)
     write_coordinates(tmp_path / "p.csv", "csv", data)

@@ -12,6 +12,7 @@ from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.particles.backproject import ctf_of_tilts
+from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.relion import (
     average_with_poses,
     read_subtomogram_star,
@@ -242,6 +243,66 @@ def test_star_round_trip(tmp_path):
     table.loc[0, "rot_deg"] = np.nan
     with pytest.raises(ValueError, match="some particles only"):
         write_star(before, tmp_path / "out.star", tmp_path / "volumes")
+
+
+def pseudo_subtomograms(folder, kind, premultiplied=1):
+    """Two pseudo-subtomograms whose images had a wedge and weights between 0 and 3; as a RELION project lies on disk. Returns the STAR's path and what the weights leave of the volumes."""
+    rng = np.random.default_rng(0)
+    true = np.stack([molecule(), molecule()[::-1]])
+    whole = rng.uniform(0.2, 3, (2, SIZE, SIZE, SIZE)) * (np.abs(np.fft.fftfreq(SIZE))[:, None, None] < 0.3)
+    whole = (whole + np.roll(whole[:, ::-1, ::-1, ::-1], (1, 1, 1), (1, 2, 3))) / 2  # of real images
+    weights = whole[..., : SIZE // 2 + 1]
+    job = folder / "Extract" / "job013"
+    (job / "Subtomograms" / "TS_1").mkdir(parents=True)
+    names = []
+    for i, (v, w) in enumerate(zip(true, weights, strict=True)):
+        spectrum = np.fft.rfftn(v) * w
+        stored = {"half": w, "with multiplicity": np.concatenate([w, np.full_like(w, 5)]), "whole": np.fft.fftshift(whole[i])}[kind]
+        root = f"Extract/job013/Subtomograms/TS_1/{i + 1}"
+        names.append(root)
+        mrcfile.write(
+            folder / f"{root}_data.mrc", np.fft.irfftn(spectrum, s=(SIZE,) * 3, axes=(0, 1, 2)).astype(np.float32), voxel_size=PIXEL
+        )
+        mrcfile.write(folder / f"{root}_weights.mrc", stored.astype(np.float32), voxel_size=1 / PIXEL)
+    optics = {"rlnOpticsGroup": [1], "rlnImagePixelSize": [PIXEL], "rlnImageSize": [SIZE], "rlnImageDimensionality": [3]}
+    optics["rlnCtfDataAreCtfPremultiplied"] = [premultiplied]
+    rows = {"rlnImageName": [f"{n}_data.mrc" for n in names], "rlnCtfImage": [f"{n}_weights.mrc" for n in names], "rlnOpticsGroup": [1, 1]}
+    starfile.write({"optics": pd.DataFrame(optics), "particles": pd.DataFrame(rows)}, job / "particles.star")
+    seen = np.fft.irfftn(np.fft.rfftn(true, axes=(1, 2, 3)) * (weights > 0), s=(SIZE,) * 3, axes=(1, 2, 3))
+    return job / "particles.star", seen
+
+
+@pytest.mark.parametrize("kind", ["half", "with multiplicity", "whole"])
+def test_pseudo_subtomograms_are_divided_by_their_weights(tmp_path, kind):
+    path, seen = pseudo_subtomograms(tmp_path, kind)
+    np.testing.assert_allclose(load_particles(path, wiener=1e-6).volumes, seen, atol=2e-4)
+    softer = np.asarray(load_particles(path, wiener=1.0).volumes)
+    assert 0.2 < softer.std() / seen.std() < 0.9
+
+
+def test_weights_of_subtomograms_that_are_not_premultiplied_are_left_alone(tmp_path):
+    path, _ = pseudo_subtomograms(tmp_path, "half", premultiplied=0)
+    with mrcfile.open(path.parent / "Subtomograms" / "TS_1" / "1_data.mrc") as handle:
+        np.testing.assert_array_equal(load_particles(path).volumes[0], handle.data)
+
+
+def test_weights_of_another_box_are_refused(tmp_path):
+    path, _ = pseudo_subtomograms(tmp_path, "half")
+    mrcfile.write(path.parent / "Subtomograms" / "TS_1" / "2_weights.mrc", np.ones((8, 8, 5), np.float32), overwrite=True)
+    with pytest.raises(ValueError, match="2_weights.mrc: .*no weights of a box of 24"):
+        load_particles(path)
+
+
+def test_names_from_a_projects_folder(tmp_path):
+    """Of a job that names another's files: only where the folder above is a RELION project."""
+    path, _ = pseudo_subtomograms(tmp_path, "half")
+    job = tmp_path / "Class3D" / "job020"
+    job.mkdir(parents=True)
+    (job / "run_data.star").write_text(path.read_text())
+    with pytest.raises(ValueError, match="does not exist in .*nor from a RELION project"):
+        load_particles(job / "run_data.star")
+    (tmp_path / "default_pipeline.star").write_text("data_pipeline_general\n")
+    assert len(load_particles(job / "run_data.star")) == 2
 
 
 def test_particle_set_refuses_what_does_not_fit():

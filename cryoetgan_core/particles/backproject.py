@@ -5,6 +5,8 @@ slice, n white noise), so the least-squares volume is ``sum(images) / (sum(CTF^2
 a constant ``c`` in units of one perfectly transferred slice. Images as they were recorded, ``CTF V + n``, are multiplied here.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch_ctf import calculate_ctf_2d
@@ -75,6 +77,12 @@ def insert_tilts(images: Tensor, matrices: Tensor, ctf: Tensor, *, premultiplied
     # the library turns slice coordinates into the volume, which is the inverse of seeing the volume
     sums, _ = insert_central_slices_rfft_3d_multichannel(channels, (side,) * 3, matrices.mT)
     return sums
+
+
+def check_wiener(wiener: float) -> None:
+    """Raise ValueError unless the constant of the Wiener filter is a positive number."""
+    if not (math.isfinite(wiener) and wiener > 0):
+        raise ValueError(f"wiener is {wiener}, expected a positive number (0.1 is usual)")
 
 
 def to_volume(sums: Tensor, wiener: float) -> Tensor:

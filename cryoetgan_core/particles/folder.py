@@ -71,13 +71,14 @@ def load_particles(path: str | Path, **options) -> ParticleSet:
             raise ValueError(f"{path}: a tomogram needs box= and n= or coordinates=; found {sorted(options)}")
         picked = options.pop("coordinates", None)
         unit = options.pop("coordinate_voxel_size_A", None)
+        axis = reading.pop("beam_axis", "z") if isinstance(picked, str | Path) else "z"  # such coordinates are those of the file as it lies
+        check_beam_axis(axis, path)
         volume, voxel = read_tomogram(path, **reading)
         named = {"tomogram": path.stem, "source": str(path)}
         if isinstance(picked, str | Path):
-            if reading.get("beam_axis", "z") != "z":
-                raise ValueError(f"{path}: coordinates in a file are those of the tomogram as it lies there; turn it to beam axis z first")
             table = in_tomogram(read_coordinates(picked, voxel, volume.shape, coordinate_voxel_size_A=unit), path.name, picked)
-            return cut_at(volume, voxel, table, **named, **options)
+            particles = cut_at(volume, voxel, table, **named, **options)
+            return particles if axis == "z" else _beam_to_z(particles, axis)
         if picked is not None:
             options["coordinates"] = picked
         return cut_cubes(volume, voxel, **{**named, **options})

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..specimen.maps import read_map, resample
 from ..specimen.poses import relion_euler_to_matrix
-from .backproject import ctf_of_tilts, insert_tilts, to_volume
+from .backproject import check_wiener, ctf_of_tilts, insert_tilts, to_volume
 from .relion_files import TiltStack, open_tilt_stacks, read_images
 from .subtomogram_star import read_subtomogram_star, write_star
 from .table import ParticleSet, check_voxel_size, particle_table, protein_sign
@@ -89,7 +89,7 @@ def read_tilt_stack_particles(
         raise ValueError(
             f"{path}: a box of {box} voxels of {voxel} A does not fit the stacks' {size} of {pixel} A; expected a smaller box or voxel"
         )
-    _check_wiener(wiener)
+    check_wiener(wiener)
     volumes = np.empty((len(stacks), box, box, box), np.float32)
     for i, stack in enumerate(stacks):
         volume = to_volume(insert_tilts(*_inputs(stack), premultiplied=stack.premultiplied), wiener)
@@ -133,7 +133,7 @@ def average_with_poses(
     if poses not in ("A", "A_transposed", "ignore"):
         raise ValueError(f'poses is {poses!r}, expected "A", "A_transposed" or "ignore"')
     sign = protein_sign(protein, path)
-    _check_wiener(wiener)
+    check_wiener(wiener)
     stacks = open_tilt_stacks(path)
     if len(stacks) < 2:
         raise ValueError(f"{path}: {len(stacks)} particle, expected two or more to average")
@@ -183,11 +183,6 @@ def _inputs(stack: TiltStack) -> tuple[Tensor, Tensor, Tensor]:
         size=2 * stack.size,
     )
     return read_images(stack), torch.tensor(stack.matrices[stack.visible], dtype=torch.float32), ctf
-
-
-def _check_wiener(wiener: float) -> None:
-    if not (np.isfinite(wiener) and wiener > 0):
-        raise ValueError(f"wiener is {wiener}, expected a positive number (0.1 is usual)")
 
 
 def _table(path: str | Path, stacks: list[TiltStack], unit_A: float, class_name: str) -> pd.DataFrame:

@@ -74,13 +74,30 @@ def table_of(blocks: dict, name: str, path: Path, columns: tuple[str, ...]) -> p
 
 
 def inside(folder: Path, name: str, path: Path) -> Path:
-    """The file `name` under `folder`; ValueError when it leads out of the folder or is not there."""
-    target = (folder / name).resolve()
-    if not target.is_relative_to(folder.resolve()):
-        raise ValueError(f"{path}: {name!r} leads out of the file's folder; move the data beside the STAR file")
-    if not target.is_file() and target.suffix != ".zarr":
-        raise ValueError(f"{path}: {name!r} does not exist in {folder}; names are relative to the STAR file")
-    return target
+    """The file that `path`, in `folder`, calls `name`: in that folder, or, as RELION names its files, from the project's folder above it.
+
+    A folder above is the project's when it holds default_pipeline.star, or when the name begins on the way from it to the folder (``Extract/job013/1.mrc`` in PROJECT/Extract/job013/particles.star).
+
+    Raises
+    ------
+    ValueError
+        when the name leads out of these folders, or is nowhere there.
+    """
+    folder, first = folder.resolve(), Path(name).parts[:1]
+    projects = [p for child, p in zip([folder, *folder.parents], folder.parents, strict=False) if _is_project(p, child.name, first)]
+    for root in [folder, *projects]:
+        target = (root / name).resolve()
+        if not target.is_relative_to(root):
+            raise ValueError(f"{path}: {name!r} leads out of the file's folder; move the data beside the STAR file")
+        if target.is_file() or (target.suffix == ".zarr" and target.is_dir()):
+            return target
+    raise ValueError(
+        f"{path}: {name!r} does not exist in {folder}, nor from a RELION project's folder above it; names are relative to one of these"
+    )
+
+
+def _is_project(folder: Path, child: str, first: tuple[str, ...]) -> bool:
+    return (folder / "default_pipeline.star").is_file() or first == (child,)
 
 
 def open_tilt_stacks(path: str | Path) -> list[TiltStack]:

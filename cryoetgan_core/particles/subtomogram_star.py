@@ -11,7 +11,9 @@ import starfile
 
 from ..specimen.maps import read_map, read_map_header
 from .arrays import open_mrcs
+from .backproject import check_wiener
 from .lazy import LazyVolumes
+from .pseudo_subtomogram import check_weights, divided
 from .relion_files import inside, numeric, read_star, table_of
 from .table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, ParticleSet, particle_table, protein_sign
 from .volume_files import HDF5_SUFFIXES, ZARR_SUFFIXES, ChunkedStack, open_hdf5, open_zarr, suffix_of
@@ -79,8 +81,12 @@ def write_star(particles: ParticleSet, path: str | Path, volumes_mrc_dir: str | 
     starfile.write(blocks, path, overwrite=True, float_format="%.6f")
 
 
-def read_subtomogram_star(path: str | Path, *, protein: str = "bright", voxel_size_A: float | None = None) -> ParticleSet:
-    """Read a STAR file of 3-D subtomograms, as RELION 3.1 and `write_star` make them.
+def read_subtomogram_star(
+    path: str | Path, *, protein: str = "bright", voxel_size_A: float | None = None, wiener: float = 0.1
+) -> ParticleSet:
+    """Read a STAR file of 3-D subtomograms, as RELION 3.1 and `write_star` make them, or of RELION's pseudo-subtomograms.
+
+    Where the optics table says that data are CTF-premultiplied and rlnCtfImage names their weights, the volumes are the quotient (`pseudo_subtomogram`); the weights of other subtomograms are left alone.
 
     Parameters
     ----------
@@ -88,6 +94,8 @@ def read_subtomogram_star(path: str | Path, *, protein: str = "bright", voxel_si
         how the files show it, "bright" or "dark"; the result is bright.
     voxel_size_A
         overrides rlnImagePixelSize.
+    wiener
+        added to the weights of pseudo-subtomograms, in units of one slice of CTF 1.
 
     Raises
     ------
@@ -106,6 +114,8 @@ def read_subtomogram_star(path: str | Path, *, protein: str = "bright", voxel_si
         int(optics["rlnImageSize"].iloc[0]),
         voxel_size_A or float(optics["rlnImagePixelSize"].iloc[0]),
     )
+    weights = _weights(table, optics, path, box)
+    check_wiener(wiener)
     numbers, files = [], []
     for name in table["rlnImageName"].astype(str):
         number, at, file = name.rpartition("@")
@@ -127,13 +137,16 @@ def read_subtomogram_star(path: str | Path, *, protein: str = "bright", voxel_si
         if number >= opened(file).shape[0]:
             raise ValueError(f"{path}: names volume {number + 1} of {file}, which holds {opened(file).shape[0]}")
 
-    def read(i: int) -> np.ndarray:
+    def stored(i: int) -> np.ndarray:
         if numbers[i] is not None:
-            return sign * np.asarray(opened(files[i])[numbers[i]], np.float32)
+            return np.asarray(opened(files[i])[numbers[i]], np.float32)
         volume, _ = read_map(files[i], voxel_size_A=voxel)
         if tuple(volume.shape) != (box,) * 3:
             raise ValueError(f"{files[i]}: {tuple(volume.shape)} voxels, expected {box} on every side (rlnImageSize)")
-        return sign * volume.numpy()
+        return volume.numpy()
+
+    def read(i: int) -> np.ndarray:
+        return sign * (divided(stored(i), weights[i], wiener) if weights else stored(i))
 
     for file, number in zip(files, numbers, strict=True):
         if number is None:
@@ -145,6 +158,22 @@ def read_subtomogram_star(path: str | Path, *, protein: str = "bright", voxel_si
     columns.setdefault("particle", [f.name if k is None else f"{k + 1}@{f.name}" for f, k in zip(files, numbers, strict=True)])
     names = [str(f) if k is None else f"{f}: volume {k + 1}" for f, k in zip(files, numbers, strict=True)]
     return ParticleSet(LazyVolumes(read, box, names), particle_table(len(files), source=str(path), **columns), voxel)
+
+
+def _weights(table: pd.DataFrame, optics: pd.DataFrame, path: Path, box: int) -> list[Path]:
+    """The weights of each pseudo-subtomogram, checked; none where the volumes are not premultiplied by their CTF."""
+    if "rlnCtfImage" not in table or "rlnCtfDataAreCtfPremultiplied" not in optics:
+        return []
+    numeric(optics, ("rlnCtfDataAreCtfPremultiplied",), path)
+    multiplied = optics["rlnCtfDataAreCtfPremultiplied"].astype(float) == 1
+    if multiplied.nunique() > 1:
+        raise ValueError(f"{path}: some optics groups are CTF-premultiplied and others not; read them one by one")
+    if not multiplied.iloc[0]:
+        return []
+    files = [inside(path.parent, name, path) for name in table["rlnCtfImage"].astype(str)]
+    for file in set(files):
+        check_weights(file, box)
+    return files
 
 
 def _open_stack(file: Path, box: int) -> object:
