@@ -19,9 +19,10 @@ import pandas as pd
 import torch
 
 from .generation import TrainedRun, generate
+from .particles.copick import RUNS, write_picks
 from .particles.simulated import MAX_SHIFT, UPSAMPLE, poses_of
 from .particles.table import particle_table
-from .particles.writers import FORMATS, write_tables, write_volumes
+from .particles.writers import FORMATS, PICKER, place_in_mosaic, write_tables, write_volumes
 from .run_folder import write_atomically
 from .seeds import stream
 from .specimen.poses import matrix_to_relion_euler, random_rotations, random_shifts, rotate_volume
@@ -142,7 +143,7 @@ def generate_to(
     """Make the missing parts of an order in `folder`, one after another, and yield the number of each; of several machines the one numbered `shard` makes every `shards`-th.
 
     Whoever finds all parts there at the end writes the tables: ``particles.csv``, ``particles.star`` (RELION 3.1), ``particles_relion5.star`` and ``particles.tbl`` (Dynamo). `replace` starts anew over the
-    parts of another order instead of refusing the folder.
+    parts of another order instead of refusing the folder. Volumes of kind "copick" make a copick project: a mosaic tomogram a part, with picks.
 
     Raises
     ------
@@ -159,9 +160,10 @@ def generate_to(
     path = folder / "provenance.json"
     other = path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(card))
     if other and replace:
-        for old in [*(folder / "parts").glob("*.csv"), *folder.glob("particles*"), path]:
+        for old in [*(folder / "parts").glob("*.csv"), *folder.glob("particles*"), *folder.glob("copick.json"), path]:
             old.unlink()
-        shutil.rmtree(folder / "volumes", ignore_errors=True)
+        for name in ("volumes", RUNS):
+            shutil.rmtree(folder / name, ignore_errors=True)
     elif other:
         raise ValueError(f"{folder} holds particles of another order, seed, training or version (provenance.json): choose an empty folder.")
     write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
@@ -176,6 +178,9 @@ def generate_to(
             table[f"{channel}_file" if channel else "file"] = write_volumes(
                 folder, part, order, table["particle"], values.numpy(), voxel_size_A, channel
             )
+        if order.volumes == "copick":
+            place_in_mosaic(table, part, order, box, voxel_size_A)
+            write_picks(folder, table, **PICKER)
         write_atomically(_part_table(folder, part), lambda p, t=table: t.to_csv(p, index=False, float_format="%.9f"))
         yield part
     if not missing_parts(folder, order):

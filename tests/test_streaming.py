@@ -24,6 +24,7 @@ from cryoetgan_core.microscope.simulate import MICROSCOPES
 from cryoetgan_core.particles.coordinates import read_coordinates
 from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.simulated import class_references, density_maps, subtomograms
+from cryoetgan_core.particles.table import particle_centres
 from cryoetgan_core.run_folder import train
 from cryoetgan_core.seeds import stream
 from cryoetgan_core.streaming import Order, densities_of, generate_to, missing_parts, particles_of
@@ -83,14 +84,50 @@ def test_what_is_written_is_read_again(tmp_path, trained, kind):
         np.testing.assert_array_equal(zarr.open_array(tmp_path / first, mode="r")[:], wanted)
 
 
-@pytest.mark.parametrize("kind", ["mrcs", "hdf5", "zarr"])
+@pytest.mark.parametrize("kind", ["mrcs", "hdf5", "zarr", "copick"])
 def test_shards_make_the_same_files(tmp_path, trained, kind):
     order = Order(7, SHARES, seed=1, part=2, volumes=kind)
     make(tmp_path / "one", trained, order)
     for shard in (2, 0, 1):
         make(tmp_path / "three", trained, order, shard=shard, shards=3)
+    for folder in ("one", "three"):
+        (tmp_path / folder / "copick.json").unlink(missing_ok=(kind != "copick"))  # says where the project lies
     assert hashes(tmp_path / "one") == hashes(tmp_path / "three")
     assert "particles.star" in hashes(tmp_path / "one")
+
+
+def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
+    order = Order(7, SHARES, seed=3, part=5, channels=("mask",), volumes="copick")
+    for shard in (1, 0):
+        make(tmp_path, trained, order, shard=shard, shards=2)
+    make(tmp_path / "x", trained, dataclasses.replace(order, volumes="mrcs"))
+    wanted = load_particles(tmp_path / "x" / "particles.star")
+    table = pd.read_csv(tmp_path / "particles.csv")
+    mosaic = zarr.open_array(tmp_path / "ExperimentRuns/generated-000000/VoxelSpacing15.000/generated.zarr/0", mode="r")[:]
+    assert mosaic.shape == (2 * BOX, 2 * BOX, 2 * BOX)  # five particles in cells of 2 x 2 x 2
+    mask = zarr.open_array(tmp_path / "ExperimentRuns/generated-000000/VoxelSpacing15.000/mask.zarr/0", mode="r")[:]
+    corner = np.zeros((5, 3), int)
+    corner[[1, 3], 2] = corner[[2, 3], 1] = corner[4, 0] = BOX
+    for (z, y, x), volume in zip(corner, wanted.volumes, strict=False):
+        np.testing.assert_array_equal(mosaic[z : z + BOX, y : y + BOX, x : x + BOX], volume)
+        assert 0 < mask[z : z + BOX, y : y + BOX, x : x + BOX].mean() < 0.5
+    angles, places = ["rot_deg", "tilt_deg", "psi_deg"], ["x_A", "y_A", "z_A"]
+    shifts = ["shift_x_A", "shift_y_A", "shift_z_A"]
+    np.testing.assert_allclose(table[places][:5], (corner[:, ::-1] + BOX // 2) * VOXEL_A)
+    np.testing.assert_allclose(table[angles + shifts], wanted.table[angles + shifts], atol=1e-4)
+    centres = table[places].to_numpy() + table[shifts].to_numpy()
+    order_of = np.lexsort((centres[:, 0], table["tomogram"]))
+    for path in (tmp_path, tmp_path / "copick.json"):
+        found = load_particles(path, box=8, protein="bright", tomogram_kind="generated")
+        at = particle_centres(found.table)
+        ours = np.lexsort((at[:, 0], found.table["tomogram"]))
+        np.testing.assert_allclose(at[ours], centres[order_of], atol=1e-4)
+        np.testing.assert_allclose(found.table[angles].iloc[ours], table[angles].iloc[order_of], atol=1e-4)
+        assert found.table["class_name"].iloc[ours].tolist() == table["class_name"].iloc[order_of].tolist()
+    for name in ("particles.star", "particles.tbl", "particles.csv"):
+        coordinates = read_coordinates(tmp_path / name, VOXEL_A)
+        np.testing.assert_allclose(coordinates[places], centres, atol=1e-3)
+        np.testing.assert_allclose(coordinates[angles], table[angles], atol=1e-4)
 
 
 def test_a_particle_does_not_depend_on_how_many_are_made(tmp_path, trained):

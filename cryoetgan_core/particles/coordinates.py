@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .relion_files import numeric, read_star, table_of
-from .table import ANGLE_COLUMNS, POSITION_COLUMNS, check_voxel_size, particle_table
+from .table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, check_voxel_size, particle_table
 
 SUFFIXES = (".star", ".tbl", ".csv")
 _RELION_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
@@ -41,7 +41,7 @@ def read_coordinates(
     ----------
     path
         .star with rlnCenteredCoordinateXAngst (RELION 5), rlnCoordinateX (RELION 3.1 and 4, Warp) or wrpCoordinateX1 (M); .tbl of Dynamo, counted from 1; .csv with columns x, y, z (voxels, counted from 0) or x_A,
-        y_A, z_A, and class_name, tomogram, particle, rot_deg, tilt_deg, psi_deg where known.
+        y_A, z_A, and class_name, tomogram, particle, rot_deg, tilt_deg, psi_deg where known (shift_x_A, ..., as `streaming.generate_to` writes them, are added).
     voxel_size_A
         of the tomogram.
     shape_zyx
@@ -204,6 +204,9 @@ def _from_csv(path: Path, voxel_size_A: float) -> pd.DataFrame:
         )
     numeric(table, names, path)
     position = table[list(names)].to_numpy(float) * (1.0 if names == POSITION_COLUMNS else voxel_size_A)
+    if set(SHIFT_COLUMNS) <= set(table) and table[list(SHIFT_COLUMNS)].notna().all(axis=None):
+        numeric(table, SHIFT_COLUMNS, path)
+        position = position + table[list(SHIFT_COLUMNS)].to_numpy(float)
     columns: dict[str, object] = {}
     if set(ANGLE_COLUMNS) <= set(table):
         numeric(table, ANGLE_COLUMNS, path)

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import zarr
 
+from ..run_folder import write_atomically
 from ..specimen.poses import matrix_to_relion_euler, relion_euler_to_matrix
-from .table import ANGLE_COLUMNS, POSITION_COLUMNS, particle_table
+from .table import ANGLE_COLUMNS, POSITION_COLUMNS, particle_centres, particle_table
 
 RUNS = "ExperimentRuns"
+CHUNK = 128  # voxels along each axis
 
 
 def is_project(path: Path) -> bool:
@@ -115,8 +118,40 @@ def read_picks(path: Path, *, user: str | None = None, session: str | None = Non
     return {run: pd.concat(tables, ignore_index=True) for run, tables in runs.items()}
 
 
+def object_name(class_name: str) -> str:
+    """A class as copick lets an object be called: it parts file names at underscores."""
+    return class_name.replace("_", "-")
+
+
+def write_tomogram(root: Path, run: str, kind: str, volume: np.ndarray, voxel_size_A: float) -> Path:
+    """Write a tomogram (Z, Y, X) as OME-Zarr (format 2, which copick reads; one level, no compression: noise has none) where a project has it. Returns the store."""
+    store = root / RUNS / run / f"VoxelSpacing{voxel_size_A:.3f}" / f"{kind}.zarr"
+    group = zarr.open_group(store, mode="w", zarr_format=2)
+    chunks = tuple(min(CHUNK, s) for s in volume.shape)
+    group.create_array(
+        "0", data=np.ascontiguousarray(volume, np.float32), chunks=chunks, compressors=None, config={"write_empty_chunks": True}
+    )
+    scale = {"type": "scale", "scale": [voxel_size_A] * 3}
+    axes = [{"name": a, "type": "space", "unit": "angstrom"} for a in "zyx"]
+    group.attrs["multiscales"] = [
+        {"version": "0.4", "name": kind, "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [scale]}]}
+    ]
+    return store
+
+
+def write_config(root: Path, class_names: list[str]) -> Path:
+    """Write copick.json, the configuration with which copick opens the project where it lies now; returns it."""
+    objects = [{"name": object_name(name), "is_particle": True, "label": k + 1} for k, name in enumerate(class_names)]
+    config = {
+        "config_type": "filesystem", "name": "CryoETGAN", "description": "generated subtomograms, side by side in mosaics", "version": "1.0.0",
+        "pickable_objects": objects, "overlay_root": f"local://{root.resolve()}", "overlay_fs_args": {"auto_mkdir": True},
+    }  # fmt: skip
+    write_atomically(root / "copick.json", lambda p: p.write_text(json.dumps(config, indent=1)))
+    return root / "copick.json"
+
+
 def write_picks(root: Path, table: pd.DataFrame, *, user: str, session: str) -> list[Path]:
-    """Write the particles of a table as picks: a file for each tomogram and class. Returns the files."""
+    """Write the particles of a table as picks, where they lie (a shift in their box is added where it is known): a file for each tomogram and class. Returns the files."""
     files = []
     for (run, name), part in table.groupby(["tomogram", "class_name"], sort=True):
         matrices = np.tile(np.eye(4), (len(part), 1, 1))
@@ -125,15 +160,15 @@ def write_picks(root: Path, table: pd.DataFrame, *, user: str, session: str) -> 
             matrices[:, :3, :3] = relion_euler_to_matrix(*angles).mT.numpy()
         points = [
             {"location": dict(zip("xyz", map(float, p), strict=True)), "transformation_": m.tolist(), "instance_id": 0, "score": 1.0}
-            for p, m in zip(part[list(POSITION_COLUMNS)].to_numpy(float), matrices, strict=True)
+            for p, m in zip(particle_centres(part), matrices, strict=True)
         ]
         record = {
-            "pickable_object_name": name, "user_id": user, "session_id": session, "run_name": run, "voxel_spacing": None,
+            "pickable_object_name": object_name(name), "user_id": user, "session_id": session, "run_name": run, "voxel_spacing": None,
             "unit": "angstrom", "points": points, "trust_orientation": True,
         }  # fmt: skip
-        file = root / RUNS / str(run) / "Picks" / f"{user}_{session}_{name}.json"
+        file = root / RUNS / str(run) / "Picks" / f"{user}_{session}_{object_name(name)}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(record, indent=1))
+        write_atomically(file, lambda p, r=record: p.write_text(json.dumps(r, indent=1)))
         files.append(file)
     return files
 

@@ -97,6 +97,11 @@ def particle_table(n: int, **columns) -> pd.DataFrame:
     return pd.DataFrame(values, index=range(n))
 
 
+def particle_centres(table: pd.DataFrame) -> np.ndarray:
+    """Positions (N, 3), xyz in angstrom, of particles in their tomograms: those of their boxes and, where they are known, their shifts there."""
+    return table[list(POSITION_COLUMNS)].to_numpy(float) + np.nan_to_num(table[list(SHIFT_COLUMNS)].to_numpy(float))
+
+
 def check_voxel_size(voxel_size_A: float, name: object) -> None:
     """Raise ValueError unless the voxel size is a positive number."""
     if not (np.isfinite(voxel_size_A) and voxel_size_A > 0):

@@ -1,5 +1,6 @@
-"""Labelled particles as the next tool wants them: volumes as MRC, HDF5 or zarr, tables as STAR (RELION 3.1 and 5), Dynamo table and CSV, written bit by bit."""
+"""Labelled particles as the next tool wants them: volumes as MRC, HDF5, zarr or mosaics of a copick project; tables as STAR (RELION 3.1 and 5), Dynamo table and CSV, written bit by bit."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -11,10 +12,12 @@ import pandas as pd
 import zarr
 
 from ..run_folder import write_atomically
+from . import copick
 from .coordinates import relion_to_dynamo
-from .table import ANGLE_COLUMNS, SHIFT_COLUMNS
+from .table import ANGLE_COLUMNS, SHIFT_COLUMNS, particle_centres
 
-FORMATS = ("mrcs", "mrc", "hdf5", "zarr")
+FORMATS = ("mrcs", "mrc", "hdf5", "zarr", "copick")
+PICKER = {"user": "cryoetgan", "session": "1"}  # whose picks those of a copick project are
 _DYNAMO_WIDTH = 35  # columns of a table
 
 
@@ -31,8 +34,13 @@ def write_volumes(
 ) -> list[str]:
     """Write the volumes (N, D, D, D) of a part, each file at once; returns where each is, relative to `folder`, as the STAR file names it.
 
-    "mrcs": a stack of volumes a part, ``3@volumes/000000.mrcs`` the third; "mrc": a file each; "hdf5": a file a part, "zarr": one store, of which a part is a chunk.
+    "mrcs": a stack of volumes a part, ``3@volumes/000000.mrcs`` the third; "mrc": a file each; "hdf5": a file a part, "zarr": one store, of which a part is a chunk;
+    "copick": a tomogram a part, in which the particles lie side by side (`place_in_mosaic` says where).
     """
+    if order.volumes == "copick":
+        mosaic = _mosaic(volumes, order.part)
+        store = copick.write_tomogram(folder, f"generated-{part:06d}", channel or "generated", mosaic, voxel_size_A)
+        return [store.relative_to(folder).as_posix()] * len(volumes)
     tail = f"_{channel}" if channel else ""
     (folder / "volumes").mkdir(exist_ok=True)
     if order.volumes == "mrc":
@@ -52,6 +60,31 @@ def write_volumes(
         _zarr_store(folder / file, order, volumes.shape[1:], voxel_size_A)[part * order.part : part * order.part + len(volumes)] = volumes
         return [f"{part * order.part + i + 1}@{file}" for i in range(len(volumes))]
     return [f"{i + 1}@{file}" for i in range(len(volumes))]
+
+
+def place_in_mosaic(table: pd.DataFrame, part: int, order: Parts, box: int, voxel_size_A: float) -> None:
+    """Set tomogram and position of the boxes of a part to where `write_volumes` puts them in a copick project's mosaic."""
+    corners = _cells(len(table), order.part) * box
+    table["tomogram"] = f"generated-{part:06d}"
+    for axis, corner in zip("zyx", corners.T, strict=True):
+        table[f"{axis}_A"] = (corner + box // 2) * voxel_size_A
+
+
+def _cells(n: int, part: int) -> np.ndarray:
+    """Cells (n, 3), zyx, of the particles of a part in its mosaic, as wide as a whole part asks."""
+    width = math.ceil(part ** (1 / 3))
+    height = math.ceil(math.sqrt(part / width))
+    k = np.arange(n)
+    return np.stack([k // (width * height), k // width % height, k % width], 1)
+
+
+def _mosaic(volumes: np.ndarray, part: int) -> np.ndarray:
+    """Volumes (N, D, D, D) side by side; what they leave empty has their mean."""
+    cells, box = _cells(len(volumes), part), volumes.shape[-1]
+    out = np.full((cells.max(0) + 1) * box, volumes.mean(), np.float32)
+    for (z, y, x), volume in zip(cells * box, volumes, strict=True):
+        out[z : z + box, y : y + box, x : x + box] = volume
+    return out
 
 
 def _write_mrc(path: Path, data: np.ndarray, voxel_size_A: float) -> None:
@@ -77,72 +110,90 @@ def _zarr_store(path: Path, order: Parts, shape: tuple[int, ...], voxel_size_A: 
 
 
 def write_tables(folder: Path, parts: list[Path], box: int, voxel_size_A: float) -> None:
-    """Join the tables of all parts, one at a time, into particles.csv, particles.star, particles_relion5.star and particles.tbl."""
+    """Join the tables of all parts, one at a time, into particles.csv, particles.star, particles_relion5.star and particles.tbl.
+
+    Particles that lie in mosaics are named by their coordinates there, in particles.star and particles.tbl, and copick.json is written beside these.
+    """
     classes: dict[str, int] = {}
     for path in parts:
         for name in pd.read_csv(path, usecols=["class_name"], dtype=str)["class_name"]:
             classes.setdefault(name, 0)
     classes = {name: k + 1 for k, name in enumerate(sorted(classes))}
+    placed = _in_tomograms(_read_part(parts[0]))
     for target, header, lines in (
         ("particles.csv", lambda t: ",".join(t.columns) + "\n", lambda t: t.to_csv(index=False, header=False, float_format="%.9f")),
-        ("particles.star", lambda t: _star_header(t, box, voxel_size_A, 3), lambda t: _star_lines(t, classes, 3)),
-        ("particles_relion5.star", lambda t: _star_header(t, box, voxel_size_A, 5), lambda t: _star_lines(t, classes, 5)),
+        ("particles.star", lambda t: _star_header(box, voxel_size_A, 3, placed), lambda t: _star_lines(t, classes, voxel_size_A)),
+        ("particles_relion5.star", lambda t: _star_header(box, voxel_size_A, 5, placed), lambda t: _star_lines(t, classes, voxel_size_A)),
         ("particles.tbl", lambda t: "", lambda t: _dynamo_lines(t, classes, voxel_size_A)),
     ):
+        if placed and target == "particles_relion5.star":  # its coordinates are measured from the centre of each tomogram
+            continue
 
         def write(path: Path, header: object = header, lines: object = lines) -> None:
             with path.open("w") as handle:
                 for k, part in enumerate(parts):
-                    table = pd.read_csv(
-                        part, dtype={"particle": str, "class_name": str, "tomogram": str}, keep_default_na=False, na_values=[""]
-                    )
+                    table = _read_part(part)
                     if k == 0:
                         handle.write(header(table))
                     handle.write(lines(table))
 
         write_atomically(folder / target, write)
+    if placed:
+        copick.write_config(folder, list(classes))
+
+
+def _read_part(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"particle": str, "class_name": str, "tomogram": str}, keep_default_na=False, na_values=[""])
 
 
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
+_COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
 
 
-def _star_columns(version: int) -> list[str]:
-    names = [
-        "rlnImageName",
-        "rlnTomoName" if version == 5 else "rlnMicrographName",
-        "rlnTomoParticleName",
-        "rlnClassNumber",
-        "cryoetganClassName",
-    ]
-    return [*names, "rlnOpticsGroup", *_ANGLES, *_ORIGINS]
+def _in_tomograms(table: pd.DataFrame) -> bool:
+    """Whether the particles lie in tomograms, rather than in files of their own."""
+    return bool(table["x_A"].notna().all())
 
 
-def _star_header(table: pd.DataFrame, box: int, voxel_size_A: float, version: int) -> str:
+def _star_columns(version: int, placed: bool) -> list[str]:
+    names = ["rlnTomoName" if version == 5 else "rlnMicrographName", "rlnTomoParticleName", "rlnClassNumber", "cryoetganClassName"]
+    if placed:
+        return [*_COORDINATES, *names, "rlnOpticsGroup", *_ANGLES]
+    return ["rlnImageName", *names, "rlnOpticsGroup", *_ANGLES, *_ORIGINS]
+
+
+def _star_header(box: int, voxel_size_A: float, version: int, placed: bool) -> str:
     optics = {
         "rlnOpticsGroup": 1, "rlnOpticsGroupName": "generated", "rlnImagePixelSize": f"{voxel_size_A:.6f}", "rlnImageSize": box, "rlnImageDimensionality": 3,
     }  # fmt: skip
     general = "data_general\n\n_rlnTomoSubTomosAre2DStacks 0\n\n\n" if version == 5 else ""
     loop = "".join(f"_{name} #{i + 1}\n" for i, name in enumerate(optics))
-    rows = "".join(f"_{name} #{i + 1}\n" for i, name in enumerate(_star_columns(version)))
+    rows = "".join(f"_{name} #{i + 1}\n" for i, name in enumerate(_star_columns(version, placed)))
     return f"{general}data_optics\n\nloop_\n{loop}{' '.join(map(str, optics.values()))}\n\n\ndata_particles\n\nloop_\n{rows}"
 
 
-def _star_lines(table: pd.DataFrame, classes: dict[str, int], version: int) -> str:
-    out = pd.DataFrame({"file": table["file"], "tomogram": table["tomogram"], "name": table["particle"]})
+def _star_lines(table: pd.DataFrame, classes: dict[str, int], voxel_size_A: float) -> str:
+    placed = _in_tomograms(table)
+    first = dict(zip(_COORDINATES, particle_centres(table).T / voxel_size_A, strict=True)) if placed else {"file": table["file"]}
+    out = pd.DataFrame(first | {"tomogram": table["tomogram"], "name": table["particle"]})
     out["number"], out["class"], out["group"] = table["class_name"].map(classes), table["class_name"], 1
-    for name, column in zip(_ANGLES, ANGLE_COLUMNS, strict=True):
-        out[name] = table[column].map("{:.6f}".format)
-    for name, column in zip(_ORIGINS, SHIFT_COLUMNS, strict=True):  # moves the particle's centre by minus its value
-        out[name] = (-table[column]).map("{:.6f}".format)
-    return out.to_csv(index=False, header=False, sep=" ")
+    numbers = {name: table[column] for name, column in zip(_ANGLES, ANGLE_COLUMNS, strict=True)}
+    if not placed:  # an origin moves the particle's centre by minus its value
+        numbers |= {name: -table[column] for name, column in zip(_ORIGINS, SHIFT_COLUMNS, strict=True)}
+    out = out.assign(**{name: values.map("{:.6f}".format) for name, values in numbers.items()})
+    return out.to_csv(index=False, header=False, sep=" ", float_format="%.6f")
 
 
 def _dynamo_lines(table: pd.DataFrame, classes: dict[str, int], voxel_size_A: float) -> str:
     rows = np.zeros((len(table), _DYNAMO_WIDTH))
     rows[:, 0] = table["particle"].astype(int) + 1  # tag
     rows[:, 1] = 1  # aligned
-    rows[:, 3:6] = table[list(SHIFT_COLUMNS)].to_numpy(float) / voxel_size_A
+    if _in_tomograms(table):
+        rows[:, 19] = table["tomogram"].str.rpartition("-")[2].astype(int) + 1
+        rows[:, 23:26] = particle_centres(table) / voxel_size_A + 1  # Dynamo counts voxels from 1
+    else:
+        rows[:, 3:6] = table[list(SHIFT_COLUMNS)].to_numpy(float) / voxel_size_A
     rows[:, 6:9] = relion_to_dynamo(table[list(ANGLE_COLUMNS)].to_numpy(float))
     rows[:, 21] = table["class_name"].map(classes)
     return "".join(" ".join(f"{v:.6f}".rstrip("0").rstrip(".") for v in row) + "\n" for row in rows)
