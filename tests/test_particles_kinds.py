@@ -5,7 +5,9 @@ import gzip
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import emfile
 import h5py
@@ -19,6 +21,7 @@ import torch
 import zarr
 from scipy.spatial.transform import Rotation
 
+from cryoetgan_core.particles import own_data
 from cryoetgan_core.particles.coordinates import dynamo_to_relion, in_tomogram, read_coordinates, relion_to_dynamo
 from cryoetgan_core.particles.copick import read_picks, write_picks
 from cryoetgan_core.particles.folder import load_particles
@@ -274,7 +277,7 @@ def test_a_copick_project_goes_in_with_one_call(tmp_path, entry):
     np.testing.assert_array_equal(found.volumes, cubes(data))
     assert set(found.table["class_name"]) == {"ribosome"} and set(found.table["tomogram"]) == {"run_1"}
     np.testing.assert_allclose(found.table[["rot_deg", "tilt_deg", "psi_deg"]].iloc[0], ANGLES[0], atol=1e-6)
-    with pytest.raises(ValueError, match="no picks of you"):
+    with pytest.raises(ValueError, match="no picks by you"):
         load_particles(tmp_path / entry, box=8, user="you")
     with pytest.raises(ValueError, match="no such tomogram"):
         load_particles(tmp_path / entry, box=8, voxel_size_A=5.0)
@@ -289,6 +292,77 @@ def test_picks_that_are_written_are_read_again(tmp_path):
     again = read_picks(tmp_path, user="us")["run_1"]
     np.testing.assert_allclose(again[["x_A", "y_A", "z_A"]], table[["x_A", "y_A", "z_A"]], atol=1e-9)
     np.testing.assert_allclose(again[["rot_deg", "tilt_deg", "psi_deg"]], ANGLES, atol=1e-6)
+
+
+def test_picks_of_two_people_are_not_mixed(tmp_path):
+    data = np.random.default_rng(1).normal(size=(24, 32, 40)).astype(np.float32)
+    copick_project(tmp_path, data)
+    write_picks(tmp_path, read_picks(tmp_path)["run_1"], user="us", session="2", oriented=False)
+    with pytest.raises(ValueError, match=r"ribosome was picked by me \(session 1\) and us \(session 2\); expected one"):
+        load_particles(tmp_path, box=8)
+    found = load_particles(tmp_path, box=8, user="us")
+    assert len(found) == 3 and found.table["rot_deg"].isna().all()
+
+
+class Portal:
+    """What of the portal's client is used: names as in cryoet-data-portal 4.9, downloads from this machine."""
+
+    def __init__(self, data, reachable=True):
+        self.data, self.reachable = data, reachable
+        shapes = [self.shape("OrientedPoint", "ndjson"), self.shape("SegmentationMask", "zarr")]
+        annotation = SimpleNamespace(id=7, object_name="cytosolic ribosome", annotation_shapes=shapes)
+        path = "s3://bucket/run_1/Reconstructions/VoxelSpacing10.000/Tomograms/100/run_1.zarr"
+        tomogram = SimpleNamespace(
+            voxel_spacing=10.0,
+            tomogram_voxel_spacing_id=3,
+            is_visualization_default=True,
+            s3_omezarr_dir=path,
+            download_omezarr=self.tomogram,
+        )
+        self.run = SimpleNamespace(name="run_1", annotations=[annotation], tomograms=[tomogram])
+        self.Run, self.Client = SimpleNamespace(get_by_id=lambda client, id: {16463: self.run}.get(id)), lambda: None
+
+    def shape(self, kind, ending):
+        file = SimpleNamespace(
+            format=ending, tomogram_voxel_spacing_id=3, https_path=f"https://x/y/ribosome.{ending}", download=self.points
+        )
+        return SimpleNamespace(shape_type=kind, annotation_files=[file])
+
+    def points(self, folder):
+        rotation = Rotation.from_euler("ZYZ", ANGLES, degrees=True).as_matrix()
+        lines = [
+            json.dumps({"type": "orientedPoint", "location": dict(zip("xyz", p, strict=True)), "xyz_rotation_matrix": r.tolist()})
+            for p, r in zip(POSITIONS, rotation, strict=True)
+        ]
+        (Path(folder) / "ribosome.ndjson").write_text("\n".join(lines))
+
+    def tomogram(self, folder):
+        if not self.reachable:
+            raise OSError("no route to host")
+        ome_zarr(Path(folder) / "run_1.zarr", self.data, 1.0)
+
+
+def test_a_run_of_the_data_portal_goes_in_with_one_call(tmp_path, monkeypatch):
+    data = np.random.default_rng(1).normal(size=(24, 32, 40)).astype(np.float32)
+    monkeypatch.setenv("CRYOETGAN_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "cryoet_data_portal", Portal(data, reachable=False))
+    with pytest.raises(ConnectionError, match="portal:16463: cannot be downloaded .*no route"):
+        load_particles("portal:16463", box=8)
+    monkeypatch.setitem(sys.modules, "cryoet_data_portal", Portal(data))
+    with pytest.raises(ValueError, match="0 tomograms fit, with 10 A"):
+        load_particles("portal:16463", box=8, voxel_size_A=5.0)
+    with pytest.raises(ValueError, match="no such run"):
+        load_particles("portal:1", box=8)
+    found = own_data.load(Path("portal:16463"), 8, 0.0, {"protein": "bright"})
+    np.testing.assert_array_equal(found.volumes, cubes(data))
+    np.testing.assert_allclose(found.table[["rot_deg", "tilt_deg", "psi_deg"]], ANGLES, atol=1e-6)
+    assert set(found.table["class_name"]) == {"cytosolic-ribosome"} and found.voxel_size_A == 10.0
+    monkeypatch.setitem(sys.modules, "cryoet_data_portal", None)  # as if it were not installed
+    assert len(load_particles("portal:16463", box=8)) == 3  # from the cache
+    with pytest.raises(ValueError, match="pip install cryoet-data-portal"):
+        load_particles("portal:2", box=8)
+    with pytest.raises(ValueError, match="number of a run"):
+        load_particles("portal:ten", box=8)
 
 
 def test_cubes_keep_what_hdf5_and_numpy_hold(tmp_path):

@@ -6,6 +6,7 @@ tomogram's first voxel; a pick's 4 x 4 matrix takes the reference to the tomogra
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,20 +91,22 @@ def tomogram_of(roots: list[Path], run: str, voxel_size_A: float | None, kind: s
     return next(iter(found.items()))
 
 
-def read_picks(path: Path, *, user: str | None = None, session: str | None = None) -> dict[str, pd.DataFrame]:
+def read_picks(
+    path: Path, *, user: str | None = None, session: str | None = None, classes: Sequence[str] | None = None
+) -> dict[str, pd.DataFrame]:
     """Picks by run of a project; the class is the picked object.
 
     Parameters
     ----------
-    user, session
-        whose picks; by default everybody's.
+    user, session, classes
+        whose picks of which objects; by default everybody's of all.
 
     Raises
     ------
     ValueError
-        when a file is not as copick writes it, or there is no pick.
+        when a file is not as copick writes it, there is no pick, or several people or sessions picked the same object in a run, whose particles would be there twice.
     """
-    runs: dict[str, list[pd.DataFrame]] = {}
+    runs: dict[str, dict[str, pd.DataFrame]] = {}
     for root in project_roots(path):
         for file in sorted((root / RUNS).glob("*/Picks/*.json")):
             table = _picks(file)
@@ -111,11 +114,20 @@ def read_picks(path: Path, *, user: str | None = None, session: str | None = Non
                 len(table)
                 and (user or table.attrs["user"]) == table.attrs["user"]
                 and (session or table.attrs["session"]) == table.attrs["session"]
+                and (classes is None or table["class_name"][0] in classes)
             ):
-                runs.setdefault(file.parent.parent.name, []).append(table)
+                found = runs.setdefault(file.parent.parent.name, {})
+                other = found.setdefault(table["class_name"][0], table)
+                if other is not table:
+                    pickers = " and ".join(f"{t.attrs['user']} (session {t.attrs['session']})" for t in (other, table))
+                    raise ValueError(
+                        f"{file}: {table['class_name'][0]} was picked by {pickers}; expected one. Choose by user and session, or by classes"
+                    )
     if not runs:
-        raise ValueError(f"{path}: no picks{f' of {user}' if user else ''}; expected {RUNS}/RUN/Picks/USER_SESSION_OBJECT.json with points")
-    return {run: pd.concat(tables, ignore_index=True) for run, tables in runs.items()}
+        wanted = f" of {', '.join(classes)}" if classes else ""
+        by = f" by {user}" if user else ""
+        raise ValueError(f"{path}: no picks{wanted}{by}; expected {RUNS}/RUN/Picks/USER_SESSION_OBJECT.json with points")
+    return {run: pd.concat(tables.values(), ignore_index=True) for run, tables in runs.items()}
 
 
 def object_name(class_name: str) -> str:
@@ -150,8 +162,11 @@ def write_config(root: Path, class_names: list[str]) -> Path:
     return root / "copick.json"
 
 
-def write_picks(root: Path, table: pd.DataFrame, *, user: str, session: str) -> list[Path]:
-    """Write the particles of a table as picks, where they lie (a shift in their box is added where it is known): a file for each tomogram and class. Returns the files."""
+def write_picks(root: Path, table: pd.DataFrame, *, user: str, session: str, oriented: bool = True) -> list[Path]:
+    """Write the particles of a table as picks, where they lie (a shift in their box is added where it is known): a file for each tomogram and class. Returns the files.
+
+    `oriented` says whether their angles mean anything.
+    """
     files = []
     for (run, name), part in table.groupby(["tomogram", "class_name"], sort=True):
         matrices = np.tile(np.eye(4), (len(part), 1, 1))
@@ -164,7 +179,7 @@ def write_picks(root: Path, table: pd.DataFrame, *, user: str, session: str) -> 
         ]
         record = {
             "pickable_object_name": object_name(name), "user_id": user, "session_id": session, "run_name": run, "voxel_spacing": None,
-            "unit": "angstrom", "points": points, "trust_orientation": True,
+            "unit": "angstrom", "points": points, "trust_orientation": oriented,
         }  # fmt: skip
         file = root / RUNS / str(run) / "Picks" / f"{user}_{session}_{object_name(name)}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -198,11 +213,13 @@ def _picks(file: Path) -> pd.DataFrame:
         name, user, session = record["pickable_object_name"], str(record["user_id"]), str(record["session_id"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: not picks as copick writes them ({error})") from error
-    angles = matrix_to_relion_euler(torch.from_numpy(matrices[:, :3, :3]).mT)
+    angles = [a.numpy() for a in matrix_to_relion_euler(torch.from_numpy(matrices[:, :3, :3]).mT)]
+    if record.get("trust_orientation") is False:
+        angles = [np.full(len(position), np.nan)] * 3
     run = file.parent.parent.name
     table = particle_table(
         len(position), class_name=name, tomogram=run, source=str(file), particle=[f"{file.stem}_{i}" for i in range(len(position))],
-        **dict(zip(POSITION_COLUMNS, position.T, strict=True)), **dict(zip(ANGLE_COLUMNS, (a.numpy() for a in angles), strict=True)),
+        **dict(zip(POSITION_COLUMNS, position.T, strict=True)), **dict(zip(ANGLE_COLUMNS, angles, strict=True)),
     )  # fmt: skip
     table.attrs = {"user": user, "session": session}
     return table

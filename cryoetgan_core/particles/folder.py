@@ -13,6 +13,7 @@ from ..specimen.poses import matrix_to_relion_euler, relion_euler_to_matrix
 from . import copick
 from .arrays import open_mrcs, open_npy, read_npz
 from .coordinates import in_tomogram, read_coordinates
+from .data_portal import fetch_run, is_portal_run
 from .lazy import LazyVolumes
 from .pickles import PICKLE_SUFFIXES, read_pickle
 from .relion import read_subtomogram_star, read_tilt_stack_particles
@@ -34,14 +35,14 @@ from .volume_files import (
 STACK_SUFFIXES = (".npy", ".npz", ".mrcs", *PICKLE_SUFFIXES)
 KINDS = (
     "a folder of volumes (.mrc, .map, .rec, .em, .tif; also .gz, .bz2), a stack (.npy, .npz, .mrcs, .h5 or .zarr with 4-D data, .pickle of AITom), optimisation_set.star or particles.star, "
-    "a copick project, or a tomogram (.mrc, .map, .ccp4, .rec, .em, .tif, .h5 or .zarr with 3-D data) with box= and n=, coordinates= or labels_path="
+    "a copick project, a run of the CryoET Data Portal (portal:NUMBER), or a tomogram (.mrc, .map, .ccp4, .rec, .em, .tif, .h5 or .zarr with 3-D data) with box= and n=, coordinates= or labels_path="
 )
 
 
 def load_particles(path: str | Path, **options) -> ParticleSet:
     """Particles from whatever `path` is; `options` are those of the function that reads this kind.
 
-    Folders and stacks: `read_volumes`. A .star file: `read_tilt_stack_particles`, or `read_subtomogram_star` where its optics table says 3-D. A copick project: `read_copick`. Other single files are tomograms:
+    Folders and stacks: `read_volumes`. A .star file: `read_tilt_stack_particles`, or `read_subtomogram_star` where its optics table says 3-D. A copick project, or "portal:NUMBER" of a run of the CryoET Data Portal (`data_portal.fetch_run`): `read_copick`. Other single files are tomograms:
     `read_tomogram` with `cut_cubes`, where `coordinates` may be a file (`read_coordinates`), or `read_labelled_tomogram` where `labels_path` is given.
 
     Raises
@@ -49,6 +50,9 @@ def load_particles(path: str | Path, **options) -> ParticleSet:
     ValueError
         when nothing here reads the path, an option belongs to no reader of this kind, or the reader refuses.
     """
+    if is_portal_run(path):
+        options = _known(path, options, read_copick)
+        return read_copick(fetch_run(path, options.get("voxel_size_A")), **options)
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; expected {KINDS}")
@@ -137,16 +141,10 @@ def read_copick(
     """
     path, sets = Path(path), []
     roots = copick.project_roots(path)
-    for run, table in copick.read_picks(path, user=user, session=session).items():
-        if classes is not None:
-            table = table[table["class_name"].isin(list(classes))].reset_index(drop=True)
-        if table.empty:
-            continue
+    for run, table in copick.read_picks(path, user=user, session=session, classes=classes).items():
         store, voxel = copick.tomogram_of(roots, run, voxel_size_A, tomogram_kind)
         volume, _ = read_tomogram(store, voxel, protein=protein)
         sets.append(cut_at(volume, voxel, table, box, target_voxel_size_A=target_voxel_size_A, edge=edge, tomogram=run, source=str(store)))
-    if not sets:
-        raise ValueError(f"{path}: no picks of {', '.join(classes or ())}; expected the name of a picked object")
     if len({s.voxel_size_A for s in sets}) > 1:
         raise ValueError(f"{path}: tomograms of several voxel sizes; give voxel_size_A or target_voxel_size_A")
     return ParticleSet(

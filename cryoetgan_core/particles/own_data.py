@@ -12,6 +12,7 @@ from ..specimen import ASSEMBLIES
 from ..specimen.maps import resample
 from ..specimen.render import source_exists
 from . import copick
+from .data_portal import is_portal_run
 from .domains import Domains
 from .folder import is_3d_star, load_particles
 from .relion import write_star
@@ -49,11 +50,12 @@ def load(path: Path, box: int, target_voxel_size_A: float = 0.0, options: Mappin
         When the path or an option does not fit (see `load_particles`), or the particles are smaller than the box asked for.
     """
     options = dict(options or {})
-    if not path.exists():
+    project = is_portal_run(path) or copick.is_project(path)
+    if not (project or path.exists()):
         raise ValueError(f"{path}: no such file or folder.")
-    if copick.is_project(path) or _is_tomogram(path):
+    if project or _is_tomogram(path):
         target = {"target_voxel_size_A": target_voxel_size_A} if target_voxel_size_A else {}
-        picked = copick.is_project(path) or {"labels_path", "coordinates"} & set(options)
+        picked = project or {"labels_path", "coordinates"} & set(options)
         drawn = {} if picked else {"generator": stream(0, "cut")}
         return load_particles(path, **({"box": box} | drawn | target | options))
     if path.suffix.lower() == ".star" and not is_3d_star(path):
