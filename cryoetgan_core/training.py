@@ -17,6 +17,10 @@ from .physics_start import start_from
 from .seeds import stream
 from .selection import FLOOR, distance
 
+MOST_ON_DEVICE = 1 << 31  # values of the subtomograms (8 GiB) that are kept on the training device
+MOST_HELD_OUT = 1000  # subtomograms to validate on
+MOST_TO_START = 2000  # subtomograms that the physics generator's start looks at
+
 
 class TrainingDiverged(RuntimeError):
     """A loss or gradient became NaN or infinite, or a weight exceeded 1e6; the last good checkpoint is left in place."""
@@ -44,7 +48,7 @@ def fingerprint(config: RunConfig, *volumes: torch.Tensor) -> str:
     """Twelve hexadecimal digits that name a configuration and the data it is trained on."""
     digest = hashlib.sha256(config.hash.encode())
     for v in volumes:
-        digest.update(v.contiguous().numpy().tobytes())
+        digest.update(memoryview(v.contiguous().numpy()).cast("B"))  # no copy: it may lie on disk
     return digest.hexdigest()[:12]
 
 
@@ -68,13 +72,15 @@ class Trainer:
                 )
         self.fingerprint = fingerprint(config, x, y)
         self.scaling = Scaling.of(x, y, config.noise_level)
-        self.x, self.y = x.to(self.device)[:, None], self.scaling.y(y).to(self.device)[:, None]
+        # as given, scaled batch by batch: subtomograms may be more than memory holds
+        self.x, self.y = x.to(self.device)[:, None], (y if y.numel() > MOST_ON_DEVICE else y.to(self.device))[:, None]
         self.acquisition, self.networks = acquisition, build_networks(config, self.device, acquisition)
-        held_out = round(config.validation_share * len(y))
+        held_out = min(round(config.validation_share * len(y)), MOST_HELD_OUT)
         order = torch.randperm(len(y), generator=stream(config.seed, "validation"))
-        self.validation, self.y = self.y[order[:held_out]], self.y[order[held_out:].sort().values]
+        self.validation, self.rows = self._real(order[:held_out]), {"x": torch.arange(len(x)), "y": order[held_out:].sort().values}
         if config.generator == "physics":
-            start_from(self.networks["G"], self.scaling.x(x), self.y[:, 0])
+            few = torch.linspace(0, len(self.rows["y"]) - 1, min(len(self.rows["y"]), MOST_TO_START)).round().long()
+            start_from(self.networks["G"], self.scaling.x(x), self._real(self.rows["y"][few])[:, 0])
         self.ema = {k: v.clone() for k, v in self.networks["G"].state_dict().items()}
         self.best, self.validations = {}, []  # the averaged generator at the least distance; (step, distance) of each validation
         self.critics = [name for name in ("D_Y", "D_X") if name in self.networks]
@@ -82,14 +88,18 @@ class Trainer:
         self.optimizers = {name: make_optimizer(config, [self.networks[n] for n in names]) for name, names in groups.items()}
         self.pools = {"Y": torch.empty(0), "X": torch.empty(0)}
 
+    def _real(self, rows: torch.Tensor) -> torch.Tensor:
+        """Subtomograms (B, 1, D, H, W) of the given rows in network units, on the device."""
+        return self.scaling.y(self.y[rows.to(self.y.device)]).to(self.device)
+
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Network inputs (x, y), (B, 1, D, H, W), of a step: each domain passes through its own shuffled epochs."""
         config, picked = self.config, []
-        for name, data in (("x", self.x), ("y", self.y)):
-            per_epoch = len(data) // config.batch
-            epoch, i = divmod(step, per_epoch)
-            order = torch.randperm(len(data), generator=stream(config.seed, f"order of {name}", epoch))
-            picked.append(data[order[i * config.batch : (i + 1) * config.batch].to(self.device)])
+        for name, rows in self.rows.items():
+            epoch, i = divmod(step, len(rows) // config.batch)
+            order = torch.randperm(len(rows), generator=stream(config.seed, f"order of {name}", epoch))
+            chosen = rows[order[i * config.batch : (i + 1) * config.batch]]
+            picked.append(self.x[chosen.to(self.device)] if name == "x" else self._real(chosen))
         if config.augment:
             flips = stream(config.seed, "augment", step)
             for axes in ((-2,), (-3, -1)):

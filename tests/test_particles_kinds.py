@@ -81,6 +81,16 @@ def test_volumes_stay_on_disk_until_they_are_asked_for(tmp_path):
         broken[:]
 
 
+def test_more_than_memory_should_hold_goes_through_a_scratch_file(monkeypatch):
+    read = []
+    lazy = LazyVolumes(lambda i: read.append(i) or volumes(8)[i], 6, [str(i) for i in range(8)], np.arange(1, 8))
+    monkeypatch.setattr("cryoetgan_core.particles.lazy.MOST_IN_MEMORY", 6 * 6**3)
+    y = torch.from_numpy(np.asarray(lazy))
+    assert isinstance(np.asarray(lazy).base, np.memmap) and read == list(range(1, 8))  # once
+    np.testing.assert_array_equal(y, volumes(8)[1:])
+    assert not isinstance(np.asarray(lazy.take(slice(0, 3))).base, np.memmap)
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_stacks_and_tomograms_in_zarr(tmp_path, version):
     zarr.save_array(tmp_path / "stack.zarr", volumes(5), zarr_format=version)

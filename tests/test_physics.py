@@ -234,7 +234,7 @@ def test_start_finds_signal_noise_and_wedge(particles) -> None:
     x = trainer.scaling.x(trainer.x)
     with torch.no_grad():
         made = G(x, G.sample_noise(x, stream(1, "n")))[:, 0]
-    ratio = windowed_power(made) / windowed_power(trainer.y[:, 0])
+    ratio = windowed_power(made) / windowed_power(trainer.scaling.y(trainer.y[:, 0]))
     radius, tilt, _ = coordinates(BOX)
     for low, high in ((0.05, 0.15), (0.2, 0.3), (0.35, 0.45)):
         ring = (radius > low) & (radius < high) & (tilt > -40) & (tilt < 60)
@@ -280,7 +280,7 @@ def test_a_generator_for_a_simulators_particles_starts_at_their_level(particles)
     with torch.no_grad():
         y = G(x, G.sample_noise(x, stream(0, "n")))
     assert G.padded == BOX and float(G.signal_power) != 1
-    assert float(y.std() / trainer.y.std()) == pytest.approx(1, abs=0.3)  # told by fourteen volumes
+    assert float(y.std() / trainer.scaling.y(trainer.y).std()) == pytest.approx(1, abs=0.3)  # told by fourteen volumes
 
 
 def test_the_start_stays_sober_on_periodic_low_passed_volumes(particles) -> None:

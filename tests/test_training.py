@@ -171,6 +171,16 @@ def test_generation_does_not_depend_on_the_batch(tmp_path: Path) -> None:
     assert generate_repeats(run, x[:1], repeats=4).std(1).min() > 0
 
 
+def test_subtomograms_are_scaled_batch_by_batch_and_not_copied() -> None:
+    """Of a mapped file only the batch is to come into memory."""
+    x, y = data()
+    trainer = Trainer(make_config("smoke", preset="adapted", augment=False), x, y)
+    assert trainer.y.data_ptr() == y.data_ptr()
+    scaled = (y - y.mean()) / y.std()
+    for volume in trainer.batch(0)[1][:, 0]:
+        assert (scaled - volume).abs().amax((1, 2, 3)).min() < 1e-6
+
+
 def test_data_that_do_not_fit_are_refused() -> None:
     x, y = data()
     with pytest.raises(ValueError, match="24\\^3"):

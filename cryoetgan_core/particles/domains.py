@@ -36,9 +36,12 @@ class Domains:
             raise ValueError(f"{half} holds classes {unknown} for which X has no density; X has {', '.join(index)}.")
         return torch.tensor([index[name] for name in names])
 
-    def volumes(self, half: str) -> torch.Tensor:
-        """Volumes (N, D, H, W) of a half."""
-        return torch.from_numpy(np.asarray(getattr(self, half).volumes))
+    def volumes(self, half: str, most: int | None = None) -> torch.Tensor:
+        """Volumes (N, D, H, W) of a half, or `most` of them, evenly chosen."""
+        volumes = getattr(self, half).volumes
+        if most is not None and most < len(volumes):
+            volumes = volumes[np.linspace(0, len(volumes) - 1, most).round().astype(int)]
+        return torch.from_numpy(np.asarray(volumes))
 
 
 def save_domains(domains: Domains, folder: Path) -> None:

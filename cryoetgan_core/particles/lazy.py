@@ -1,14 +1,18 @@
 """Volumes that stay on disk until they are asked for: a hundred thousand particles need not fit in memory."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
+MOST_IN_MEMORY = 1 << 29  # values: 2 GiB of float32
 
 
 class LazyVolumes:
     """What looks like an array (N, D, D, D) float32 and reads each volume when it is indexed.
 
-    An index gives a volume; a slice, a mask or a list of indices an array of them; `np.asarray` all of them. `take` stays lazy.
+    An index gives a volume; a slice, a mask or a list of indices an array of them; `np.asarray` all of them: beyond MOST_IN_MEMORY values in a scratch file of the system's temporary folder ($TMPDIR), of which only what is
+    used lies in memory. `take` stays lazy.
 
     Parameters
     ----------
@@ -28,6 +32,7 @@ class LazyVolumes:
     def __init__(self, read: Callable[[int], np.ndarray], box: int, names: Sequence[str], index: np.ndarray | None = None):
         self._read, self._names, self._index = read, names, np.arange(len(names)) if index is None else index
         self.shape = (len(self._index), box, box, box)
+        self._scratch: np.memmap | None = None
 
     def __len__(self) -> int:
         return len(self._index)
@@ -41,7 +46,18 @@ class LazyVolumes:
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("LazyVolumes: reading volumes makes an array of its own")
-        return self[:] if dtype is None else self[:].astype(dtype)
+        everything = self._on_scratch() if np.prod(self.shape) > MOST_IN_MEMORY else self[:]
+        return everything if dtype in (None, self.dtype) else everything.astype(dtype)
+
+    def _on_scratch(self) -> np.memmap:
+        """All volumes, written once to a file without a name, which goes when it is no longer used."""
+        if self._scratch is None:
+            with tempfile.TemporaryFile() as file:
+                scratch = np.memmap(file, np.float32, "w+", shape=self.shape)
+            for k, i in enumerate(self._index):
+                scratch[k] = self._one(int(i))
+            self._scratch = scratch
+        return self._scratch
 
     def take(self, key: object) -> "LazyVolumes":
         """The chosen particles, still unread."""
