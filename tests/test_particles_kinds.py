@@ -91,6 +91,15 @@ def test_more_than_memory_should_hold_goes_through_a_scratch_file(monkeypatch):
     assert not isinstance(np.asarray(lazy.take(slice(0, 3))).base, np.memmap)
 
 
+def test_cubes_of_many_picks_go_through_a_scratch_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("cryoetgan_core.particles.lazy.MOST_IN_MEMORY", 2 * 8**3)
+    data = np.random.default_rng(1).normal(size=(24, 32, 40)).astype(np.float32)
+    copick_project(tmp_path, data)
+    found = load_particles(tmp_path, box=8, protein="bright")
+    assert isinstance(found.volumes, np.memmap)
+    np.testing.assert_array_equal(found.volumes, cubes(data))
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_stacks_and_tomograms_in_zarr(tmp_path, version):
     zarr.save_array(tmp_path / "stack.zarr", volumes(5), zarr_format=version)

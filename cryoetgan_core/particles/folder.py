@@ -14,7 +14,7 @@ from . import copick
 from .arrays import open_mrcs, open_npy, read_npz
 from .coordinates import in_tomogram, read_coordinates
 from .data_portal import fetch_run, is_portal_run
-from .lazy import LazyVolumes
+from .lazy import LazyVolumes, empty_volumes
 from .pickles import PICKLE_SUFFIXES, read_pickle
 from .relion import read_subtomogram_star, read_tilt_stack_particles
 from .relion_files import read_star
@@ -139,17 +139,21 @@ def read_copick(
     ValueError
         when the project, a tomogram or the picks are not there or not as copick writes them.
     """
-    path, sets = Path(path), []
-    roots = copick.project_roots(path)
-    for run, table in copick.read_picks(path, user=user, session=session, classes=classes).items():
-        store, voxel = copick.tomogram_of(roots, run, voxel_size_A, tomogram_kind)
-        volume, _ = read_tomogram(store, voxel, protein=protein)
-        sets.append(cut_at(volume, voxel, table, box, target_voxel_size_A=target_voxel_size_A, edge=edge, tomogram=run, source=str(store)))
-    if len({s.voxel_size_A for s in sets}) > 1:
+    path = Path(path)
+    roots, picks = copick.project_roots(path), copick.read_picks(path, user=user, session=session, classes=classes)
+    stores = {run: copick.tomogram_of(roots, run, voxel_size_A, tomogram_kind) for run in picks}
+    if target_voxel_size_A is None and len({voxel for _, voxel in stores.values()}) > 1:
         raise ValueError(f"{path}: tomograms of several voxel sizes; give voxel_size_A or target_voxel_size_A")
-    return ParticleSet(
-        np.concatenate([s.volumes for s in sets]), pd.concat([s.table for s in sets], ignore_index=True), sets[0].voxel_size_A
-    )
+    volumes, tables = empty_volumes((sum(map(len, picks.values())), box, box, box)), []
+    for run, table in picks.items():  # one tomogram at a time in memory
+        store, voxel = stores[run]
+        volume, _ = read_tomogram(store, voxel, protein=protein)
+        cut = cut_at(volume, voxel, table, box, target_voxel_size_A=target_voxel_size_A, edge=edge, tomogram=run, source=str(store))
+        first = sum(map(len, tables))
+        volumes[first : first + len(cut)] = cut.volumes
+        tables.append(cut.table)
+    table = pd.concat(tables, ignore_index=True)
+    return ParticleSet(volumes[: len(table)], table, cut.voxel_size_A)
 
 
 def read_volumes(

@@ -8,11 +8,18 @@ import numpy as np
 MOST_IN_MEMORY = 1 << 29  # values: 2 GiB of float32
 
 
+def empty_volumes(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of float32 to be filled: in memory, or beyond MOST_IN_MEMORY values in a file without a name in the system's temporary folder ($TMPDIR), which goes when it is no longer used."""
+    if np.prod(shape, dtype=np.int64) <= MOST_IN_MEMORY:
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
+
+
 class LazyVolumes:
     """What looks like an array (N, D, D, D) float32 and reads each volume when it is indexed.
 
-    An index gives a volume; a slice, a mask or a list of indices an array of them; `np.asarray` all of them: beyond MOST_IN_MEMORY values in a scratch file of the system's temporary folder ($TMPDIR), of which only what is
-    used lies in memory. `take` stays lazy.
+    An index gives a volume; a slice, a mask or a list of indices an array of them; `np.asarray` all of them, as `empty_volumes` holds them. `take` stays lazy.
 
     Parameters
     ----------
@@ -46,18 +53,19 @@ class LazyVolumes:
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("LazyVolumes: reading volumes makes an array of its own")
-        everything = self._on_scratch() if np.prod(self.shape) > MOST_IN_MEMORY else self[:]
+        everything = self._all()
         return everything if dtype in (None, self.dtype) else everything.astype(dtype)
 
-    def _on_scratch(self) -> np.memmap:
-        """All volumes, written once to a file without a name, which goes when it is no longer used."""
-        if self._scratch is None:
-            with tempfile.TemporaryFile() as file:
-                scratch = np.memmap(file, np.float32, "w+", shape=self.shape)
-            for k, i in enumerate(self._index):
-                scratch[k] = self._one(int(i))
-            self._scratch = scratch
-        return self._scratch
+    def _all(self) -> np.ndarray:
+        """All volumes; what goes to a scratch file is written there once."""
+        if self._scratch is not None:
+            return self._scratch
+        everything = empty_volumes(self.shape)
+        for k, i in enumerate(self._index):
+            everything[k] = self._one(int(i))
+        if isinstance(everything, np.memmap):
+            self._scratch = everything
+        return everything
 
     def take(self, key: object) -> "LazyVolumes":
         """The chosen particles, still unread."""

@@ -27,6 +27,7 @@ from torch import Tensor
 from ..specimen.maps import read_map, resample
 from ..specimen.poses import relion_euler_to_matrix
 from .backproject import check_wiener, ctf_of_tilts, insert_tilts, to_volume
+from .lazy import empty_volumes
 from .relion_files import TiltStack, open_tilt_stacks, read_images
 from .subtomogram_star import read_subtomogram_star, write_star
 from .table import ParticleSet, check_voxel_size, particle_table, protein_sign
@@ -90,7 +91,7 @@ def read_tilt_stack_particles(
             f"{path}: a box of {box} voxels of {voxel} A does not fit the stacks' {size} of {pixel} A; expected a smaller box or voxel"
         )
     check_wiener(wiener)
-    volumes = np.empty((len(stacks), box, box, box), np.float32)
+    volumes = empty_volumes((len(stacks), box, box, box))
     for i, stack in enumerate(stacks):
         volume = to_volume(insert_tilts(*_inputs(stack), premultiplied=stack.premultiplied), wiener)
         if (box, voxel) != (size, pixel):

@@ -66,7 +66,7 @@ class ParticleSet:
         check_voxel_size(self.voxel_size_A, "ParticleSet")
         if isinstance(self.volumes, LazyVolumes):
             return
-        finite = np.isfinite(self.volumes).all(axis=(1, 2, 3))
+        finite = np.array([np.isfinite(v).all() for v in self.volumes])
         if not finite.all():
             names = self.table["particle"][~finite].tolist()[:5]
             raise ValueError(

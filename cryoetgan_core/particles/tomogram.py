@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..specimen.maps import resample
+from .lazy import empty_volumes
 from .picking import find_candidates, label_centres
 from .table import ParticleSet, check_array, check_beam_axis, check_voxel_size, particle_table, protein_sign
 from .volume_files import NO_VOXEL_SIZE, read_volume, suffix_of
@@ -128,7 +129,9 @@ def cut_cubes(
         )
     labels = np.array([""] * len(points) if class_names is None else class_names, dtype=object)[fits]
     points = points[fits]
-    cubes = np.stack([_cube(volume, p, voxel_size_A, target, box, before, after) for p in points])
+    cubes = empty_volumes((len(points), box, box, box))
+    for i, point in enumerate(points):
+        cubes[i] = _cube(volume, point, voxel_size_A, target, box, before, after)
     position = dict(zip(("z_A", "y_A", "x_A"), (points * voxel_size_A).T, strict=True))
     names = [f"{tomogram or 'particle'}_{i + 1:05d}" for i in range(len(points))]
     table = particle_table(len(points), class_name=labels, particle=names, tomogram=tomogram, source=source, **position)
