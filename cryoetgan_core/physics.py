@@ -6,6 +6,7 @@ tilt and angle to the tilt axis (`fourier_grid`), or T is the CTF formula of eac
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -137,33 +138,44 @@ class PhysicsGenerator(nn.Module):
         Each is one of the library, there with the learned probability, at the first of TRIES random places in the ball round the box where it does not overlap the particle; left out
         where there is none. The gradient of whether it is there is that of the choice's relaxation.
         """
+        u = drawn[..., 1].clamp(1e-6, 1 - 1e-6)
+        relaxed = torch.sigmoid((self.gate + u.log() - (1 - u).log()) / GATE_TEMPERATURE)
+        there = (relaxed > 0.5).to(x) + relaxed - relaxed.detach()
+        out = x.new_zeros(len(x), *(self.padded,) * 3)
+        if torch.is_grad_enabled():  # those that are not there have a gradient too
+            canvas = x.new_zeros(NEIGHBOURS, *out.shape)
+            self._place(canvas.unbind(), x, drawn, torch.ones_like(relaxed))
+            return (there.T[..., None, None, None] * canvas).sum(0)
+        self._place([out] * NEIGHBOURS, x, drawn, relaxed > 0.5)
+        return out
+
+    def _place(self, canvases: Sequence[torch.Tensor], x: torch.Tensor, drawn: torch.Tensor, wanted: torch.Tensor) -> None:
+        """Add the neighbour of each number, where it is `wanted` (B, NEIGHBOURS), to its canvas (B, P, P, P); arguments as in `crowd`."""
         n, p = self.box, self.padded
         before = (p - n) // 2
         body = x[:, 0] - x.flatten(1).median(1).values[:, None, None, None]
-        body = body > 0.3 * body.flatten(1).amax(1)[:, None, None, None]
+        body = (body > 0.3 * body.flatten(1).amax(1)[:, None, None, None]).to(x)
         which = (drawn[..., 0] * LIBRARY).long().clamp(max=LIBRARY - 1).tolist()
         tries = drawn[..., 2:].unflatten(-1, (TRIES, 4))
         far = 3**0.5 / 2 * n * tries[..., 0] ** (1 / 3)
         starts = (
             far[..., None] * tries[..., 1:] / tries[..., 1:].norm(dim=-1, keepdim=True)
         ).round().long() + before  # of its box in the padded one
-        canvas = x.new_zeros(len(x), NEIGHBOURS, p, p, p)
-        for i, places in enumerate(starts.tolist()):
-            for k, candidates in enumerate(places):
+        mass = self.library.sum((1, 2, 3)).tolist()
+        for i, (places, kept) in enumerate(zip(starts.tolist(), wanted.tolist(), strict=True)):
+            for k in (k for k in range(NEIGHBOURS) if kept[k]):
                 density = self.library[which[i][k]]
-                for start in candidates:
-                    to = tuple(slice(max(s, 0), min(s + n, p)) for s in start)
-                    if any(t.stop <= t.start for t in to):
-                        break  # out of sight: it overlaps nothing
-                    canvas[(i, k, *to)] = density[tuple(slice(t.start - s, t.stop - s) for t, s in zip(to, start, strict=True))]
-                    inner = canvas[i, k, before : before + n, before : before + n, before : before + n]
-                    if float(inner[body[i]].sum()) <= 0.02 * float(density.sum()):
+                for start in places[k]:
+                    offset = [s - before for s in start]  # from the particle's box
+                    shared = tuple(slice(max(s, 0), min(s + n, n)) for s in offset)
+                    overlap = 0.0
+                    if all(t.stop > t.start for t in shared):
+                        overlap = float((density[_of_box(shared, offset)] * body[(i, *shared)]).sum())
+                    if overlap <= 0.02 * mass[which[i][k]]:
+                        seen = tuple(slice(max(s, 0), min(s + n, p)) for s in start)
+                        if all(t.stop > t.start for t in seen):
+                            canvases[k][(i, *seen)] += density[_of_box(seen, start)]
                         break
-                    canvas[i, k] = 0
-        u = drawn[..., 1].clamp(1e-6, 1 - 1e-6)
-        relaxed = torch.sigmoid((self.gate + u.log() - (1 - u).log()) / GATE_TEMPERATURE)
-        there = (relaxed > 0.5).to(x) + relaxed - relaxed.detach()
-        return (there[..., None, None, None] * canvas).sum(1)
 
     def voxel_amplitude(self) -> torch.Tensor:
         """A over (z, x), (box, box): the same after half a turn about the tilt axis."""
@@ -222,6 +234,17 @@ class PhysicsGenerator(nn.Module):
         sign = 1 if scope.protein == "bright" else -1
         return sign * (curve * decay).mT * self.envelope_curve()[:, None]
 
+    def _transfer(self, drawn: torch.Tensor, microscope: Microscope | None, defocus_um: torch.Tensor | None) -> torch.Tensor:
+        """T at the voxels of the padded box's transform, (B, V) or, where all particles have the same, (1, V); arguments as in `transfer_table`."""
+        if self.transfer == "ctf":
+            table = self.transfer_table(drawn, microscope, defocus_um).flatten(1)
+            return lookup(self.padded, "fine tilt", table.device)(table)
+        at = lookup(self.padded, "tilt", self.T.device)  # linear: of both tables, rather than of each particle's
+        mean = at((self.level[:, None] * self.T).flatten())[None]
+        if "transfer_spread" not in self.parts:
+            return mean
+        return mean + drawn[:, None] * at((self.level[:, None] * self.T_spread).flatten())
+
     def envelope_curve(self) -> torch.Tensor:
         """Amplitude (FINE_RADII,) that the learned envelope leaves of a CTF."""
         place = torch.linspace(0, CORNER / 0.5 * (RADII - 1), FINE_RADII, device=self.envelope.device)
@@ -235,10 +258,12 @@ class PhysicsGenerator(nn.Module):
     def deform(self, x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """Displace the voxels of `x` (B, 1, D, D, D) smoothly, by `drawn` (B, 3, nodes, nodes, nodes) times the learned amplitude."""
         n = x.shape[-1]
-        shift = F.interpolate(drawn, (n, n, n), mode="trilinear", align_corners=True) * (2 / n * self.deformation.exp())
+        index, weight = between(torch.linspace(0, DEFORMATION_NODES - 1, n, device=x.device), DEFORMATION_NODES, periodic=False)
+        rows = x.new_zeros(n, DEFORMATION_NODES).scatter_add_(1, index, weight.to(x))
+        shift = torch.einsum("bcijk,zi,yj,xk->bzyxc", drawn, rows, rows, rows) * (2 / n * self.deformation.exp())
         line = (torch.arange(n, device=x.device, dtype=x.dtype) + 0.5) * 2 / n - 1
         z, y, x_axis = torch.meshgrid(line, line, line, indexing="ij")
-        grid = torch.stack([x_axis, y, z], -1) + shift.permute(0, 2, 3, 4, 1)
+        grid = torch.stack([x_axis, y, z], -1) + shift
         return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def forward(
@@ -307,8 +332,7 @@ class PhysicsGenerator(nn.Module):
         if "neighbours" in parts:
             specimen = specimen + around
         spectrum = torch.fft.rfftn(specimen, dim=(-3, -2, -1))
-        table = self.transfer_table(drawn["transfer"], microscope, defocus_um).flatten(1)
-        transfer = lookup(p, "tilt" if self.transfer == "table" else "fine tilt", x.device)(table).view(-1, *spectrum.shape[1:])
+        transfer = self._transfer(drawn["transfer"], microscope, defocus_um).view(-1, *spectrum.shape[1:])
         if "wedge" in parts:
             transfer = transfer * wedge(p, *self._tilts(microscope)[:2], self.samples, x.device)
         if "contrast" in parts:
@@ -321,6 +345,11 @@ class PhysicsGenerator(nn.Module):
             return microscope.tilt_min_deg, microscope.tilt_max_deg, microscope.tilt_step_deg
         low, high = self.tilt_range_deg.tolist()
         return low, high, self.acquisition.tilt_step_deg
+
+
+def _of_box(slices: tuple[slice, ...], start: Sequence[int]) -> tuple[slice, ...]:
+    """Slices of a canvas as slices of a box that begins at `start` there."""
+    return tuple(slice(t.start - s, t.stop - s) for t, s in zip(slices, start, strict=True))
 
 
 def mean_square(spectrum: torch.Tensor) -> torch.Tensor:
