@@ -59,6 +59,8 @@ FIGURE_NOTEBOOKS = {
     "atoms_to_subtomogram": ([], ["microscope_walk"]),
     "physics_generator": ([], ["fig9_physics_S1", "fig10_transfer_and_noise_S1", "fig11_variance_by_source_S1"]),
     "table7_physics": ([], ["table7_physics", "fig12_accuracy_by_snr"]),
+    "table8_ingredients": ([], ["table8_ingredients"]),
+    "table9_densities": ([], ["table9_given_densities"]),
     "fig13_defocus": ([], ["fig13_defocus"]),
     "table2_metrics": (RECIPES, ["table2_metrics"]),
     "table4_ablation": (ABLATION, ["table4_wasserstein_spectral"]),

@@ -37,7 +37,11 @@ def image_size(box: int) -> int:
 
 
 def class_references(
-    classes: tuple[str, ...], box: int, voxel_size_A: float, maps: Mapping[str, str | Path] | None = None
+    classes: tuple[str, ...],
+    box: int,
+    voxel_size_A: float,
+    maps: Mapping[str, str | Path] | None = None,
+    resolution_voxels: float = RESOLUTION_VOXELS,
 ) -> dict[str, torch.Tensor]:
     """Reference density (d, d, d) of each class, centred, protein interior about 1, d as small as holds the molecule in every pose.
 
@@ -46,6 +50,7 @@ def class_references(
     Parameters
     ----------
     maps : class name to source (atomic model, density map or database entry, as `specimen.render.parse_source` reads it) in place of the embedded model.
+    resolution_voxels : to which the maps are low-passed.
 
     Raises
     ------
@@ -55,12 +60,12 @@ def class_references(
     unknown = set(maps or {}) - set(classes)
     if unknown:
         raise ValueError(f"A density is given for {sorted(unknown)}; the classes are {', '.join(classes)}.")
-    return {name: _class_reference((maps or {}).get(name, name), name, box, voxel_size_A) for name in classes}
+    return {name: _class_reference((maps or {}).get(name, name), name, box, voxel_size_A, resolution_voxels) for name in classes}
 
 
-def _class_reference(source: str | Path, name: str, box: int, voxel_size_A: float) -> torch.Tensor:
+def _class_reference(source: str | Path, name: str, box: int, voxel_size_A: float, resolution_voxels: float) -> torch.Tensor:
     source, options = parse_source(str(source))
-    grid = {"voxel_size_A": voxel_size_A, "resolution_A": RESOLUTION_VOXELS * voxel_size_A} | options
+    grid = {"voxel_size_A": voxel_size_A, "resolution_A": resolution_voxels * voxel_size_A} | options
     if name != "membrane":
         return reference_map(source, **grid)
     rim = 3  # voxels over which the disc fades

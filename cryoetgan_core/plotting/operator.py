@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ..downstream import gap_closed
+from ..downstream import PHYSICS, REAL, gap_closed
 from .artefacts import COLUMN_WIDTH_IN, PAGE_WIDTH_IN
 from .evidence import interval
 
@@ -176,6 +176,17 @@ def ingredient_table(results: Mapping[str, Sequence[dict]]) -> pd.DataFrame:
             mean, low, high = interval(pd.Series(values))
             row[name] = f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def given_table(results: Sequence[dict]) -> pd.DataFrame:
+    """A row a kind of given densities: accuracy on real of each source of training data, the physics generator's share of real, AUC and angular distance."""
+    rows = []
+    for r in results:
+        mean = pd.DataFrame(r["rows"]).groupby("source")["accuracy"].mean()
+        row = {"densities given": r["given"]} | {source: f"{mean[source]:.1f}" for source in mean.index}
+        row |= {"share of real": f"{mean[PHYSICS] / mean[REAL]:.3f}", "AUC": f"{r['metrics']['auc']['value']:.2f}"}
+        rows.append(row | {"angular": f"{r['metrics']['angular']['value']:.3f}"})
     return pd.DataFrame(rows)
 
 

@@ -56,7 +56,7 @@ def trained(config: RunConfig, domains: Domains, name: str) -> tuple[TrainedRun,
     return run, {"seconds_training": log[-1]["seconds"], "steps": len(log), "validations": validations}
 
 
-def _small(config: RunConfig) -> dict:
+def small_probes(config: RunConfig) -> dict:
     """Probes of the smoke profile."""
     return dict(repeats=1, steps=4) if config.profile == "smoke" else dict(repeats=3)
 
@@ -112,7 +112,7 @@ def make_comparison(config: RunConfig, *, curves: bool = False) -> dict:
 
     sets, parameters = made_from(domains.volumes("X_train"), "train")
     shares = {} if curves else dict(shares=(1.0,), real_shares=())
-    rows = benchmark(sets | {REAL: real_train}, domains, seed=config.seed, **_small(config), **shares)
+    rows = benchmark(sets | {REAL: real_train}, domains, seed=config.seed, **small_probes(config), **shares)
     tests, _ = made_from(domains.volumes("X_test"), "test")
     told = _told_apart({k: tests[k] for k in (BASELINES[1], FITTED, TRUE, PHYSICS)}, real_test, run_tilt_range(run))
     return {"rows": rows, "metrics": told, "fitted": parameters, "tilt_range_deg": run_tilt_range(run)} | took | described(config)
@@ -130,7 +130,7 @@ def make_ablation(config: RunConfig, variant: str) -> dict:
     domains = _domains(config.profile, config.dataset, config.snr)
     run, took = trained(config, domains, f"{config.dataset}_{variant.replace(' ', '-')}_seed{config.seed}")
     sets = {PHYSICS: generate(run, domains.volumes("X_train"), seed=config.seed + 1)}
-    rows = benchmark(sets, domains, seed=config.seed, **(_small(config) | {"repeats": 1}), shares=(1.0,), real_shares=())
+    rows = benchmark(sets, domains, seed=config.seed, **(small_probes(config) | {"repeats": 1}), shares=(1.0,), real_shares=())
     y = domains.volumes("Y_train")
     real = (domains.volumes("Y_test") - y.mean()) / y.std()
     told = _told_apart({PHYSICS: generate(run, domains.volumes("X_test"), seed=config.seed + 2)}, real, run_tilt_range(run))
@@ -277,22 +277,6 @@ def proof_cases(profile: str, seeds: list[int]) -> dict[str, Callable[[], dict]]
         "physics_interpretation_S2": partial(make_interpretation, proof_config(profile, "S2", 0.1, first)),
         "physics_defocus": partial(make_defocus_knob, proof_config(profile, "S2", 0.2, first)),
     }  # fmt: skip
-
-
-def proof_case(profile: str, name: str) -> Callable[[], dict]:
-    """The call that makes a case, by its name.
-
-    Raises
-    ------
-    ValueError
-        For a name that is none; the message lists them.
-    """
-    tail = name.rsplit("seed", 1)[-1]
-    seed = int(tail) if tail.isdigit() else 0
-    cases = proof_cases(profile, [seed])
-    if name not in cases:
-        raise ValueError(f"Parameter 'case' is {name!r}; expected one of {', '.join(cases)} (and other seeds).")
-    return cases[name]
 
 
 def proof_results(profile: str, kind: str, seeds: list[int]) -> list[dict] | dict[str, list[dict]]:

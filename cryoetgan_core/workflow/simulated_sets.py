@@ -39,15 +39,21 @@ def data_record(config: RunConfig, maps: dict[str, str] | None = None) -> dict:
     return json.loads(json.dumps(record | dataclasses.asdict(DATASETS[config.dataset])))
 
 
-def simulated_domains(config: RunConfig, *, maps: dict[str, str] | None = None, microscope: Microscope | None = None) -> Domains:
-    """Both domains of the run's set, in memory; `maps` as in `simulate_data`, `microscope` in place of the set's."""
+def simulated_domains(
+    config: RunConfig,
+    *,
+    maps: dict[str, str] | None = None,
+    microscope: Microscope | None = None,
+    densities: dict[str, torch.Tensor] | None = None,
+) -> Domains:
+    """Both domains of the run's set, in memory; `maps` as in `simulate_data`, `microscope` in place of the set's, `densities` (class to reference) in X in place of those that are recorded."""
     dataset = DATASETS[config.dataset]
     voxel_size_A = dataset.field_of_view_A / config.box
     references = class_references(dataset.classes, config.box, voxel_size_A, maps)
     halves, noise_std = {}, None
     for half, per_class in (("train", config.train_per_class), ("test", config.test_per_class)):
         rng = {domain: stream(config.data_seed, config.dataset, domain, half) for domain in "XY"}
-        halves[f"X_{half}"] = density_maps(references, per_class, config.box, voxel_size_A, rng["X"])
+        halves[f"X_{half}"] = density_maps(densities or references, per_class, config.box, voxel_size_A, rng["X"])
         halves[f"Y_{half}"] = subtomograms(
             references, per_class, config.box, voxel_size_A, microscope or dataset.microscope, rng["Y"], snr=config.snr, noise_std=noise_std,
             crowding=dataset.crowding, prefix=half,
