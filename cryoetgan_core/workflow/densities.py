@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 from ..baselines import BASELINES, baseline
 from ..config import DATASETS, RunConfig
@@ -51,10 +52,14 @@ def make_given(
         REAL: (y - y.mean()) / y.std(),
     }
     rows = benchmark(sets, domains, seed=config.seed, **small_probes(config), shares=(1.0,), real_shares=())
+
+    def names(sources: Mapping[str, str] | None) -> dict[str, str]:
+        return {k: Path(v).name for k, v in (sources or {}).items()}
+
     real = (domains.volumes("Y_test") - y.mean()) / y.std()
     metrics = told_apart(real, generate(run, domains.volumes("X_test"), seed=config.seed + 2))
     return (
-        {"given": given, "rows": rows, "metrics": metrics, "recorded": dict(recorded or {}), "densities": dict(densities or {})}
+        {"given": given, "rows": rows, "metrics": metrics, "recorded": names(recorded), "densities": names(densities)}
         | took
         | described(config)
     )
