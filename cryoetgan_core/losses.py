@@ -71,12 +71,20 @@ def zero_centred_penalty(critic: Callable[[torch.Tensor], torch.Tensor], volumes
 
 
 def log_power_loss(
-    real: torch.Tensor, fake: torch.Tensor, radial_bins: int = 12, angular_bins: int = 9, *, signed: bool = False, floor: float = 1e-6
+    real: torch.Tensor,
+    fake: torch.Tensor,
+    radial_bins: int = 12,
+    angular_bins: int = 9,
+    *,
+    signed: bool = False,
+    floor: float = 1e-6,
+    over_all: Callable[[torch.Tensor], torch.Tensor] = lambda power: power,
 ) -> torch.Tensor:
     """Mean squared log ratio of the two batches' power spectra, over spatial frequency and angle to the beam (z).
 
     The angle is taken to the beam within the plane across the tilt axis (y), where the missing wedge lies; `signed` tells apart the two sides of the
-    beam, as a tilt range that is not symmetric needs. `floor` is added to both, so that frequencies which were filtered away do not count. Not in the paper.
+    beam, as a tilt range that is not symmetric needs. `floor` is added to both, so that frequencies which were filtered away do not count. Not in the paper. `over_all` makes the mean power of a whole batch
+    from that of these volumes, where other processes hold the rest.
     """
     n = real.shape[-1]
     f, half = torch.fft.fftfreq(n, device=real.device), torch.fft.rfftfreq(n, device=real.device)
@@ -93,6 +101,7 @@ def log_power_loss(
 
     def log_power(volumes: torch.Tensor) -> torch.Tensor:
         power = torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs().square().mean(dim=(0, 1))
+        power = over_all(power)
         total = torch.zeros(bins, device=real.device, dtype=power.dtype).index_add_(0, index, power[keep])
         return (total[count > 0] / count[count > 0] + floor).log()
 

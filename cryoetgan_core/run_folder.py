@@ -47,11 +47,16 @@ def load_checkpoint(trainer: Trainer, folder: Path, *, replace: bool = False) ->
     return True
 
 
+def validates(trainer: Trainer) -> bool:
+    """Whether the step that was done is one after which the generator is validated."""
+    return len(trainer.validation) > 0 and trainer.steps_done % trainer.config.validate_every == 0
+
+
 def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: bool = False) -> Path:
     """Train to the configured number of steps in `folder`, resuming what is there; returns the path of the weights.
 
     The folder holds config.json, log.jsonl (a line a step), checkpoint.safetensors and, at the end, weights.safetensors: the generators, G being
-    the averaged one where `ema` is on, and of these, where `validation_share` is, the one with the least distance from the held-out real volumes. `replace` starts anew over a run of another configuration or other data instead of refusing it.
+    the averaged one where `ema` is on, and of these, where `validation_share` is, the one with the least distance from the held-out real volumes. Of several processes the first writes; a run may go on with another number of them. `replace` starts anew over a run of another configuration or other data instead of refusing it.
 
     Raises
     ------
@@ -60,9 +65,17 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     ValueError
         When the folder's checkpoint belongs to another configuration or other data.
     """
-    config = trainer.config
+    config, first = trainer.config, trainer.processes.rank == 0
     folder.mkdir(parents=True, exist_ok=True)
     load_checkpoint(trainer, folder, replace=replace)
+    trainer.processes.wait()
+    if not first:
+        while not trainer.finished:
+            trainer.step()
+            if validates(trainer):
+                trainer.validate()
+        trainer.processes.wait()
+        return folder / "weights.safetensors"
     if not trainer.finished:
         (folder / "weights.safetensors").unlink(missing_ok=True)  # never an older run's weights beside this configuration
     settings = dataclasses.asdict(config) | {
@@ -82,7 +95,7 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     ):
         while not trainer.finished:
             values = trainer.step()
-            if len(trainer.validation) and trainer.steps_done % config.validate_every == 0:
+            if validates(trainer):
                 values["validation"] = trainer.validate()
             record = {"step": trainer.steps_done, "seconds": round(time.perf_counter() - start, 2)} | values
             log.write(json.dumps(record) + "\n")
@@ -97,4 +110,5 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     }
     weights = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     write_atomically(folder / "weights.safetensors", lambda p: save_file(weights, p, metadata={"config_hash": config.hash}))
+    trainer.processes.wait()
     return folder / "weights.safetensors"

@@ -14,9 +14,11 @@ from .acquisition import Acquisition
 from .config import RunConfig
 from .networks import Scaling, build_networks
 from .physics_start import start_from
+from .processes import Processes
 from .seeds import stream
 from .selection import FLOOR, distance
 
+ALONE = Processes()
 MOST_ON_DEVICE = 1 << 31  # values of the subtomograms (8 GiB) that are kept on the training device
 MOST_HELD_OUT = 1000  # subtomograms to validate on
 MOST_TO_START = 2000  # subtomograms that the physics generator's start looks at
@@ -62,14 +64,21 @@ class Trainer:
         y: torch.Tensor,
         device: torch.device | str = "cpu",
         acquisition: Acquisition | None = None,
+        processes: Processes = ALONE,
     ):
-        """Take raw train densities `x` (N, D, H, W), raw train subtomograms `y` (M, D, H, W) and, for the physics generator, how these were recorded."""
+        """Take raw train densities `x` (N, D, H, W), raw train subtomograms `y` (M, D, H, W) and, for the physics generator, how these were recorded.
+
+        Every one of several `processes` takes the same arguments, and its own part of each batch.
+        """
         self.config, self.device, self.steps_done = config, torch.device(device), 0
         for name, volumes in (("densities", x), ("subtomograms", y)):
             if len(volumes) < config.batch or volumes.shape[-1] != config.box:
                 raise ValueError(
                     f"Training {name} have shape {tuple(volumes.shape)}; expected at least {config.batch} (the batch) of {config.box}^3."
                 )
+        if config.batch % processes.count:
+            raise ValueError(f"A batch of {config.batch} cannot be shared by {processes.count} processes; choose a multiple of them.")
+        self.processes = processes
         self.fingerprint = fingerprint(config, x, y)
         self.scaling = Scaling.of(x, y, config.noise_level)
         # as given, scaled batch by batch: subtomograms may be more than memory holds
@@ -93,7 +102,7 @@ class Trainer:
         return self.scaling.y(self.y[rows.to(self.y.device)]).to(self.device)
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Network inputs (x, y), (B, 1, D, H, W), of a step: each domain passes through its own shuffled epochs."""
+        """Network inputs (x, y), (B, 1, D, H, W), of a step, for all processes together: each domain passes through its own shuffled epochs."""
         config, picked = self.config, []
         for name, rows in self.rows.items():
             epoch, i = divmod(step, len(rows) // config.batch)
@@ -115,7 +124,7 @@ class Trainer:
         """One update of both generators, then one of both critics; returns the losses by name."""
         config, net = self.config, self.networks
         rng = stream(config.seed, "generator", self.steps_done, device=self.device)
-        x, y = self.batch(self.steps_done)
+        x, y = map(self.processes.part, self.batch(self.steps_done))
         rates = {"generators": config.learning_rate, "critics": config.critic_learning_rate}
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
@@ -124,7 +133,8 @@ class Trainer:
             net[name].power_iteration()
 
         def translate(name: str, volumes: torch.Tensor) -> torch.Tensor:
-            return net[name](volumes, net[name].sample_noise(volumes, rng))
+            batch = volumes.new_empty(1).expand(config.batch, *volumes.shape[1:])
+            return net[name](volumes, self.processes.part(net[name].sample_noise(batch, rng)))
 
         # Generators: adversarial + cycle; the critics are held still so that no gradient is spent on them.
         for name in self.critics:
@@ -147,7 +157,7 @@ class Trainer:
             total = total + config.cycle_y * log["cycle_y"]
         if config.log_power:
             bins = dict(angular_bins=18, signed=True, floor=FLOOR) if config.generator == "physics" else {}
-            log["log_power"] = losses.log_power_loss(y, fake_y, **bins)
+            log["log_power"] = losses.log_power_loss(y, fake_y, **bins, over_all=self.processes.mean)
             total = total + config.log_power * log["log_power"]
         self._descend("generators", total)
 
@@ -155,7 +165,7 @@ class Trainer:
             log |= self._critics_step({name: pairs[name] for name in self.critics}, rng)
         self._update_ema()
         self.steps_done += 1
-        return {k: float(v.detach()) for k, v in log.items()}
+        return dict(zip(log, self.processes.mean(torch.stack([v.detach() for v in log.values()])).tolist(), strict=True))
 
     def _critics_step(self, pairs: dict[str, tuple[torch.Tensor, torch.Tensor]], rng: torch.Generator) -> dict[str, torch.Tensor]:
         """One update of the critics, on fakes from the pool, given each one's real and generated volumes."""
@@ -166,7 +176,7 @@ class Trainer:
             log[f"critic_{name}"] = losses.critic_loss(critic(real), critic(fake), config.adversarial, config.real_label)
             total = total + config.adversarial_weight * log[f"critic_{name}"]
             if config.gradient_penalty:
-                mix = torch.rand((len(real), 1, 1, 1, 1), generator=rng, device=self.device)
+                mix = self.processes.part(torch.rand((config.batch, 1, 1, 1, 1), generator=rng, device=self.device))
                 penalty = losses.gradient_penalty(critic, real, fake, mix, config.gradient_penalty_norm)
                 log[f"penalty_{name}"] = penalty
                 total = total + config.gradient_penalty * penalty
@@ -195,7 +205,7 @@ class Trainer:
             x = self.scaling.x(x + config.noise_level * torch.randn(x.shape, generator=rng, device=self.device))
             fakes.append(G(x, G.sample_noise(x, rng)))
         G.load_state_dict(own)
-        found = distance(self.validation[:, 0].cpu(), torch.cat(fakes)[:, 0].cpu())
+        found = self.processes.of_first(distance(self.validation[:, 0].cpu(), torch.cat(fakes)[:, 0].cpu()))
         if not self.validations or found < min(value for _, value in self.validations):
             self.best = {k: v.clone() for k, v in self.ema.items()}
         self.validations.append((self.steps_done, found))
@@ -212,7 +222,9 @@ class Trainer:
         optimizer = self.optimizers[which]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.processes.average_gradients(parameters)
+        gradients = [p.grad for p in parameters if p.grad is not None]
         if not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all() & torch.isfinite(loss.detach())):
             raise TrainingDiverged(
                 f"A loss or gradient of the {which} is not finite at step {self.steps_done + 1} of preset {self.config.preset!r}: lower "
@@ -232,7 +244,7 @@ class Trainer:
             return fake
         rng = stream(self.config.seed, f"pool {name}", self.steps_done)
         out = []
-        for volume in fake:
+        for volume in self.processes.whole(fake):
             if len(pool) < size:
                 pool = torch.cat([pool.to(volume).view(-1, *volume.shape), volume[None]])
             elif torch.rand((), generator=rng) < 0.5:
@@ -240,7 +252,7 @@ class Trainer:
                 volume, pool[i] = pool[i].clone(), volume
             out.append(volume)
         self.pools[name] = pool
-        return torch.stack(out)
+        return self.processes.part(torch.stack(out))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything that the next step depends on, as named tensors."""

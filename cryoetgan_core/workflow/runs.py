@@ -15,9 +15,10 @@ from ..generation import TrainedRun, load_run
 from ..particles import own_data
 from ..particles.acquisition import acquisition
 from ..particles.domains import Domains
+from ..processes import Processes
 from ..provenance import provenance
 from ..run_folder import train, write_atomically
-from ..training import Trainer
+from ..training import ALONE, Trainer
 from .plan import resolve_run
 from .simulated_sets import data_folder, default_device, has_data, load_data, recorded_repeats, simulate_data
 
@@ -27,10 +28,12 @@ def described(config: RunConfig) -> dict:
     return {"config": dataclasses.asdict(config), "config_hash": config.hash, "provenance": provenance()}
 
 
-def train_on(config: RunConfig, domains: Domains, folder: Path, *, replace: bool = False, progress: bool = False) -> TrainedRun:
+def train_on(
+    config: RunConfig, domains: Domains, folder: Path, *, replace: bool = False, progress: bool = False, processes: Processes = ALONE
+) -> TrainedRun:
     """Train (or resume) a run on both domains in a folder, with what the particles' table tells of the recording where the physics generator asks; the finished run."""
     told = acquisition(domains.Y_train, tilt_range=config.tilt_range, transfer=config.transfer) if config.generator == "physics" else None
-    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device(), told)
+    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device(), told, processes)
     train(trainer, folder, replace=replace, progress=progress)
     return load_run(folder, default_device())
 

@@ -1,0 +1,114 @@
+"""Two processes do what one does: the same losses and weights to rounding, the same particles to the byte."""
+
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cryoetgan_core import workflow
+from cryoetgan_core.config import make_config
+from cryoetgan_core.processes import Processes
+from cryoetgan_core.training import Trainer
+
+SCRIPT = """
+import sys
+import torch
+from cryoetgan_core.acquisition import Acquisition
+from cryoetgan_core.config import make_config
+from cryoetgan_core.processes import processes
+from cryoetgan_core.run_folder import load_checkpoint, save_checkpoint
+from cryoetgan_core.training import Trainer
+from pathlib import Path
+
+folder, preset, steps = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+torch.set_num_threads(1)
+if preset != "physics":  # whose tables are float32
+    torch.set_default_dtype(torch.float64)  # so that what differs by more than rounding is seen
+changes = dict(gradient_penalty=10.0, spectral_norm=True, pool=5) if preset != "physics" else dict(validation_share=0.25)
+config = make_config("smoke", preset=preset, batch=4, steps=20, **changes)
+data = torch.Generator().manual_seed(7)
+x, y = (torch.randn(12, 24, 24, 24, generator=data) for _ in "xy")
+told = Acquisition(voxel_size_A=15.0, tilt_range_deg=(-60.0, 60.0)) if preset == "physics" else None
+with processes() as these:
+    trainer = Trainer(config, x, y, acquisition=told, processes=these)
+    load_checkpoint(trainer, folder)
+    these.wait()
+    losses = [trainer.step() for _ in range(steps)]
+    if len(trainer.validation):
+        losses[-1]["validation"] = trainer.validate()
+    if these.rank == 0:
+        torch.save({"losses": losses, "state": trainer.tensors()}, folder / f"{these.count}.pt")
+        save_checkpoint(trainer, folder)
+"""
+
+
+def started(count: int, *program: str) -> subprocess.CompletedProcess:
+    """Run a program by torchrun, or alone."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable]
+    if count > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command += ["-m", "torch.distributed.run", f"--nproc-per-node={count}", f"--master-port={port}"]
+    return subprocess.run([*command, *program], env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.parametrize("preset", ["adapted", "physics"])
+def test_two_processes_train_as_one_and_one_goes_on(tmp_path: Path, preset: str) -> None:
+    """With gradient penalty, spectral normalisation, image pool, log-power loss and validation."""
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    for name, parts in (("one", [(1, 3)]), ("two, then one", [(2, 2), (1, 1)])):
+        (tmp_path / name).mkdir()
+        for count, steps in parts:
+            made = started(count, str(script), str(tmp_path / name), preset, str(steps))
+            assert made.returncode == 0, made.stderr[-2000:]
+    one, two, resumed = (
+        torch.load(tmp_path / name, weights_only=True) for name in ("one/1.pt", "two, then one/2.pt", "two, then one/1.pt")
+    )
+    single = preset == "physics"
+    for ours, theirs in zip(two["losses"] + resumed["losses"], one["losses"], strict=True):
+        for name, value in theirs.items():
+            assert ours[name] == pytest.approx(value, rel=1e-4 if single else 1e-6, abs=1e-6 if single else 1e-9), name
+    for name, tensor in one["state"].items():
+        if name != "validations":  # one more of the run that was stopped
+            torch.testing.assert_close(
+                resumed["state"][name], tensor, rtol=1e-5, atol=5e-5 if single else 1e-7, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+def test_two_processes_make_the_same_particles(tmp_path: Path) -> None:
+    trained = workflow.stand_in_run(tmp_path / "run", 0)
+
+    def made_by(count: int) -> dict[str, str]:
+        output = tmp_path / f"by {count}"
+        done = started(count, "-m", "cryoetgan_core.launch", "generate", str(trained), str(output), "7", "--part", "2")
+        assert done.returncode == 0, done.stderr[-2000:]
+        return {str(p.relative_to(output)): hashlib.sha256(p.read_bytes()).hexdigest() for p in output.rglob("*") if p.is_file()}
+
+    one = made_by(1)
+    assert one == made_by(2) and "particles.star" in one
+
+
+def test_a_planned_run_is_trained_under_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRYOETGAN_RUNS", str(tmp_path))
+    done = started(2, "-m", "cryoetgan_core.launch", "train", "smoke", "S1_adapted_seed0")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "trained by 2 process(es)" in done.stdout and list(tmp_path.rglob("S1_adapted_seed0/weights.safetensors"))
+    done = started(1, "-m", "cryoetgan_core.launch", "train", "smoke", "S1_nonsense_seed0")
+    assert done.returncode != 0 and "S1_nonsense_seed0" in done.stderr
+
+
+def test_parts_of_a_batch() -> None:
+    batch = torch.arange(8).view(4, 2)
+    halves = [Processes(rank, 2).part({"a": [batch]})["a"][0] for rank in (0, 1)]
+    assert torch.equal(torch.cat(halves), batch)
+    config = make_config("smoke", batch=4)
+    with pytest.raises(ValueError, match="batch of 4 cannot be shared by 3"):
+        Trainer(config, torch.randn(8, 24, 24, 24), torch.randn(8, 24, 24, 24), processes=Processes(0, 3))
