@@ -4,9 +4,14 @@ Volumes are ``(B, C, D, H, W)``, kernels ``(out, in, kz, ky, kx)``; the released
 converted in `released_weights`.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+FEW_PLANES = 20480  # of a batch: at most as many and ATen takes its slow kernel
+FEW_VOXELS = 64  # of the result: at most as many, and at least as many channels, and a matrix product is quicker
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -23,13 +28,37 @@ def pad_same(x: torch.Tensor, kernel: int, stride: int) -> torch.Tensor:
 
 
 def reflect_pad(x: torch.Tensor, width: int) -> torch.Tensor:
-    """Reflect-pad the three last axes by indexing, which stays deterministic on CUDA (ReflectionPad3d does not)."""
+    """Reflect-pad the three last axes."""
+    return F.pad(x, [width] * 6, mode="reflect") if x.device.type == "cpu" else reflect_by_index(x, width)
+
+
+def reflect_by_index(x: torch.Tensor, width: int) -> torch.Tensor:
+    """`reflect_pad` by indexing, which stays deterministic on CUDA (ReflectionPad3d does not)."""
     for axis in (-3, -2, -1):
         n = x.shape[axis]
         index = torch.arange(-width, n + width, device=x.device).abs()
         index = torch.where(index < n, index, 2 * (n - 1) - index)
         x = x.index_select(axis, index)
     return x
+
+
+def conv3d(x: torch.Tensor, weight: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    """'VALID' 3-D convolution, quick on the CPU also for a single small volume.
+
+    ATen leaves its fast kernels where a batch has few planes (batch times channels times depth times height at most 20,480) for one that takes ten times as long; there zeros are
+    put below the volume until it has enough, and what they give is cut off. Few voxels of many channels are one matrix product. The same sums.
+    """
+    b, c, d, h, _ = x.shape
+    k = weight.shape[2]
+    if x.device.type == "cpu" and b * math.prod((n - k) // stride + 1 for n in x.shape[2:]) <= FEW_VOXELS <= c:
+        blocks = x.unfold(2, k, stride).unfold(3, k, stride).unfold(4, k, stride)  # (B, C, d, h, w, k, k, k)
+        columns = blocks.permute(0, 2, 3, 4, 1, 5, 6, 7).reshape(b, -1, c * k**3)
+        return (columns @ weight.flatten(1).T).mT.reshape(b, -1, *blocks.shape[2:5])
+    if x.device.type != "cpu" or b * c * d * h > FEW_PLANES or min(c, weight.shape[0]) < 16:
+        return F.conv3d(x, weight, stride=stride)
+    depth = (d - k) // stride + 1
+    below = FEW_PLANES // (b * c * h) + 1 - d
+    return F.conv3d(F.pad(x, [0, 0, 0, 0, 0, below]), weight, stride=stride)[:, :, :depth]
 
 
 def conv_valid(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -48,7 +77,7 @@ def conv_valid(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     Tensor (B, C_out, D - k + 1, H - k + 1, W - k + 1)
     """
     c_out, c_in, k = weight.shape[:3]
-    if x.device.type != "cpu" or min(c_out, c_in) > 2:
+    if x.device.type != "cpu" or min(c_out, c_in) > 2 or (c_in == 1 and not x.requires_grad):
         return F.conv3d(x, weight)
     b, _, d, h, w = x.shape
     depth = d - k + 1
@@ -103,16 +132,16 @@ class Conv(nn.Module):
         self.v.copy_(F.normalize(self.u @ matrix, dim=0, eps=1e-12))
         self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=1e-12))
 
-    def effective_weight(self) -> torch.Tensor:
-        """Return the weight that the convolution uses: divided by its spectral norm where that is on."""
-        if not self.spectral:
-            return self.weight
-        sigma = self.u @ self.weight.flatten(1) @ self.v
-        return self.weight / sigma
+    def spectral_norm(self) -> torch.Tensor:
+        """Largest singular value of the weight as `power_iteration` knows it."""
+        return self.u @ self.weight.flatten(1) @ self.v
 
     def forward(self, x: torch.Tensor, stride: int = 1) -> torch.Tensor:
         """'SAME' convolution with the given stride."""
-        return F.conv3d(pad_same(x, self.kernel, stride), self.effective_weight(), self.bias, stride=stride)
+        y = conv3d(pad_same(x, self.kernel, stride), self.weight, stride)
+        if self.spectral:  # the result is divided rather than the weight, which is the larger
+            y = y / self.spectral_norm()
+        return y if self.bias is None else y + self.bias.view(1, -1, 1, 1, 1)
 
 
 class ThinConv(nn.Conv3d):

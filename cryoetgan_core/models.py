@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .convolution import Conv, InstanceNorm, conv_valid, reflect_pad
+from .convolution import Conv, InstanceNorm, conv3d, conv_valid, reflect_pad
 
 NOISE_PLACES = ("bottleneck", "all", "none")
 OUTPUTS = ("tanh", "linear")
@@ -23,8 +23,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = Conv(channels, channels, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = F.relu(F.conv3d(reflect_pad(x, 1), self.conv1.weight))
-        return x + F.conv3d(reflect_pad(h, 1), self.conv2.weight)
+        h = F.relu(conv3d(reflect_pad(x, 1), self.conv1.weight))
+        return x + conv3d(reflect_pad(h, 1), self.conv2.weight)
 
 
 class UpConv(nn.Module):

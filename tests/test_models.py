@@ -1,10 +1,12 @@
 """Networks: fast layers equal the plain ones, sizes, noise, spectral normalisation."""
 
+import plain
 import pytest
 import torch
 import torch.nn.functional as F
 
-from cryoetgan_core.convolution import Conv, InstanceNorm, conv_valid, reflect_pad, same_padding
+from cryoetgan_core.convolution import Conv, InstanceNorm, conv3d, conv_valid, reflect_by_index, same_padding
+from cryoetgan_core.losses import gradient_penalty
 from cryoetgan_core.models import C3D, Discriminator, Generator
 
 
@@ -20,9 +22,57 @@ def test_conv_valid_equals_conv3d_with_both_gradients(c_in: int, c_out: int) -> 
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("batch", "c_in", "c_out", "size", "kernel", "stride"),
+    [(1, 64, 16, 10, 3, 1), (1, 32, 32, 12, 3, 1), (2, 70, 24, 8, 4, 2), (1, 64, 1, 6, 4, 1), (1, 20, 20, 9, 4, 2), (3, 64, 8, 5, 2, 1)],
+)
+def test_conv3d_of_small_volumes_equals_the_plain_one_to_the_second_derivative(batch, c_in, c_out, size, kernel, stride) -> None:
+    """Where ATen would take its slow kernel: padded below, or as a matrix product."""
+    torch.manual_seed(0)
+    x = torch.randn(batch, c_in, size, size - 1, size + 1, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(c_out, c_in, *(kernel,) * 3, dtype=torch.float64, requires_grad=True)
+    found = []
+    for function in (conv3d, F.conv3d):
+        y = function(x, w, stride=stride)
+        gradient = torch.autograd.grad(y.square().sum(), (x, w), create_graph=True)
+        second = torch.autograd.grad(gradient[0].square().sum(), (x, w))
+        found.append((y, *gradient, *second))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"output": "linear", "noise": "all", "skip": True}, {"noise": "none"}], ids=str)
+def test_generator_equals_the_plain_one(batch: int, options: dict) -> None:
+    torch.manual_seed(0)
+    G = Generator(16, **options).double()
+    x = torch.randn(batch, 1, 14, 14, 14, dtype=torch.float64, requires_grad=True)
+    noise = G.sample_noise(x)
+    found = []
+    for y in (G(x, noise), plain.generator(G, x, noise)):
+        found.append((y, *torch.autograd.grad(y.square().sum(), (x, *G.parameters()))))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"spectral_norm": False, "norm": "none"}], ids=str)
+def test_discriminator_equals_the_plain_one_with_its_gradient_penalty(batch: int, options: dict) -> None:
+    torch.manual_seed(0)
+    D = Discriminator(16, **options).double()
+    real, fake = torch.randn(2, batch, 1, 24, 24, 24, dtype=torch.float64)
+    mix = torch.full((batch, 1, 1, 1, 1), 0.3, dtype=torch.float64)
+    found = []
+    for critic in (D, lambda y: plain.discriminator(D, y)):
+        scores, penalty = critic(real), gradient_penalty(critic, real, fake, mix)
+        found.append((scores, *torch.autograd.grad(scores.square().sum() + penalty, list(D.parameters()))))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max()))
+
+
 def test_reflect_pad_and_instance_norm_equal_torch() -> None:
     x = torch.randn(2, 3, 6, 7, 8, dtype=torch.float64)
-    torch.testing.assert_close(reflect_pad(x, 3), F.pad(x, (3,) * 6, mode="reflect"))
+    torch.testing.assert_close(reflect_by_index(x, 3), F.pad(x, (3,) * 6, mode="reflect"))
     norm = InstanceNorm(3).double()
     plain = F.instance_norm(x, weight=norm.scale, bias=norm.offset, eps=1e-5)
     torch.testing.assert_close(norm(x), plain)
@@ -59,7 +109,7 @@ def test_spectral_normalisation_divides_by_the_largest_singular_value() -> None:
     conv = Conv(3, 5, 4, spectral=True)
     for _ in range(200):
         conv.power_iteration()
-    largest = torch.linalg.matrix_norm(conv.effective_weight().detach().flatten(1), ord=2)
+    largest = torch.linalg.matrix_norm((conv.weight / conv.spectral_norm()).detach().flatten(1), ord=2)
     assert abs(float(largest) - 1) < 1e-4
 
 
