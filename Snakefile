@@ -164,6 +164,8 @@ rule prove:
 rule proof:
     input:
         result(*paper.proof_cases(PROFILE, paper.parse_seeds(SEEDS))),
+        # those of homologues need files, or a network
+        result(*(name for name in paper.given_cases(PROFILE, paper.parse_seeds(SEEDS)[0]) if "homologue" not in name)),
 
 
 for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():

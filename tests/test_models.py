@@ -38,7 +38,7 @@ def test_conv3d_of_small_volumes_equals_the_plain_one_to_the_second_derivative(b
         second = torch.autograd.grad(gradient[0].square().sum(), (x, w))
         found.append((y, *gradient, *second))
     for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12 * float(theirs.abs().max()))
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12 * float(theirs.detach().abs().max()))
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -52,7 +52,7 @@ def test_generator_equals_the_plain_one(batch: int, options: dict) -> None:
     for y in (G(x, noise), plain.generator(G, x, noise)):
         found.append((y, *torch.autograd.grad(y.square().sum(), (x, *G.parameters()))))
     for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max()))
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.detach().abs().max()))
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -67,7 +67,7 @@ def test_discriminator_equals_the_plain_one_with_its_gradient_penalty(batch: int
         scores, penalty = critic(real), gradient_penalty(critic, real, fake, mix)
         found.append((scores, *torch.autograd.grad(scores.square().sum() + penalty, list(D.parameters()))))
     for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max()))
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.detach().abs().max()))
 
 
 def test_reflect_pad_and_instance_norm_equal_torch() -> None:
