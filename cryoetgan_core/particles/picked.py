@@ -1,0 +1,80 @@
+"""Particles cut from tomograms where they were picked: by a table of positions, or in a copick project."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from . import copick
+from .lazy import empty_volumes
+from .table import ParticleSet
+from .tomogram import cut_cubes, read_tomogram
+
+
+def cut_at(volume: np.ndarray, voxel_size_A: float, table: pd.DataFrame, box: int, **options) -> ParticleSet:
+    """Cubes of a tomogram (Z, Y, X) around the positions of a table, whose classes, names and poses they keep; options are those of `cut_cubes`.
+
+    A cube's centre is a voxel of the tomogram where its voxels are kept: the rest of a position is the particle's shift in its box.
+    """
+    points = table[["z_A", "y_A", "x_A"]].to_numpy(float) / voxel_size_A
+    centres = np.round(points) if options.get("target_voxel_size_A") in (None, voxel_size_A) else points
+    options = {"edge": "skip"} | options
+    particles = cut_cubes(volume, voxel_size_A, box, coordinates=centres, particle_rows=True, **options)
+    rows = particles.table.pop("row").to_numpy()
+    kept = table.iloc[rows].reset_index(drop=True)
+    shift = (points - centres)[rows] * voxel_size_A
+    found = particles.table
+    for column in ("class_name", "rot_deg", "tilt_deg", "psi_deg"):
+        found[column] = kept[column]
+    named = kept["particle"] != ""
+    found.loc[named, "particle"] = kept["particle"][named]
+    found[["shift_z_A", "shift_y_A", "shift_x_A"]] = shift
+    return ParticleSet(particles.volumes, found, particles.voxel_size_A)
+
+
+def read_copick(
+    path: str | Path,
+    *,
+    box: int,
+    voxel_size_A: float | None = None,
+    target_voxel_size_A: float | None = None,
+    tomogram_kind: str | None = None,
+    user: str | None = None,
+    session: str | None = None,
+    classes: Sequence[str] | None = None,
+    protein: Literal["bright", "dark"] = "dark",
+    edge: Literal["refuse", "skip"] = "skip",
+) -> ParticleSet:
+    """The picks of a copick project on local disk, cut from its tomograms.
+
+    Parameters
+    ----------
+    path
+        the configuration (JSON), or the folder that holds ExperimentRuns.
+    voxel_size_A, tomogram_kind
+        which tomogram of a run, where it has several: its voxel spacing and the name of its store (``wbp``, ``denoised``).
+    user, session, classes
+        whose picks of which objects; by default all.
+
+    Raises
+    ------
+    ValueError
+        when the project, a tomogram or the picks are not there or not as copick writes them.
+    """
+    path = Path(path)
+    roots, picks = copick.project_roots(path), copick.read_picks(path, user=user, session=session, classes=classes)
+    stores = {run: copick.tomogram_of(roots, run, voxel_size_A, tomogram_kind) for run in picks}
+    if target_voxel_size_A is None and len({voxel for _, voxel in stores.values()}) > 1:
+        raise ValueError(f"{path}: tomograms of several voxel sizes; give voxel_size_A or target_voxel_size_A")
+    volumes, tables = empty_volumes((sum(map(len, picks.values())), box, box, box)), []
+    for run, table in picks.items():  # one tomogram at a time in memory
+        store, voxel = stores[run]
+        volume, _ = read_tomogram(store, voxel, protein=protein)
+        cut = cut_at(volume, voxel, table, box, target_voxel_size_A=target_voxel_size_A, edge=edge, tomogram=run, source=str(store))
+        first = sum(map(len, tables))
+        volumes[first : first + len(cut)] = cut.volumes
+        tables.append(cut.table)
+    table = pd.concat(tables, ignore_index=True)
+    return ParticleSet(volumes[: len(table)], table, cut.voxel_size_A)
