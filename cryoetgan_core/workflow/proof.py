@@ -32,6 +32,7 @@ FITTED, TRUE = "released simulator, fitted", "our microscope, true parameters"
 VARIANTS: dict[str, dict] = {  # Table 8: the generator without each of its parts
     "all": {},
     **{f"without {name.replace('_', ' ')}": {"without": name} for name in INGREDIENTS},
+    "start alone": {"steps": 1},  # tables as told by means and power, hardly trained
     "without critic": {"adversarial_weight": 0.0},
     "without log power": {"log_power": 0.0},
     "without cycle": {"cycle_x": 0.0},
