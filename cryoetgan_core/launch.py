@@ -1,6 +1,6 @@
 """What torchrun starts: training by several processes, and generation shared by them.
 
-    torchrun --nproc-per-node 8 -m cryoetgan_core.launch train paper S1_adapted_seed0
+    torchrun --nproc-per-node 4 -m cryoetgan_core.launch train paper S1_adapted_seed0
     torchrun --nproc-per-node 8 -m cryoetgan_core.launch generate RUN FOLDER 1000000
 
 Training leaves the run's folder as `notebooks/train.ipynb` does, which then only measures it. Without torchrun both run in one process.
@@ -15,6 +15,7 @@ from .particles.own_data import parse_densities
 from .particles.simulated import class_references
 from .processes import processes
 from .streaming import Order, generate_to, missing_parts
+from .training import check_batch
 from .workflow.simulated_sets import load_data
 
 
@@ -22,6 +23,7 @@ def train(profile: str, run: str) -> None:
     """Train (or resume) a planned run; its simulated set is made where it is missing."""
     name, config = workflow.resolve_run(profile, run, "", "", 0, "{}")
     with processes() as these:
+        check_batch(config.batch, these)
         if these.rank == 0 and not workflow.has_data(config):
             workflow.simulate_data(config)
         these.wait()
@@ -33,12 +35,12 @@ def train(profile: str, run: str) -> None:
 
 def generate(trained: Path, output: Path, n: int, shares: str, part: int, volumes: str, seed: int) -> None:
     """Make this process's parts of an order of particles from a run of your_data.ipynb."""
-    run = load_run(trained, workflow.default_device())
     densities, voxel_size_A = workflow.source_of(trained)
     names, files = parse_densities(densities)
     order = Order(n, workflow.parse_shares(shares, names), seed, part=part, volumes=volumes)
-    references = class_references(names, run.config.box, voxel_size_A, files)
-    with processes() as these:
+    with processes() as these:  # which gives each its own GPU
+        run = load_run(trained, workflow.default_device())
+        references = class_references(names, run.config.box, voxel_size_A, files)
         made = list(generate_to(output, trained, run, references, order, voxel_size_A, shard=these.rank, shards=these.count))
         print(f"process {these.rank}: {len(made)} parts made, {len(missing_parts(output, order))} missing")
 

@@ -143,7 +143,7 @@ def generate_to(
     """Make the missing parts of an order in `folder`, one after another, and yield the number of each; of several machines the one numbered `shard` makes every `shards`-th.
 
     Whoever finds all parts there at the end writes the tables: ``particles.csv``, ``particles.star`` (RELION 3.1), ``particles_relion5.star`` and ``particles.tbl`` (Dynamo). `replace` starts anew over the
-    parts of another order instead of refusing the folder. Volumes of kind "copick" make a copick project: a mosaic tomogram a part, with picks.
+    parts of another order instead of refusing the folder. Volumes of kind "copick" make a copick project: a mosaic tomogram a part, with picks; its copick.json names the folder where it lies.
 
     Raises
     ------
@@ -158,12 +158,14 @@ def generate_to(
     folder.mkdir(parents=True, exist_ok=True)
     card = provenance(run_folder, run, references, order, voxel_size_A)
     path = folder / "provenance.json"
+    if order.volumes == "copick" and not path.exists() and ((folder / "copick.json").exists() or (folder / RUNS).exists()):
+        raise ValueError(f"{folder} holds a copick project of another origin: choose an empty folder.")
     other = path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(card))
     if other and replace:
         for old in [*(folder / "parts").glob("*.csv"), *folder.glob("particles*"), *folder.glob("copick.json"), path]:
             old.unlink()
-        for name in ("volumes", RUNS):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        for old in (folder / "volumes", *(folder / RUNS).glob("generated-*")):
+            shutil.rmtree(old, ignore_errors=True)
     elif other:
         raise ValueError(f"{folder} holds particles of another order, seed, training or version (provenance.json): choose an empty folder.")
     write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))

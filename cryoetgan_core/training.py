@@ -54,6 +54,12 @@ def fingerprint(config: RunConfig, *volumes: torch.Tensor) -> str:
     return digest.hexdigest()[:12]
 
 
+def check_batch(batch: int, processes: Processes) -> None:
+    """Raise ValueError unless the processes can share a batch evenly."""
+    if batch % processes.count:
+        raise ValueError(f"A batch of {batch} cannot be shared by {processes.count} processes; start as many as divide it.")
+
+
 class Trainer:
     """Holds the networks, optimisers, image pools and data of one run; `step` advances it by one batch."""
 
@@ -76,8 +82,7 @@ class Trainer:
                 raise ValueError(
                     f"Training {name} have shape {tuple(volumes.shape)}; expected at least {config.batch} (the batch) of {config.box}^3."
                 )
-        if config.batch % processes.count:
-            raise ValueError(f"A batch of {config.batch} cannot be shared by {processes.count} processes; choose a multiple of them.")
+        check_batch(config.batch, processes)
         self.processes = processes
         self.fingerprint = fingerprint(config, x, y)
         self.scaling = Scaling.of(x, y, config.noise_level)

@@ -25,7 +25,8 @@ from cryoetgan_core.particles import own_data
 from cryoetgan_core.particles.coordinates import dynamo_to_relion, in_tomogram, read_coordinates, relion_to_dynamo
 from cryoetgan_core.particles.copick import read_picks, write_picks
 from cryoetgan_core.particles.folder import load_particles
-from cryoetgan_core.particles.lazy import LazyVolumes
+from cryoetgan_core.particles.lazy import LazyVolumes, empty_volumes
+from cryoetgan_core.particles.table import ParticleSet, particle_table
 from cryoetgan_core.particles.tomogram import read_tomogram
 
 POSITIONS = np.array([[20.0, 16, 12], [14, 18, 11], [25, 15, 13]])  # xyz, voxels
@@ -89,6 +90,33 @@ def test_more_than_memory_should_hold_goes_through_a_scratch_file(monkeypatch):
     assert isinstance(np.asarray(lazy).base, np.memmap) and read == list(range(1, 8))  # once
     np.testing.assert_array_equal(y, volumes(8)[1:])
     assert not isinstance(np.asarray(lazy.take(slice(0, 3))).base, np.memmap)
+
+
+def test_no_room_for_a_scratch_file_is_said(monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cryoetgan_core.particles.lazy.MOST_IN_MEMORY", 10)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ValueError, match="no room for 0 GiB of volumes .No space left.*set TMPDIR"):
+        empty_volumes((2, 4, 4, 4))
+
+
+def test_chosen_and_changed_cubes_stay_in_a_scratch_file(monkeypatch):
+    monkeypatch.setattr("cryoetgan_core.particles.lazy.MOST_IN_MEMORY", 2 * 6**3)
+    held = empty_volumes((5, 6, 6, 6))
+    held[:] = volumes(5)
+    particles = ParticleSet(held, particle_table(5), 10.0)
+    some = particles.select(np.array([True, False, True, True, False])).map(np.negative)
+    assert isinstance(some.volumes, np.memmap)
+    np.testing.assert_array_equal(some.volumes, -volumes(5)[[0, 2, 3]])
+
+
+def test_a_stack_on_disk_may_hold_more_than_memory(tmp_path):
+    """2^19 volumes of 24^3 in a store that holds none of them: only its description is read."""
+    zarr.create_array(tmp_path / "a.zarr", shape=(1 << 19, 24, 24, 24), chunks=(1 << 19, 24, 24, 24), dtype="i1")
+    with pytest.raises(ValueError, match="1 of 1 chunks are missing"):
+        load_particles(tmp_path / "a.zarr", voxel_size_A=10.0)
 
 
 def test_cubes_of_many_picks_go_through_a_scratch_file(tmp_path, monkeypatch):
@@ -328,12 +356,14 @@ class Portal:
 
     def __init__(self, data, reachable=True):
         self.data, self.reachable = data, reachable
-        shapes = [self.shape("OrientedPoint", "ndjson"), self.shape("SegmentationMask", "zarr")]
+        shapes = [self.shape("OrientedPoint", "ndjson"), self.shape("SegmentationMask", "zarr"), self.shape("Point", "ndjson")]
+        shapes[2].annotation_files[0].download = self.wrong
         annotation = SimpleNamespace(id=7, object_name="cytosolic ribosome", annotation_shapes=shapes)
         path = "s3://bucket/run_1/Reconstructions/VoxelSpacing10.000/Tomograms/100/run_1.zarr"
         tomogram = SimpleNamespace(
             voxel_spacing=10.0,
             tomogram_voxel_spacing_id=3,
+            alignment_id=5,
             is_visualization_default=True,
             s3_omezarr_dir=path,
             download_omezarr=self.tomogram,
@@ -342,10 +372,15 @@ class Portal:
         self.Run, self.Client = SimpleNamespace(get_by_id=lambda client, id: {16463: self.run}.get(id)), lambda: None
 
     def shape(self, kind, ending):
-        file = SimpleNamespace(
-            format=ending, tomogram_voxel_spacing_id=3, https_path=f"https://x/y/ribosome.{ending}", download=self.points
-        )
-        return SimpleNamespace(shape_type=kind, annotation_files=[file])
+        place = dict(format=ending, tomogram_voxel_spacing_id=3, https_path=f"https://x/y/ribosome.{ending}")
+        files = [
+            SimpleNamespace(**place, alignment_id=5, download=self.points),
+            SimpleNamespace(**place, alignment_id=6, download=self.wrong),
+        ]
+        return SimpleNamespace(shape_type=kind, annotation_files=files)
+
+    def wrong(self, folder):
+        raise AssertionError("points without orientation, or of another alignment")
 
     def points(self, folder):
         rotation = Rotation.from_euler("ZYZ", ANGLES, degrees=True).as_matrix()
@@ -373,6 +408,7 @@ def test_a_run_of_the_data_portal_goes_in_with_one_call(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no such run"):
         load_particles("portal:1", box=8)
     found = own_data.load(Path("portal:16463"), 8, 0.0, {"protein": "bright"})
+    assert len(load_particles("portal:16463", box=8, voxel_size_A=10.05)) == 3  # nearly what the portal says
     np.testing.assert_array_equal(found.volumes, cubes(data))
     np.testing.assert_allclose(found.table[["rot_deg", "tilt_deg", "psi_deg"]], ANGLES, atol=1e-6)
     assert set(found.table["class_name"]) == {"cytosolic-ribosome"} and found.voxel_size_A == 10.0

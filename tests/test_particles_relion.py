@@ -286,6 +286,21 @@ def test_weights_of_subtomograms_that_are_not_premultiplied_are_left_alone(tmp_p
         np.testing.assert_array_equal(load_particles(path).volumes[0], handle.data)
 
 
+def test_boxes_that_were_turned_are_refused_and_columns_of_relion_read(tmp_path):
+    path, _ = pseudo_subtomograms(tmp_path, "half")
+    blocks = starfile.read(path)
+    blocks["optics"]["rlnTomoTiltSeriesPixelSize"] = PIXEL / 4
+    blocks["particles"] = blocks["particles"].assign(rlnTomoName=["TS_1", "TS_2"], rlnTomoSubtomogramRot=0.0)
+    blocks["particles"] = blocks["particles"].assign(**{f"rlnCoordinate{a}": [40.0, 80.0] for a in "XYZ"})
+    starfile.write(blocks, path, overwrite=True)
+    table = load_particles(path).table
+    assert table["tomogram"].tolist() == ["TS_1", "TS_2"] and table["x_A"].tolist() == [120.0, 240.0]
+    blocks["particles"]["rlnTomoSubtomogramRot"] = [0.0, 30.0]
+    starfile.write(blocks, path, overwrite=True)
+    with pytest.raises(ValueError, match="boxes are turned .rlnTomoSubtomogramRot"):
+        load_particles(path)
+
+
 def test_weights_of_another_box_are_refused(tmp_path):
     path, _ = pseudo_subtomograms(tmp_path, "half")
     mrcfile.write(path.parent / "Subtomograms" / "TS_1" / "2_weights.mrc", np.ones((8, 8, 5), np.float32), overwrite=True)

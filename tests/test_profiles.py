@@ -1,4 +1,4 @@
-"""The cluster profiles: every rule they name exists, and a dry run asks for what they say."""
+"""What runs on a cluster: every rule that the Slurm profile names exists and a dry run asks for what it says; Kubernetes jobs call what is there."""
 
 import re
 import shutil
@@ -6,20 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PROFILES = sorted((ROOT / "profiles").iterdir())
-# Executors and object stores are plugins of a cluster, which a dry run here has not
-OF_A_CLUSTER = ("executor", "kubernetes-namespace", "container-image", "default-storage-provider", "default-storage-prefix")
+PROFILES = ROOT / "profiles"
 
 
-@pytest.mark.parametrize("profile", PROFILES, ids=lambda p: p.name)
-def test_a_dry_run_asks_for_the_resources_of_the_profile(profile: Path, tmp_path: Path) -> None:
-    settings = yaml.safe_load((profile / "config.yaml").read_text())
-    assert settings["executor"] == profile.name
-    here = {k: v for k, v in settings.items() if k not in OF_A_CLUSTER}
+def test_a_dry_run_asks_for_the_resources_of_the_slurm_profile(tmp_path: Path) -> None:
+    settings = yaml.safe_load((PROFILES / "slurm" / "config.yaml").read_text())
+    assert settings["executor"] == "slurm"
+    here = {k: v for k, v in settings.items() if k != "executor"}  # a plugin of a cluster
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(here))
     # a copy, since a dry run takes Snakemake's lock
     for name in ("Snakefile", "notebooks", "cryoetgan_core", "pyproject.toml"):
@@ -32,6 +30,25 @@ def test_a_dry_run_asks_for_the_resources_of_the_profile(profile: Path, tmp_path
         found = re.search(rf"^rule {rule}:.*?resources: ([^\n]*)", made.stdout, re.M | re.S)
         assert found, rule
         for name, value in resources.items():
-            assert f"{name}={str(value).strip(chr(39))}" in found[1], (rule, name)
+            assert f"{name}={value}" in found[1], (rule, name)
     table = re.search(r"^rule fig1_overview:.*?resources: ([^\n]*)", made.stdout, re.M | re.S)[1]
     assert f"mem_mb={settings['default-resources']['mem_mb']}" in table and "gpu" not in table
+
+
+@pytest.mark.parametrize("name", ["figures", "generate"])
+def test_kubernetes_jobs_are_whole_and_call_what_is_there(name: str) -> None:
+    job = yaml.safe_load((PROFILES / "kubernetes" / f"{name}.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    words = " ".join(container["command"]).split()
+    if name == "figures":
+        assert re.search(r"^figures:", (ROOT / "Makefile").read_text(), re.M) and words[:2] == ["make", "figures"]
+        return
+    notebook = next(w for w in words if w.endswith(".ipynb"))
+    parameters = next(c.source for c in nbformat.read(ROOT / notebook, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
+    for flag, parameter in zip(words, words[1:], strict=False):
+        assert flag not in ("-p", "-r") or f"{parameter}:" in parameters
+    assert job["spec"]["completions"] == int(words[words.index("shards") + 1])

@@ -31,6 +31,7 @@ from cryoetgan_core.streaming import Order, densities_of, generate_to, missing_p
 from cryoetgan_core.training import Trainer
 
 VOXEL_A, BOX = 15.0, 24
+MARGIN = 3  # voxels round a box in a mosaic: as far as a particle may be shifted, and one
 SHARES = {"tric": 2.0, "ribosome": 1.0}
 
 
@@ -104,13 +105,15 @@ def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
     wanted = load_particles(tmp_path / "x" / "particles.star")
     table = pd.read_csv(tmp_path / "particles.csv")
     mosaic = zarr.open_array(tmp_path / "ExperimentRuns/generated-000000/VoxelSpacing15.000/generated.zarr/0", mode="r")[:]
-    assert mosaic.shape == (2 * BOX, 2 * BOX, 2 * BOX)  # five particles in cells of 2 x 2 x 2
+    wide = BOX + 2 * MARGIN
+    assert mosaic.shape == (2 * wide, 2 * wide, 2 * wide)  # five particles in cells of 2 x 2 x 2
     mask = zarr.open_array(tmp_path / "ExperimentRuns/generated-000000/VoxelSpacing15.000/mask.zarr/0", mode="r")[:]
-    corner = np.zeros((5, 3), int)
-    corner[[1, 3], 2] = corner[[2, 3], 1] = corner[4, 0] = BOX
+    corner = np.full((5, 3), MARGIN)
+    corner[[1, 3], 2] = corner[[2, 3], 1] = corner[4, 0] = wide + MARGIN
     for (z, y, x), volume in zip(corner, wanted.volumes, strict=False):
         np.testing.assert_array_equal(mosaic[z : z + BOX, y : y + BOX, x : x + BOX], volume)
         assert 0 < mask[z : z + BOX, y : y + BOX, x : x + BOX].mean() < 0.5
+    assert (mask[wide:, wide:] == 0).all() and (mask[:MARGIN] == 0).all()  # where no particle is
     angles, places = ["rot_deg", "tilt_deg", "psi_deg"], ["x_A", "y_A", "z_A"]
     shifts = ["shift_x_A", "shift_y_A", "shift_z_A"]
     np.testing.assert_allclose(table[places][:5], (corner[:, ::-1] + BOX // 2) * VOXEL_A)
@@ -118,7 +121,7 @@ def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
     centres = table[places].to_numpy() + table[shifts].to_numpy()
     order_of = np.lexsort((centres[:, 0], table["tomogram"]))
     for path in (tmp_path, tmp_path / "copick.json"):
-        found = load_particles(path, box=8, protein="bright", tomogram_kind="generated")
+        found = load_particles(path, box=BOX, protein="bright", tomogram_kind="generated", edge="refuse")
         at = particle_centres(found.table)
         ours = np.lexsort((at[:, 0], found.table["tomogram"]))
         np.testing.assert_allclose(at[ours], centres[order_of], atol=1e-4)
@@ -128,6 +131,17 @@ def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
         coordinates = read_coordinates(tmp_path / name, VOXEL_A)
         np.testing.assert_allclose(coordinates[places], centres, atol=1e-3)
         np.testing.assert_allclose(coordinates[angles], table[angles], atol=1e-4)
+
+
+def test_a_project_of_another_origin_is_left_alone(tmp_path, trained):
+    (tmp_path / "ExperimentRuns" / "TS_1").mkdir(parents=True)
+    with pytest.raises(ValueError, match="a copick project of another origin"):
+        make(tmp_path, trained, Order(2, SHARES, volumes="copick"))
+    order = Order(2, SHARES, volumes="copick")
+    make(tmp_path / "ours", trained, order)
+    (tmp_path / "ours" / "ExperimentRuns" / "TS_1").mkdir()
+    make(tmp_path / "ours", trained, dataclasses.replace(order, seed=1), replace=True)
+    assert (tmp_path / "ours" / "ExperimentRuns" / "TS_1").exists()
 
 
 def test_a_particle_does_not_depend_on_how_many_are_made(tmp_path, trained):

@@ -18,7 +18,7 @@ BYTES_A_PARTICLE = 4096  # of labels and poses in an archive
 def open_npy(path: Path) -> np.ndarray:
     """The array of an .npy file, memory-mapped, its shape and type checked first."""
     with open(path, "rb") as handle:
-        check_array(path, *_npy_header(handle, path), (3, 4))
+        check_array(path, *_npy_header(handle, path), (3, 4), on_disk=True)
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError) as error:

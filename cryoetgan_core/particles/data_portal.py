@@ -20,7 +20,7 @@ from . import copick
 from .table import ANGLE_COLUMNS, POSITION_COLUMNS, particle_table
 
 PREFIX = "portal:"
-POINTS = ("Point", "OrientedPoint")
+POINTS = ("OrientedPoint", "Point")
 
 
 def is_portal_run(path: str | Path) -> bool:
@@ -76,26 +76,27 @@ def fetch_run(identifier: str | Path, voxel_size_A: float | None = None) -> Path
 def _download(run: Any, root: Path, voxel_size_A: float | None, identifier: str | Path) -> None:
     """Write a run of the client as a copick project."""
     tomogram, downloads = _tomogram_of(run, voxel_size_A, identifier), root / "downloads"
-    files = [
-        (annotation, shape.shape_type, file)
-        for annotation in run.annotations
-        for shape in annotation.annotation_shapes
-        if shape.shape_type in POINTS
-        for file in shape.annotation_files
-        if file.format == "ndjson" and file.tomogram_voxel_spacing_id == tomogram.tomogram_voxel_spacing_id
-    ]
+    place = (tomogram.tomogram_voxel_spacing_id, tomogram.alignment_id)
+    files = {}
+    for annotation in run.annotations:
+        for shape in annotation.annotation_shapes:
+            for file in shape.annotation_files if shape.shape_type in POINTS else ():
+                if file.format == "ndjson" and (file.tomogram_voxel_spacing_id, file.alignment_id) == place:
+                    files.setdefault(annotation.id, {})[shape.shape_type] = (annotation, file)
     if not files:
         raise ValueError(
             f"{identifier}: no points are annotated at {tomogram.voxel_spacing:g} A; expected some (shapes {', '.join(POINTS)})"
         )
-    for annotation, shape, file in files:
+    for found in files.values():
+        oriented = POINTS[0] in found  # the same points may be there with and without orientation
+        annotation, file = found[POINTS[0] if oriented else POINTS[1]]
         folder = downloads / str(annotation.id)
         folder.mkdir(exist_ok=True)
         file.download(str(folder))
         points = read_points(folder / file.https_path.rsplit("/", 1)[-1], tomogram.voxel_spacing)
         points["class_name"] = re.sub(r"[^A-Za-z0-9.]+", "-", annotation.object_name).strip("-")
         points["tomogram"] = run.name
-        copick.write_picks(root, points, user="portal", session=str(annotation.id), oriented=shape == "OrientedPoint")
+        copick.write_picks(root, points, user="portal", session=str(annotation.id), oriented=oriented)
     tomogram.download_omezarr(str(downloads))
     store = root / copick.RUNS / run.name / f"VoxelSpacing{tomogram.voxel_spacing:.3f}" / "portal.zarr"
     store.parent.mkdir(parents=True, exist_ok=True)

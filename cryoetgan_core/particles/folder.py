@@ -53,7 +53,7 @@ def load_particles(path: str | Path, **options) -> ParticleSet:
     """
     if is_portal_run(path):
         options = _known(path, options, read_copick)
-        return read_copick(fetch_run(path, options.get("voxel_size_A")), **options)
+        return read_copick(fetch_run(path, options.pop("voxel_size_A", None)), **options)
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; expected {KINDS}")

@@ -1,7 +1,8 @@
 """Volumes that stay on disk until they are asked for: a hundred thousand particles need not fit in memory."""
 
+import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -12,8 +13,24 @@ def empty_volumes(shape: tuple[int, ...]) -> np.ndarray:
     """An array of float32 to be filled: in memory, or beyond MOST_IN_MEMORY values in a file without a name in the system's temporary folder ($TMPDIR), which goes when it is no longer used."""
     if np.prod(shape, dtype=np.int64) <= MOST_IN_MEMORY:
         return np.empty(shape, np.float32)
+    size = 4 * int(np.prod(shape, dtype=np.int64))
     with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float32, "w+", shape=shape)
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)  # else a full disk ends the program when a page is written
+        except OSError as error:
+            raise ValueError(
+                f"{tempfile.gettempdir()}: no room for {size / 2**30:.0f} GiB of volumes ({error.strerror}); set TMPDIR to a folder on a larger disk"
+            ) from error
+        return np.memmap(file, np.float32, "r+", shape=shape)
+
+
+def filled(volumes: Iterable[np.ndarray], n: int) -> np.ndarray:
+    """The array of `n` volumes (D, D, D) that come one after another, held as by `empty_volumes`."""
+    out = np.empty((0, 0, 0, 0), np.float32)
+    for i, volume in enumerate(volumes):
+        out = empty_volumes((n, *volume.shape)) if i == 0 else out
+        out[i] = volume
+    return out
 
 
 class LazyVolumes:

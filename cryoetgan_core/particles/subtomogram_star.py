@@ -19,6 +19,7 @@ from .table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, ParticleSet, 
 from .volume_files import HDF5_SUFFIXES, ZARR_SUFFIXES, ChunkedStack, open_hdf5, open_zarr, suffix_of
 
 _RELION_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+_BOX_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 _RELION_COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
 _RELION_ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 _NUMBERS = (
@@ -124,7 +125,9 @@ def read_subtomogram_star(
         numbers.append(int(number) - 1 if at else None)
         files.append(inside(path.parent, file, path))
     columns: dict[str, object] = {}
-    for (ours, theirs), scale in zip(_NUMBERS, (1.0, voxel, -1.0), strict=True):
+    # RELION counts coordinates in pixels of the tilt series, whatever the binning of the boxes
+    unit = float(optics["rlnTomoTiltSeriesPixelSize"].iloc[0]) if "rlnTomoTiltSeriesPixelSize" in optics else voxel
+    for (ours, theirs), scale in zip(_NUMBERS, (1.0, unit, -1.0), strict=True):
         if set(theirs) <= set(table):
             numeric(table, theirs, path)
             columns |= {a: table[b].astype(float) * scale for a, b in zip(ours, theirs, strict=True)}
@@ -153,7 +156,8 @@ def read_subtomogram_star(
             shape, _ = read_map_header(file, voxel)
             if shape != (box,) * 3:
                 raise ValueError(f"{file}: {shape} voxels, expected {box} on every side (rlnImageSize)")
-    texts = {"class_name": _CLASS, "particle": "rlnTomoParticleName", "tomogram": "rlnMicrographName"}
+    tomogram = "rlnTomoName" if "rlnTomoName" in table else "rlnMicrographName"
+    texts = {"class_name": _CLASS, "particle": "rlnTomoParticleName", "tomogram": tomogram}
     columns |= {a: table[b].astype(str).replace("unknown", "") for a, b in texts.items() if b in table}
     columns.setdefault("particle", [f.name if k is None else f"{k + 1}@{f.name}" for f, k in zip(files, numbers, strict=True)])
     names = [str(f) if k is None else f"{f}: volume {k + 1}" for f, k in zip(files, numbers, strict=True)]
@@ -170,6 +174,12 @@ def _weights(table: pd.DataFrame, optics: pd.DataFrame, path: Path, box: int) ->
         raise ValueError(f"{path}: some optics groups are CTF-premultiplied and others not; read them one by one")
     if not multiplied.iloc[0]:
         return []
+    turned = [c for c in _BOX_ANGLES if c in table]
+    numeric(table, tuple(turned), path)
+    if (table[turned].astype(float).abs() > 1e-3).any(axis=None):
+        raise ValueError(
+            f"{path}: boxes are turned ({', '.join(turned)} are not 0), each with its own missing wedge; extract the particles again without orientations applied"
+        )
     files = [inside(path.parent, name, path) for name in table["rlnCtfImage"].astype(str)]
     for file in set(files):
         check_weights(file, box)

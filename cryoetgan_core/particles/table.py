@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .lazy import LazyVolumes
+from .lazy import LazyVolumes, filled
 
 TEXT_COLUMNS = ("class_name", "particle", "tomogram", "source")
 ANGLE_COLUMNS = ("rot_deg", "tilt_deg", "psi_deg")
@@ -78,8 +78,8 @@ class ParticleSet:
 
     def select(self, mask: np.ndarray) -> "ParticleSet":
         """The particles that `mask`, (N,) of bool or indices, chooses; what is on disk stays there."""
-        volumes = self.volumes.take(mask) if isinstance(self.volumes, LazyVolumes) else self.volumes[mask]
         rows = np.arange(len(self.table))[mask]
+        volumes = self.volumes.take(mask) if isinstance(self.volumes, LazyVolumes) else filled((self.volumes[i] for i in rows), len(rows))
         return ParticleSet(volumes, self.table.iloc[rows].reset_index(drop=True), self.voxel_size_A)
 
     def map(self, change: Callable[[np.ndarray], np.ndarray], box: int | None = None, voxel_size_A: float | None = None) -> "ParticleSet":
@@ -87,7 +87,7 @@ class ParticleSet:
         if isinstance(self.volumes, LazyVolumes):
             volumes = self.volumes.map(change, box)
         else:
-            volumes = np.stack([np.asarray(change(v), np.float32) for v in self.volumes])
+            volumes = filled((change(v) for v in self.volumes), len(self))
         return ParticleSet(volumes, self.table, voxel_size_A or self.voxel_size_A)
 
 
@@ -108,15 +108,16 @@ def check_voxel_size(voxel_size_A: float, name: object) -> None:
         raise ValueError(f"{name}: voxel size {voxel_size_A}, expected a positive number of angstrom")
 
 
-def check_array(name: object, shape: tuple[int, ...], dtype: np.dtype, dimensions: tuple[int, ...]) -> None:
-    """Raise ValueError unless an array that is about to be read holds real numbers in a sensible shape."""
+def check_array(name: object, shape: tuple[int, ...], dtype: np.dtype, dimensions: tuple[int, ...], *, on_disk: bool = False) -> None:
+    """Raise ValueError unless an array that is about to be read holds real numbers in a sensible shape; of a stack that stays `on_disk`, each volume."""
     dtype = np.dtype(dtype)
     if dtype.kind not in "iuf":
         raise ValueError(f"{name}: values of type {dtype}, expected real numbers")
     if len(shape) not in dimensions:
         wanted = " or ".join(f"{d}-D" for d in dimensions)
         raise ValueError(f"{name}: shape {tuple(shape)} is {len(shape)}-D, expected {wanted}")
-    if 0 in shape or int(np.prod([int(s) for s in shape], dtype=object)) > MAX_VALUES:
+    read = shape[1:] if on_disk and len(shape) == 4 else shape
+    if 0 in shape or int(np.prod([int(s) for s in read], dtype=object)) > MAX_VALUES:
         raise ValueError(f"{name}: shape {tuple(shape)}, expected at least one and at most {MAX_VALUES} values")
 
 

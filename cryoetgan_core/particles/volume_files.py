@@ -123,7 +123,7 @@ def open_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = Non
         dataset = next(iter(found))
     if dataset not in found:
         raise ValueError(f"{path}: datasets {sorted(found)}; expected one, or the name {dataset!r}")
-    check_array(f"{path}:{dataset}", found[dataset].shape, found[dataset].dtype, dimensions)
+    check_array(f"{path}:{dataset}", found[dataset].shape, found[dataset].dtype, dimensions, on_disk=True)
     return found[dataset]
 
 
@@ -166,7 +166,7 @@ def open_zarr(path: Path, dimensions: tuple[int, ...]) -> tuple[zarr.Array, floa
         if name not in store:
             raise ValueError(f"{path}: its metadata name the array {name!r}, which is not there; found {names}")
         store = store[name]
-    check_array(path, store.shape, store.dtype, dimensions)
+    check_array(path, store.shape, store.dtype, dimensions, on_disk=True)
     voxel = voxel or store.attrs.get("voxel_size_A")
     missing = store.nchunks - store.nchunks_initialized
     if missing:

@@ -14,6 +14,7 @@ import zarr
 from ..run_folder import write_atomically
 from . import copick
 from .coordinates import relion_to_dynamo
+from .simulated import MAX_SHIFT
 from .table import ANGLE_COLUMNS, SHIFT_COLUMNS, particle_centres
 
 FORMATS = ("mrcs", "mrc", "hdf5", "zarr", "copick")
@@ -38,7 +39,7 @@ def write_volumes(
     "copick": a tomogram a part, in which the particles lie side by side (`place_in_mosaic` says where).
     """
     if order.volumes == "copick":
-        mosaic = _mosaic(volumes, order.part)
+        mosaic = _mosaic(volumes, order.part, 0.0 if channel else float(volumes.mean()))
         store = copick.write_tomogram(folder, f"generated-{part:06d}", channel or "generated", mosaic, voxel_size_A)
         return [store.relative_to(folder).as_posix()] * len(volumes)
     tail = f"_{channel}" if channel else ""
@@ -64,7 +65,7 @@ def write_volumes(
 
 def place_in_mosaic(table: pd.DataFrame, part: int, order: Parts, box: int, voxel_size_A: float) -> None:
     """Set tomogram and position of the boxes of a part to where `write_volumes` puts them in a copick project's mosaic."""
-    corners = _cells(len(table), order.part) * box
+    corners = _cells(len(table), order.part) * _cell_width(box) + _margin(box)
     table["tomogram"] = f"generated-{part:06d}"
     for axis, corner in zip("zyx", corners.T, strict=True):
         table[f"{axis}_A"] = (corner + box // 2) * voxel_size_A
@@ -78,11 +79,21 @@ def _cells(n: int, part: int) -> np.ndarray:
     return np.stack([k // (width * height), k // width % height, k % width], 1)
 
 
-def _mosaic(volumes: np.ndarray, part: int) -> np.ndarray:
-    """Volumes (N, D, D, D) side by side; what they leave empty has their mean."""
-    cells, box = _cells(len(volumes), part), volumes.shape[-1]
-    out = np.full((cells.max(0) + 1) * box, volumes.mean(), np.float32)
-    for (z, y, x), volume in zip(cells * box, volumes, strict=True):
+def _margin(box: int) -> int:
+    """Voxels round each box in a mosaic: as far as a particle may be shifted, so that a box of its own size round it is there."""
+    return math.ceil(MAX_SHIFT * box) + 1
+
+
+def _cell_width(box: int) -> int:
+    return box + 2 * _margin(box)
+
+
+def _mosaic(volumes: np.ndarray, part: int, fill: float) -> np.ndarray:
+    """Volumes (N, D, D, D) side by side, `fill` between and after them."""
+    box = volumes.shape[-1]
+    cells, width, margin = _cells(len(volumes), part), _cell_width(box), _margin(box)
+    out = np.full((cells.max(0) + 1) * width, fill, np.float32)
+    for (z, y, x), volume in zip(cells * width + margin, volumes, strict=True):
         out[z : z + box, y : y + box, x : x + box] = volume
     return out
 

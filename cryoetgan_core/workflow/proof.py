@@ -281,7 +281,7 @@ def proof_cases(profile: str, seeds: list[int]) -> dict[str, Callable[[], dict]]
 
 
 def proof_results(profile: str, kind: str, seeds: list[int]) -> list[dict] | dict[str, list[dict]]:
-    """Results of the comparisons that have been measured ("comparison": a list) or of all ablations ("ablation": variant to one a seed), one's own or the committed ones.
+    """Results of the comparisons that have been measured ("comparison": a list) or the ablations ("ablation": variant to one a seed), one's own or the committed ones.
 
     The smoke profile, which makes missing ones, has one comparison and two variants.
     """
@@ -291,6 +291,8 @@ def proof_results(profile: str, kind: str, seeds: list[int]) -> list[dict] | dic
         return [measured(profile, name, make) for name, make in there or cases]
     found: dict[str, list[dict]] = {}
     for name, make in list(_ablations(profile, seeds).items())[: 2 if profile == "smoke" else None]:
+        if profile != "smoke" and not has_measurement(profile, name):
+            continue
         result = measured(profile, name, make)
         found.setdefault(result["variant"], []).append(result)
     return found
