@@ -6,7 +6,6 @@ tilt and angle to the tilt axis (`fourier_grid`), or T is the CTF formula of eac
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +29,7 @@ from .fourier_grid import (
 from .microscope.back_projection import transform_size
 from .microscope.simulate import Microscope
 from .microscope.transfer import dose_filter
+from .neighbours import LIBRARY, crowd, draw_neighbours
 
 INGREDIENTS = (
     "structure",  # a small residual network that also sees noise
@@ -50,8 +50,6 @@ SOURCES = {  # what differs between two generations from one density, as Figure 
 }
 REMEMBERED = 64  # particles whose defocus and place a generator with a CTF keeps, to draw from
 DEFORMATION_NODES = 4  # a side, of the random displacements
-NEIGHBOURS, TRIES, LIBRARY = 3, 4, 32  # most neighbours of a particle; places tried for each; densities kept to draw them from
-GATE_TEMPERATURE = 0.3  # of the relaxed choice whether a neighbour is there (Maddison et al. 2017)
 AMPLITUDE_NODES = 9  # a side, of the voxel amplitude
 
 
@@ -124,58 +122,9 @@ class PhysicsGenerator(nn.Module):
         """Tables over Fourier space and spreads, which learn at a higher rate than the rest."""
         return [self.T, self.T_spread, self.envelope, self.N, self.N_axis, self.leak, self.spread, self.deformation, self.gate]
 
-    def _draw_neighbours(self, x: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """What `crowd` takes for `x` (B, ...): uniform numbers for which and whether, and for each try one for the distance and three normal ones for the direction."""
-        size = (len(x), NEIGHBOURS)
-        kind = dict(generator=generator, device=x.device, dtype=x.dtype)
-        uniform = torch.rand((*size, 2 + TRIES), **kind)
-        places = torch.cat([uniform[..., 2:, None], torch.randn((*size, TRIES, 3), **kind)], -1)
-        return torch.cat([uniform[..., :2], places.flatten(2)], -1)
-
     def crowd(self, x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-        """Densities of neighbours (B, P, P, P) around `x` (B, 1, D, D, D) in the padded box, from `drawn` (B, NEIGHBOURS, 2 + 4 TRIES).
-
-        Each is one of the library, there with the learned probability, at the first of TRIES random places in the ball round the box where it does not overlap the particle; left out
-        where there is none. The gradient of whether it is there is that of the choice's relaxation.
-        """
-        u = drawn[..., 1].clamp(1e-6, 1 - 1e-6)
-        relaxed = torch.sigmoid((self.gate + u.log() - (1 - u).log()) / GATE_TEMPERATURE)
-        there = (relaxed > 0.5).to(x) + relaxed - relaxed.detach()
-        out = x.new_zeros(len(x), *(self.padded,) * 3)
-        if torch.is_grad_enabled():  # those that are not there have a gradient too
-            canvas = x.new_zeros(NEIGHBOURS, *out.shape)
-            self._place(canvas.unbind(), x, drawn, torch.ones_like(relaxed))
-            return (there.T[..., None, None, None] * canvas).sum(0)
-        self._place([out] * NEIGHBOURS, x, drawn, relaxed > 0.5)
-        return out
-
-    def _place(self, canvases: Sequence[torch.Tensor], x: torch.Tensor, drawn: torch.Tensor, wanted: torch.Tensor) -> None:
-        """Add the neighbour of each number, where it is `wanted` (B, NEIGHBOURS), to its canvas (B, P, P, P); arguments as in `crowd`."""
-        n, p = self.box, self.padded
-        before = (p - n) // 2
-        body = x[:, 0] - x.flatten(1).median(1).values[:, None, None, None]
-        body = (body > 0.3 * body.flatten(1).amax(1)[:, None, None, None]).to(x)
-        which = (drawn[..., 0] * LIBRARY).long().clamp(max=LIBRARY - 1).tolist()
-        tries = drawn[..., 2:].unflatten(-1, (TRIES, 4))
-        far = 3**0.5 / 2 * n * tries[..., 0] ** (1 / 3)
-        starts = (
-            far[..., None] * tries[..., 1:] / tries[..., 1:].norm(dim=-1, keepdim=True)
-        ).round().long() + before  # of its box in the padded one
-        mass = self.library.sum((1, 2, 3)).tolist()
-        for i, (places, kept) in enumerate(zip(starts.tolist(), wanted.tolist(), strict=True)):
-            for k in (k for k in range(NEIGHBOURS) if kept[k]):
-                density = self.library[which[i][k]]
-                for start in places[k]:
-                    offset = [s - before for s in start]  # from the particle's box
-                    shared = tuple(slice(max(s, 0), min(s + n, n)) for s in offset)
-                    overlap = 0.0
-                    if all(t.stop > t.start for t in shared):
-                        overlap = float((density[_of_box(shared, offset)] * body[(i, *shared)]).sum())
-                    if overlap <= 0.02 * mass[which[i][k]]:
-                        seen = tuple(slice(max(s, 0), min(s + n, p)) for s in start)
-                        if all(t.stop > t.start for t in seen):
-                            canvases[k][(i, *seen)] += density[_of_box(seen, start)]
-                        break
+        """Densities of neighbours (B, P, P, P) around `x` (B, 1, D, D, D) in the padded box (`neighbours.crowd`)."""
+        return crowd(x, drawn, self.library, self.gate, self.padded)
 
     def voxel_amplitude(self) -> torch.Tensor:
         """A over (z, x), (box, box): the same after half a turn about the tilt axis."""
@@ -197,7 +146,7 @@ class PhysicsGenerator(nn.Module):
         if "deformation" in self.parts:
             drawn["deformation"] = normal(3, nodes, nodes, nodes)
         if "neighbours" in self.parts:
-            drawn["neighbours"] = self._draw_neighbours(x, generator)
+            drawn["neighbours"] = draw_neighbours(x, generator)
         return drawn
 
     def transfer_table(
@@ -345,11 +294,6 @@ class PhysicsGenerator(nn.Module):
             return microscope.tilt_min_deg, microscope.tilt_max_deg, microscope.tilt_step_deg
         low, high = self.tilt_range_deg.tolist()
         return low, high, self.acquisition.tilt_step_deg
-
-
-def _of_box(slices: tuple[slice, ...], start: Sequence[int]) -> tuple[slice, ...]:
-    """Slices of a canvas as slices of a box that begins at `start` there."""
-    return tuple(slice(t.start - s, t.stop - s) for t, s in zip(slices, start, strict=True))
 
 
 def mean_square(spectrum: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from .fourier_grid import AXIS_ANGLES, RADII, TILTS, Lookup, between, coordinates, estimate_tilt_range, lookup, wedge, window
 from .microscope.back_projection import transform_size
-from .physics import AMPLITUDE_NODES, LIBRARY, REMEMBERED, PhysicsGenerator, mean_square
+from .neighbours import LIBRARY
+from .physics import AMPLITUDE_NODES, REMEMBERED, PhysicsGenerator, mean_square
 from .seeds import stream
 
 EDGE = 0.2  # least share of a slice in a voxel whose noise is fitted
