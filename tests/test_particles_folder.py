@@ -156,7 +156,9 @@ def test_tomograms_go_through_the_same_entry(tmp_path):
     mrcfile.write(tmp_path / "t.mrc", volumes(1, 20)[0], voxel_size=9.0)
     found = load_particles(tmp_path / "t.mrc", box=6, coordinates=[(10, 10, 10)], protein="dark")
     np.testing.assert_array_equal(found.volumes[0], -volumes(1, 20)[0][7:13, 7:13, 7:13])
-    assert found.table["tomogram"].tolist() == ["t"]
+    assert found.table["tomogram"].tolist() == ["t"] and found.table["voxel_size_A"].tolist() == [9.0]
+    halved = found.map(lambda v: v[::2, ::2, ::2], 3, 18.0)
+    assert halved.table["voxel_size_A"].tolist() == [18.0] and found.table["voxel_size_A"].tolist() == [9.0]
     with pytest.raises(ValueError, match="needs box="):
         load_particles(tmp_path / "t.mrc")
 

@@ -10,6 +10,7 @@ Columns of the table, one row a particle (NaN or an empty string where a source 
 ``rot_deg, tilt_deg, psi_deg``  RELION's ZYZ angles; `relion` says which way they turn
 ``x_A, y_A, z_A``               centre of the box in the tomogram, from the tomogram's first voxel
 ``shift_x_A, ..y_A, ..z_A``     where the particle's centre lies, seen from the centre of its box
+``voxel_size_A``                edge of a voxel of its volume
 =============================== ==================================================================
 """
 
@@ -38,7 +39,7 @@ class ParticleSet:
     volumes
         (N, D, D, D) float32, zyx; an array, or volumes that stay on disk until they are indexed (and are checked for NaN then).
     table
-        N rows with the columns of this module.
+        N rows with the columns of this module; the set keeps a copy with its own voxel size.
     voxel_size_A
         edge of a voxel in angstrom.
 
@@ -64,6 +65,7 @@ class ParticleSet:
         if missing:
             raise ValueError(f"ParticleSet: the table lacks {missing}; build it with particle_table")
         check_voxel_size(self.voxel_size_A, "ParticleSet")
+        object.__setattr__(self, "table", self.table.assign(voxel_size_A=self.voxel_size_A))
         if isinstance(self.volumes, LazyVolumes):
             return
         finite = np.array([np.isfinite(v).all() for v in self.volumes])
