@@ -36,6 +36,7 @@ DATASETS = {
 # Fields that came after the first committed results
 LATER = (
     "generator", "transfer", "tilt_range", "without", "periodic", "one_snr", "table_rate", "augment", "validation_share", "validate_every", "patience",
+    "compute_dtype",
 )  # fmt: skip
 OWN_DATA = "own"  # the `dataset` of a run on a user's particles: classes and voxel size come with them
 
@@ -93,6 +94,9 @@ class RunConfig:
     pool: int = 50  # earlier fakes kept for the critics; 0 turns it off
     batch: int = 1
     steps: int = 80_000  # generator steps
+    compute_dtype: str = (
+        "float32"  # of convolutions: "float32" or "bfloat16"; weights, norms, transforms, losses and spectral normalisation are float32
+    )
     augment: bool = False  # flips along y and 180-degree turns about y, which leave the missing wedge in place
     validation_share: float = (
         0.0  # of the real train half, held out to choose the generator (`selection.distance`); 0: the last one is taken
@@ -126,6 +130,7 @@ class RunConfig:
             ("adversarial", ADVERSARIAL),
             ("gradient_penalty_norm", ("volume", "depth")),
             ("optimizer", ("adam", "rmsprop")),
+            ("compute_dtype", ("float32", "bfloat16")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"Parameter {name!r} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}.")

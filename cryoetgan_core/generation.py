@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from .acceleration import autocast
 from .acquisition import Acquisition
 from .config import RunConfig
 from .microscope.simulate import Microscope
@@ -17,7 +18,7 @@ from .physics import SOURCES, PhysicsGenerator
 from .physics_networks import Restorer
 from .seeds import stream
 
-CHUNK = 16  # volumes that a physics generator makes at a time
+CHUNK = 16  # volumes made at a time
 Draws = list[torch.Tensor] | dict[str, torch.Tensor]  # what `sample_noise` drew
 
 
@@ -66,11 +67,20 @@ def _inputs(run: TrainedRun, density: torch.Tensor, seed: int, number: int) -> t
 
 
 def _translate(run: TrainedRun, inputs: list[tuple[torch.Tensor, Draws]], **optics: object) -> torch.Tensor:
-    """Volumes (B, D, H, W) of what `_inputs` gave, in one batch; the paper's generator takes one at a time, which keeps its volumes the same to the bit."""
-    if isinstance(run.G, Generator):
-        return torch.cat([run.G(x, draws)[:, 0] for x, draws in inputs]).cpu()
-    draws = {name: torch.cat([d[name] for _, d in inputs]) for name in inputs[0][1]}
-    return run.G(torch.cat([x for x, _ in inputs]), draws, **optics)[:, 0].cpu()
+    """Volumes (B, D, H, W) of what `_inputs` gave, in one batch; on a CPU the paper's generator takes one at a time, as quick there, which keeps its volumes the same to the bit."""
+    device = inputs[0][0].device
+    one_by_one = isinstance(run.G, Generator) and device.type == "cpu"
+    with autocast(run.config.compute_dtype, device):
+        made = [run.G(*_batch(part), **optics) for part in ([[i] for i in inputs] if one_by_one else [inputs])]
+    return torch.cat(made)[:, 0].float().cpu()
+
+
+def _batch(inputs: list[tuple[torch.Tensor, Draws]]) -> tuple[torch.Tensor, Draws]:
+    """What `_inputs` gave for several densities as a batch."""
+    first = inputs[0][1]
+    keys = first if isinstance(first, dict) else range(len(first))
+    draws = {k: torch.cat([d[k] for _, d in inputs]) for k in keys}
+    return torch.cat([x for x, _ in inputs]), draws if isinstance(first, dict) else list(draws.values())
 
 
 @torch.no_grad()
@@ -85,7 +95,7 @@ def generate(
 ) -> torch.Tensor:
     """Translate densities (N, D, H, W), protein interior about 1, into subtomograms (N, D, H, W) in network units.
 
-    Volume i draws its noise from a stream named by `seed` and ``first + i`` alone: the same particle comes out whatever the batch (the physics generator's to rounding).
+    Volume i draws its noise from a stream named by `seed` and ``first + i`` alone: the same particle comes out whatever the batch (to rounding; of the paper's generator on a CPU, to the bit).
     Multiply by `scaling.y_std` and add `scaling.y_mean` for the grey values of the training subtomograms.
 
     Parameters
@@ -114,7 +124,8 @@ def restore(run: TrainedRun, subtomograms: torch.Tensor, *, seed: int = 0) -> to
     """The inverse generator F: subtomograms (N, D, H, W) in network units to z-scored densities."""
     device = next(run.F.parameters()).device
     volumes = subtomograms.to(device)[:, None]
-    return run.F(volumes, run.F.sample_noise(volumes, stream(seed, "restore", device=device)))[:, 0].cpu()
+    with autocast(run.config.compute_dtype, device):
+        return run.F(volumes, run.F.sample_noise(volumes, stream(seed, "restore", device=device)))[:, 0].float().cpu()
 
 
 @torch.no_grad()

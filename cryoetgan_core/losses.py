@@ -4,6 +4,7 @@ Scores are a critic's patches ``(B, 1, d, h, w)``; volumes are ``(B, 1, D, H, W)
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -86,23 +87,30 @@ def log_power_loss(
     beam, as a tilt range that is not symmetric needs. `floor` is added to both, so that frequencies which were filtered away do not count. Not in the paper. `over_all` makes the mean power of a whole batch
     from that of these volumes, where other processes hold the rest.
     """
-    n = real.shape[-1]
-    f, half = torch.fft.fftfreq(n, device=real.device), torch.fft.rfftfreq(n, device=real.device)
+    place, index, count = _power_bins(real.shape[-1], radial_bins, angular_bins, signed, real.device)
+
+    def log_power(volumes: torch.Tensor) -> torch.Tensor:
+        power = torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs().square().mean(dim=(0, 1))
+        power = over_all(power)
+        total = torch.zeros(len(count), device=real.device, dtype=power.dtype).index_add_(0, index, power.flatten()[place])
+        return (total / count + floor).log()
+
+    return (log_power(real) - log_power(fake)).square().mean()
+
+
+@lru_cache(maxsize=16)
+def _power_bins(
+    n: int, radial_bins: int, angular_bins: int, signed: bool, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """For the bins of `log_power_loss` that hold a voxel of an rfft of `n`^3: which voxels count, flattened (V,), the bin of each (V,), and the voxels of each bin."""
+    f, half = torch.fft.fftfreq(n, device=device), torch.fft.rfftfreq(n, device=device)
     kz, ky, kx = f[:, None, None], f[None, :, None], half[None, None, :]
     radius = (kz**2 + ky**2 + kx**2).sqrt()
     # 0 along the beam, 1 across it; signed: 0 along the beam, through 1/2 across it, to 1
     angle = torch.atan2(kx, kz).remainder(torch.pi) / torch.pi if signed else torch.atan2(kx.abs(), kz.abs()) / (torch.pi / 2)
     angle = angle.expand_as(radius)
     shell = (radius / 0.5 * radial_bins).long()
-    keep = (radius > 0) & (shell < radial_bins)
-    index = (shell * angular_bins + (angle * angular_bins).long().clamp(max=angular_bins - 1))[keep]
-    bins = radial_bins * angular_bins
-    count = torch.zeros(bins, device=real.device).index_add_(0, index, torch.ones_like(radius[keep]))
-
-    def log_power(volumes: torch.Tensor) -> torch.Tensor:
-        power = torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs().square().mean(dim=(0, 1))
-        power = over_all(power)
-        total = torch.zeros(bins, device=real.device, dtype=power.dtype).index_add_(0, index, power[keep])
-        return (total[count > 0] / count[count > 0] + floor).log()
-
-    return (log_power(real) - log_power(fake)).square().mean()
+    place = ((radius > 0) & (shell < radial_bins)).flatten().nonzero()[:, 0]
+    index = (shell * angular_bins + (angle * angular_bins).long().clamp(max=angular_bins - 1)).flatten()[place]
+    _, index, count = index.unique(return_inverse=True, return_counts=True)
+    return place, index, count.to(torch.get_default_dtype())

@@ -209,7 +209,8 @@ class PhysicsGenerator(nn.Module):
         n = x.shape[-1]
         index, weight = between(torch.linspace(0, DEFORMATION_NODES - 1, n, device=x.device), DEFORMATION_NODES, periodic=False)
         rows = x.new_zeros(n, DEFORMATION_NODES).scatter_add_(1, index, weight.to(x))
-        shift = torch.einsum("bcijk,zi,yj,xk->bzyxc", drawn, rows, rows, rows) * (2 / n * self.deformation.exp())
+        with torch.autocast(x.device.type, enabled=False):  # a place in eight bits would be off by voxels
+            shift = torch.einsum("bcijk,zi,yj,xk->bzyxc", drawn, rows, rows, rows) * (2 / n * self.deformation.exp())
         line = (torch.arange(n, device=x.device, dtype=x.dtype) + 0.5) * 2 / n - 1
         z, y, x_axis = torch.meshgrid(line, line, line, indexing="ij")
         grid = torch.stack([x_axis, y, z], -1) + shift

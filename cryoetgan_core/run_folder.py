@@ -6,11 +6,14 @@ import os
 import time
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from .training import Trainer, TrainingDiverged
+
+READ_EVERY = 50  # steps on a GPU
 
 
 def write_atomically(path: Path, write: object) -> None:
@@ -52,6 +55,12 @@ def validates(trainer: Trainer) -> bool:
     return len(trainer.validation) > 0 and trainer.steps_done % trainer.config.validate_every == 0
 
 
+def reads(trainer: Trainer) -> bool:
+    """Whether losses are read from the device after the step that was done: always on a CPU; on a GPU now and then, because to read them is to wait for it."""
+    gpu, done = trainer.device.type == "cuda", trainer.steps_done
+    return not gpu or done % READ_EVERY == 0 or done % trainer.config.checkpoint_every == 0 or trainer.finished
+
+
 def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: bool = False) -> Path:
     """Train to the configured number of steps in `folder`, resuming what is there; returns the path of the weights.
 
@@ -74,6 +83,8 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
             trainer.step()
             if validates(trainer):
                 trainer.validate()
+            if reads(trainer):
+                trainer.check()
         trainer.processes.wait()
         return folder / "weights.safetensors"
     if not trainer.finished:
@@ -93,14 +104,24 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
         log_path.open("a") as log,
         tqdm(total=config.steps, initial=trainer.steps_done, disable=not progress, desc=f"{config.preset} seed {config.seed}") as bar,
     ):
+        waiting = []  # steps whose losses were not read from the device
         while not trainer.finished:
             values = trainer.step()
+            waiting.append({"step": trainer.steps_done, "seconds": round(time.perf_counter() - start, 2)} | values)
             if validates(trainer):
-                values["validation"] = trainer.validate()
-            record = {"step": trainer.steps_done, "seconds": round(time.perf_counter() - start, 2)} | values
-            log.write(json.dumps(record) + "\n")
+                waiting[-1]["validation"] = trainer.validate()
             bar.update()
-            bar.set_postfix({k: f"{v:.3f}" for k, v in values.items() if k in ("critic_Y", "adversarial_Y", "cycle_x")})
+            if not reads(trainer):
+                continue
+            trainer.check()
+            shown = torch.stack([torch.stack([torch.as_tensor(record[k]) for k in values]) for record in waiting]).tolist()
+            log.writelines(
+                json.dumps(record | dict(zip(values, row, strict=True))) + "\n" for record, row in zip(waiting, shown, strict=True)
+            )
+            bar.set_postfix(
+                {k: f"{v:.3f}" for k, v in zip(values, shown[-1], strict=True) if k in ("critic_Y", "adversarial_Y", "cycle_x")}
+            )
+            waiting = []
             if trainer.steps_done % config.checkpoint_every == 0:
                 log.flush()
                 save_checkpoint(trainer, folder)

@@ -5,11 +5,13 @@ the same CPU and thread count.
 """
 
 import hashlib
+from functools import partial
 
 import torch
 from torch import nn
 
 from . import losses
+from .acceleration import Acceleration, Recorded, Tree, autocast
 from .acquisition import Acquisition
 from .config import RunConfig
 from .networks import Scaling, build_networks
@@ -28,16 +30,22 @@ class TrainingDiverged(RuntimeError):
     """A loss or gradient became NaN or infinite, or a weight exceeded 1e6; the last good checkpoint is left in place."""
 
 
-def make_optimizer(config: RunConfig, networks: list[nn.Module]) -> torch.optim.Optimizer:
+def make_optimizer(config: RunConfig, networks: list[nn.Module], acceleration: Acceleration) -> torch.optim.Optimizer:
     """Adam(beta1, beta2) or RMSProp(0.9), as the configuration says; every step sets the learning rate, times the group's "scale"."""
     tables = [p for network in networks if hasattr(network, "tables") for p in network.tables()]
     known = {id(p) for p in tables}
     parameters = [{"params": [p for n in networks for p in n.parameters() if id(p) not in known], "scale": 1.0}]
     if tables:
         parameters.append({"params": tables, "scale": config.table_rate})
+    options = {}
+    if acceleration.graphs:  # which read the learning rate where it lies
+        device = parameters[0]["params"][0].device
+        options = {"capturable": device.type == "cuda", "lr": torch.tensor(config.learning_rate, device=device)}
+        for group in parameters:
+            group["lr"] = options["lr"].clone()
     if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, alpha=0.9)
-    return torch.optim.Adam(parameters, betas=(config.beta1, config.beta2))
+        return torch.optim.RMSprop(parameters, alpha=0.9, **options)
+    return torch.optim.Adam(parameters, betas=(config.beta1, config.beta2), fused=acceleration.fused or None, **options)
 
 
 def decay(config: RunConfig, step: int) -> float:
@@ -71,10 +79,11 @@ class Trainer:
         device: torch.device | str = "cpu",
         acquisition: Acquisition | None = None,
         processes: Processes = ALONE,
+        acceleration: Acceleration | None = None,
     ):
         """Take raw train densities `x` (N, D, H, W), raw train subtomograms `y` (M, D, H, W) and, for the physics generator, how these were recorded.
 
-        Every one of several `processes` takes the same arguments, and its own part of each batch.
+        Every one of several `processes` takes the same arguments, and its own part of each batch. `acceleration` is what suits the device by default.
         """
         self.config, self.device, self.steps_done = config, torch.device(device), 0
         for name, volumes in (("densities", x), ("subtomograms", y)):
@@ -83,7 +92,8 @@ class Trainer:
                     f"Training {name} have shape {tuple(volumes.shape)}; expected at least {config.batch} (the batch) of {config.box}^3."
                 )
         check_batch(config.batch, processes)
-        self.processes = processes
+        self.processes, self.acceleration = processes, acceleration or Acceleration.automatic(config, self.device, processes.count)
+        self.acceleration.check(config, self.device, processes.count)
         self.fingerprint = fingerprint(config, x, y)
         self.scaling = Scaling.of(x, y, config.noise_level)
         # as given, scaled batch by batch: subtomograms may be more than memory holds
@@ -95,12 +105,22 @@ class Trainer:
         if config.generator == "physics":
             few = torch.linspace(0, len(self.rows["y"]) - 1, min(len(self.rows["y"]), MOST_TO_START)).round().long()
             start_from(self.networks["G"], self.scaling.x(x), self._real(self.rows["y"][few])[:, 0])
+        self.acceleration.prepare(self.networks)
         self.ema = {k: v.clone() for k, v in self.networks["G"].state_dict().items()}
         self.best, self.validations = {}, []  # the averaged generator at the least distance; (step, distance) of each validation
         self.critics = [name for name in ("D_Y", "D_X") if name in self.networks]
         groups = {"generators": ["G", "F"], "critics": self.critics}
-        self.optimizers = {name: make_optimizer(config, [self.networks[n] for n in names]) for name, names in groups.items()}
+        self.optimizers = {
+            name: make_optimizer(config, [self.networks[n] for n in names], self.acceleration) for name, names in groups.items()
+        }
         self.pools = {"Y": torch.empty(0), "X": torch.empty(0)}
+        self.failed = {name: torch.zeros((), dtype=torch.long, device=self.device) for name in groups}  # the first step that did, or 0
+        self._ready()
+
+    def _ready(self) -> None:
+        """Let the halves of a step be recorded anew: what they read and write has moved."""
+        record = Recorded if self.acceleration.graphs else lambda function: function
+        self._update_generators, self._update_critics = record(self._generators_update), record(self._critics_update)
 
     def _real(self, rows: torch.Tensor) -> torch.Tensor:
         """Subtomograms (B, 1, D, H, W) of the given rows in network units, on the device."""
@@ -125,76 +145,122 @@ class Trainer:
         noise = config.noise_level * torch.randn(x.shape, generator=rng, device=self.device)
         return self.scaling.x(x + noise), y
 
-    def step(self) -> dict[str, float]:
-        """One update of both generators, then one of both critics; returns the losses by name."""
-        config, net = self.config, self.networks
-        rng = stream(config.seed, "generator", self.steps_done, device=self.device)
-        x, y = map(self.processes.part, self.batch(self.steps_done))
-        rates = {"generators": config.learning_rate, "critics": config.critic_learning_rate}
+    def step(self) -> dict[str, torch.Tensor]:
+        """One update of both generators, then one of both critics; returns the losses by name, left on the device: reading one waits for the step.
+
+        On a GPU nothing here waits, and a loss or gradient that is not finite is found by `check`.
+        """
+        config = self.config
         for name, optimizer in self.optimizers.items():
+            rate = {"generators": config.learning_rate, "critics": config.critic_learning_rate}[name] * decay(config, self.steps_done)
             for group in optimizer.param_groups:
-                group["lr"] = rates[name] * decay(config, self.steps_done) * group["scale"]
-        for name in self.critics:
-            net[name].power_iteration()
+                if isinstance(group["lr"], torch.Tensor):
+                    group["lr"].fill_(rate * group["scale"])
+                else:
+                    group["lr"] = rate * group["scale"]
+        inputs, mix = self._inputs()
+        made = self._update_generators(inputs)
+        log, finite = dict(made["log"]), {"generators": made["finite"]}
+        if config.adversarial_weight:
+            fakes = {name: self._pooled(name[-1], fake) for name, fake in made["fakes"].items()}
+            reals = {"D_Y": inputs["y"], "D_X": inputs["x"]}
+            made = self._update_critics({"real": {name: reals[name] for name in fakes}, "fake": fakes, "mix": mix})
+            log, finite = log | made["log"], finite | {"critics": made["finite"]}
+        self.steps_done += 1
+        for name, fine in finite.items():
+            self.failed[name] = torch.where((self.failed[name] == 0) & ~fine, self.steps_done, self.failed[name])
+        if self.device.type == "cpu":
+            self.check()
+        return dict(zip(log, self.processes.mean(torch.stack(list(log.values()))), strict=True))
 
-        def translate(name: str, volumes: torch.Tensor) -> torch.Tensor:
-            batch = volumes.new_empty(1).expand(config.batch, *volumes.shape[1:])
-            return net[name](volumes, self.processes.part(net[name].sample_noise(batch, rng)))
+    def check(self) -> None:
+        """Raise TrainingDiverged if a step so far met a loss or gradient that is not finite."""
+        for name, step in self.failed.items():
+            if step:
+                raise TrainingDiverged(
+                    f"A loss or gradient of the {name} is not finite at step {int(step)} of preset {self.config.preset!r}: lower "
+                    "learning_rate, or turn spectral_norm or gradient_penalty on. The last checkpoint is from before it."
+                )
 
-        # Generators: adversarial + cycle; the critics are held still so that no gradient is spent on them.
+    def _inputs(self) -> tuple[dict[str, Tree], dict[str, torch.Tensor]]:
+        """This process's part of what a step needs, random numbers included: volumes and draws of the generators, and the mixtures of gradient penalties."""
+        config, part = self.config, self.processes.part
+        rng = stream(config.seed, "generator", self.steps_done, device=self.device)
+        x, y = map(part, self.batch(self.steps_done))
+
+        def draws(name: str) -> Tree:
+            return part(self.networks[name].sample_noise(x.new_empty(1).expand(config.batch, *x.shape[1:]), rng))
+
+        inputs = {"x": x, "y": y, "G(x)": draws("G")}
+        if "D_X" in self.critics or config.cycle_y:
+            inputs["F(y)"] = draws("F")
+        if config.cycle_x:
+            inputs["F(G(x))"] = draws("F")
+        if config.cycle_y:
+            inputs["G(F(y))"] = draws("G")
+        mixed = self.critics if config.gradient_penalty and config.adversarial_weight else ()
+        return inputs, {name: part(torch.rand((config.batch, 1, 1, 1, 1), generator=rng, device=self.device)) for name in mixed}
+
+    def _pass(self, name: str, volumes: torch.Tensor, *draws: Tree) -> torch.Tensor:
+        """What a network makes of volumes, computed in the configured type; float32."""
+        with autocast(self.config.compute_dtype, self.device):
+            out = self.networks[name](volumes, *draws)
+        return out if out.dtype == volumes.dtype else out.to(volumes.dtype)
+
+    def _generators_update(self, inputs: dict[str, Tree]) -> dict[str, Tree]:
+        """Descend adversarial and cycle losses; returns losses, generated volumes, and whether all was finite. A CUDA graph can record it."""
+        config, x, y = self.config, inputs["x"], inputs["y"]
         for name in self.critics:
-            net[name].requires_grad_(False)
-        fake_y = translate("G", x)
-        fake_x = translate("F", y) if "D_X" in self.critics or config.cycle_y else None
-        pairs = {"D_Y": (y, fake_y), "D_X": (x, fake_x)}
-        relativistic = config.adversarial == "relativistic"
+            self.networks[name].power_iteration()
+            self.networks[name].requires_grad_(False)  # held still, so that no gradient is spent on them
+        fakes = {"D_Y": self._pass("G", x, inputs["G(x)"])}
+        if "F(y)" in inputs:
+            fakes["D_X"] = self._pass("F", y, inputs["F(y)"])
+        reals = {"D_Y": y, "D_X": x}
         log, total = {}, torch.zeros((), device=self.device)
         for name in self.critics if config.adversarial_weight else ():
-            real, fake = pairs[name]
-            real_scores = net[name](real) if relativistic else None
-            log[f"adversarial_{name[-1]}"] = losses.generator_loss(net[name](fake), config.adversarial, config.real_label, real_scores)
+            real_scores = self._pass(name, reals[name]) if config.adversarial == "relativistic" else None
+            scores = self._pass(name, fakes[name])
+            log[f"adversarial_{name[-1]}"] = losses.generator_loss(scores, config.adversarial, config.real_label, real_scores)
             total = total + config.adversarial_weight * log[f"adversarial_{name[-1]}"]
         if config.cycle_x:
-            log["cycle_x"] = losses.cycle_loss(x, translate("F", fake_y))
+            log["cycle_x"] = losses.cycle_loss(x, self._pass("F", fakes["D_Y"], inputs["F(G(x))"]))
             total = total + config.cycle_x * log["cycle_x"]
         if config.cycle_y:
-            log["cycle_y"] = losses.cycle_loss(y, translate("G", fake_x))
+            log["cycle_y"] = losses.cycle_loss(y, self._pass("G", fakes["D_X"], inputs["G(F(y))"]))
             total = total + config.cycle_y * log["cycle_y"]
         if config.log_power:
             bins = dict(angular_bins=18, signed=True, floor=FLOOR) if config.generator == "physics" else {}
-            log["log_power"] = losses.log_power_loss(y, fake_y, **bins, over_all=self.processes.mean)
+            log["log_power"] = losses.log_power_loss(y, fakes["D_Y"], **bins, over_all=self.processes.mean)
             total = total + config.log_power * log["log_power"]
-        self._descend("generators", total)
-
-        if config.adversarial_weight:
-            log |= self._critics_step({name: pairs[name] for name in self.critics}, rng)
+        finite = self._descend("generators", total)
         self._update_ema()
-        self.steps_done += 1
-        return dict(zip(log, self.processes.mean(torch.stack([v.detach() for v in log.values()])).tolist(), strict=True))
+        kept = {name: fakes[name].detach() for name in self.critics}
+        return {"log": {k: v.detach() for k, v in log.items()}, "fakes": kept, "finite": finite}
 
-    def _critics_step(self, pairs: dict[str, tuple[torch.Tensor, torch.Tensor]], rng: torch.Generator) -> dict[str, torch.Tensor]:
-        """One update of the critics, on fakes from the pool, given each one's real and generated volumes."""
+    def _critics_update(self, inputs: dict[str, Tree]) -> dict[str, Tree]:
+        """Descend the critics' losses, given real and generated volumes of each; returns losses and whether all was finite. A CUDA graph can record it."""
         config, log, total = self.config, {}, 0.0
-        for key, (real, fake) in pairs.items():
-            critic, name = self.networks[key].requires_grad_(True), key[-1]
-            fake = self._pooled(name, fake.detach())
+        for key, fake in inputs["fake"].items():
+            real, name = inputs["real"][key], key[-1]
+            self.networks[key].requires_grad_(True)
+            critic = partial(self._pass, key)
             log[f"critic_{name}"] = losses.critic_loss(critic(real), critic(fake), config.adversarial, config.real_label)
             total = total + config.adversarial_weight * log[f"critic_{name}"]
             if config.gradient_penalty:
-                mix = self.processes.part(torch.rand((config.batch, 1, 1, 1, 1), generator=rng, device=self.device))
-                penalty = losses.gradient_penalty(critic, real, fake, mix, config.gradient_penalty_norm)
+                penalty = losses.gradient_penalty(critic, real, fake, inputs["mix"][key], config.gradient_penalty_norm)
                 log[f"penalty_{name}"] = penalty
                 total = total + config.gradient_penalty * penalty
             if config.zero_centred_penalty:
                 penalty = losses.zero_centred_penalty(critic, real) + losses.zero_centred_penalty(critic, fake)
                 log[f"penalty_{name}"] = penalty
                 total = total + 0.5 * config.zero_centred_penalty * penalty
-        self._descend("critics", total)
+        finite = self._descend("critics", total)
         if config.clip:
             with torch.no_grad():
                 for parameter in (p for name in self.critics for p in self.networks[name].parameters()):
                     parameter.clamp_(-config.clip, config.clip)
-        return log
+        return {"log": {k: v.detach() for k, v in log.items()}, "finite": finite}
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -208,7 +274,7 @@ class Trainer:
             rng = stream(config.seed, "validation", int(part[0]), device=self.device)
             x = self.x[part.to(self.device)]
             x = self.scaling.x(x + config.noise_level * torch.randn(x.shape, generator=rng, device=self.device))
-            fakes.append(G(x, G.sample_noise(x, rng)))
+            fakes.append(self._pass("G", x, G.sample_noise(x, rng)))
         G.load_state_dict(own)
         found = self.processes.of_first(distance(self.validation[:, 0].cpu(), torch.cat(fakes)[:, 0].cpu()))
         if not self.validations or found < min(value for _, value in self.validations):
@@ -223,19 +289,17 @@ class Trainer:
         waited = len(values) - 1 - values.index(min(values)) if values else 0
         return self.steps_done >= self.config.steps or waited >= self.config.patience
 
-    def _descend(self, which: str, loss: torch.Tensor) -> None:
+    def _descend(self, which: str, loss: torch.Tensor) -> torch.Tensor:
+        """One step of an optimiser; returns whether the loss and all gradients are finite, as a tensor."""
         optimizer = self.optimizers[which]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.processes.average_gradients(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
-        if not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all() & torch.isfinite(loss.detach())):
-            raise TrainingDiverged(
-                f"A loss or gradient of the {which} is not finite at step {self.steps_done + 1} of preset {self.config.preset!r}: lower "
-                "learning_rate, or turn spectral_norm or gradient_penalty on. The last checkpoint is from before it."
-            )
+        finite = torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all() & torch.isfinite(loss.detach())
         optimizer.step()
+        return finite
 
     @torch.no_grad()
     def _update_ema(self) -> None:
@@ -290,3 +354,4 @@ class Trainer:
                 slots.setdefault(int(index), {})[slot] = value
             optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
         self.steps_done = steps_done
+        self._ready()

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cryoetgan_core.convolution import Conv, InstanceNorm, conv3d, conv_valid, reflect_by_index, same_padding
+from cryoetgan_core.convolution import Conv, InstanceNorm, channels_last, conv3d, conv_valid, reflect_by_flips, same_padding
 from cryoetgan_core.losses import gradient_penalty
 from cryoetgan_core.models import C3D, Discriminator, Generator
 
@@ -70,12 +70,20 @@ def test_discriminator_equals_the_plain_one_with_its_gradient_penalty(batch: int
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.detach().abs().max()))
 
 
-def test_reflect_pad_and_instance_norm_equal_torch() -> None:
-    x = torch.randn(2, 3, 6, 7, 8, dtype=torch.float64)
-    torch.testing.assert_close(reflect_by_index(x, 3), F.pad(x, (3,) * 6, mode="reflect"))
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
+def test_reflect_pad_and_instance_norm_equal_torch(order: torch.memory_format) -> None:
+    """In float64, first and second derivatives included; with channels last in memory they stay last."""
+    x = torch.randn(2, 3, 6, 7, 8, dtype=torch.float64).contiguous(memory_format=order).requires_grad_(True)
+    padded = reflect_by_flips(x, 3)
+    torch.testing.assert_close(padded, F.pad(x, (3,) * 6, mode="reflect"))
     norm = InstanceNorm(3).double()
-    plain = F.instance_norm(x, weight=norm.scale, bias=norm.offset, eps=1e-5)
-    torch.testing.assert_close(norm(x), plain)
+    results = []
+    for y in (norm(x), F.instance_norm(x, weight=norm.scale, bias=norm.offset, eps=1e-5)):
+        first = torch.autograd.grad(y.pow(3).sum(), [x, *norm.parameters()], create_graph=True)
+        results.append([y, *first, *torch.autograd.grad(first[0].square().sum(), [x, norm.scale])])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert all(channels_last(v) == (order == torch.channels_last_3d) for v in (padded, results[0][0]))
 
 
 @pytest.mark.parametrize(

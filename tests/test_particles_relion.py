@@ -240,7 +240,7 @@ def test_star_round_trip(tmp_path):
     assert after.table["shift_x_A"].isna().all()
     with pytest.raises(ValueError, match="inside"):
         write_star(before, tmp_path / "a" / "out.star", tmp_path / "volumes")
-    table.loc[0, "rot_deg"] = np.nan
+    before.table.loc[0, "rot_deg"] = np.nan
     with pytest.raises(ValueError, match="some particles only"):
         write_star(before, tmp_path / "out.star", tmp_path / "volumes")
 

@@ -38,7 +38,7 @@ with processes() as these:
     trainer = Trainer(config, x, y, acquisition=told, processes=these)
     load_checkpoint(trainer, folder)
     these.wait()
-    losses = [trainer.step() for _ in range(steps)]
+    losses = [{k: float(v) for k, v in trainer.step().items()} for _ in range(steps)]
     if len(trainer.validation):
         losses[-1]["validation"] = trainer.validate()
     if these.rank == 0:

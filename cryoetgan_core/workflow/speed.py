@@ -24,7 +24,7 @@ FAST_PATHS = {  # name to what takes its place in a module
     "small volumes padded": (convolution, "FEW_PLANES", 0),
     "few voxels as a matrix product": (convolution, "FEW_VOXELS", 0),
     "7^3 layers as 2-D convolutions": (models, "conv_valid", F.conv3d),
-    "torch's reflection": (models, "reflect_pad", convolution.reflect_by_index),
+    "torch's reflection": (models, "reflect_pad", convolution.reflect_by_flips),
 }
 
 

@@ -1,0 +1,135 @@
+"""What each acceleration is worth on a machine, in one call, and how long a training of the paper's size would take there.
+
+python -m cryoetgan_core.benchmark              # the paper's networks at 40^3, width 64: minutes on a GPU, an hour on a CPU
+python -m cryoetgan_core.benchmark --small      # a trial of the script, seconds
+python -m cryoetgan_core.benchmark --output table.csv
+"""
+
+import argparse
+import resource
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from .acceleration import WARM_UP, Acceleration
+from .config import RunConfig, make_config
+from .generation import TrainedRun, generate
+from .networks import Scaling, build_networks
+from .timing import hardware, seconds_per_call
+from .training import Trainer
+
+TRICKS = (  # each with the ones above it
+    ("float32", "float32", Acceleration()),
+    ("+ bfloat16", "bfloat16", Acceleration()),
+    ("+ channels last", "bfloat16", Acceleration(channels_last=True)),
+    ("+ fused optimiser", "bfloat16", Acceleration(channels_last=True, fused=True)),
+    ("+ CUDA graphs", "bfloat16", Acceleration(channels_last=True, fused=True, graphs=True)),
+    ("+ compiled generators", "bfloat16", Acceleration(channels_last=True, fused=True, graphs=True, compile="inductor")),
+)
+EPOCHS = 50 * 1600  # subtomograms that the paper's training sees
+
+
+def volumes(box: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Densities and subtomograms (n, box, box, box) that are white noise: as quick to train on as any."""
+    rng = torch.Generator().manual_seed(0)
+    return torch.randn(n, box, box, box, generator=rng), torch.randn(n, box, box, box, generator=rng)
+
+
+def untrained(config: RunConfig, device: torch.device, acceleration: Acceleration) -> TrainedRun:
+    """A run whose weights are those of the beginning: as quick as a trained one."""
+    networks = build_networks(config, device).eval().requires_grad_(False)
+    acceleration.prepare(networks)
+    return TrainedRun(config, Scaling(0.0, 1.0, 0.0, 1.0), networks["G"], networks["F"])
+
+
+def memory_GiB(device: torch.device) -> float:
+    """Most memory used so far: of the GPU since its count was reset, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def training(config: RunConfig, device: torch.device, label: str, acceleration: Acceleration, repeats: int) -> dict[str, object]:
+    """One row: a training step of a configuration. What cannot be had here says why."""
+    row = {"what": "training step", "how": label, "batch": config.batch}
+    try:
+        trainer = Trainer(config, *volumes(config.box, max(config.batch, 4)), device, acceleration=acceleration)
+    except ValueError as error:
+        return row | {"note": str(error).split(";")[0].removeprefix("Acceleration: ")}
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        for _ in range(WARM_UP if acceleration.graphs else 0):
+            trainer.step()
+        seconds = seconds_per_call(trainer.step, repeats)
+    except torch.cuda.OutOfMemoryError:
+        return row | {"note": "more memory than the GPU has"}
+    rate = config.batch / seconds
+    return row | {
+        "seconds": seconds,
+        "volumes a second": rate,
+        "minutes for 50 epochs of 1,600": EPOCHS / rate / 60,
+        "memory_GiB": memory_GiB(device),
+    }
+
+
+def generation(
+    config: RunConfig, device: torch.device, label: str, acceleration: Acceleration, batch: int, repeats: int
+) -> dict[str, object]:
+    """One row: labelled volumes from densities, drawing their noise included."""
+    run = untrained(config, device, acceleration)
+    x = volumes(config.box, batch)[0]
+    seconds = seconds_per_call(lambda: generate(run, x), repeats)
+    return {
+        "what": "generation",
+        "how": label,
+        "batch": batch,
+        "seconds": seconds,
+        "volumes a second": batch / seconds,
+        "memory_GiB": memory_GiB(device),
+    }
+
+
+def rows(
+    small: bool, device: torch.device, tricks: tuple = TRICKS, batches: tuple[int, ...] = (), repeats: int = 3
+) -> Iterator[dict[str, object]]:
+    """Rows of the table: every trick at the first batch, then all that this device has at the others; generation plain and with them."""
+    box, width = (17, 2) if small else (40, 64)
+    batches = batches or ((1, 2) if small else (16, 1, 4, 32, 64) if device.type == "cuda" else (1, 4))
+    config = make_config("paper", "own", "described", box=box, width=width, critic_width=width, batch=batches[0], pool=0)
+    best = ("all of them", "bfloat16", Acceleration.automatic(config, device))
+    for label, dtype, acceleration in tricks:
+        if acceleration.compile and device.type == "cpu":
+            acceleration = replace(acceleration, graphs=False)
+        yield training(config.replace(compute_dtype=dtype), device, label, acceleration, repeats)
+    for batch in batches[1:]:
+        yield training(config.replace(batch=batch, compute_dtype=best[1]), device, best[0], best[2], repeats)
+    for label, dtype, acceleration in (tricks[0], best):
+        yield generation(config.replace(compute_dtype=dtype), device, label, acceleration, 256 if device.type == "cuda" else 4, repeats)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print the table, row by row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="tiny networks: a trial")
+    parser.add_argument("--output", type=Path, help="CSV file for the table")
+    parser.add_argument("--compile", default="inductor", help="backend of torch.compile; empty to leave compilation out")
+    chosen = parser.parse_args(arguments)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tricks = TRICKS if chosen.compile else TRICKS[:-1]
+    print(hardware(), flush=True)
+    made = []
+    for row in rows(chosen.small, device, tricks):
+        made.append(row)
+        print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
+    table = pd.DataFrame(made)
+    print(table.to_string(index=False, float_format="{:.4g}".format, na_rep=""))
+    if chosen.output:
+        table.to_csv(chosen.output, index=False)
+
+
+if __name__ == "__main__":
+    main()
