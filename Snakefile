@@ -27,6 +27,7 @@ def local(path):
 
 
 RUNS, RESULTS, FIGURES = local(paths.runs(PROFILE)), local(paths.results(PROFILE)), local(paths.figures(PROFILE))
+TIMES = f"{RUNS}/times"  # what each job took, for notebooks/benchmark_figures.ipynb
 PAPERMILL = "papermill --no-progress-bar --log-level WARNING"
 HUSH = " 2> >(grep -v IPKernelApp >&2)"  # ipykernel warns of its local TCP socket at every start
 
@@ -97,6 +98,8 @@ rule simulate_data:
     params:
         depends_on=data_parameters,
         maps=maps_of,
+    benchmark:
+        f"{TIMES}/simulate_data/{{dataset}}.tsv"
     threads: 1
     shell:
         f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input}} {RUNS}/notebooks/simulate_data_{{wildcards.dataset}}.ipynb"
@@ -112,6 +115,8 @@ rule train:
         f"{RESULTS}/{{name}}.json",
     params:
         depends_on=lambda w: dataclasses.asdict(PLAN[w.name]),
+    benchmark:
+        f"{TIMES}/train/{{name}}.tsv"
     threads: 1
     resources:
         gpu=1,  # runs share a GPU only if told to (--resources gpu=2); without one, the limit is not set
@@ -129,6 +134,8 @@ rule audit:
         AUDIT,
     params:
         seed=paper.parse_seeds(SEEDS)[0],
+    benchmark:
+        f"{TIMES}/audit/S1.tsv"
     threads: 1
     shell:
         f"{PAPERMILL} {{input.notebook}} {RUNS}/notebooks/measure_audit.ipynb -p profile {PROFILE} -r seeds {{params.seed}} -p measure True{HUSH}"
@@ -142,6 +149,8 @@ rule downstream:
         f"{RESULTS}/downstream_S1_{{which}}.json",
     wildcard_constraints:
         which="reference|seed[0-9]+",
+    benchmark:
+        f"{TIMES}/downstream/{{which}}.tsv"
     threads: 1
     shell:
         f"{PAPERMILL} {{input.notebook}} {RUNS}/notebooks/measure_downstream_{{wildcards.which}}.ipynb -p profile {PROFILE}"
@@ -153,6 +162,8 @@ rule prove:
         "notebooks/prove_physics.ipynb",
     output:
         f"{RESULTS}/physics_{{case}}.json",
+    benchmark:
+        f"{TIMES}/prove/{{case}}.tsv"
     threads: 1
     resources:
         gpu=1,
@@ -181,6 +192,8 @@ for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():
         params:
             seeds=f" -r seeds '{SEEDS}'" if reads else "",  # those that read no run of this call take none
             out=f"{RUNS}/notebooks/{notebook}.ipynb",
+        benchmark:
+            f"{TIMES}/figures/{notebook}.tsv"
         threads: 1
         shell:
             f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {{params.out}} -p profile {PROFILE}{{params.seeds}}{HUSH}"
