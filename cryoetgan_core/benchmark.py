@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from .acceleration import WARM_UP, Acceleration
+from .acquisition import Acquisition
 from .config import RunConfig, make_config
 from .generation import TrainedRun, generate
 from .networks import Scaling, build_networks
@@ -29,6 +30,7 @@ TRICKS = (  # each with the ones above it
     ("+ CUDA graphs", "bfloat16", Acceleration(channels_last=True, fused=True, graphs=True)),
     ("+ compiled generators", "bfloat16", Acceleration(channels_last=True, fused=True, graphs=True, compile="inductor")),
 )
+TOLD = Acquisition(voxel_size_A=13.68, tilt_range_deg=(-60.0, 60.0))  # to physics generators
 EPOCHS = 50 * 1600  # subtomograms that the paper's training sees
 
 
@@ -38,9 +40,9 @@ def volumes(box: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, box, box, box, generator=rng), torch.randn(n, box, box, box, generator=rng)
 
 
-def untrained(config: RunConfig, device: torch.device, acceleration: Acceleration) -> TrainedRun:
+def untrained(config: RunConfig, device: torch.device | str = "cpu", acceleration: Acceleration = Acceleration()) -> TrainedRun:  # noqa: B008
     """A run whose weights are those of the beginning: as quick as a trained one."""
-    networks = build_networks(config, device).eval().requires_grad_(False)
+    networks = build_networks(config, device, TOLD).eval().requires_grad_(False)
     acceleration.prepare(networks)
     return TrainedRun(config, Scaling(0.0, 1.0, 0.0, 1.0), networks["G"], networks["F"])
 
@@ -100,7 +102,8 @@ def rows(
     box, width = (17, 2) if small else (40, 64)
     batches = batches or ((1, 2) if small else (16, 1, 4, 32, 64) if device.type == "cuda" else (1, 4))
     config = make_config("paper", "own", "described", box=box, width=width, critic_width=width, batch=batches[0], pool=0)
-    best = ("all of them", "bfloat16", Acceleration.automatic(config, device))
+    automatic = Acceleration.automatic(config, device)
+    best = (f"bfloat16; {automatic}", "bfloat16", automatic)
     for label, dtype, acceleration in tricks:
         if acceleration.compile and device.type == "cpu":
             acceleration = replace(acceleration, graphs=False)
@@ -116,10 +119,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="tiny networks: a trial")
     parser.add_argument("--output", type=Path, help="CSV file for the table")
-    parser.add_argument("--compile", default="inductor", help="backend of torch.compile; empty to leave compilation out")
+    parser.add_argument("--no-compile", action="store_true", help="leave compilation out, which takes minutes")
     chosen = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tricks = TRICKS if chosen.compile else TRICKS[:-1]
+    tricks = TRICKS[:-1] if chosen.no_compile else TRICKS
     print(hardware(), flush=True)
     made = []
     for row in rows(chosen.small, device, tricks):

@@ -1,12 +1,13 @@
 """Baselines, controls, the two-sample test, repeats against recordings, and the downstream benchmark, on cases whose answer is known."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from cryoetgan_core import plotting
+from cryoetgan_core import paths, plotting, workflow
 from cryoetgan_core.baselines import BASELINES, baseline, controls
 from cryoetgan_core.classification import auc, probe_logits, train_probe, two_sample_scores
 from cryoetgan_core.config import DATASETS, make_config
@@ -133,3 +134,25 @@ def test_audit_marks_the_fooled_and_the_oversensitive() -> None:
     assert table.loc["precision", "gross"] == "2.00*" and table.loc["fid", "gross"] == "2.00"  # more precision fools, a larger FID does not
     assert table.loc["fid", "noise x 0.98"] == "0.50!" and table.loc["fid", "noise x 1.02"] == "1.05"
     assert table.loc["precision", "fooled by"] == 1 and table.loc["fid", "fooled by"] == 0
+
+
+def test_the_profile_of_the_figures_tells_training_from_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "runs", lambda profile: tmp_path)
+    with pytest.raises(FileNotFoundError, match="run `make figures PROFILE=quick` first"):
+        workflow.figures_profile("quick")
+    columns = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+    for rule, job, seconds, memory in (
+        ("simulate_data", "S1", 30, 900),
+        ("train", "S1_adapted_seed0", 100, 700),
+        ("train", "S1_adapted_seed1", 90, 800),
+    ):
+        (tmp_path / "times" / rule).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "times" / rule / f"{job}.tsv").write_text(
+            f"{columns}{seconds}\t0:00:00\t{memory}\t1\t1\t1\t1\t1\t80\t{seconds * 0.9}\n"
+        )
+    for seed, steps in ((0, 70.0), (1, 60.0)):
+        (tmp_path / f"S1_adapted_seed{seed}").mkdir()
+        (tmp_path / f"S1_adapted_seed{seed}" / "log.jsonl").write_text(f'{{"seconds": 1.0}}\n{{"seconds": {steps}}}\n')
+    table = workflow.profile_table(workflow.figures_profile("quick"))
+    assert table["seconds"].to_dict() == {"train: steps": 130, "train: measuring the run": 60, "simulate_data": 30}
+    assert table["share_percent"].sum() == pytest.approx(100) and table.loc["train: steps", "memory_MiB"] == 800

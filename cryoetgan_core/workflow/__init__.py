@@ -6,6 +6,7 @@ from .densities import given_cases, given_results, proof_case
 from .measurements import downstream_result, make_audit, measured
 from .parameters import check_parameters, choose, parse_files, parse_json, parse_maps, parse_seeds, parse_shares
 from .plan import ABLATION, RECIPES, ablation_variant, noise_variant, planned_runs, resolve_run, run_name
+from .profile import figures_profile, profile_table
 from .proof import proof_cases, proof_results
 from .real import real_case, real_volumes
 from .runs import keep_source, load_results, make_result, source_of, stand_in_run, train_on
@@ -14,6 +15,6 @@ from .speed import make_speed
 
 __all__ = [
     "ABLATION", "PROFILES", "RECIPES", "ablation_variant", "check_parameters", "choose", "data_folder", "data_record", "default_device",
-    "downstream_result", "given_cases", "given_results", "has_data", "keep_source", "load_results", "make_audit", "make_config", "make_result", "make_speed", "measured", "noise_variant", "parse_files", "parse_json",
-    "parse_maps", "parse_seeds", "parse_shares", "paths", "planned_runs", "proof_case", "proof_cases", "proof_results", "real_case", "real_volumes", "resolve_run", "run_name", "simulate_data", "source_of", "stand_in_run", "train_on",
+    "downstream_result", "figures_profile", "given_cases", "given_results", "has_data", "keep_source", "load_results", "make_audit", "make_config", "make_result", "make_speed", "measured", "noise_variant", "parse_files", "parse_json",
+    "parse_maps", "parse_seeds", "parse_shares", "paths", "planned_runs", "profile_table", "proof_case", "proof_cases", "proof_results", "real_case", "real_volumes", "resolve_run", "run_name", "simulate_data", "source_of", "stand_in_run", "train_on",
 ]  # fmt: skip

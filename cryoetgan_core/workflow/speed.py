@@ -3,6 +3,7 @@
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,10 +13,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from .. import convolution, models
-from ..acquisition import Acquisition
+from ..benchmark import TOLD, TRICKS, untrained, volumes
+from ..benchmark import rows as benchmark_rows
 from ..config import RunConfig, make_config
-from ..generation import TrainedRun, generate
-from ..networks import Scaling, build_networks
+from ..generation import generate
+from ..metrics import angular_power_spectra, kernel_distance, manifold_scores
+from ..microscope.simulate import MICROSCOPES
+from ..particles.simulated import class_references, subtomograms
+from ..seeds import stream
+from ..specimen.assemblies import S2_CLASSES
 from ..timing import hardware, seconds_per_call
 from ..training import Trainer
 
@@ -52,20 +58,8 @@ def without(name: str) -> Iterator[None]:
         setattr(module, attribute, kept)
 
 
-def _data(box: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    rng = torch.Generator().manual_seed(0)
-    return torch.randn(n, box, box, box, generator=rng), torch.randn(n, box, box, box, generator=rng)
-
-
-def _trainer(config: RunConfig) -> Trainer:
-    told = Acquisition(voxel_size_A=13.68, tilt_range_deg=(-60.0, 60.0)) if config.generator == "physics" else None
-    return Trainer(config, *_data(config.box, max(config.batch, 4)), acquisition=told)
-
-
-def _run(config: RunConfig) -> TrainedRun:
-    """A run whose weights are those of the beginning: as quick as a trained one."""
-    networks = build_networks(config, "cpu", Acquisition(voxel_size_A=13.68, tilt_range_deg=(-60.0, 60.0))).eval().requires_grad_(False)
-    return TrainedRun(config, Scaling(0.0, 1.0, 0.0, 1.0), networks["G"], networks["F"])
+def _trainer(config: RunConfig, particles: int = 0) -> Trainer:
+    return Trainer(config, *volumes(config.box, particles or max(config.batch, 4)), acquisition=TOLD)
 
 
 def _exponent(x: list[int], seconds: list[float]) -> list[float]:
@@ -77,7 +71,7 @@ def make_speed(profile: str, make_plain: Callable[[nn.ModuleDict], None], repeat
     """Measure the speed of training and generation; `make_plain` lets a trainer's networks compute with PyTorch's own layers.
 
     The paper's networks at 40^3, width 64, batch 1 (least squares with gradient penalty, as released) by plain and fast paths in alternation; without each fast path; the arithmetic, and its share of the
-    peak of a matrix product; growth with box and batch; both generators' volumes a second; one and two threads.
+    peak of a matrix product; growth with box, batch, particles and classes; volumes a second of both generators, the microscope and the metrics; what `benchmark` measures; one and two threads.
     """
     smoke = profile == "smoke"
     torch.set_num_threads(1 if smoke else torch.get_num_threads())  # tests share the cores
@@ -101,11 +95,23 @@ def make_speed(profile: str, make_plain: Callable[[nn.ModuleDict], None], repeat
     small = dict(width=width if smoke else 16, critic_width=width if smoke else 16)
     by_box = [seconds_per_call(_trainer(config.replace(box=b, **small)).step, repeats) for b in boxes]
     by_batch = [seconds_per_call(_trainer(config.replace(box=24, batch=b, **small)).step, 2) for b in batches]
+    found = {
+        "hardware": hardware(), "box": box, "width": width, "step_s": seconds, "pairs_s": pairs, "without_s": steps, "GFLOP_step": arithmetic.operations / 1e9,
+        "peak_GFLOP_s": peak / 1e9, "memory_MiB": memory_MiB, "boxes": boxes, "by_box_s": by_box, "box_exponents": _exponent(boxes, by_box),
+        "batches": batches, "by_batch_s": by_batch, "batch_exponents": _exponent(batches, by_batch),
+        "rates": _rates(config, make_plain, repeats), "tricks": list(benchmark_rows(smoke, torch.device("cpu"), TRICKS[:-1], repeats=max(1, repeats // 2))),  # to compile takes longer than to train
+    }  # fmt: skip
+    found |= _sizes(smoke, config.replace(box=boxes[0], **small), repeats)
+    found["threads_s"] = {}
+    for count in (1,) if smoke else (1, 2):
+        torch.set_num_threads(count)
+        found["threads_s"][str(count)] = seconds_per_call(fast.step, 1 if smoke else 2)
+    return found
 
-    rates, x = {}, _data(box, 16)[0]
-    run = _run(config)
-    physics = {b: _run(make_config("quick", "own", "physics", box=b)) for b in (24, box)}
-    many = {b: _data(b, 32)[0] for b in physics}
+
+def _rates(config: RunConfig, make_plain: Callable[[nn.ModuleDict], None], repeats: int) -> dict[str, float]:
+    """Volumes a second that the generators make: the paper's by fast and plain paths, the physics generator in both types of arithmetic."""
+    rates, x, run = {}, volumes(config.box, 16)[0], untrained(config)
 
     def paper(batch: int) -> float:
         return batch / seconds_per_call(lambda: run.G(x[:batch, None], run.G.sample_noise(x[:batch, None])), repeats)
@@ -116,14 +122,36 @@ def make_speed(profile: str, make_plain: Callable[[nn.ModuleDict], None], repeat
         make_plain(nn.ModuleDict({"G": run.G}))
         for batch in (1, 16):
             rates[f"paper's generator, plain, batch {batch}"] = paper(batch)
-    for b, r in physics.items():
-        rates[f"physics generator, box {b}"] = 32 / seconds_per_call(lambda b=b, r=r: generate(r, many[b]), repeats)
-    threads = {}
-    for count in (1,) if smoke else (1, 2):
-        torch.set_num_threads(count)
-        threads[str(count)] = seconds_per_call(fast.step, 1 if smoke else 2)
+    for dtype in ("float32", "bfloat16"):
+        for box in (24, config.box):
+            physics, many = untrained(make_config("quick", "own", "physics", box=box, compute_dtype=dtype)), volumes(box, 32)[0]
+            rates[f"physics generator, {dtype}, box {box}"] = 32 / seconds_per_call(lambda r=physics, m=many: generate(r, m), repeats)
+    return rates
+
+
+def _sizes(smoke: bool, config: RunConfig, repeats: int) -> dict:
+    """Seconds by the size of a set: of a training step, of the microscope at 41 tilts, and of metrics that compare as many generated volumes; and by its classes."""
+    sizes, classes = ((8, 16), (1, 2)) if smoke else ((100, 200, 400, 800, 1600), (1, 2, 4, 7))
+    scope, voxel_A = MICROSCOPES["S1"], 13.68 * 40 / config.box
+    references = class_references(S2_CLASSES, config.box, voxel_A)  # particles of about one size
+
+    def microscope(count: int, names: tuple[str, ...]) -> float:
+        chosen = {name: references[name] for name in names}
+        make = partial(subtomograms, chosen, count // len(names), config.box, voxel_A, scope, snr=0.1)
+        return seconds_per_call(lambda: make(stream(0, "speed")), 1)
+
+    def metrics(count: int) -> float:
+        real, fake = volumes(config.box, count)
+        return seconds_per_call(
+            lambda: (manifold_scores(real, fake), kernel_distance(real.flatten(1), fake.flatten(1)), angular_power_spectra(fake)), 1
+        )
+
     return {
-        "hardware": hardware(), "box": box, "width": width, "step_s": seconds, "pairs_s": pairs, "without_s": steps, "GFLOP_step": arithmetic.operations / 1e9,
-        "peak_GFLOP_s": peak / 1e9, "memory_MiB": memory_MiB, "boxes": boxes, "by_box_s": by_box, "box_exponents": _exponent(boxes, by_box),
-        "batches": batches, "by_batch_s": by_batch, "batch_exponents": _exponent(batches, by_batch), "rates": rates, "threads_s": threads,
+        "sizes": sizes, "size_box": config.box,
+        "by_size_s": {
+            "training step": [seconds_per_call(_trainer(config, n).step, repeats) for n in sizes],
+            "microscope, 41 tilts": [microscope(n, S2_CLASSES[:1]) for n in sizes],
+            "metrics": [metrics(n) for n in sizes],
+        },
+        "classes": classes, "by_classes_s": [microscope(sizes[2 if len(sizes) > 2 else 0], S2_CLASSES[:c]) for c in classes],
     }  # fmt: skip
