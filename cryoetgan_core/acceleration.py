@@ -1,5 +1,6 @@
 """How a device carries out a training step: memory order, CUDA graphs, compilation. What is computed stays the same to rounding; `RunConfig.compute_dtype`, which changes it, is not here."""
 
+import gc
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
@@ -101,6 +102,7 @@ class CudaGraph:
 
     def record(self, function: Callable[[Tree], Tree], inputs: Tree) -> Tree:
         """Record the function without carrying it out; returns where it will leave its results."""
+        gc.collect()  # what is freed while recording would be freed in the recording
         with torch.cuda.graph(self.graph):
             return function(inputs)
 
@@ -124,8 +126,9 @@ class Recorded:
         if self.calls <= WARM_UP:
             return self.recorder.warm_up(self.function, inputs)
         if self.inputs is None:
-            self.inputs = clone(inputs)
-            self.outputs = self.recorder.record(self.function, self.inputs)
+            kept = clone(inputs)
+            self.outputs = self.recorder.record(self.function, kept)
+            self.inputs = kept
         copy_into(self.inputs, inputs)
         self.recorder.replay()
         return self.outputs

@@ -6,6 +6,7 @@ python -m cryoetgan_core.benchmark --output table.csv
 """
 
 import argparse
+import gc
 import resource
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +24,7 @@ from .timing import hardware, seconds_per_call
 from .training import Trainer
 
 TRICKS = (  # each with the ones above it
-    ("float32", "float32", Acceleration()),
+    ("float32", "float32", Acceleration()),  # on a GPU cuDNN's convolutions then use TF32
     ("+ bfloat16", "bfloat16", Acceleration()),
     ("+ channels last", "bfloat16", Acceleration(channels_last=True)),
     ("+ fused optimiser", "bfloat16", Acceleration(channels_last=True, fused=True)),
@@ -48,51 +49,45 @@ def untrained(config: RunConfig, device: torch.device | str = "cpu", acceleratio
 
 
 def memory_GiB(device: torch.device) -> float:
-    """Most memory used so far: of the GPU since its count was reset, or of this process."""
+    """Most memory taken: of the GPU since `_clear`, or of this process so far."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
+        return torch.cuda.max_memory_reserved(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _clear(device: torch.device) -> None:
+    """Leave nothing of the row before: a trainer and its graphs refer to each other."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def training(config: RunConfig, device: torch.device, label: str, acceleration: Acceleration, repeats: int) -> dict[str, object]:
     """One row: a training step of a configuration. What cannot be had here says why."""
     row = {"what": "training step", "how": label, "batch": config.batch}
+    _clear(device)
     try:
         trainer = Trainer(config, *volumes(config.box, max(config.batch, 4)), device, acceleration=acceleration)
-    except ValueError as error:
-        return row | {"note": str(error).split(";")[0].removeprefix("Acceleration: ")}
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    try:
         for _ in range(WARM_UP if acceleration.graphs else 0):
             trainer.step()
         seconds = seconds_per_call(trainer.step, repeats)
-    except torch.cuda.OutOfMemoryError:
-        return row | {"note": "more memory than the GPU has"}
+    except (ValueError, RuntimeError) as error:  # refused, too little memory, or no compiler: the other rows are wanted all the same
+        return row | {"note": str(error).split(";")[0].splitlines()[0].removeprefix("Acceleration: ")}
     rate = config.batch / seconds
-    return row | {
-        "seconds": seconds,
-        "volumes a second": rate,
-        "minutes for 50 epochs of 1,600": EPOCHS / rate / 60,
-        "memory_GiB": memory_GiB(device),
-    }
+    row |= {"seconds": seconds, "volumes a second": rate, "minutes for 50 epochs of 1,600": EPOCHS / rate / 60}
+    return row | {"memory_GiB": memory_GiB(device)}
 
 
 def generation(
     config: RunConfig, device: torch.device, label: str, acceleration: Acceleration, batch: int, repeats: int
 ) -> dict[str, object]:
     """One row: labelled volumes from densities, drawing their noise included."""
-    run = untrained(config, device, acceleration)
-    x = volumes(config.box, batch)[0]
+    _clear(device)
+    run, x = untrained(config, device, acceleration), volumes(config.box, batch)[0]
     seconds = seconds_per_call(lambda: generate(run, x), repeats)
-    return {
-        "what": "generation",
-        "how": label,
-        "batch": batch,
-        "seconds": seconds,
-        "volumes a second": batch / seconds,
-        "memory_GiB": memory_GiB(device),
-    }
+    row = {"what": "generation", "how": label, "batch": batch, "seconds": seconds, "volumes a second": batch / seconds}
+    return row | {"memory_GiB": memory_GiB(device)}
 
 
 def rows(
@@ -128,10 +123,9 @@ def main(arguments: list[str] | None = None) -> None:
     for row in rows(chosen.small, device, tricks):
         made.append(row)
         print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
-    table = pd.DataFrame(made)
-    print(table.to_string(index=False, float_format="{:.4g}".format, na_rep=""))
-    if chosen.output:
-        table.to_csv(chosen.output, index=False)
+        if chosen.output:
+            pd.DataFrame(made).to_csv(chosen.output, index=False)
+    print(pd.DataFrame(made).to_string(index=False, float_format="{:.4g}".format, na_rep=""))
 
 
 if __name__ == "__main__":

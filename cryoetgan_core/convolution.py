@@ -16,8 +16,8 @@ FEW_VOXELS = 64  # of the result: at most as many, and at least as many channels
 
 
 def channels_last(x: torch.Tensor) -> bool:
-    """Whether the channels of each voxel lie together in memory."""
-    return x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
+    """Whether the channels of each voxel lie together in memory; also of a slice of such volumes."""
+    return x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous()
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

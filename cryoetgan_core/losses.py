@@ -4,7 +4,7 @@ Scores are a critic's patches ``(B, 1, d, h, w)``; volumes are ``(B, 1, D, H, W)
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +98,7 @@ def log_power_loss(
     return (log_power(real) - log_power(fake)).square().mean()
 
 
-@lru_cache(maxsize=16)
+@cache  # for good: a CUDA graph reads this memory
 def _power_bins(
     n: int, radial_bins: int, angular_bins: int, signed: bool, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -86,6 +86,8 @@ class Trainer:
         Every one of several `processes` takes the same arguments, and its own part of each batch. `acceleration` is what suits the device by default.
         """
         self.config, self.device, self.steps_done = config, torch.device(device), 0
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # where streams and graphs are made
         for name, volumes in (("densities", x), ("subtomograms", y)):
             if len(volumes) < config.batch or volumes.shape[-1] != config.box:
                 raise ValueError(
@@ -122,9 +124,14 @@ class Trainer:
         record = Recorded if self.acceleration.graphs else lambda function: function
         self._update_generators, self._update_critics = record(self._generators_update), record(self._critics_update)
 
+    def _send(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of the CPU on the device, without waiting for what the device does now."""
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
     def _real(self, rows: torch.Tensor) -> torch.Tensor:
         """Subtomograms (B, 1, D, H, W) of the given rows in network units, on the device."""
-        return self.scaling.y(self.y[rows.to(self.y.device)]).to(self.device)
+        volumes = self.y[rows] if self.y.device.type == "cpu" else self.y[self._send(rows)]
+        return self.scaling.y(volumes if volumes.device == self.x.device else self._send(volumes))
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Network inputs (x, y), (B, 1, D, H, W), of a step, for all processes together: each domain passes through its own shuffled epochs."""
@@ -133,12 +140,12 @@ class Trainer:
             epoch, i = divmod(step, len(rows) // config.batch)
             order = torch.randperm(len(rows), generator=stream(config.seed, f"order of {name}", epoch))
             chosen = rows[order[i * config.batch : (i + 1) * config.batch]]
-            picked.append(self.x[chosen.to(self.device)] if name == "x" else self._real(chosen))
+            picked.append(self.x[self._send(chosen)] if name == "x" else self._real(chosen))
         if config.augment:
             flips = stream(config.seed, "augment", step)
             for axes in ((-2,), (-3, -1)):
                 for i, volumes in enumerate(picked):
-                    turned = (torch.rand((len(volumes), 1, 1, 1, 1), generator=flips) < 0.5).to(self.device)
+                    turned = self._send(torch.rand((len(volumes), 1, 1, 1, 1), generator=flips) < 0.5)
                     picked[i] = torch.where(turned, volumes.flip(axes), volumes)
         x, y = picked
         rng = stream(config.seed, "noise level", step, device=self.device)
@@ -353,5 +360,7 @@ class Trainer:
                 index, slot = key.split(".", 1)
                 slots.setdefault(int(index), {})[slot] = value
             optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
+            for parameter, kept in optimizer.state.items():  # in the parameter's memory order, which a fused optimiser takes for granted
+                kept |= {k: torch.empty_like(parameter).copy_(v) for k, v in kept.items() if v.shape == parameter.shape and v.dim()}
         self.steps_done = steps_done
         self._ready()

@@ -100,6 +100,18 @@ def test_a_resumed_step_is_recorded_anew(graphs: list[Replayed]) -> None:
     assert len(graphs) == 4 and all(g.recorded == 1 for g in graphs)
 
 
+def test_a_step_resumes_in_the_memory_order_of_its_weights() -> None:
+    """A fused optimiser reads its moments as the weights lie; a checkpoint has them in plain order."""
+    use = Acceleration(channels_last=True, fused=True)
+    plain, resumed = (trainer("adapted", use, width=3, critic_width=3) for _ in "ab")
+    losses(plain, 3)
+    resumed.load_tensors({k: v.clone() for k, v in plain.tensors().items()}, 3)
+    for optimizer in resumed.optimizers.values():
+        for parameter, kept in optimizer.state.items():
+            assert all(v.stride() == parameter.stride() for v in kept.values() if v.dim())
+    assert torch.equal(losses(resumed, 3), losses(plain, 3))
+
+
 class Waits(TorchDispatchMode):
     """Refuses what makes the CPU wait for a GPU, which a CUDA graph cannot record."""
 
@@ -228,16 +240,17 @@ def test_the_benchmark_measures_every_row_in_one_call(tmp_path: Path, capsys: py
 def test_cuda_graphs_equal_eager_steps(preset: str) -> None:
     changes = dict(preset=preset, device="cuda", width=8, critic_width=8, decay_from=0.0)
     eager, recorded = trainer(**changes), trainer(use=Acceleration(graphs=True, fused=True), **changes)
-    torch.testing.assert_close(losses(recorded, 8), losses(eager, 8), rtol=5e-3, atol=1e-3)
+    torch.testing.assert_close(losses(recorded, WARM_UP + 2), losses(eager, WARM_UP + 2), rtol=5e-3, atol=1e-3)
 
 
 @GPU
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_no_step_on_a_gpu_waits_for_it() -> None:
     made = trainer("adapted", Acceleration.automatic(make_config("smoke"), torch.device("cuda")), "cuda")
     losses(made, WARM_UP + 2)
-    torch.cuda.set_sync_debug_mode("error")
     try:
-        made._update_generators(made._inputs()[0])
+        torch.cuda.set_sync_debug_mode("error")
+        made.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -83,7 +83,8 @@ def test_reflect_pad_and_instance_norm_equal_torch(order: torch.memory_format) -
         results.append([y, *first, *torch.autograd.grad(first[0].square().sum(), [x, norm.scale])])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
-    assert all(channels_last(v) == (order == torch.channels_last_3d) for v in (padded, results[0][0]))
+    last = order == torch.channels_last_3d
+    assert all(channels_last(v) == last for v in (padded, results[0][0], norm(x[..., :5])))
 
 
 @pytest.mark.parametrize(
