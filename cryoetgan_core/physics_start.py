@@ -16,6 +16,8 @@ ENOUGH = 640  # subtomograms to tell how their power is spread in space
 SECTORS, RINGS = 6, 4  # of tilt and spatial frequency, by which T starts
 TILT_PRIOR = 0.3  # how far the power at one tilt is taken to differ from that at all, where the data do not say
 PARTS = 8  # of the subtomograms, whose differences tell an error
+PARTS_FOR_SIGNS = 32  # third moments have larger errors, which ask for more parts to be known
+SIGN_CHANGE = 6.0  # log likelihood ratio that each change of the sign of T must gain
 STARTING = 320  # generations of each step by which the tables are started
 LEVEL_STEPS, NOISE_STEPS = 3, 3
 STEP = 3.0  # most that a step changes the log amplitude of the noise
@@ -57,6 +59,7 @@ def start_from(G: PhysicsGenerator, densities: torch.Tensor, subtomograms: torch
             _set_gate(G, y, signal, alone)
     _set_level(G, level)
     if G.transfer == "table":
+        _set_level(G, level * _signs(level, y, _signals(G, few, LEVEL_STEPS)[0], shells))
         _set_tilts(G, y, _signals(G, few, LEVEL_STEPS)[0], keep)
     noisy = torch.fft.rfftn(y, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(1)[:, reached & (radius > 0.3) & (radius <= 0.5)]
     level_of_each = (noisy / noisy.mean(0).clamp(min=1e-12)).mean(1)  # all frequencies count alike
@@ -212,6 +215,40 @@ def _level_by_power(parts: torch.Tensor, made: torch.Tensor, level: torch.Tensor
     bend = torch.diff(torch.eye(RADII), n=2, dim=0) / (BEND * found.median())
     smooth = torch.linalg.solve(torch.diag(sigma**-2) + bend.T @ bend, found / sigma.square())
     return torch.maximum(smooth, 0.01 * found.median()) * level[0].sign()
+
+
+def _signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: torch.Tensor) -> torch.Tensor:
+    """Sign (RADII,), 1 or -1, of T against its sign at low frequencies: beyond a zero of the CTF it changes, which power does not show.
+
+    The mean over particles of a voxel's low frequencies, squared, times a band of higher ones is a third moment: noise that is alike in the whole box adds the same to all voxels, and the rest has the sign of T in that
+    band. That of subtomograms `y` is compared with that of a `signal` whose T has one sign, (N, D, D, D). Of all courses of the sign over the bands the likeliest is taken, each change of which gains SIGN_CHANGE.
+    """
+    sign = torch.ones(RADII)
+    falls = (level[1:-1].abs() < level[:-2].abs()) & (level[1:-1].abs() <= level[2:].abs())
+    first = int(torch.where(falls)[0][0]) + 1 if falls.any() else RADII // 2  # the bands below have the sign of the lowest
+    parts = [y[i::PARTS_FOR_SIGNS] for i in range(min(PARTS_FOR_SIGNS, len(y)))]
+    if len(parts) < PARTS:
+        return sign
+    recorded = torch.stack([_third_moment(part, shells[:first].sum(0), shells[first:]) for part in parts])
+    slope, error = _slopes(recorded, _third_moment(signal, shells[:first].sum(0), shells[first:]))
+    z = slope / error.clamp(min=1e-12)
+    gain = z * z.abs() / 4  # twice this is the log likelihood ratio of both signs, the amplitude unknown
+    courses = torch.cartesian_prod(*[torch.tensor([1.0, -1.0])] * (RADII - first))
+    changes = (torch.diff(courses, dim=1, prepend=torch.ones(len(courses), 1)) != 0).sum(1)
+    sign[first:] = courses[(courses @ gain - SIGN_CHANGE * changes).argmax()]
+    return sign
+
+
+def _third_moment(volumes: torch.Tensor, low: torch.Tensor, bands: torch.Tensor, chunk: int = 64) -> torch.Tensor:
+    """Mean (K, D^3), at each voxel, of the square of volumes (N, D, D, D) filtered by `low` (V,) times these filtered by each of `bands` (K, V), over the voxels of their rfft."""
+    n = volumes.shape[-1]
+    total = torch.zeros(len(bands), n**3)
+    for part in volumes.split(chunk):
+        spectra = torch.fft.rfftn(part, dim=(-3, -2, -1))
+        squared = torch.fft.irfftn(spectra * low.view(n, n, -1), s=(n, n, n), dim=(-3, -2, -1)).square()
+        for k, band in enumerate(bands.view(-1, n, n, n // 2 + 1)):
+            total[k] += (squared * torch.fft.irfftn(spectra * band, s=(n, n, n), dim=(-3, -2, -1))).sum(0).flatten()
+    return total / len(volumes)
 
 
 def _set_gate(G: PhysicsGenerator, y: torch.Tensor, signal: torch.Tensor, alone: torch.Tensor) -> None:

@@ -266,6 +266,21 @@ def test_start_finds_the_transfer_and_the_neighbours_of_a_known_generator(partic
     assert 0.04 < float(torch.sigmoid(found.gate.detach())) < 0.25
 
 
+@pytest.mark.parametrize("flipped", [True, False])
+def test_start_finds_the_sign_of_the_transfer_beyond_a_zero(particles, flipped: bool) -> None:
+    """Power shows the zero, third moments whether the sign changes there (a CTF) or not (one whose phases were flipped)."""
+    x = torch.from_numpy(particles[0].volumes)
+    x = ((x - x.mean()) / x.std()).repeat(-(-160 // len(x)), 1, 1, 1)[:160, None]
+    truth, found = (PhysicsGenerator(BOX, Acquisition(VOXEL_A, tilt_range_deg=(-50.0, 60.0)), without=("neighbours",)) for _ in range(2))
+    level = torch.cos(torch.linspace(0, 3.1, RADII)) * torch.linspace(0.2, 0.8, RADII)
+    with torch.no_grad():
+        truth.level.copy_(level if flipped else level.abs())
+        y = torch.cat([truth(part, truth.sample_noise(part, stream(3, "truth", i)))[:, 0] for i, part in enumerate(x.split(16))])
+    start_from(found, x[:, 0], y)
+    for node in (2, 4, 9, 10, 11):  # the zero is at 7.1; beyond 11 the particle has no power
+        assert (float(found.level[node]) < 0) == (flipped and node > 7.1)
+
+
 @pytest.mark.parametrize("few", [1, 2, 5])
 def test_a_handful_of_subtomograms_is_enough_to_start(particles, few: int) -> None:
     x, y = particles
