@@ -17,6 +17,7 @@ SECTORS, RINGS = 6, 4  # of tilt and spatial frequency, by which T starts
 TILT_PRIOR = 0.3  # how far the power at one tilt is taken to differ from that at all, where the data do not say
 PARTS = 8  # of the subtomograms, whose differences tell an error
 PARTS_FOR_SIGNS = 32  # third moments have larger errors, which ask for more parts to be known
+DIP = 0.8  # of the most before it: a minimum of T where a zero may be
 SIGN_CHANGE = 6.0  # log likelihood ratio that each change of the sign of T must gain
 STARTING = 320  # generations of each step by which the tables are started
 LEVEL_STEPS, NOISE_STEPS = 3, 3
@@ -224,7 +225,8 @@ def _signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: t
     band. That of subtomograms `y` is compared with that of a `signal` whose T has one sign, (N, D, D, D). Of all courses of the sign over the bands the likeliest is taken, each change of which gains SIGN_CHANGE.
     """
     sign = torch.ones(RADII)
-    falls = (level[1:-1].abs() < level[:-2].abs()) & (level[1:-1].abs() <= level[2:].abs())
+    level = level.abs()
+    falls = (level[1:-1] < DIP * level.cummax(0).values[:-2]) & (level[1:-1] <= level[2:])
     first = int(torch.where(falls)[0][0]) + 1 if falls.any() else RADII // 2  # the bands below have the sign of the lowest
     parts = [y[i::PARTS_FOR_SIGNS] for i in range(min(PARTS_FOR_SIGNS, len(y)))]
     if len(parts) < PARTS:
