@@ -58,7 +58,7 @@ FIGURE_NOTEBOOKS = {
     "table6_downstream": (DOWNSTREAM, ["table6_downstream_S1", "fig8_learning_curves_S1"]),
     "specimen_models": ([], ["specimen_models"]),
     "atoms_to_subtomogram": ([], ["microscope_walk"]),
-    "physics_generator": ([], ["fig9_physics_S1", "fig10_transfer_and_noise_S1", "fig11_variance_by_source_S1"]),
+    "physics_generator": ([], ["fig9_physics_S1", "fig10_transfer_and_noise_S1", "fig10_transfer_and_noise_S2", "fig11_variance_by_source_S1"]),
     "table7_physics": ([], ["table7_physics", "fig12_accuracy_by_snr"]),
     "table8_ingredients": ([], ["table8_ingredients"]),
     "table9_densities": ([], ["table9_given_densities"]),
