@@ -16,7 +16,7 @@ ENOUGH = 640  # subtomograms to tell how their power is spread in space
 SECTORS, RINGS = 6, 4  # of tilt and spatial frequency, by which T starts
 TILT_PRIOR = 0.3  # how far the power at one tilt is taken to differ from that at all, where the data do not say
 PARTS = 8  # of the subtomograms, whose differences tell an error
-PARTS_FOR_SIGNS = 32  # third moments have larger errors, which ask for more parts to be known
+PARTS_FOR_SIGNS = 32  # third moments have heavier tails: their errors are known from more parts
 DIP = 0.8  # of the most before it: a minimum of T where a zero may be
 SIGN_CHANGE = 6.0  # log likelihood ratio that each change of the sign of T must gain
 STARTING = 320  # generations of each step by which the tables are started
@@ -224,14 +224,12 @@ def _signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: t
     The mean over particles of a voxel's low frequencies, squared, times a band of higher ones is a third moment: noise that is alike in the whole box adds the same to all voxels, and the rest has the sign of T in that
     band. That of subtomograms `y` is compared with that of a `signal` whose T has one sign, (N, D, D, D). Of all courses of the sign over the bands the likeliest is taken, each change of which gains SIGN_CHANGE.
     """
-    sign = torch.ones(RADII)
-    level = level.abs()
+    sign, level = torch.ones(RADII), level.abs()
+    if len(y) < PARTS_FOR_SIGNS:  # too few to tell
+        return sign
     falls = (level[1:-1] < DIP * level.cummax(0).values[:-2]) & (level[1:-1] <= level[2:])
     first = int(torch.where(falls)[0][0]) + 1 if falls.any() else RADII // 2  # the bands below have the sign of the lowest
-    parts = [y[i::PARTS_FOR_SIGNS] for i in range(min(PARTS_FOR_SIGNS, len(y)))]
-    if len(parts) < PARTS:
-        return sign
-    recorded = torch.stack([_third_moment(part, shells[:first].sum(0), shells[first:]) for part in parts])
+    recorded = torch.stack([_third_moment(y[i::PARTS_FOR_SIGNS], shells[:first].sum(0), shells[first:]) for i in range(PARTS_FOR_SIGNS)])
     slope, error = _slopes(recorded, _third_moment(signal, shells[:first].sum(0), shells[first:]))
     z = slope / error.clamp(min=1e-12)
     gain = z * z.abs() / 4  # twice this is the log likelihood ratio of both signs, the amplitude unknown
