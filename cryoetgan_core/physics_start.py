@@ -5,24 +5,19 @@ import math
 import torch
 import torch.nn.functional as F
 
-from .fourier_grid import AXIS_ANGLES, RADII, TILTS, Lookup, between, coordinates, estimate_tilt_range, lookup, wedge, window
+from .fourier_grid import AXIS_ANGLES, RADII, TILTS, between, coordinates, estimate_tilt_range, lookup, wedge, window
 from .microscope.back_projection import transform_size
 from .neighbours import LIBRARY
 from .physics import AMPLITUDE_NODES, REMEMBERED, PhysicsGenerator, mean_square
 from .seeds import stream
+from .signal_moments import hats, level_by_power, parts_in_space, power_in_space, signs, slopes
 
 EDGE = 0.2  # least share of a slice in a voxel whose noise is fitted
-ENOUGH = 640  # subtomograms to tell how their power is spread in space
 SECTORS, RINGS = 6, 4  # of tilt and spatial frequency, by which T starts
 TILT_PRIOR = 0.3  # how far the power at one tilt is taken to differ from that at all, where the data do not say
-PARTS = 8  # of the subtomograms, whose differences tell an error
-PARTS_FOR_SIGNS = 32  # third moments have heavier tails: their errors are known from more parts
-DIP = 0.8  # of the most before it: a minimum of T where a zero may be
-SIGN_CHANGE = 6.0  # log likelihood ratio that each change of the sign of T must gain
 STARTING = 320  # generations of each step by which the tables are started
 LEVEL_STEPS, NOISE_STEPS = 3, 3
 STEP = 3.0  # most that a step changes the log amplitude of the noise
-BEND = 0.3  # of the level of T between neighbouring frequencies, over its median: what is smooth
 LEAST_LIKELY, MOST_LIKELY = 0.003, 0.6  # that one of a particle's NEIGHBOURS is there, at the start
 
 
@@ -47,20 +42,20 @@ def start_from(G: PhysicsGenerator, densities: torch.Tensor, subtomograms: torch
     keep = reached & (radius <= 0.5)
     G.library.copy_(_compact(G, x))
     few = x[torch.linspace(0, len(x) - 1, min(STARTING, len(x))).round().long(), None]
-    shells = _hats(lookup(n, "radius"), len(keep)) * keep
-    parts = _parts_in_space(y, shells)
+    shells = hats(lookup(n, "radius"), len(keep)) * keep
+    parts = parts_in_space(y, shells)
     lowest = _lowest_level(x, y, reached)
     level = torch.full((RADII,), lowest)
     for step in range(LEVEL_STEPS):
         _set_level(G, level)
         signal, alone = _signals(G, few, step)
-        level = _level_by_power(parts, power_in_space(signal, shells), level)
+        level = level_by_power(parts, power_in_space(signal, shells), level)
         level[0] = lowest
         if "neighbours" in G.parts and step:  # by then the signal has about its level
             _set_gate(G, y, signal, alone)
     _set_level(G, level)
     if G.transfer == "table":
-        _set_level(G, level * _signs(level, y, _signals(G, few, LEVEL_STEPS)[0], shells))
+        _set_level(G, level * signs(level, y, _signals(G, few, LEVEL_STEPS)[0], shells))
         _set_tilts(G, y, _signals(G, few, LEVEL_STEPS)[0], keep)
     noisy = torch.fft.rfftn(y, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(1)[:, reached & (radius > 0.3) & (radius <= 0.5)]
     level_of_each = (noisy / noisy.mean(0).clamp(min=1e-12)).mean(1)  # all frequencies count alike
@@ -150,39 +145,6 @@ def _lowest_level(x: torch.Tensor, y: torch.Tensor, reached: torch.Tensor) -> fl
     return level if abs(level) > 1e-4 else 1e-4
 
 
-def _hats(at: Lookup, size: int) -> torch.Tensor:
-    """Weight (RADII, size) of each node of a radial table at each voxel."""
-    return torch.zeros(RADII, size).scatter_add_(0, at.index.T, at.weight.T)
-
-
-def power_in_space(volumes: torch.Tensor, bands: torch.Tensor, chunk: int = 64) -> torch.Tensor:
-    """Mean square (K, D^3), at each voxel, of volumes (N, D, D, D) filtered by each of `bands` (K, V), over the voxels of their rfft."""
-    n = volumes.shape[-1]
-    total = torch.zeros(len(bands), n**3)
-    for part in volumes.split(chunk):
-        spectra = torch.fft.rfftn(part, dim=(-3, -2, -1))
-        for k, band in enumerate(bands.view(-1, n, n, n // 2 + 1)):
-            total[k] += torch.fft.irfftn(spectra * band, s=(n, n, n), dim=(-3, -2, -1)).square().sum(0).flatten()
-    return total / len(volumes)
-
-
-def _parts_in_space(y: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
-    """`power_in_space` (P, K, D^3) of up to PARTS parts of at most ENOUGH subtomograms."""
-    y = y[:: -(-len(y) // ENOUGH)]
-    return torch.stack([power_in_space(y[i::PARTS], bands) for i in range(min(PARTS, len(y)))])
-
-
-def _slopes(parts: torch.Tensor, made: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Least-squares slope (K,) over the voxels of `parts` (P, K, D^3) on `made` (K, D^3), and its standard error.
-
-    Noise has the same power everywhere in a box, a particle has not: the slope tells how much of the signal made is in what was recorded.
-    """
-    made = made.double() - made.double().mean(1, keepdim=True)
-    slopes = ((parts * made).sum(2) / made.square().sum(1).clamp(min=1e-60)).float()
-    slope = slopes.mean(0)
-    return slope, slopes.std(0) / len(parts) ** 0.5 if len(parts) > 1 else slope.abs()
-
-
 def _set_tilts(G: PhysicsGenerator, y: torch.Tensor, signal: torch.Tensor, keep: torch.Tensor) -> None:
     """How T changes with the tilt (dose, thickness), from subtomograms `y` and signals made with the same T at all of them, (N, D, D, D): a coarse course over SECTORS of the tilt range and RINGS of the spatial frequency."""
     radius, tilt, _ = (c.flatten() for c in coordinates(G.box))
@@ -193,7 +155,7 @@ def _set_tilts(G: PhysicsGenerator, y: torch.Tensor, signal: torch.Tensor, keep:
     for (i, wi), (j, wj) in ((a, b) for a in zip(*(v.T for v in ring), strict=True) for b in zip(*(v.T for v in sector), strict=True)):
         bands.scatter_add_(0, (i * SECTORS + j)[None], (wi * wj)[None])
     bands = bands * keep
-    slope, error = _slopes(_parts_in_space(y, bands), power_in_space(signal, bands))
+    slope, error = slopes(parts_in_space(y, bands), power_in_space(signal, bands))
     trust = 1 / (1 + (error / TILT_PRIOR).square())
     course = (trust * slope + 1 - trust).clamp(min=0.05).sqrt().view(1, 1, RINGS, SECTORS)
     # nodes of T: every one between the centres of rings and sectors
@@ -201,54 +163,6 @@ def _set_tilts(G: PhysicsGenerator, y: torch.Tensor, signal: torch.Tensor, keep:
     nodes_t = ((torch.arange(TILTS) * 180 / TILTS - 90 - low) / (high - low) * SECTORS - 0.5).clamp(0, SECTORS - 1) / (SECTORS - 1) * 2 - 1
     grid = torch.stack(torch.meshgrid(nodes_r, nodes_t, indexing="ij")[::-1], -1)[None]
     G.T.copy_(F.grid_sample(course, grid, align_corners=True)[0, 0])
-
-
-def _level_by_power(parts: torch.Tensor, made: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-    """Level (RADII,) of T at which the signal stands out of the noise as it does in the subtomograms; that of the lowest frequency is kept.
-
-    `parts` (P, RADII, D^3) is the power recorded, `made` (RADII, D^3) that of the signal at `level`. Where the slope's error is large, a smooth course over the frequencies decides.
-    """
-    slope, error = _slopes(parts, made)
-    slope = slope.clamp(min=1e-2)
-    found, sigma = level.abs() * slope.sqrt(), level.abs() * error / (2 * torch.maximum(slope, error).sqrt())
-    found[0] = level[0].abs()
-    sigma = (sigma.square() + (0.03 * found).square()).sqrt()
-    bend = torch.diff(torch.eye(RADII), n=2, dim=0) / (BEND * found.median())
-    smooth = torch.linalg.solve(torch.diag(sigma**-2) + bend.T @ bend, found / sigma.square())
-    return torch.maximum(smooth, 0.01 * found.median()) * level[0].sign()
-
-
-def _signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: torch.Tensor) -> torch.Tensor:
-    """Sign (RADII,), 1 or -1, of T against its sign at low frequencies: beyond a zero of the CTF it changes, which power does not show.
-
-    The mean over particles of a voxel's low frequencies, squared, times a band of higher ones is a third moment: noise that is alike in the whole box adds the same to all voxels, and the rest has the sign of T in that
-    band. That of subtomograms `y` is compared with that of a `signal` whose T has one sign, (N, D, D, D). Of all courses of the sign over the bands the likeliest is taken, each change of which gains SIGN_CHANGE.
-    """
-    sign, level = torch.ones(RADII), level.abs()
-    if len(y) < PARTS_FOR_SIGNS:  # too few to tell
-        return sign
-    falls = (level[1:-1] < DIP * level.cummax(0).values[:-2]) & (level[1:-1] <= level[2:])
-    first = int(torch.where(falls)[0][0]) + 1 if falls.any() else RADII // 2  # the bands below have the sign of the lowest
-    recorded = torch.stack([_third_moment(y[i::PARTS_FOR_SIGNS], shells[:first].sum(0), shells[first:]) for i in range(PARTS_FOR_SIGNS)])
-    slope, error = _slopes(recorded, _third_moment(signal, shells[:first].sum(0), shells[first:]))
-    z = slope / error.clamp(min=1e-12)
-    gain = z * z.abs() / 4  # twice this is the log likelihood ratio of both signs, the amplitude unknown
-    courses = torch.cartesian_prod(*[torch.tensor([1.0, -1.0])] * (RADII - first))
-    changes = (torch.diff(courses, dim=1, prepend=torch.ones(len(courses), 1)) != 0).sum(1)
-    sign[first:] = courses[(courses @ gain - SIGN_CHANGE * changes).argmax()]
-    return sign
-
-
-def _third_moment(volumes: torch.Tensor, low: torch.Tensor, bands: torch.Tensor, chunk: int = 64) -> torch.Tensor:
-    """Mean (K, D^3), at each voxel, of the square of volumes (N, D, D, D) filtered by `low` (V,) times these filtered by each of `bands` (K, V), over the voxels of their rfft."""
-    n = volumes.shape[-1]
-    total = torch.zeros(len(bands), n**3)
-    for part in volumes.split(chunk):
-        spectra = torch.fft.rfftn(part, dim=(-3, -2, -1))
-        squared = torch.fft.irfftn(spectra * low.view(n, n, -1), s=(n, n, n), dim=(-3, -2, -1)).square()
-        for k, band in enumerate(bands.view(-1, n, n, n // 2 + 1)):
-            total[k] += (squared * torch.fft.irfftn(spectra * band, s=(n, n, n), dim=(-3, -2, -1))).sum(0).flatten()
-    return total / len(volumes)
 
 
 def _set_gate(G: PhysicsGenerator, y: torch.Tensor, signal: torch.Tensor, alone: torch.Tensor) -> None:

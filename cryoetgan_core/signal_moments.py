@@ -1,0 +1,93 @@
+"""What power and third moments of noisy subtomograms say of a transfer function: noise is alike everywhere in a box and symmetric, a particle is neither."""
+
+import torch
+
+from .fourier_grid import RADII, Lookup
+
+ENOUGH = 640  # subtomograms to tell how their power is spread in space
+PARTS = 8  # of the subtomograms, whose differences tell an error
+PARTS_FOR_SIGNS = 32  # third moments have heavier tails: their errors are known from more parts
+DIP = 0.8  # of the most before it: a minimum of T where a zero may be
+SIGN_CHANGE = 6.0  # log likelihood ratio that each change of the sign of T must gain
+BEND = 0.3  # of the level of T between neighbouring frequencies, over its median: what is smooth
+
+
+def hats(at: Lookup, size: int) -> torch.Tensor:
+    """Weight (RADII, size) of each node of a radial table at each voxel."""
+    return torch.zeros(RADII, size).scatter_add_(0, at.index.T, at.weight.T)
+
+
+def power_in_space(volumes: torch.Tensor, bands: torch.Tensor, chunk: int = 64) -> torch.Tensor:
+    """Mean square (K, D^3), at each voxel, of volumes (N, D, D, D) filtered by each of `bands` (K, V), over the voxels of their rfft."""
+    n = volumes.shape[-1]
+    total = torch.zeros(len(bands), n**3)
+    for part in volumes.split(chunk):
+        spectra = torch.fft.rfftn(part, dim=(-3, -2, -1))
+        for k, band in enumerate(bands.view(-1, n, n, n // 2 + 1)):
+            total[k] += torch.fft.irfftn(spectra * band, s=(n, n, n), dim=(-3, -2, -1)).square().sum(0).flatten()
+    return total / len(volumes)
+
+
+def parts_in_space(y: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
+    """`power_in_space` (P, K, D^3) of up to PARTS parts of at most ENOUGH subtomograms."""
+    y = y[:: -(-len(y) // ENOUGH)]
+    return torch.stack([power_in_space(y[i::PARTS], bands) for i in range(min(PARTS, len(y)))])
+
+
+def slopes(parts: torch.Tensor, made: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least-squares slope (K,) over the voxels of `parts` (P, K, D^3) on `made` (K, D^3), and its standard error.
+
+    Noise has the same power everywhere in a box, a particle has not: the slope tells how much of the signal made is in what was recorded.
+    """
+    made = made.double() - made.double().mean(1, keepdim=True)
+    slopes = ((parts * made).sum(2) / made.square().sum(1).clamp(min=1e-60)).float()
+    slope = slopes.mean(0)
+    return slope, slopes.std(0) / len(parts) ** 0.5 if len(parts) > 1 else slope.abs()
+
+
+def level_by_power(parts: torch.Tensor, made: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    """Level (RADII,) of T at which the signal stands out of the noise as it does in the subtomograms; that of the lowest frequency is kept.
+
+    `parts` (P, RADII, D^3) is the power recorded, `made` (RADII, D^3) that of the signal at `level`. Where the slope's error is large, a smooth course over the frequencies decides.
+    """
+    slope, error = slopes(parts, made)
+    slope = slope.clamp(min=1e-2)
+    found, sigma = level.abs() * slope.sqrt(), level.abs() * error / (2 * torch.maximum(slope, error).sqrt())
+    found[0] = level[0].abs()
+    sigma = (sigma.square() + (0.03 * found).square()).sqrt()
+    bend = torch.diff(torch.eye(RADII), n=2, dim=0) / (BEND * found.median())
+    smooth = torch.linalg.solve(torch.diag(sigma**-2) + bend.T @ bend, found / sigma.square())
+    return torch.maximum(smooth, 0.01 * found.median()) * level[0].sign()
+
+
+def signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: torch.Tensor) -> torch.Tensor:
+    """Sign (RADII,), 1 or -1, of T against its sign at low frequencies: beyond a zero of the CTF it changes, which power does not show.
+
+    The mean over particles of a voxel's low frequencies, squared, times a band of higher ones is a third moment: noise that is alike in the whole box adds the same to all voxels, and the rest has the sign of T in that
+    band. That of subtomograms `y` is compared with that of a `signal` whose T has one sign, (N, D, D, D). Of all courses of the sign over the bands the likeliest is taken, each change of which gains SIGN_CHANGE.
+    """
+    sign, level = torch.ones(RADII), level.abs()
+    if len(y) < PARTS_FOR_SIGNS:  # too few to tell
+        return sign
+    falls = (level[1:-1] < DIP * level.cummax(0).values[:-2]) & (level[1:-1] <= level[2:])
+    first = int(torch.where(falls)[0][0]) + 1 if falls.any() else RADII // 2  # the bands below have the sign of the lowest
+    recorded = torch.stack([_third_moment(y[i::PARTS_FOR_SIGNS], shells[:first].sum(0), shells[first:]) for i in range(PARTS_FOR_SIGNS)])
+    slope, error = slopes(recorded, _third_moment(signal, shells[:first].sum(0), shells[first:]))
+    z = slope / error.clamp(min=1e-12)
+    gain = z * z.abs() / 4  # twice this is the log likelihood ratio of both signs, the amplitude unknown
+    courses = torch.cartesian_prod(*[torch.tensor([1.0, -1.0])] * (RADII - first))
+    changes = (torch.diff(courses, dim=1, prepend=torch.ones(len(courses), 1)) != 0).sum(1)
+    sign[first:] = courses[(courses @ gain - SIGN_CHANGE * changes).argmax()]
+    return sign
+
+
+def _third_moment(volumes: torch.Tensor, low: torch.Tensor, bands: torch.Tensor, chunk: int = 64) -> torch.Tensor:
+    """Mean (K, D^3), at each voxel, of the square of volumes (N, D, D, D) filtered by `low` (V,) times these filtered by each of `bands` (K, V), over the voxels of their rfft."""
+    n = volumes.shape[-1]
+    total = torch.zeros(len(bands), n**3)
+    for part in volumes.split(chunk):
+        spectra = torch.fft.rfftn(part, dim=(-3, -2, -1))
+        squared = torch.fft.irfftn(spectra * low.view(n, n, -1), s=(n, n, n), dim=(-3, -2, -1)).square()
+        for k, band in enumerate(bands.view(-1, n, n, n // 2 + 1)):
+            total[k] += (squared * torch.fft.irfftn(spectra * band, s=(n, n, n), dim=(-3, -2, -1))).sum(0).flatten()
+    return total / len(volumes)
