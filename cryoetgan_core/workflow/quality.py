@@ -16,8 +16,8 @@ HALF = {"compute_dtype": "bfloat16"}
 QUALITY: dict[str, tuple[str, dict, int, float]] = {
     "paper's generator, float32": ("adapted", {}, 1, 1),
     "paper's generator, bfloat16": ("adapted", HALF, 1, 1),
-    "paper's generator, bfloat16, four times the batch": ("adapted", HALF, 4, 1),
-    "paper's generator, bfloat16, four times the batch, twice the rates": ("adapted", HALF, 4, 2),  # Adam: by the root of the batch
+    "paper's generator, bfloat16, 4x batch": ("adapted", HALF, 4, 1),
+    "paper's generator, bfloat16, 4x batch, 2x rates": ("adapted", HALF, 4, 2),  # Adam: by the root of the batch
     "physics generator, float32": ("physics", {}, 1, 1),
     "physics generator, bfloat16": ("physics", HALF, 1, 1),
 }
