@@ -1,4 +1,4 @@
-"""What power and third moments of noisy subtomograms say of a transfer function: noise is alike everywhere in a box and symmetric, a particle is neither."""
+"""What power and third moments of noisy subtomograms say of a transfer function: noise is alike everywhere in a box and its values are symmetric about zero; a particle is in the middle."""
 
 import torch
 
@@ -7,6 +7,7 @@ from .fourier_grid import RADII, Lookup
 ENOUGH = 640  # subtomograms to tell how their power is spread in space
 PARTS = 8  # of the subtomograms, whose differences tell an error
 PARTS_FOR_SIGNS = 32  # third moments have heavier tails: their errors are known from more parts
+LEAST_LOW = 3  # nodes below a zero, whose sign is known
 DIP = 0.8  # of the most before it: a minimum of T where a zero may be
 SIGN_CHANGE = 6.0  # log likelihood ratio that each change of the sign of T must gain
 BEND = 0.3  # of the level of T between neighbouring frequencies, over its median: what is smooth
@@ -63,16 +64,20 @@ def level_by_power(parts: torch.Tensor, made: torch.Tensor, level: torch.Tensor)
 def signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: torch.Tensor) -> torch.Tensor:
     """Sign (RADII,), 1 or -1, of T against its sign at low frequencies: beyond a zero of the CTF it changes, which power does not show.
 
-    The mean over particles of a voxel's low frequencies, squared, times a band of higher ones is a third moment: noise that is alike in the whole box adds the same to all voxels, and the rest has the sign of T in that
-    band. That of subtomograms `y` is compared with that of a `signal` whose T has one sign, (N, D, D, D). Of all courses of the sign over the bands the likeliest is taken, each change of which gains SIGN_CHANGE.
+    The mean over particles of (volume, low frequencies)^2 times (volume, a band of higher ones) is a third moment. Noise whose values are symmetric about zero adds nothing of its own, where the two have no frequency in
+    common; with the signal it adds its power times the mean particle in the band, which has the sign of T as well. That of subtomograms `y` is compared with that of a `signal` whose T has one sign, (N, D, D, D). Of all courses
+    of the sign over the bands, taken as independent, the likeliest is chosen, each change of which gains SIGN_CHANGE.
     """
     sign, level = torch.ones(RADII), level.abs()
     if len(y) < PARTS_FOR_SIGNS:  # too few to tell
         return sign
     falls = (level[1:-1] < DIP * level.cummax(0).values[:-2]) & (level[1:-1] <= level[2:])
+    falls[: LEAST_LOW - 1] = False
     first = int(torch.where(falls)[0][0]) + 1 if falls.any() else RADII // 2  # the bands below have the sign of the lowest
-    recorded = torch.stack([_third_moment(y[i::PARTS_FOR_SIGNS], shells[:first].sum(0), shells[first:]) for i in range(PARTS_FOR_SIGNS)])
-    slope, error = slopes(recorded, _third_moment(signal, shells[:first].sum(0), shells[first:]))
+    low = shells[:first].sum(0) * (shells[first:].sum(0) == 0)
+    low[0] = 0  # the mean, which an offset changes
+    recorded = torch.stack([_third_moment(y[i::PARTS_FOR_SIGNS], low, shells[first:]) for i in range(PARTS_FOR_SIGNS)])
+    slope, error = slopes(recorded, _third_moment(signal, low, shells[first:]))
     z = slope / error.clamp(min=1e-12)
     gain = z * z.abs() / 4  # twice this is the log likelihood ratio of both signs, the amplitude unknown
     courses = torch.cartesian_prod(*[torch.tensor([1.0, -1.0])] * (RADII - first))
