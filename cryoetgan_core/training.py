@@ -8,13 +8,13 @@ import hashlib
 from functools import partial
 
 import torch
-from torch import nn
 
 from . import losses
 from .acceleration import Acceleration, Recorded, Tree, autocast
 from .acquisition import Acquisition
 from .config import RunConfig
 from .networks import Scaling, build_networks
+from .optimizers import decay, load_optimizer, make_optimizer, optimizer_tensors, set_rate
 from .physics_start import start_from
 from .processes import Processes
 from .seeds import stream
@@ -28,30 +28,6 @@ MOST_TO_START = 2000  # subtomograms that the physics generator's start looks at
 
 class TrainingDiverged(RuntimeError):
     """A loss or gradient became NaN or infinite, or a weight exceeded 1e6; the last good checkpoint is left in place."""
-
-
-def make_optimizer(config: RunConfig, networks: list[nn.Module], acceleration: Acceleration) -> torch.optim.Optimizer:
-    """Adam(beta1, beta2) or RMSProp(0.9), as the configuration says; every step sets the learning rate, times the group's "scale"."""
-    tables = [p for network in networks if hasattr(network, "tables") for p in network.tables()]
-    known = {id(p) for p in tables}
-    parameters = [{"params": [p for n in networks for p in n.parameters() if id(p) not in known], "scale": 1.0}]
-    if tables:
-        parameters.append({"params": tables, "scale": config.table_rate})
-    options = {}
-    if acceleration.graphs:  # which read the learning rate where it lies
-        device = parameters[0]["params"][0].device
-        options = {"capturable": device.type == "cuda", "lr": torch.tensor(config.learning_rate, device=device)}
-        for group in parameters:
-            group["lr"] = options["lr"].clone()
-    if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, alpha=0.9, **options)
-    return torch.optim.Adam(parameters, betas=(config.beta1, config.beta2), fused=acceleration.fused or None, **options)
-
-
-def decay(config: RunConfig, step: int) -> float:
-    """Factor on the learning rates: 1, then linear to zero over the part of the run after `decay_from`."""
-    left = (config.steps - step) / max(config.steps * (1 - config.decay_from), 1)
-    return min(1.0, left)
 
 
 def fingerprint(config: RunConfig, *volumes: torch.Tensor) -> str:
@@ -158,13 +134,9 @@ class Trainer:
         On a GPU nothing here waits, and a loss or gradient that is not finite is found by `check`.
         """
         config = self.config
+        rates = {"generators": config.learning_rate, "critics": config.critic_learning_rate}
         for name, optimizer in self.optimizers.items():
-            rate = {"generators": config.learning_rate, "critics": config.critic_learning_rate}[name] * decay(config, self.steps_done)
-            for group in optimizer.param_groups:
-                if isinstance(group["lr"], torch.Tensor):
-                    group["lr"].fill_(rate * group["scale"])
-                else:
-                    group["lr"] = rate * group["scale"]
+            set_rate(optimizer, rates[name] * decay(config, self.steps_done))
         inputs, mix = self._inputs()
         made = self._update_generators(inputs)
         log, finite = dict(made["log"]), {"generators": made["finite"]}
@@ -339,8 +311,7 @@ class Trainer:
         if self.validations:
             state["validations"] = torch.tensor(self.validations, dtype=torch.float64)
         for name, optimizer in self.optimizers.items():
-            for i, slots in optimizer.state_dict()["state"].items():
-                state |= {f"optimizer.{name}.{i}.{slot}": torch.as_tensor(v) for slot, v in slots.items()}
+            state |= {f"optimizer.{name}.{k}": v for k, v in optimizer_tensors(optimizer).items()}
         return {k: v.detach().cpu().contiguous() for k, v in state.items()}
 
     def load_tensors(self, state: dict[str, torch.Tensor], steps_done: int) -> None:
@@ -355,12 +326,6 @@ class Trainer:
         self.best = {k: v.to(self.device) for k, v in part("best.").items()}
         self.validations = [(int(step), value) for step, value in state.get("validations", torch.zeros(0, 2)).tolist()]
         for name, optimizer in self.optimizers.items():
-            slots: dict[int, dict] = {}
-            for key, value in part(f"optimizer.{name}.").items():
-                index, slot = key.split(".", 1)
-                slots.setdefault(int(index), {})[slot] = value
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
-            for parameter, kept in optimizer.state.items():  # in the parameter's memory order, which a fused optimiser takes for granted
-                kept |= {k: torch.empty_like(parameter).copy_(v) for k, v in kept.items() if v.shape == parameter.shape and v.dim()}
+            load_optimizer(optimizer, part(f"optimizer.{name}."))
         self.steps_done = steps_done
         self._ready()

@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from cryoetgan_core.acquisition import Acquisition
 from cryoetgan_core.config import PRESETS, make_config
 from cryoetgan_core.generation import generate, generate_repeats, load_run
+from cryoetgan_core.optimizers import decay
 from cryoetgan_core.run_folder import load_checkpoint, save_checkpoint, train
-from cryoetgan_core.training import Trainer, TrainingDiverged, decay
+from cryoetgan_core.training import Trainer, TrainingDiverged
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
