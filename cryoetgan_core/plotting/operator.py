@@ -43,7 +43,7 @@ def transfer_and_noise(result: dict) -> Figure:
     ):
         image = axis.pcolormesh(columns, rows, values, vmin=-limit, vmax=limit, cmap="RdBu_r", shading="nearest", rasterized=True)
         axis.set_title(title)
-    figure.colorbar(image, ax=axes[1], shrink=0.9)
+    figure.colorbar(image, ax=axes[1], shrink=0.9, extend="both")  # T beyond the particles' power may be larger
     image = axes[2].pcolormesh(
         q, tilts, np.where(seen[:, None], noise.T, np.nan), cmap="viridis", shading="nearest", rasterized=True, vmin=0
     )
