@@ -69,7 +69,8 @@ def conv_valid(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """'VALID' stride-1 convolution with an odd cubic kernel that has one channel at one of its two ends.
 
     On the CPU, ATen's 3-D convolution is slow for a single input or output channel. The same sum is then taken as a 2-D
-    convolution: the kernel's depth becomes the channels of the thin end. Elsewhere this is `conv3d`.
+    convolution with the channels last in memory: the kernel's depth becomes the channels of the thin end, and a thin result's channels are those of
+    two neighbours along x, which fill the processor's vectors. Elsewhere this is `conv3d`.
 
     Parameters
     ----------
@@ -81,18 +82,21 @@ def conv_valid(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     Tensor (B, C_out, D - k + 1, H - k + 1, W - k + 1)
     """
     c_out, c_in, k = weight.shape[:3]
-    if x.device.type != "cpu" or min(c_out, c_in) > 2 or (c_in == 1 and not x.requires_grad):
+    if x.device.type != "cpu" or min(c_out, c_in) > 2:
         return F.conv3d(x, weight)
     b, _, d, h, w = x.shape
     depth = d - k + 1
     if c_in <= c_out:
-        planes = x.unfold(2, k, 1).permute(0, 2, 1, 5, 3, 4)  # (B, depth, C_in, k, H, W)
-        y = F.conv2d(planes.reshape(b * depth, c_in * k, h, w), weight.reshape(c_out, c_in * k, k, k))
-        return y.view(b, depth, c_out, h - k + 1, w - k + 1).transpose(1, 2)
-    planes = x.transpose(1, 2).reshape(b * d, c_in, h, w)
-    kernels = weight.permute(0, 2, 1, 3, 4).reshape(c_out * k, c_in, k, k)
-    y = F.conv2d(planes, kernels).view(b, d, c_out, k, h - k + 1, w - k + 1)
-    return sum(y[:, i : i + depth, :, i] for i in range(k)).transpose(1, 2)
+        planes = x.unfold(2, k, 1).permute(0, 2, 3, 4, 1, 5).reshape(b * depth, h, w, c_in * k).contiguous()  # its k planes as channels
+        y = F.conv2d(planes.permute(0, 3, 1, 2), weight.reshape(c_out, c_in * k, k, k))
+        return y.permute(0, 2, 3, 1).reshape(b, depth, h - k + 1, w - k + 1, c_out).permute(0, 4, 1, 2, 3)
+    x = F.pad(x, [0, w % 2])
+    pairs = x.permute(0, 2, 3, 4, 1).reshape(b * d, h, -1, 2 * c_in)
+    kernel = weight.permute(0, 2, 3, 4, 1)  # (C_out, kz, ky, kx, C_in)
+    both = torch.stack([F.pad(kernel, [0, 0, 0, 1]), F.pad(kernel, [0, 0, 1, 0])], 2).reshape(c_out * k * 2, k, -1, 2 * c_in)
+    y = F.conv2d(pairs.permute(0, 3, 1, 2), both.permute(0, 3, 1, 2)).contiguous().view(b, d, c_out, k, 2, h - k + 1, -1)
+    y = sum(y[:, i : i + depth, :, i] for i in range(k))  # (B, depth, C_out, 2, H - k + 1, W' / 2)
+    return y.permute(0, 2, 1, 4, 5, 3).flatten(4)[..., : w - k + 1]
 
 
 class InstanceNorm(nn.Module):
@@ -110,11 +114,18 @@ class InstanceNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(x.device.type, enabled=False):
             h = x.to(self.scale.dtype)
+            if channels_last(x) and x.device.type == "cpu":
+                volumes = [self._normed(volume) for volume in h.split(1)]
+                return (torch.cat(volumes) if len(volumes) > 1 else volumes[0]).to(x.dtype)
             if channels_last(x):
                 variance, mean = torch.var_mean(h, (2, 3, 4), correction=0, keepdim=True)
                 factor = self.scale.view(1, -1, 1, 1, 1) * (variance + EPSILON).rsqrt()
                 return torch.addcmul(self.offset.view(1, -1, 1, 1, 1) - mean * factor, h, factor).to(x.dtype)
             return F.group_norm(h, x.shape[1], self.scale, self.offset, eps=EPSILON).to(x.dtype)
+
+    def _normed(self, volume: torch.Tensor) -> torch.Tensor:
+        """One volume's instance norm as a batch norm of one, which on a CPU is quick also with channels last."""
+        return torch.batch_norm(volume, self.scale, self.offset, None, None, True, 0.0, EPSILON, False)
 
 
 class Conv(nn.Module):

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cryoetgan_core.convolution import Conv, InstanceNorm, channels_last, conv3d, conv_valid, reflect_by_flips, same_padding
+from cryoetgan_core import winograd
+from cryoetgan_core.convolution import Conv, InstanceNorm, channels_last, conv3d, conv_valid, reflect_by_flips, reflect_pad, same_padding
 from cryoetgan_core.losses import gradient_penalty
 from cryoetgan_core.models import C3D, Discriminator, Generator
 
@@ -39,6 +40,30 @@ def test_conv3d_of_small_volumes_equals_the_plain_one_to_the_second_derivative(b
         found.append((y, *gradient, *second))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12 * float(theirs.detach().abs().max()))
+
+
+@pytest.mark.parametrize(("batch", "c_in", "c_out", "box"), [(1, 40, 33, (10, 10, 10)), (2, 32, 48, (4, 7, 5)), (1, 3, 2, (2, 2, 3))])
+def test_winograds_convolution_equals_the_plain_one_with_both_gradients(batch, c_in, c_out, box, monkeypatch) -> None:
+    """Of odd and even axes, in either order in memory; by Winograd's products, not by falling back on the plain sum."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(winograd, "conv3d", None)
+    x = torch.randn(batch, c_in, *box, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(c_out, c_in, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    plainly = F.conv3d(F.pad(x, [1] * 6, mode="reflect"), w)
+    weight = torch.randn_like(plainly)
+    expected = (plainly, *torch.autograd.grad((plainly * weight).sum(), (x, w)))
+    for order in (torch.contiguous_format, torch.channels_last_3d):
+        y = winograd.conv_reflected(x.contiguous(memory_format=order), w)
+        for ours, theirs in zip((y, *torch.autograd.grad((y * weight).sum(), (x, w))), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+def test_winograds_convolution_in_float32_rounds_as_the_plain_one() -> None:
+    torch.manual_seed(0)
+    x, w = torch.randn(1, 64, 10, 10, 10), torch.randn(64, 64, 3, 3, 3)
+    exact = F.conv3d(F.pad(x.double(), [1] * 6, mode="reflect"), w.double())
+    errors = [float((y - exact).square().mean().sqrt()) for y in (winograd.conv_reflected(x, w), conv3d(reflect_pad(x, 1), w))]
+    assert errors[0] < 3 * errors[1] and errors[0] < 1e-5 * float(exact.std())
 
 
 @pytest.mark.parametrize("batch", [1, 2])

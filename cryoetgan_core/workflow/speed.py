@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from .. import convolution, models
+from .. import convolution, models, winograd
 from ..benchmark import TOLD, TRICKS, untrained, volumes
 from ..benchmark import rows as benchmark_rows
 from ..config import RunConfig, make_config
@@ -30,7 +30,8 @@ FAST_PATHS = {  # name to what takes its place in a module
     "small volumes padded": (convolution, "FEW_PLANES", 0),
     "few voxels as a matrix product": (convolution, "FEW_VOXELS", 0),
     "7^3 layers as 2-D convolutions": (models, "conv_valid", F.conv3d),
-    "torch's reflection": (models, "reflect_pad", convolution.reflect_by_flips),
+    "channels last in the encoder": (models, "conv_valid", lambda x, weight: convolution.conv_valid(x, weight).contiguous()),
+    "Winograd's products": (winograd, "FEW_VOXELS", 0),
 }
 
 
