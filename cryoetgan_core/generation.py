@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -57,6 +58,7 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
     return TrainedRun(config, Scaling(**settings["scaling"]), networks["G"], networks["F"])
 
 
+@torch.no_grad()
 def _inputs(run: TrainedRun, density: torch.Tensor, seed: int, number: int) -> tuple[torch.Tensor, Draws]:
     """What the generator takes for one density (D, D, D): its input (1, 1, D, D, D) and its random draws, from a stream named by `seed` and `number` alone."""
     device = next(run.G.parameters()).device
@@ -113,9 +115,11 @@ def generate(
             f"The paper's generator cannot be told a {', '.join(asked)}: train a run with preset 'physics' and transfer 'ctf'."
         )
     out = torch.empty(densities.shape)
-    for part in torch.arange(len(densities)).split(CHUNK):
-        optics = asked | ({"defocus_um": defocus_um[part]} if defocus_um is not None else {})
-        out[part] = _translate(run, [_inputs(run, densities[i], seed, first + int(i)) for i in part], **optics)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # a random number is drawn by one thread
+        for part in torch.arange(len(densities)).split(CHUNK):
+            optics = asked | ({"defocus_um": defocus_um[part]} if defocus_um is not None else {})
+            inputs = pool.map(lambda i: _inputs(run, densities[i], seed, first + i), part.tolist())
+            out[part] = _translate(run, list(inputs), **optics)
     return out
 
 

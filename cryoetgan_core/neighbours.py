@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 NEIGHBOURS, TRIES, LIBRARY = 3, 4, 32  # most neighbours of a particle; places tried for each; densities kept to draw them from
@@ -39,7 +40,7 @@ def _place(canvases: Sequence[torch.Tensor], x: torch.Tensor, drawn: torch.Tenso
     """Add the neighbour of each number, where it is `wanted` (B, NEIGHBOURS), to its canvas (B, P, P, P); arguments as in `crowd`."""
     n, p = x.shape[-1], canvases[0].shape[-1]
     before = (p - n) // 2
-    body = x[:, 0] - x.flatten(1).median(1).values[:, None, None, None]
+    body = x[:, 0] - median(x)[:, None, None, None]
     body = (body > 0.3 * body.flatten(1).amax(1)[:, None, None, None]).to(x)
     which = (drawn[..., 0] * LIBRARY).long().clamp(max=LIBRARY - 1).tolist()
     tries = drawn[..., 2:].unflatten(-1, (TRIES, 4))
@@ -61,6 +62,15 @@ def _place(canvases: Sequence[torch.Tensor], x: torch.Tensor, drawn: torch.Tenso
                     if all(t.stop > t.start for t in seen):
                         canvases[k][(i, *seen)] += density[_of_box(seen, start)]
                     break
+
+
+def median(x: torch.Tensor) -> torch.Tensor:
+    """Median (B,) of the voxels of each of `x` (B, ...), the lower of two; on a CPU by NumPy, ten times as quick as torch there."""
+    flat = x.detach().flatten(1)
+    if x.device.type != "cpu":
+        return flat.median(1).values
+    middle = (flat.shape[1] - 1) // 2
+    return torch.from_numpy(np.partition(flat.numpy(), middle, axis=1)[:, middle])
 
 
 def _of_box(slices: tuple[slice, ...], start: Sequence[int]) -> tuple[slice, ...]:

@@ -277,8 +277,8 @@ class PhysicsGenerator(nn.Module):
             x = x + self.structure(torch.cat([x, drawn["structure"]], 1))
         if "deformation" in parts:
             x = self.deform(x, drawn["deformation"])
-        edge = (torch.arange(p, device=x.device) - (p - n) // 2).clamp(0, n - 1)  # what reaches the border goes on
-        specimen = x[:, 0][:, edge][:, :, edge][..., edge]
+        before = (p - n) // 2
+        specimen = F.pad(x, [before, p - n - before] * 3, mode="replicate")[:, 0]  # what reaches the border goes on
         if "neighbours" in parts:
             specimen = specimen + around
         spectrum = torch.fft.rfftn(specimen, dim=(-3, -2, -1))
