@@ -10,6 +10,7 @@ from functools import lru_cache
 import torch
 
 from .microscope.back_projection import insertion_weights, noise_power, transform_size
+from .microscope.projection import sinc2
 
 CPU = torch.device("cpu")
 RADII, TILTS, AXIS_ANGLES = 15, 36, 7  # nodes of the learned tables: 14 steps to Nyquist, 5 degrees, 15 degrees
@@ -99,6 +100,29 @@ def wedge(size: int, tilt_min_deg: float, tilt_max_deg: float, samples: int, dev
     reached = insertion_weights(samples, tilts).clamp(max=1).view(samples, samples)
     reached[0, 0] = 1.0
     return at_every_ky(reached, size).contiguous().to(device)
+
+
+@lru_cache(maxsize=32)
+def slice_transfer(
+    size: int, tilt_min_deg: float, tilt_max_deg: float, step_deg: float, samples: int, device: torch.device = CPU
+) -> torch.Tensor:
+    """Amplitude (size, size, size // 2 + 1) that a weighted back-projection leaves of each voxel of an rfft of `size`^3: its missing wedge, with the edge and the gaps of its slices.
+
+    Arguments as in `slice_noise`. What one point at the centre spreads to is the same, before the weights of linear interpolation are divided out (`interpolation_weight`): its image in a transform of
+    `samples` samples, cut to `size` voxels.
+    """
+    reached = insertion_weights(samples, _tilts(tilt_min_deg, tilt_max_deg, step_deg)).clamp(max=1).view(samples, samples)
+    before = samples // 2 - size // 2
+    spread = torch.fft.fftshift(torch.fft.ifft2(reached.double()).real)[before : before + size, before : before + size]
+    plane = torch.fft.fft2(torch.fft.ifftshift(spread)).real.float()
+    return plane[:, None, : size // 2 + 1].expand(size, size, -1).contiguous().to(device)
+
+
+def interpolation_weight(size: int, samples: int, device: torch.device = CPU) -> torch.Tensor:
+    """Real-space weight (size, size) over (z, x) of linear interpolation between slices in a transform of `samples` samples; 1 at index ``size // 2``."""
+    before = samples // 2 - size // 2
+    line = sinc2(samples, device)[before : before + size]
+    return line[:, None] * line
 
 
 @lru_cache(maxsize=32)

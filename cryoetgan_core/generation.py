@@ -60,11 +60,12 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
 
 @torch.no_grad()
 def _inputs(run: TrainedRun, density: torch.Tensor, seed: int, number: int) -> tuple[torch.Tensor, Draws]:
-    """What the generator takes for one density (D, D, D): its input (1, 1, D, D, D) and its random draws, from a stream named by `seed` and `number` alone."""
+    """What the generator takes for one density (D, D, D): that, with its noise (1, 1, D, D, D), and its random draws, from a stream named by `seed` and `number` alone."""
     device = next(run.G.parameters()).device
     rng = stream(seed, "generate", number, device=device)
     x = density.to(device)[None, None]
-    x = run.scaling.x(x + run.config.noise_level * torch.randn(x.shape, generator=rng, device=device))
+    if run.config.noise_level:
+        x = x + run.config.noise_level * torch.randn(x.shape, generator=rng, device=device)
     return x, run.G.sample_noise(x, rng)
 
 
@@ -73,16 +74,16 @@ def _translate(run: TrainedRun, inputs: list[tuple[torch.Tensor, Draws]], **opti
     device = inputs[0][0].device
     one_by_one = isinstance(run.G, Generator) and device.type == "cpu"
     with autocast(run.config.compute_dtype, device):
-        made = [run.G(*_batch(part), **optics) for part in ([[i] for i in inputs] if one_by_one else [inputs])]
+        made = [run.G(*_batch(run, part), **optics) for part in ([[i] for i in inputs] if one_by_one else [inputs])]
     return torch.cat(made)[:, 0].float().cpu()
 
 
-def _batch(inputs: list[tuple[torch.Tensor, Draws]]) -> tuple[torch.Tensor, Draws]:
-    """What `_inputs` gave for several densities as a batch."""
+def _batch(run: TrainedRun, inputs: list[tuple[torch.Tensor, Draws]]) -> tuple[torch.Tensor, Draws]:
+    """What `_inputs` gave for several densities as a batch, z-scored."""
     first = inputs[0][1]
     keys = first if isinstance(first, dict) else range(len(first))
     draws = {k: torch.cat([d[k] for _, d in inputs]) for k in keys}
-    return torch.cat([x for x, _ in inputs]), draws if isinstance(first, dict) else list(draws.values())
+    return run.scaling.x(torch.cat([x for x, _ in inputs])), draws if isinstance(first, dict) else list(draws.values())
 
 
 @torch.no_grad()

@@ -17,7 +17,9 @@ SECTORS, RINGS = 6, 4  # of tilt and spatial frequency, by which T starts
 TILT_PRIOR = 0.3  # how far the power at one tilt is taken to differ from that at all, where the data do not say
 STARTING = 320  # generations of each step by which the tables are started
 LEVEL_STEPS, NOISE_STEPS = 3, 3
+GATE_DRAWS = 4  # of neighbours, which are rare, beside each density
 STEP = 3.0  # most that a step changes the log amplitude of the noise
+BESIDE = 0.1  # of the most power: voxels that a particle hardly reaches
 LEAST_LIKELY, MOST_LIKELY = 0.003, 0.6  # that one of a particle's NEIGHBOURS is there, at the start
 
 
@@ -46,17 +48,18 @@ def start_from(G: PhysicsGenerator, densities: torch.Tensor, subtomograms: torch
     parts = parts_in_space(y, shells)
     lowest = _lowest_level(x, y, reached)
     level = torch.full((RADII,), lowest)
-    for step in range(LEVEL_STEPS):
-        _set_level(G, level)
-        signal, alone = _signals(G, few, step)
-        level = level_by_power(parts, power_in_space(signal, shells), level)
-        level[0] = lowest
-        if "neighbours" in G.parts and step:  # by then the signal has about its level
-            _set_gate(G, y, signal, alone)
     _set_level(G, level)
+    for step in range(LEVEL_STEPS):
+        level = level_by_power(parts, power_in_space(_signals(G, few, step), shells), level)
+        level[0] = lowest
+        _set_level(G, level)
+        if "neighbours" in G.parts and step:  # by then the signal has about its level
+            _set_gate(G, y, few)
     if G.transfer == "table":
-        _set_level(G, level * signs(level, y, _signals(G, few, LEVEL_STEPS)[0], shells))
-        _set_tilts(G, y, _signals(G, few, LEVEL_STEPS)[0], keep)
+        sign = signs(level, y, _signals(G, few, LEVEL_STEPS), shells)
+        _set_level(G, level * sign)
+        _set_tilts(G, y, _signals(G, few, LEVEL_STEPS), keep)
+        _set_level(G, level_by_power(parts, power_in_space(_signals(G, few, LEVEL_STEPS), shells), level) * sign)
     noisy = torch.fft.rfftn(y, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(1)[:, reached & (radius > 0.3) & (radius <= 0.5)]
     level_of_each = (noisy / noisy.mean(0).clamp(min=1e-12)).mean(1)  # all frequencies count alike
     excess = float(level_of_each.var(correction=min(1, len(y) - 1))) - 1 / noisy.shape[1]  # beyond that of finite numbers
@@ -109,17 +112,16 @@ def _set_level(G: PhysicsGenerator, level: torch.Tensor) -> None:
     G.level.copy_(level), G.envelope.copy_(level.abs().clamp(min=1e-6).log())
 
 
-def _signals(G: PhysicsGenerator, x: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise-free volumes (N, D, D, D) generated from `x` (N, 1, D, D, D), with and without neighbours."""
-    signal, alone = [], []
+def _signals(G: PhysicsGenerator, x: torch.Tensor, step: int | str, *, alone: bool = False) -> torch.Tensor:
+    """Noise-free volumes (N, D, D, D) generated from `x` (N, 1, D, D, D); `alone`: the same without neighbours."""
+    signal = []
     for i, part in enumerate(x.split(16)):
         drawn = G.sample_noise(part, stream(0, "start", "level", step, i))
         drawn["noise"] = torch.zeros_like(drawn["noise"])
-        signal.append(G(part, drawn)[:, 0])
-        if "neighbours" in drawn:
+        if alone:
             drawn["neighbours"][..., 1] = 0  # the number that says whether there is one
-            alone.append(G(part, drawn)[:, 0])
-    return torch.cat(signal), torch.cat(alone or signal)
+        signal.append(G(part, drawn)[:, 0])
+    return torch.cat(signal)
 
 
 def _generations(G: PhysicsGenerator, x: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -165,28 +167,35 @@ def _set_tilts(G: PhysicsGenerator, y: torch.Tensor, signal: torch.Tensor, keep:
     G.T.copy_(F.grid_sample(course, grid, align_corners=True)[0, 0])
 
 
-def _set_gate(G: PhysicsGenerator, y: torch.Tensor, signal: torch.Tensor, alone: torch.Tensor) -> None:
+def _set_gate(G: PhysicsGenerator, y: torch.Tensor, x: torch.Tensor) -> None:
     """How likely a neighbour is: so that the power in the corners of the box differs between volumes as much as between subtomograms `y` (N, D, D, D).
 
-    Noise alone has a known spread of its power. What is beyond comes from the particles, whose `signal` (M, D, D, D) with neighbours and `alone` differ by these.
+    Noise alone has a known spread of its power. What is beyond comes from the particles: of what G makes of `x` (M, 1, D, D, D), without noise, that with neighbours and that without differ by these. Only voxels
+    beside the particles count: where these fill the box, the gate stays.
     """
-    half = G.box // 2
+    made, without = ([_signals(G, x, f"gate {k}", alone=alone) for k in range(GATE_DRAWS)] for alone in (False, True))
+    half, power = G.box // 2, without[0].square().mean(0)
     ends, mask, reached = (slice(0, half), slice(G.box - half, G.box)), window(half), _reached(G, half)
+    beside = power < BESIDE * power.max()
+    if not beside.any():
+        return
 
     def corners(volumes: torch.Tensor) -> torch.Tensor:
+        volumes = volumes * beside
         cubes = torch.stack([volumes[:, i, j, k] for i in ends for j in ends for k in ends], 1) * mask
         return torch.fft.rfftn(cubes, dim=(-3, -2, -1), norm="ortho").abs().square().flatten(2)[..., reached].flatten(0, 1)
 
-    real, made, without = (corners(v) for v in (y, signal, alone))
+    real = corners(y)
     white = corners(torch.randn((64, *y.shape[1:]), generator=stream(0, "white")))
     mean = real.mean(0)
-    weight = made.mean(0) / mean.square()  # frequencies count by how much of their power is signal
+    weight = corners(made[0]).mean(0) / mean.square()  # frequencies count by how much of their power is signal
     noise = (white / white.mean(0) * mean * weight).sum(1)
     share = float(noise.var() / noise.mean().square())
-    real, made, without = ((v * weight).sum(1) for v in (real, made, without))
+    real = (real * weight).sum(1)
+    made, without = (torch.stack([(corners(v) * weight).sum(1).var() for v in volumes]).mean() for volumes in (made, without))
     beyond_noise = float(real.square().mean() / (1 + share) - real.mean().square())
-    of_neighbours = max(float(made.var() - without.var()), 1e-12 * float(made.mean().square()))
-    likely = float(torch.sigmoid(G.gate)) * (beyond_noise - float(without.var())) / of_neighbours
+    of_neighbours = max(float(made - without), 1e-12 * float(real.mean().square()))
+    likely = float(torch.sigmoid(G.gate)) * (beyond_noise - float(without)) / of_neighbours
     G.gate.fill_(float(torch.logit(torch.tensor(min(max(likely, LEAST_LIKELY), MOST_LIKELY)))))
 
 

@@ -243,23 +243,36 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Distance of the averaged generator's volumes from the held-out real ones (`selection.distance`); keeps the generator where it is the least so far."""
-        config, G = self.config, self.networks["G"]
+        """Distance of the averaged generator's volumes from the held-out real ones (`selection.distance`); keeps the generator where it is the least so far.
+
+        A physics generator's mean is measured here and taken off.
+        """
+        G = self.networks["G"]
         own = {k: v.clone() for k, v in G.state_dict().items()}
-        G.load_state_dict(self.ema)
-        chosen = torch.linspace(0, len(self.x) - 1, len(self.validation)).round().long()
-        fakes = []
-        for part in chosen.split(config.batch):
-            rng = stream(config.seed, "validation", int(part[0]), device=self.device)
-            x = self.x[part.to(self.device)]
-            x = self.scaling.x(x + config.noise_level * torch.randn(x.shape, generator=rng, device=self.device))
-            fakes.append(self._pass("G", x, G.sample_noise(x, rng)))
+        measured = self.config.generator == "physics"
+        for state in (own, self.ema) if measured else (self.ema,):
+            G.load_state_dict(state)
+            fakes = self._to_validate()
+            if measured:
+                mean = self.processes.of_first(float(fakes.mean()))
+                state["offset"] -= mean
+                fakes = fakes - mean
         G.load_state_dict(own)
-        found = self.processes.of_first(distance(self.validation[:, 0].cpu(), torch.cat(fakes)[:, 0].cpu()))
+        found = self.processes.of_first(distance(self.validation[:, 0].cpu(), fakes[:, 0].cpu()))
         if not self.validations or found < min(value for _, value in self.validations):
             self.best = {k: v.clone() for k, v in self.ema.items()}
         self.validations.append((self.steps_done, found))
         return found
+
+    def _to_validate(self) -> torch.Tensor:
+        """Volumes (M, 1, D, H, W) that the generator makes as it is, as many as are held out, from densities spread over all."""
+        config, G, fakes = self.config, self.networks["G"], []
+        for part in torch.linspace(0, len(self.x) - 1, len(self.validation)).round().long().split(config.batch):
+            rng = stream(config.seed, "validation", int(part[0]), device=self.device)
+            x = self.x[part.to(self.device)]
+            x = self.scaling.x(x + config.noise_level * torch.randn(x.shape, generator=rng, device=self.device))
+            fakes.append(self._pass("G", x, G.sample_noise(x, rng)))
+        return torch.cat(fakes)
 
     @property
     def finished(self) -> bool:
