@@ -456,6 +456,8 @@ def test_comparison_table_survives_a_classifier_that_learned_nothing() -> None:
     rows = [{"source": s, "synthetic": 8, "real": 0, "repeat": 0, "accuracy": 0.0} for s in (*sources, "physics generator")]
     rows.append({"source": "real", "synthetic": 0, "real": 8, "repeat": 0, "accuracy": 0.0})
     metric = {"value": 1.0, "low": 1.0, "high": 1.0}
-    metrics = {s: dict.fromkeys(("auc", "angular", "wedge_power", "real_wedge_power"), metric) for s in (*sources, "physics generator")}
+    metrics = {
+        s: dict.fromkeys(("auc", "angular", "wedge_power", "real_wedge_power"), metric) for s in (*sources, "physics generator", "real")
+    }
     table = comparison_table([{"rows": rows, "metrics": metrics, "config": {"dataset": "S1", "snr": 0.1, "seed": 0}}])
     assert table["share of real"].tolist() == ["nan"] and table["gap closed"].tolist() == ["nan"]
