@@ -39,7 +39,7 @@ def crowd(x: torch.Tensor, drawn: torch.Tensor, library: torch.Tensor, gate: tor
 def _place(canvases: Sequence[torch.Tensor], x: torch.Tensor, drawn: torch.Tensor, library: torch.Tensor, wanted: torch.Tensor) -> None:
     """Add the neighbour of each number, where it is `wanted` (B, NEIGHBOURS), to its canvas (B, P, P, P); arguments as in `crowd`."""
     n, p = x.shape[-1], canvases[0].shape[-1]
-    before = (p - n) // 2
+    before = p // 2 - n // 2
     body = x[:, 0] - median(x)[:, None, None, None]
     body = (body > 0.3 * body.flatten(1).amax(1)[:, None, None, None]).to(x)
     which = (drawn[..., 0] * LIBRARY).long().clamp(max=LIBRARY - 1).tolist()

@@ -266,7 +266,7 @@ class PhysicsGenerator(nn.Module):
             amplitude = amplitude * (self.acquisition.microscope.total_dose_e_A2 / microscope.total_dose_e_A2) ** 0.5
         noise = torch.fft.rfftn(drawn["noise"] * self._weight(amplitude), dim=(-3, -2, -1))
         volumes = torch.fft.irfftn(signal + scaled(noise, colour.flatten()), s=(p, p, p), dim=(-3, -2, -1))
-        before = (p - n) // 2
+        before = p // 2 - n // 2
         inner = slice(before, before + n)
         return volumes[:, None, inner, inner, inner] * self.voxel_factor()[:, None, :] + self.offset
 
@@ -292,7 +292,7 @@ class PhysicsGenerator(nn.Module):
             x = self.vary(x, drawn["structure"])
         if "deformation" in parts:
             x = self.deform(x, drawn["deformation"])
-        before = (p - n) // 2
+        before = p // 2 - n // 2
         specimen = F.pad(x, [before, p - n - before] * 3, mode="replicate")[:, 0]  # what reaches the border goes on
         if "neighbours" in parts:
             specimen = specimen + around

@@ -161,6 +161,38 @@ def test_with_nothing_but_a_flat_transfer_the_density_comes_back(particles) -> N
     torch.testing.assert_close(G(x, G.sample_noise(x, stream(0, "n"))), x, atol=2e-5, rtol=0)
 
 
+def test_an_odd_box_comes_back_too() -> None:
+    x = torch.nn.functional.avg_pool3d(torch.rand((1, 1, 27, 27, 27), generator=stream(0, "x")), 3, stride=1)
+    G = PhysicsGenerator(25, Acquisition(VOXEL_A, (-90.0, 90.0)), without=("wedge", "neighbours"))
+    with torch.no_grad():
+        G.level.fill_(1.0), G.N.fill_(-30.0), G.spread.fill_(-30.0), G.deformation.fill_(-30.0)
+        torch.testing.assert_close(G(x, G.sample_noise(x, stream(0, "n"))), x, atol=2e-5, rtol=0)
+
+
+def test_deformation_displaces_what_varies_slowly() -> None:
+    G, (z, y, x) = silent(), torch.meshgrid(*[torch.arange(BOX, dtype=torch.float32)] * 3, indexing="ij")
+    G.deformation.fill_(math.log(0.5))
+    drawn = torch.zeros(1, 3, 4, 4, 4)
+    drawn[:, 0], drawn[:, 2] = 1.0, -2.0  # half a voxel along z, one against x
+    wave = torch.sin(0.2 * z) + torch.cos(0.15 * x) + y / BOX
+    moved = torch.sin(0.2 * (z + 0.5)) + torch.cos(0.15 * (x - 1)) + y / BOX
+    inner = slice(2, -2)
+    found = G.deform(wave[None, None], drawn)[0, 0]
+    assert float((found - moved)[inner, inner, inner].abs().max()) < 0.03 < float((wave - moved).abs().max())
+
+
+def test_validation_takes_the_mean_off(particles) -> None:
+    trainer = started(particles)
+    G = trainer.networks["G"]
+    G.offset += 0.3
+    trainer.ema["offset"] += 0.2
+    trainer.validate()
+    with torch.no_grad():
+        assert abs(float(trainer._to_validate().mean())) < 1e-5
+        G.load_state_dict(trainer.ema)
+        assert abs(float(trainer._to_validate().mean())) < 1e-5
+
+
 def test_the_wedge_takes_away_what_it_should(particles) -> None:
     x = torch.from_numpy(particles[0].volumes)[:4, None]
     G = silent()
