@@ -23,6 +23,7 @@ from .selection import FLOOR, distance
 ALONE = Processes()
 MOST_ON_DEVICE = 1 << 31  # values of the subtomograms (8 GiB) that are kept on the training device
 MOST_HELD_OUT = 1000  # subtomograms to validate on
+LEAST_MADE = 64  # volumes to validate, whose mean is measured, however few are held out
 MOST_TO_START = 2000  # subtomograms that the physics generator's start looks at
 
 
@@ -265,9 +266,11 @@ class Trainer:
         return found
 
     def _to_validate(self) -> torch.Tensor:
-        """Volumes (M, 1, D, H, W) that the generator makes as it is, as many as are held out, from densities spread over all."""
+        """Volumes (M, 1, D, H, W) that the generator makes as it is, as many as are held out or LEAST_MADE, from densities spread over all."""
         config, G, fakes = self.config, self.networks["G"], []
-        for part in torch.linspace(0, len(self.x) - 1, len(self.validation)).round().long().split(config.batch):
+        for part in (
+            torch.linspace(0, len(self.x) - 1, max(len(self.validation), min(LEAST_MADE, len(self.x)))).round().long().split(config.batch)
+        ):
             rng = stream(config.seed, "validation", int(part[0]), device=self.device)
             x = self.x[part.to(self.device)]
             x = self.scaling.x(x + config.noise_level * torch.randn(x.shape, generator=rng, device=self.device))
