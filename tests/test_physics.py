@@ -410,6 +410,16 @@ def test_generations_do_not_depend_on_the_batch_and_sources_split_the_variance(t
     together = generate(run, x[:5], seed=1)
     apart = torch.cat([generate(run, x[i : i + 1], seed=1, first=i) for i in range(5)])
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            torch.testing.assert_close(generate(run, x[:5], seed=1), together, atol=1e-5, rtol=0)
+            with pytest.raises(RuntimeError):
+                generate(run, x[:5, :-3])
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
     variance = {s: generate_repeats(run, x[:1], repeats=24, source=s).var(1).mean() for s in ("", *SOURCES)}
     parts = sum(v for k, v in variance.items() if k)
     assert float(parts / variance[""]) == pytest.approx(1, abs=0.25)
