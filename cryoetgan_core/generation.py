@@ -129,7 +129,7 @@ def generate(
     parts = torch.arange(len(densities)).split(max(1, min(CHUNK, -(-len(densities) // workers))))
     try:
         with ThreadPoolExecutor(workers) as pool:
-            for _ in pool.map(make, parts):
+            for _ in (pool.map if workers > 1 else map)(make, parts):
                 pass  # raises here what a thread raised
     finally:
         torch.set_num_threads(threads)  # of threads yet to come
