@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy import stats
 
 from .classification import auc, predict, two_sample_scores
 from .generation import TrainedRun, generate, generate_repeats, restore
@@ -28,6 +27,7 @@ from .metrics import (
     manifold_scores,
     nearest_real,
     radial_power_spectra,
+    student_interval,
     voxel_moments,
     weights_path,
 )
@@ -173,12 +173,7 @@ def compare_repeats(recorded: torch.Tensor, generated: torch.Tensor) -> dict[str
         ratio, rank = calibration(fake.std(0).expand_as(real), real - fake.mean(0))
         values["uncertainty_ratio"].append(ratio / finite)
         values["uncertainty_rank"].append(rank)
-    found = {}
-    for name, per_class in values.items():
-        spread = np.std(per_class, ddof=1) / np.sqrt(len(per_class)) if len(per_class) > 1 else np.nan
-        mean, reach = float(np.mean(per_class)), float(stats.t.ppf(0.975, max(len(per_class) - 1, 1)) * spread)
-        found[name] = {"value": mean, "low": mean - reach, "high": mean + reach}
-    return found
+    return {name: dict(zip(("value", "low", "high"), student_interval(v), strict=True)) for name, v in values.items()}
 
 
 def spectra(volumes: torch.Tensor) -> dict[str, list]:

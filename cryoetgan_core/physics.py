@@ -23,6 +23,7 @@ from .fourier_grid import (
     TILTS,
     at_every_ky,
     between,
+    coordinates,
     interpolation_weight,
     lookup,
     slice_noise,
@@ -208,9 +209,20 @@ class PhysicsGenerator(nn.Module):
         index, weight = between(place, RADII, periodic=False)
         return (self.envelope[index] * weight).sum(-1).exp()
 
+    def _log_colour(self) -> torch.Tensor:
+        """Log amplitude (P, P, P // 2 + 1) of the noise at the voxels of the padded box's transform, beyond what overlapping slices leave of white images."""
+        p, device = self.padded, self.N.device
+        colour = lookup(p, "tilt", device)(self.N.flatten()) + lookup(p, "axis", device)(self.N_axis.flatten())
+        return colour.view(p, p, -1) + at_every_ky(self.N_plane, p)
+
     def noise_table(self) -> torch.Tensor:
-        """N, amplitude of the noise over (radius, tilt), averaged over the angle to the tilt axis: (RADII, TILTS)."""
-        return (self.N + self.N_axis.mean(1, keepdim=True)).exp()
+        """Amplitude of the noise over (radius, tilt), (RADII, TILTS), beyond what overlapping slices leave of white images: N with all its parts, geometric mean of the voxels about each node; NaN where there is none, near the origin."""
+        p, device = self.padded, self.N.device
+        at, inside = lookup(p, "tilt", device), (coordinates(p, device)[0] <= 0.5).flatten()
+        weight, index = at.weight[inside].flatten(), at.index[inside].flatten()
+        values = self._log_colour().flatten()[inside].repeat_interleave(at.weight.shape[1])
+        total, share = (self.N.new_zeros(self.N.numel()).index_add_(0, index, v) for v in (weight * values, weight))
+        return (total / share).exp().view_as(self.N)
 
     def deform(self, x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """Displace the voxels of `x` (B, 1, D, D, D) smoothly, by `drawn` (B, 3, nodes, nodes, nodes) times the learned amplitude; to first order, which blurs nothing."""
@@ -252,8 +264,7 @@ class PhysicsGenerator(nn.Module):
             )
         n, p = self.box, self.padded
         signal = self.signal_spectrum(x, drawn, microscope, defocus_um)
-        colour = lookup(p, "tilt", x.device)(self.N.flatten()) + lookup(p, "axis", x.device)(self.N_axis.flatten())
-        colour = (colour.view(signal.shape[1:]) + at_every_ky(self.N_plane, p)).exp()
+        colour = self._log_colour().exp()
         if "wedge" in self.parts:
             leak = torch.sigmoid(self.leak)
             colour = colour * (leak + (1 - leak) * slice_noise(p, *self._tilts(microscope), self.samples, x.device)).sqrt()

@@ -27,6 +27,7 @@ from cryoetgan_core.metrics import (
     psnr,
     radial_power_spectrum,
     resolution_A,
+    student_interval,
     voxel_moments,
 )
 
@@ -162,6 +163,14 @@ def test_calibration_of_a_true_and_of_a_false_map() -> None:
     assert calibration(deviation / 2, error)[0] == pytest.approx(2, abs=0.06)
     assert abs(calibration(deviation[torch.randperm(20000, generator=rng)], error)[1]) < 0.03
     assert np.isnan(calibration(torch.ones(100), error[:100])[1])  # a constant map ranks nothing
+
+
+def test_student_interval_is_that_of_scipy() -> None:
+    values = [3.0, 5.0, 4.5, 7.0]
+    mean, *ends = student_interval(values)
+    assert mean == np.mean(values)
+    np.testing.assert_allclose(ends, stats.t.interval(0.95, 3, mean, stats.sem(values)))
+    assert np.isnan(student_interval([2.0])[1])
 
 
 def test_jackknife_interval_covers_a_mean_as_often_as_it_says() -> None:

@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,6 +15,7 @@ from cryoetgan_core.config import make_config
 from cryoetgan_core.convolution import HalvingConv, ThinConv
 from cryoetgan_core.fourier_grid import RADII, TILTS, coordinates, estimate_tilt_range, lookup, wedge, windowed_power
 from cryoetgan_core.generation import generate, generate_repeats, load_run
+from cryoetgan_core.metrics import student_interval
 from cryoetgan_core.microscope.back_projection import back_project, transform_size
 from cryoetgan_core.microscope.simulate import MICROSCOPES
 from cryoetgan_core.microscope.transfer import ctf
@@ -26,6 +28,7 @@ from cryoetgan_core.run_folder import save_checkpoint, train
 from cryoetgan_core.seeds import stream
 from cryoetgan_core.selection import distance
 from cryoetgan_core.training import Trainer
+from cryoetgan_core.workflow import proof
 
 BOX, VOXEL_A = 24, 15.0
 
@@ -244,6 +247,29 @@ def test_noise_has_the_power_that_N_says() -> None:
         ring = (radius > low) & (radius < high)
         expected = torch.exp(-2 * 2 * radius[ring] / 0.5).mean()
         assert float(power[ring].mean() / expected) == pytest.approx(1, abs=0.06)
+
+
+def test_noise_table_has_all_parts_of_the_colour() -> None:
+    G = PhysicsGenerator(BOX, Acquisition(VOXEL_A)).requires_grad_(False)
+    G.N += 0.3
+    G.N_axis -= 0.1
+    G.N_plane += 0.5
+    table = G.noise_table()
+    assert table.shape == (RADII, TILTS)
+    assert not table[5:].isnan().any()  # every node from a third of Nyquist on has voxels
+    torch.testing.assert_close(table[~table.isnan()].log(), torch.full_like(table[~table.isnan()], 0.7))
+
+
+def test_wedge_power_of_recorded_sets_has_its_interval_over_tomograms(monkeypatch) -> None:
+    monkeypatch.setattr(proof, "told_apart", lambda real, fake: {})
+    tomograms = pd.Series(["a"] * 30 + ["b"] * 30 + ["c"] * 30)
+    level = torch.tensor([1.0, 1.5, 2.0]).repeat_interleave(30)[:, None, None, None]
+    volumes = level * torch.randn(90, BOX, BOX, BOX, generator=stream(0, "wedge"))
+    found = proof._told_apart({"made": volumes}, volumes, "S1", {proof.REAL_TEST: tomograms})["made"]
+    mean, low, high = student_interval([1.0, 2.25, 4.0])
+    assert found["real_wedge_power"]["value"] == pytest.approx(mean, rel=0.05)
+    assert found["real_wedge_power"]["high"] == pytest.approx(high, rel=0.05)
+    assert found["wedge_power"]["high"] < 1.2 * mean < high
 
 
 def test_ctf_of_a_particle_is_torch_ctfs_at_every_tilt_and_turns_with_what_is_asked() -> None:

@@ -14,7 +14,7 @@ from .spectrum import (
     radial_power_spectra,
     radial_power_spectrum,
 )
-from .voxels import bootstrap_interval, jackknife_interval, psnr
+from .voxels import bootstrap_interval, jackknife_interval, psnr, student_interval
 
 __all__ = [
     "ManifoldScores",
@@ -37,6 +37,7 @@ __all__ = [
     "radial_power_spectra",
     "radial_power_spectrum",
     "resolution_A",
+    "student_interval",
     "voxel_moments",
     "weights_path",
 ]

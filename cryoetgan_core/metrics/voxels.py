@@ -1,6 +1,6 @@
 """PSNR, and the resampling that gives every number its interval."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,14 @@ def psnr(reference: torch.Tensor, volumes: torch.Tensor, peak: float = 1.0) -> f
         raise ValueError(f"psnr: shapes {tuple(reference.shape)} and {tuple(volumes.shape)} differ.")
     error = (reference.double() - volumes.double()).square().mean()
     return float(10 * torch.log10(peak**2 / error))
+
+
+def student_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of independent values, and the ends of Student's interval of it; the ends of a single value are NaN."""
+    values = np.asarray(values, dtype=float)
+    mean, n = float(values.mean()), len(values)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return mean, mean - half, mean + half
 
 
 def jackknife_interval(

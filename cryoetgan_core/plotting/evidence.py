@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
-from scipy import stats
 
 from ..baselines import BASELINES
 from ..downstream import GENERATED, PHYSICS, REAL, gap_closed
+from ..metrics import student_interval
 from .artefacts import PAGE_WIDTH_IN
 
 # Metric: whether more is better, and digits shown
@@ -108,13 +108,6 @@ def _rows(results: Sequence[dict]) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(r["rows"]).assign(seed=r["config"]["seed"]) for r in results], ignore_index=True)
 
 
-def interval(values: pd.Series) -> tuple[float, float, float]:
-    """Mean and Student's 95 % interval."""
-    mean, n = float(values.mean()), len(values)
-    half = stats.t.ppf(0.975, n - 1) * float(values.std(ddof=1)) / np.sqrt(n) if n > 1 else float("nan")
-    return mean, mean - half, mean + half
-
-
 def learning_curves(results: Sequence[dict]) -> Figure:
     """Accuracy on real test subtomograms against the number of labelled training volumes, and against the real labels added to synthetic ones."""
     table = _rows(results)
@@ -129,7 +122,7 @@ def learning_curves(results: Sequence[dict]) -> Figure:
         for axis, part, column in ((axes[0], alone, key), (axes[1], mixed, "real")):
             if part.empty:
                 continue
-            points = {n: interval(g["accuracy"]) for n, g in part.groupby(column)}
+            points = {n: student_interval(g["accuracy"]) for n, g in part.groupby(column)}
             mean, low, high = np.array(list(points.values())).T
             label = source if axis is axes[0] else (f"+ {source}" if source != REAL else "real alone")
             axis.errorbar(
@@ -156,12 +149,12 @@ def downstream_table(results: Sequence[dict]) -> pd.DataFrame:
         if own.empty:
             continue
         whole = own[own["real"] == most] if source == REAL else own[(own["synthetic"] == own["synthetic"].max()) & (own["real"] == 0)]
-        mean, low, high = interval(whole["accuracy"])
+        mean, low, high = student_interval(whole["accuracy"])
         alone[source] = mean
         row = {"trained on": source, f"{most} a class (%)": f"{mean:.1f} [{low:.1f}, {high:.1f}]"}
         for n in few:
             part = own[(own["real"] == n) & ((own["synthetic"] > 0) | (source == REAL))]
-            mean, low, high = interval(part["accuracy"])
+            mean, low, high = student_interval(part["accuracy"])
             row[f"with {n} real a class (%)"] = f"{mean:.1f} [{low:.1f}, {high:.1f}]"
         rows.append(row)
     closed = gap_closed(alone)

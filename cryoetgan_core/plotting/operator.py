@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ..downstream import PHYSICS, REAL, gap_closed
+from ..metrics import student_interval
 from .artefacts import COLUMN_WIDTH_IN, PAGE_WIDTH_IN
-from .evidence import interval
 
 STYLES = {  # source of training data to colour and marker
     "density + Gaussian noise": ("0.55", "s"), "released simulator": ("C1", "v"), "released simulator, fitted": ("C4", "^"),
@@ -19,12 +19,12 @@ STYLES = {  # source of training data to colour and marker
 
 
 def transfer_and_noise(result: dict) -> Figure:
-    """Learned transfer T and noise N over spatial frequency and tilt, beside the simulator's true transfer, and the mean over the recorded tilts of both transfers.
+    """Learned transfer T and noise N over spatial frequency and tilt, beside the simulator's true transfer, and the mean over the recorded tilts of both transfers; dotted: the tilt range found.
 
     T is known up to the units of density and subtomogram: the true one is scaled to the learned one by least squares up to 0.8 of Nyquist.
     """
     nyquist = 5.0 / result["voxel_size_A"]  # in 1/nm
-    tilts, learned, noise = (np.array(result[k]) for k in ("tilts_deg", "transfer", "noise"))
+    tilts, learned, noise = (np.array(result[k], dtype=float) for k in ("tilts_deg", "transfer", "noise"))
     true_tilts, truth = np.array(result["true_tilts_deg"]), np.array(result["true_transfer"])
     q, true_q = 10 * np.array(result["frequency_per_A"]), 10 * np.array(result["true_frequency_per_A"])
     fine = q if len(learned) == len(q) else np.linspace(0, 3**0.5 / 2, len(learned)) * 10 / result["voxel_size_A"]
@@ -50,13 +50,14 @@ def transfer_and_noise(result: dict) -> Figure:
     axes[2].set_title("N, learned")
     figure.colorbar(image, ax=axes[2], shrink=0.9)
     for axis in axes[:3]:
+        axis.axhline(low, color="k", lw=0.5, ls=":"), axis.axhline(high, color="k", lw=0.5, ls=":")
         axis.set(xlabel="frequency (1/nm)", ylim=(-90, 90), xlim=(0, nyquist), yticks=[-90, -45, 0, 45, 90], facecolor="0.85")
     axes[0].set_ylabel("tilt of the slice (°)")
     axes[3].plot(true_q[true_q <= nyquist], scale * true_mean[true_q <= nyquist], color="k", lw=1, label="simulator, scaled")
     axes[3].plot(fine, mean, color="C0", marker="o", ms=2, lw=0.8, label="learned")
     axes[3].axhline(0, color="0.7", lw=0.5)
     axes[3].set(title="mean over tilts", xlabel="frequency (1/nm)", ylabel="T", xlim=(0, nyquist))
-    axes[3].legend(frameon=False, fontsize=5)
+    axes[3].legend(frameon=False, fontsize=6)
     return figure
 
 
@@ -76,24 +77,29 @@ def generated_sheet(result: dict) -> Figure:
                 axis.set_title(classes[i // (columns // len(classes))].replace("_", " "), fontsize=6, loc="left")
         row[0].set_ylabel(name, fontsize=6)
     side = len(slices[0])
-    axes[-1, 0].plot([1, 1 + 200 / result["voxel_size_A"]], [1.2, 1.2], color="w", lw=2)
-    axes[-1, 0].annotate("20 nm", (1, 2.4), color="w", fontsize=5)
-    axes[-1, 0].set(xlim=(-0.5, side - 0.5), ylim=(-0.5, side - 0.5))
+    axes[0, 0].plot([1, 1 + 200 / result["voxel_size_A"]], [1.2, 1.2], color="w", lw=2)
+    axes[0, 0].annotate("20 nm", (1, 2.4), color="w", fontsize=6)
+    axes[0, 0].set(xlim=(-0.5, side - 0.5), ylim=(-0.5, side - 0.5))
     return figure
 
 
 def variance_by_source(result: dict) -> Figure:
-    """Variance between generations from one density, by its source, on a logarithmic scale, and that between recordings of it."""
-    figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.1), layout="constrained")
-    place, shown = np.arange(len(result["classes"])), {**result["variance"], "recordings": result["true_variance"]}
-    width = 0.8 / len(shown)
-    for i, (source, values) in enumerate(shown.items()):
-        colour = {"all": "0.5", "recordings": "k"}.get(source, f"C{i}")
-        label = {"all": "all at once"}.get(source, source)
-        axis.bar(place + (i - (len(shown) - 1) / 2) * width, values, width, color=colour, label=label)
+    """Variance between generations from one density, by its source, on a logarithmic scale, and that between recordings of it, with and without noise."""
+    figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.6), layout="constrained")
+    place = np.arange(len(result["classes"]))
+    apart = {"transfer": "transfer, contrast", "structure": "structure, deformation"}  # what each source draws
+    shown = [(apart.get(k, k), v, {"all": "0.5"}.get(k, f"C{i}"), "o") for i, (k, v) in enumerate(result["variance"].items())]
+    recorded = result["true_variance"]
+    shown += [("recordings", recorded["all"], "k", "_"), ("recordings without noise", recorded["without noise"], "k", "x")]
+    for label, values, colour, marker in shown:
+        whole = label == "all"
+        axis.plot(
+            place, values, marker, color=colour, ms=6 if whole else 3 if marker == "o" else 5, mfc="none" if whole else colour,
+            label="all at once" if whole else label,
+        )  # fmt: skip
     axis.set_xticks(place, [c.replace("_", "\n") for c in result["classes"]])
-    axis.set(yscale="log", ylabel="variance of a voxel\n(all voxels: 1)")
-    axis.legend(frameon=False, fontsize=5, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.set(yscale="log", ylabel="variance of a voxel\n(all voxels: 1)", xlim=(-0.5, len(place) - 0.5))
+    figure.legend(frameon=False, fontsize=6, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -124,14 +130,14 @@ def accuracy_by_snr(results: Sequence[dict]) -> Figure:
     for axis, name in zip(axes[0], sets, strict=True):
         for source, (colour, marker) in STYLES.items():
             part = table[(table["dataset"] == name) & (table["source"] == source)]
-            points = {snr: interval(g["accuracy"]) for snr, g in part.groupby("snr")}
+            points = {snr: student_interval(g["accuracy"]) for snr, g in part.groupby("snr")}
             mean, low, high = np.array(list(points.values())).T
             axis.errorbar(list(points), mean, (mean - low, high - mean), color=colour, marker=marker, ms=3, lw=1, capsize=2, label=source)
         axis.set(xscale="log", xlabel="signal-to-noise ratio", title=name)
         axis.set_xticks(sorted(table["snr"].unique()), [f"{s:g}" for s in sorted(table["snr"].unique())])
         axis.xaxis.set_minor_locator(NullLocator())
     axes[0, 0].set_ylabel("accuracy on real test (%)")
-    axes[0, -1].legend(frameon=False, fontsize=5, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes[0, -1].legend(frameon=False, fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -164,11 +170,11 @@ def _told_apart(mine: Sequence[dict]) -> dict[str, str]:
         f"({mean(another, name):.{digits}f}, {mean(REAL, name):.{digits}f}; {mean(fitted, name):.{digits}f})"
         for title, name, digits in (("AUC", "auc", 2), ("angular", "angular", 3))
     }
-    real = [metrics[PHYSICS]["real_wedge_power"] for metrics in mine]
-    low, high = (float(np.mean([r[end] / r["value"] for r in real])) for end in ("low", "high"))
-    return found | {
-        "wedge power / real [its interval] (another draw, real train)": f"{wedge(PHYSICS):.2f} [{low:.2f}, {high:.2f}] ({wedge(another):.2f}, {wedge(REAL):.2f})"
-    }
+    found["wedge power / real (another draw)"] = f"{wedge(PHYSICS):.2f} ({wedge(another):.2f})"
+    for title, source, name in (("real train / real", REAL, "wedge_power"), ("interval of real", PHYSICS, "real_wedge_power")):
+        ends = [np.mean([m[source][name][end] / m[source]["real_wedge_power"]["value"] for m in mine]) for end in ("low", "high")]
+        found[title] = (f"{wedge(REAL):.2f} " if source == REAL else "") + f"[{ends[0]:.2f}, {ends[1]:.2f}]"
+    return found
 
 
 def ingredient_table(results: Mapping[str, Sequence[dict]]) -> pd.DataFrame:
@@ -183,7 +189,7 @@ def ingredient_table(results: Mapping[str, Sequence[dict]]) -> pd.DataFrame:
         }
         row: dict[str, object] = {"generator": variant, "seeds": len(found)}
         for name, (values, digits) in columns.items():
-            mean, low, high = interval(pd.Series(values))
+            mean, low, high = student_interval(values)
             row[name] = f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
         rows.append(row)
     return pd.DataFrame(rows)
@@ -193,8 +199,9 @@ def given_table(results: Sequence[dict]) -> pd.DataFrame:
     """A row a kind of given densities: accuracy on real of each source of training data, the physics generator's share of real, AUC and angular distance."""
     rows = []
     for r in results:
-        mean = pd.DataFrame(r["rows"]).groupby("source")["accuracy"].mean()
-        row = {"densities given": r["given"]} | {source: f"{mean[source]:.1f}" for source in mean.index}
+        accuracy = {source: student_interval(g) for source, g in pd.DataFrame(r["rows"]).groupby("source")["accuracy"]}
+        mean = {source: values[0] for source, values in accuracy.items()}
+        row = {"densities given": r["given"]} | {source: f"{m:.1f} [{low:.1f}, {high:.1f}]" for source, (m, low, high) in accuracy.items()}
         row |= {"share of real": f"{mean[PHYSICS] / mean[REAL]:.3f}", "AUC": f"{r['metrics']['auc']['value']:.2f}"}
         rows.append(row | {"angular": f"{r['metrics']['angular']['value']:.3f}"})
     return pd.DataFrame(rows)
@@ -210,7 +217,7 @@ def transfer_curves(result: dict) -> Figure:
         axis.plot(q, result["curves"][f"generated, {which}"], color=f"C{i}", lw=0.8, marker="o", ms=2, label=label)
     axis.axhline(0, color="0.7", lw=0.5)
     axis.set(xlabel="spatial frequency (1/nm)", ylabel="transfer")
-    axis.legend(frameon=False, fontsize=5)
+    axis.legend(frameon=False, fontsize=6)
     return figure
 
 

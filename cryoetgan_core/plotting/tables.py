@@ -2,9 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..config import DATASETS
+from ..metrics import student_interval
 from ..specimen import ASSEMBLIES
 
 SIX = ("psnr", "precision", "recall", "density", "coverage", "accuracy")
@@ -15,8 +15,7 @@ def summarise(entries: list[dict[str, float]]) -> tuple[float, float, float]:
     values = np.array([e["value"] for e in entries])
     if len(values) == 1:
         return float(values[0]), entries[0]["low"], entries[0]["high"]
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+    return student_interval(values)
 
 
 def format_number(mean: float, low: float, high: float, digits: int) -> str:

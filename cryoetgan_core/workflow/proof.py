@@ -5,10 +5,11 @@ Each case simulates its own set, trains and measures; none is part of `make figu
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 
 import numpy as np
+import pandas as pd
 import torch
 
 from .. import paths
@@ -18,6 +19,7 @@ from ..downstream import PHYSICS, REAL, benchmark
 from ..evaluation import told_apart
 from ..fourier_grid import RADII, TILTS, coordinates, lookup, wedge, window
 from ..generation import TrainedRun, generate, generate_repeats
+from ..metrics import student_interval
 from ..microscope.simulate import transfer_function
 from ..particles.domains import Domains
 from ..particles.simulated import class_references, poses_of, subtomograms
@@ -28,7 +30,7 @@ from .runs import described, train_on
 from .simulated_sets import simulated_domains
 
 SNRS = (0.2, 0.1, 0.05, 0.02)
-FITTED, TRUE = "released simulator, fitted", "our microscope, true parameters"
+FITTED, TRUE, REAL_TEST = "released simulator, fitted", "our microscope, true parameters", "real test"
 VARIANTS: dict[str, dict] = {  # Table 8: the generator without each of its parts
     "all": {},
     **{f"without {name.replace('_', ' ')}": {"without": name} for name in INGREDIENTS},
@@ -70,15 +72,21 @@ def wedge_power(volumes: torch.Tensor, tilt_range_deg: tuple[float, float]) -> t
     return spectra[:, inside].abs().square().mean(1)
 
 
-def _told_apart(sets: dict[str, torch.Tensor], real: torch.Tensor, tilt_range_deg: tuple[float, float]) -> dict[str, dict]:
-    """Metrics of each set against real test volumes, with the power in the wedge of both."""
-    found = {}
+def _told_apart(sets: dict[str, torch.Tensor], real: torch.Tensor, dataset: str, tomograms: Mapping[str, pd.Series]) -> dict[str, dict]:
+    """Metrics of each set against real test volumes, with the power of both in the wedge that was recorded.
+
+    `tomograms`: which one each volume comes from, of REAL_TEST and of those sets that were recorded. Their defocus differs, and with it the power, so theirs are the intervals over tomograms.
+    """
+    scope, found = DATASETS[dataset].microscope, {}
+
+    def power(volumes: torch.Tensor, name: str) -> dict[str, float]:
+        values = pd.Series(wedge_power(volumes, (scope.tilt_min_deg, scope.tilt_max_deg)).numpy())
+        if name in tomograms:
+            values = values.groupby(tomograms[name].to_numpy()).mean()
+        return dict(zip(("value", "low", "high"), student_interval(values), strict=True))
+
     for name, volumes in sets.items():
-        metrics = told_apart(real, volumes)
-        for key, values in (("wedge_power", wedge_power(volumes, tilt_range_deg)), ("real_wedge_power", wedge_power(real, tilt_range_deg))):
-            reach = 1.96 * float(values.std()) / len(values) ** 0.5
-            metrics[key] = {"value": float(values.mean()), "low": float(values.mean()) - reach, "high": float(values.mean()) + reach}
-        found[name] = metrics
+        found[name] = told_apart(real, volumes) | {"wedge_power": power(volumes, name), "real_wedge_power": power(real, REAL_TEST)}
     return found
 
 
@@ -115,8 +123,10 @@ def make_comparison(config: RunConfig, *, curves: bool = False) -> dict:
     shares = {} if curves else dict(shares=(1.0,), real_shares=())
     rows = benchmark(sets | {REAL: real_train}, domains, seed=config.seed, **small_probes(config), **shares)
     tests, _ = made_from(domains.volumes("X_test"), "test")
-    tests[REAL] = real_train[:: max(1, len(real_train) // len(real_test))]  # of other tomograms, whose defocus differs
-    told = _told_apart({k: tests[k] for k in (BASELINES[1], FITTED, TRUE, PHYSICS, REAL)}, real_test, run_tilt_range(run))
+    few = slice(None, None, max(1, len(real_train) // len(real_test)))
+    tests[REAL] = real_train[few]  # of other tomograms, whose defocus differs
+    tomograms = {REAL: domains.Y_train.table["tomogram"][few], REAL_TEST: domains.Y_test.table["tomogram"]}
+    told = _told_apart({k: tests[k] for k in (BASELINES[1], FITTED, TRUE, PHYSICS, REAL)}, real_test, config.dataset, tomograms)
     return {"rows": rows, "metrics": told, "fitted": parameters, "tilt_range_deg": run_tilt_range(run)} | took | described(config)
 
 
@@ -135,7 +145,8 @@ def make_ablation(config: RunConfig, variant: str) -> dict:
     rows = benchmark(sets, domains, seed=config.seed, **(small_probes(config) | {"repeats": 1}), shares=(1.0,), real_shares=())
     y = domains.volumes("Y_train")
     real = (domains.volumes("Y_test") - y.mean()) / y.std()
-    told = _told_apart({PHYSICS: generate(run, domains.volumes("X_test"), seed=config.seed + 2)}, real, run_tilt_range(run))
+    tomograms = {REAL_TEST: domains.Y_test.table["tomogram"]}
+    told = _told_apart({PHYSICS: generate(run, domains.volumes("X_test"), seed=config.seed + 2)}, real, config.dataset, tomograms)
     return {"variant": variant, "rows": rows, "metrics": told[PHYSICS]} | took | described(config)
 
 
@@ -149,8 +160,9 @@ def make_interpretation(config: RunConfig, repeats: int = 40) -> dict:
     with torch.no_grad():
         learned = run.G.transfer_table(drawn)[0] if config.transfer == "table" else run.G.transfer_table(drawn.long())[0]
         noise = run.G.noise_table()
-    # The truth: the transfer of each tilt at the mean defocus, along a line of the image's transform
-    line = transfer_function(scope, torch.full((len(scope.angles_deg), 1), scope.defocus_um), (256, 256), voxel_size_A)[:, 0, 0]
+    # The truth: the transfer of each tilt, mean of the tomograms recorded, along a line of the image's transform
+    defoci = torch.from_numpy(domains.Y_train.table.groupby("tomogram")["defocus_um"].mean().to_numpy(copy=True)).float()
+    line = transfer_function(scope, defoci.expand(len(scope.angles_deg), -1), (256, 256), voxel_size_A).mean(1)[:, 0]
     first = domains.X_test.table.groupby("class_name", sort=False).head(1)
     densities = domains.volumes("X_test")[first.index.to_numpy(copy=True)]
     variance = {}
@@ -158,17 +170,19 @@ def make_interpretation(config: RunConfig, repeats: int = 40) -> dict:
         volumes = generate_repeats(run, densities, repeats=repeats, seed=config.seed + 3, source=source)
         variance[source or "all"] = volumes.var(1)
     rotations, shifts = poses_of(first)
-    recorded = subtomograms(
-        class_references(domains.classes, n, voxel_size_A), repeats, n, voxel_size_A, scope, stream(config.seed, "repeats"), snr=config.snr,
-        noise_std=float(domains.Y_train.table["noise_std"].iloc[0]), crowding=DATASETS[config.dataset].crowding,
-        poses=(rotations.repeat_interleave(repeats, 0), shifts.repeat_interleave(repeats, 0)),
-    )  # fmt: skip
-    truth = run.scaling.y(torch.from_numpy(recorded.volumes)).unflatten(0, (len(densities), repeats)).var(1)
+    recorded = {}
+    for name, noise_std in (("all", float(domains.Y_train.table["noise_std"].iloc[0])), ("without noise", 1e-6)):
+        made = subtomograms(
+            class_references(domains.classes, n, voxel_size_A), repeats, n, voxel_size_A, scope, stream(config.seed, "repeats"), snr=config.snr,
+            noise_std=noise_std, crowding=DATASETS[config.dataset].crowding,
+            poses=(rotations.repeat_interleave(repeats, 0), shifts.repeat_interleave(repeats, 0)),
+        )  # fmt: skip
+        recorded[name] = run.scaling.y(torch.from_numpy(made.volumes)).unflatten(0, (len(densities), repeats)).var(1)
     return {
-        "frequency_per_A": q.tolist(), "transfer": learned.tolist(), "noise": noise.tolist(), "tilts_deg": torch.linspace(-90, 90, TILTS + 1)[:-1].tolist(),
+        "frequency_per_A": q.tolist(), "transfer": learned.tolist(), "noise": [[v if v == v else None for v in row] for row in noise.tolist()], "tilts_deg": torch.linspace(-90, 90, TILTS + 1)[:-1].tolist(),
         "true_frequency_per_A": (torch.fft.rfftfreq(256) / voxel_size_A).tolist(), "true_transfer": line.tolist(),
         "true_tilts_deg": scope.angles_deg.tolist(), "tilt_range_deg": run_tilt_range(run), "classes": list(domains.classes),
-        "variance": {k: v.mean((1, 2, 3)).tolist() for k, v in variance.items()}, "true_variance": truth.mean((1, 2, 3)).tolist(),
+        "variance": {k: v.mean((1, 2, 3)).tolist() for k, v in variance.items()}, "true_variance": {k: v.mean((1, 2, 3)).tolist() for k, v in recorded.items()},
         "sheet": _sheet(run, domains, config.seed), "voxel_size_A": voxel_size_A,
     } | took | described(config)  # fmt: skip
 
