@@ -216,7 +216,7 @@ def transfer_curves(result: dict) -> Figure:
         label = f"generated at {defocus:g} µm" + (" (trained)" if which == "trained" else " (never seen)")
         axis.plot(q, result["curves"][f"generated, {which}"], color=f"C{i}", lw=0.8, marker="o", ms=2, label=label)
     axis.axhline(0, color="0.7", lw=0.5)
-    axis.set(xlabel="spatial frequency (1/nm)", ylabel="transfer")
+    axis.set(xlabel="spatial frequency (1/nm)", ylabel="transfer (network units)")
     axis.legend(frameon=False, fontsize=6)
     return figure
 
