@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from cryoetgan_core import paths, plotting, workflow
+from cryoetgan_core import classification, paths, plotting, workflow
 from cryoetgan_core.baselines import BASELINES, baseline, controls
-from cryoetgan_core.classification import auc, probe_logits, train_probe, two_sample_scores
+from cryoetgan_core.classification import STARTS, auc, build_classifier, probe_logits, train_classifier, train_probe, two_sample_scores
 from cryoetgan_core.config import DATASETS, make_config
 from cryoetgan_core.downstream import GENERATED, REAL, benchmark, gap_closed
 from cryoetgan_core.evaluation import compare_repeats
@@ -156,3 +156,37 @@ def test_the_profile_of_the_figures_tells_training_from_measuring(tmp_path: Path
     table = workflow.profile_table(workflow.figures_profile("quick"))
     assert table["seconds"].to_dict() == {"train: steps": 130, "train: measuring the run": 60, "simulate_data": 30}
     assert table["share_percent"].sum() == pytest.approx(100) and table.loc["train: steps", "memory_MiB"] == 800
+
+
+def test_a_reference_classifier_that_never_names_a_class_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, labels = make_config("smoke", "S1", "adapted"), torch.arange(3).repeat(4)
+    volumes = torch.zeros(12, 1, config.box, config.box, config.box) + labels[:, None, None, None, None]
+
+    class Named(torch.nn.Module):
+        """Names class `names[k]` where class k is."""
+
+        def __init__(self, names: list[int]):
+            super().__init__()
+            self.anything, self.names = torch.nn.Parameter(torch.zeros(1)), torch.tensor(names)
+
+        def features(self, y: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(self.names[y.flatten(1)[:, 0].long()], 3).float()
+
+        def logits(self, features: torch.Tensor) -> torch.Tensor:
+            return 9 * features
+
+    def trained(*starts: list[int]) -> tuple[list[int], int]:
+        begun = []
+
+        def train(config, volumes, labels, classes, seed, start, device, progress):
+            begun.append(start)
+            return Named(starts[start])
+
+        monkeypatch.setattr(classification, "_train_classifier", train)
+        return train_classifier(config, volumes, labels, classes=3).names.tolist(), len(begun)
+
+    assert trained([0, 1, 2]) == ([0, 1, 2], 1)
+    assert trained([0, 1, 1], [0, 1, 2]) == ([0, 1, 2], 2)  # class 2 was never named
+    assert trained([0, 0, 0], [0, 1, 1], [1, 1, 1]) == ([0, 1, 1], STARTS)  # none is whole: the one that reads most
+    weights = [build_classifier(config, 3, start).logits.weight for start in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
