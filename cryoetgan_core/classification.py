@@ -40,7 +40,7 @@ def train_classifier(
     """Train on volumes (N, 1, D, H, W) in network units with Adam, cross entropy and a one-cycle learning rate for a fixed number of epochs.
 
     Augmented by flips along y and 180-degree turns about y (the tilt axis), which leave the missing wedge in place. Begun anew, at most STARTS times, while it does not read one of the classes of its own
-    training volumes: units of the dense layers can die for a class, which then is never named, on one processor and not on another. No other choice.
+    training volumes: units of the dense layers can die for a class, which then is never named, on one processor and not on another. Where no start reads them all, the one whose mean share over classes is largest is kept. No other choice.
     """
     best, most = None, -1.0
     for start in range(STARTS):

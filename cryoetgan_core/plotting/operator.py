@@ -34,7 +34,7 @@ def transfer_and_noise(result: dict) -> Figure:
     at = fine <= 0.8 * nyquist
     there = np.interp(fine[at], true_q, true_mean)
     scale = float((mean[at] * there).sum() / (there**2).sum())
-    limit = 1.1 * np.abs(true_mean[true_q <= nyquist]).max() * abs(scale)
+    limit = 1.1 * np.abs(truth[:, true_q <= nyquist]).max() * abs(scale)
     figure, axes = plt.subplots(1, 4, figsize=(PAGE_WIDTH_IN, 2.0), layout="constrained", width_ratios=(1, 1, 1, 1.2))
     order, masked = np.argsort(true_tilts), np.where(seen[:, None], learned.T, np.nan)
     for axis, title, rows, columns, values in (
@@ -43,20 +43,20 @@ def transfer_and_noise(result: dict) -> Figure:
     ):
         image = axis.pcolormesh(columns, rows, values, vmin=-limit, vmax=limit, cmap="RdBu_r", shading="nearest", rasterized=True)
         axis.set_title(title)
-    figure.colorbar(image, ax=axes[1], shrink=0.9, extend="both")  # T beyond the particles' power may be larger
+    figure.colorbar(image, ax=axes[1], shrink=0.9, extend="both", label="T (network units)")  # T beyond the particles' power may be larger
     image = axes[2].pcolormesh(
         q, tilts, np.where(seen[:, None], noise.T, np.nan), cmap="viridis", shading="nearest", rasterized=True, vmin=0
     )
     axes[2].set_title("N, learned")
-    figure.colorbar(image, ax=axes[2], shrink=0.9)
+    figure.colorbar(image, ax=axes[2], shrink=0.9, label="N (network units)")
     for axis in axes[:3]:
         axis.axhline(low, color="k", lw=0.5, ls=":"), axis.axhline(high, color="k", lw=0.5, ls=":")
         axis.set(xlabel="frequency (1/nm)", ylim=(-90, 90), xlim=(0, nyquist), yticks=[-90, -45, 0, 45, 90], facecolor="0.85")
     axes[0].set_ylabel("tilt of the slice (°)")
-    axes[3].plot(true_q[true_q <= nyquist], scale * true_mean[true_q <= nyquist], color="k", lw=1, label="simulator, scaled")
-    axes[3].plot(fine, mean, color="C0", marker="o", ms=2, lw=0.8, label="learned")
+    axes[3].plot(true_q[true_q <= nyquist], scale * true_mean[true_q <= nyquist], color="k", lw=1, label="simulator")
+    axes[3].plot(fine, mean, color="C0", marker="o", ms=2, lw=0.8, label="learned", clip_on=False)
     axes[3].axhline(0, color="0.7", lw=0.5)
-    axes[3].set(title="mean over tilts", xlabel="frequency (1/nm)", ylabel="T", xlim=(0, nyquist))
+    axes[3].set(title="mean over tilts", xlabel="frequency (1/nm)", ylabel="T (network units)", xlim=(0, nyquist))
     axes[3].legend(frameon=False, fontsize=6)
     return figure
 

@@ -75,7 +75,7 @@ def wedge_power(volumes: torch.Tensor, tilt_range_deg: tuple[float, float]) -> t
 def _told_apart(sets: dict[str, torch.Tensor], real: torch.Tensor, dataset: str, tomograms: Mapping[str, pd.Series]) -> dict[str, dict]:
     """Metrics of each set against real test volumes, with the power of both in the wedge that was recorded.
 
-    `tomograms`: which one each volume comes from, of REAL_TEST and of those sets that were recorded. Their defocus differs, and with it the power, so theirs are the intervals over tomograms.
+    `tomograms`: which one each volume comes from, of REAL_TEST and where wanted of sets. Their defocus differs, and with it the power, so these intervals are over tomograms; those of other sets over volumes.
     """
     scope, found = DATASETS[dataset].microscope, {}
 
@@ -85,8 +85,9 @@ def _told_apart(sets: dict[str, torch.Tensor], real: torch.Tensor, dataset: str,
             values = values.groupby(tomograms[name].to_numpy()).mean()
         return dict(zip(("value", "low", "high"), student_interval(values), strict=True))
 
+    of_real = power(real, REAL_TEST)
     for name, volumes in sets.items():
-        found[name] = told_apart(real, volumes) | {"wedge_power": power(volumes, name), "real_wedge_power": power(real, REAL_TEST)}
+        found[name] = told_apart(real, volumes) | {"wedge_power": power(volumes, name), "real_wedge_power": of_real}
     return found
 
 
@@ -151,7 +152,7 @@ def make_ablation(config: RunConfig, variant: str) -> dict:
 
 
 def make_interpretation(config: RunConfig, repeats: int = 40) -> dict:
-    """What a trained generator has learned, beside the truth of the simulator: T over (frequency, tilt), the radial noise, and the uncertainty split by source."""
+    """What a trained generator has learned, beside the truth of the simulator: T and noise over (frequency, tilt), and the uncertainty split by source."""
     domains, scope = _domains(config.profile, config.dataset, config.snr), DATASETS[config.dataset].microscope
     run, took = trained(config, domains, f"{config.dataset}_interpretation_seed{config.seed}")
     voxel_size_A, n = domains.X_train.voxel_size_A, config.box
