@@ -14,10 +14,8 @@ from .models import C3D
 from .run_folder import write_atomically
 from .seeds import stream
 
-STARTS, DEAD = (
-    3,
-    0.1,
-)  # times the reference classifier is begun; share of a class's training volumes below which it does not read that class
+STARTS = 3  # times the reference classifier is begun at most
+DEAD = 0.1  # share of a class's training volumes below which it does not read that class
 
 
 def build_classifier(config: RunConfig, classes: int, start: int = 0) -> C3D:

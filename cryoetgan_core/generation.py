@@ -118,10 +118,10 @@ def generate(
             f"The paper's generator cannot be told a {', '.join(asked)}: train a run with preset 'physics' and transfer 'ctf'."
         )
     out, threads = torch.empty(densities.shape), torch.get_num_threads()
-    # Each thread of a CPU makes volumes of its own by a physics generator: hundreds of short operations, hardly any faster on two threads than on one
+    # Each thread of a CPU makes volumes of its own by a physics generator, whose many short operations share threads badly where other work runs beside them
     workers = threads if run.config.generator == "physics" and next(run.G.parameters()).device.type == "cpu" else 1
     if workers > 1:
-        # glibc raises the size from which it maps blocks, and returns them page by page, to the largest one given back (mallopt(3), at most 32 MiB): a fifth of the time here
+        # What glibc maps anew and gives back at each use is what is larger than the largest block freed so far (mallopt(3), at most 32 MiB): without this a fifth of the time
         torch.empty(LARGEST_BLOCK, dtype=torch.uint8)
 
     def make(part: torch.Tensor) -> None:

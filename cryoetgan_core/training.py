@@ -268,9 +268,8 @@ class Trainer:
     def _to_validate(self) -> torch.Tensor:
         """Volumes (M, 1, D, H, W) that the generator makes as it is, as many as are held out or LEAST_MADE, from densities spread over all."""
         config, G, fakes = self.config, self.networks["G"], []
-        for part in (
-            torch.linspace(0, len(self.x) - 1, max(len(self.validation), min(LEAST_MADE, len(self.x)))).round().long().split(config.batch)
-        ):
+        count = max(len(self.validation), min(LEAST_MADE, len(self.x)))
+        for part in torch.linspace(0, len(self.x) - 1, count).round().long().split(config.batch):
             rng = stream(config.seed, "validation", int(part[0]), device=self.device)
             x = self.x[part.to(self.device)]
             x = self.scaling.x(x + config.noise_level * torch.randn(x.shape, generator=rng, device=self.device))
