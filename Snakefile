@@ -1,24 +1,27 @@
-"""The paper as a graph of notebooks: simulate the sets, train and evaluate every run, draw every figure and table.
+"""The paper as a graph of notebooks: simulate the sets, train and measure every case, draw every figure and table.
 
     snakemake --cores 2 --config profile=quick seeds="0 1 2"
-    snakemake proof --cores 2 --config profile=quick seeds="0 1 2"
+    snakemake foreign --cores 2 --config profile=quick files=../data    # results on files that are not part of the project
 
-Each rule runs one notebook with papermill; the executed copy is kept beside the run. A changed parameter of a profile or preset re-runs what depends on it.
+Each rule runs one notebook with papermill; the executed copy is kept beside the run. A changed parameter of a profile or preset, and changed
+code of the modules concerned (`provenance.code_hash`), make again what depends on it.
 """
 
 import dataclasses
-import json
 import os
 
 from cryoetgan_core import paths
 from cryoetgan_core import workflow as paper
-from cryoetgan_core.config import DATASETS, make_config
+from cryoetgan_core.config import DATASETS
+from cryoetgan_core.provenance import code_hash
 from cryoetgan_core.specimen.databases import is_identifier
 
 PROFILE = config.get("profile", "quick")
 SEEDS = str(config.get("seeds", "0"))
 MAPS = str(config.get("maps") or "")  # files in place of embedded models: "ribosome=/data/80S.mrc, tric=model.cif"
-PLAN = paper.planned_runs(PROFILE, paper.parse_seeds(SEEDS))
+NUMBERS = paper.parse_seeds(SEEDS)
+CASES = paper.planned_cases(PROFILE, NUMBERS)
+RUN_CASES = [name for name, case in CASES.items() if case.module == "workflow.runs"]
 
 
 def local(path):
@@ -32,20 +35,28 @@ PAPERMILL = "papermill --no-progress-bar --log-level WARNING"
 HUSH = " 2> >(grep -v IPKernelApp >&2)"  # ipykernel warns of its local TCP socket at every start
 
 
-def result(*names):
+def results(names):
     return [f"{RESULTS}/{name}.json" for name in names]
 
 
 def each_seed(dataset, preset, variants=("",)):
-    return result(*(paper.run_name(dataset, preset, s, v) for s in paper.parse_seeds(SEEDS) for v in variants))
+    return results(paper.run_name(dataset, preset, s, v) for s in NUMBERS for v in variants)
+
+
+def data_of(case):
+    """data.json of the stored set that a case reads."""
+    return f"{local(paper.data_folder(case.config))}/data.json"
 
 
 MAIN = [*each_seed("S1", "adapted"), *each_seed("S2", "adapted")]
 RECIPES = [r for dataset, presets in paper.RECIPES.items() for preset in presets for r in each_seed(dataset, preset)]
 NOISE = each_seed("S1", "adapted", [paper.noise_variant(level) for level in paper.PROFILES[PROFILE].noise_levels])
 ABLATION = each_seed("S1", "adapted", [paper.ablation_variant(name) for name in paper.ABLATION])
-AUDIT = f"{RESULTS}/audit_S1.json"
-DOWNSTREAM = [f"{RESULTS}/downstream_S1_{w}.json" for w in ("reference", *(f"seed{s}" for s in paper.parse_seeds(SEEDS)))]
+AUDIT = results([f"audit_S1_seed{NUMBERS[0]}"])
+DOWNSTREAM = results(f"downstream_S1_seed{s}" for s in NUMBERS)
+COMPARISONS = results(paper.comparison_names(PROFILE, NUMBERS))
+PARTS = results(paper.ablation_names(PROFILE, NUMBERS))
+INTERPRETATION = results(f"physics_interpretation_{dataset}_seed{NUMBERS[0]}" for dataset in DATASETS)
 # notebook: (results it reads, artefacts it writes)
 FIGURE_NOTEBOOKS = {
     "fig1_overview": (MAIN, ["fig1_overview"]),
@@ -53,16 +64,19 @@ FIGURE_NOTEBOOKS = {
     "fig3_real": (MAIN, ["fig3_real", "table1_datasets"]),
     "fig4_uncertainty": (MAIN, ["fig4_uncertainty", "summary"]),
     "fig5_fig6_noise": (NOISE, ["fig5_inception_score", "fig6_frechet_distance", "table3_noise"]),
-    "fig7_power_spectra": ([*MAIN, AUDIT], ["fig7_power_spectra"]),
-    "metric_audit": ([*MAIN, AUDIT], ["table5_audit_S1"]),
+    "fig7_power_spectra": ([*MAIN, *AUDIT], ["fig7_power_spectra"]),
+    "metric_audit": ([*MAIN, *AUDIT], ["table5_audit_S1"]),
     "table6_downstream": (DOWNSTREAM, ["table6_downstream_S1", "fig8_learning_curves_S1"]),
     "specimen_models": ([], ["specimen_models"]),
     "atoms_to_subtomogram": ([], ["microscope_walk"]),
-    "physics_generator": ([], ["fig9_physics_S1", "fig10_transfer_and_noise_S1", "fig10_transfer_and_noise_S2", "fig11_variance_by_source_S1"]),
-    "table7_physics": ([], ["table7_physics", "fig12_accuracy_by_snr"]),
-    "table8_ingredients": ([], ["table8_ingredients"]),
-    "table9_densities": ([], ["table9_given_densities"]),
-    "fig13_defocus": ([], ["fig13_defocus"]),
+    "physics_generator": (
+        INTERPRETATION,
+        ["fig9_physics_S1", "fig10_transfer_and_noise_S1", "fig10_transfer_and_noise_S2", "fig11_variance_by_source_S1"],
+    ),
+    "table7_physics": (COMPARISONS, ["table7_physics", "fig12_accuracy_by_snr"]),
+    "table8_ingredients": ([*COMPARISONS, *PARTS], ["table8_ingredients"]),
+    "table9_densities": (results(paper.given_names(PROFILE, NUMBERS[0])), ["table9_given_densities"]),
+    "fig13_defocus": (results([f"physics_defocus_seed{NUMBERS[0]}"]), ["fig13_defocus"]),
     "table2_metrics": (RECIPES, ["table2_metrics"]),
     "table4_ablation": (ABLATION, ["table4_wasserstein_spectral"]),
 }
@@ -71,17 +85,17 @@ FIGURE_NOTEBOOKS = {
 rule all:
     input:
         [f"{FIGURES}/{name}.json" for _, names in FIGURE_NOTEBOOKS.values() for name in names],
-        RECIPES, NOISE, ABLATION,
 
 
 wildcard_constraints:
     dataset="S1|S2",
-    name=r"S\d_.+",  # a run, not one of the other measurements beside it
+    draw=r"\d+",
 
 
 def data_parameters(wildcards):
     """Everything that a set depends on: a change of any re-simulates it."""
-    return paper.data_record(make_config(PROFILE, wildcards.dataset))
+    configuration = paper.make_config(PROFILE, wildcards.dataset, seed=int(wildcards.draw))
+    return paper.data_record(configuration) | {"code": code_hash("workflow.simulated_sets")}
 
 
 def maps_of(wildcards):
@@ -94,27 +108,35 @@ rule simulate_data:
     input:
         "notebooks/simulate_data.ipynb",
     output:
-        f"{RUNS}/data/{{dataset}}/data.json",
+        f"{RUNS}/data/{{dataset}}_draw{{draw}}/data.json",
     params:
         depends_on=data_parameters,
         maps=maps_of,
     benchmark:
-        f"{TIMES}/simulate_data/{{dataset}}.tsv"
+        f"{TIMES}/simulate_data/{{dataset}}_draw{{draw}}.tsv"
     threads: 1
     shell:
-        f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input}} {RUNS}/notebooks/simulate_data_{{wildcards.dataset}}.ipynb"
-        f" -p profile {PROFILE} -p dataset {{wildcards.dataset}} -r maps '{{params.maps}}'{HUSH}"
+        f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input}} {RUNS}/notebooks/simulate_data_{{wildcards.dataset}}_{{wildcards.draw}}.ipynb"
+        f" -p profile {PROFILE} -p dataset {{wildcards.dataset}} -p seed {{wildcards.draw}} -r maps {{params.maps:q}}{HUSH}"
+
+
+def parameters_of(wildcards):
+    """Everything that a result depends on but its data."""
+    case = CASES[wildcards.name]
+    return {"config": dataclasses.asdict(case.config), "code": code_hash(case.module)}
 
 
 rule train:
     input:
-        data=lambda w: f"{RUNS}/data/{PLAN[w.name].dataset}/data.json",
+        data=lambda w: data_of(CASES[w.name]),
         notebook="notebooks/train.ipynb",
     output:
         f"{RUNS}/{{name}}/weights.safetensors",
         f"{RESULTS}/{{name}}.json",
+    wildcard_constraints:
+        name="|".join(RUN_CASES),
     params:
-        depends_on=lambda w: dataclasses.asdict(PLAN[w.name]),
+        depends_on=parameters_of,
     benchmark:
         f"{TIMES}/train/{{name}}.tsv"
     threads: 1
@@ -125,58 +147,25 @@ rule train:
         f" -p profile {PROFILE} -p run {{wildcards.name}}{HUSH}"
 
 
-rule audit:
+rule measure:
     input:
-        data=f"{RUNS}/data/S1/data.json",
-        main=each_seed("S1", "adapted")[0],
-        notebook="notebooks/metric_audit.ipynb",
+        notebook="notebooks/measure.ipynb",
+        data=lambda w: [data_of(CASES[w.name])] if CASES[w.name].of_stored_data else [],
+        run=lambda w: [f"{RUNS}/{CASES[w.name].needs}/weights.safetensors"] if CASES[w.name].needs else [],
     output:
-        AUDIT,
-    params:
-        seed=paper.parse_seeds(SEEDS)[0],
-    benchmark:
-        f"{TIMES}/audit/S1.tsv"
-    threads: 1
-    shell:
-        f"{PAPERMILL} {{input.notebook}} {RUNS}/notebooks/measure_audit.ipynb -p profile {PROFILE} -r seeds {{params.seed}} -p measure True{HUSH}"
-
-
-rule downstream:
-    input:
-        lambda w: f"{RUNS}/data/S1/data.json" if w.which == "reference" else f"{RESULTS}/S1_adapted_{w.which}.json",
-        notebook="notebooks/table6_downstream.ipynb",
-    output:
-        f"{RESULTS}/downstream_S1_{{which}}.json",
+        f"{RESULTS}/{{name}}.json",
     wildcard_constraints:
-        which="reference|seed[0-9]+",
+        name="|".join(name for name in CASES if name not in RUN_CASES),
+    params:
+        depends_on=parameters_of,
     benchmark:
-        f"{TIMES}/downstream/{{which}}.tsv"
-    threads: 1
-    shell:
-        f"{PAPERMILL} {{input.notebook}} {RUNS}/notebooks/measure_downstream_{{wildcards.which}}.ipynb -p profile {PROFILE}"
-        f" -r measure {{wildcards.which}}{HUSH}"
-
-
-rule prove:
-    input:
-        "notebooks/prove_physics.ipynb",
-    output:
-        f"{RESULTS}/physics_{{case}}.json",
-    benchmark:
-        f"{TIMES}/prove/{{case}}.tsv"
+        f"{TIMES}/measure/{{name}}.tsv"
     threads: 1
     resources:
         gpu=1,
     shell:
-        f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input}} {RUNS}/notebooks/physics_{{wildcards.case}}.ipynb"
-        f" -p profile {PROFILE} -r case physics_{{wildcards.case}}{HUSH}"
-
-
-rule proof:
-    input:
-        result(*paper.proof_cases(PROFILE, paper.parse_seeds(SEEDS))),
-        # those of homologues need files, or a network
-        result(*(name for name in paper.given_cases(PROFILE, paper.parse_seeds(SEEDS)[0]) if "homologue" not in name)),
+        f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {RUNS}/notebooks/measure_{{wildcards.name}}.ipynb"
+        f" -p profile {PROFILE} -r case {{wildcards.name}}{HUSH}"
 
 
 for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():
@@ -190,10 +179,11 @@ for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():
         output:
             [f"{FIGURES}/{name}.json" for name in writes],
         params:
-            seeds=f" -r seeds '{SEEDS}'" if reads else "",  # those that read no run of this call take none
+            seeds=["-r", "seeds", SEEDS] if reads else [],  # those that read no result take none
             out=f"{RUNS}/notebooks/{notebook}.ipynb",
+            code=code_hash("plotting"),
         benchmark:
             f"{TIMES}/figures/{notebook}.tsv"
         threads: 1
         shell:
-            f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {{params.out}} -p profile {PROFILE}{{params.seeds}}{HUSH}"
+            f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {{params.out}} -p profile {PROFILE} {{params.seeds:q}}{HUSH}"

@@ -1,19 +1,26 @@
-"""Sets of volumes to compare a generator with: simulators without learning, and controls that a metric must not mistake for real subtomograms."""
+"""Sets of volumes to compare a generator with: formulas and simulators without learning, and controls that a metric must not pass."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import torch
+from torch_ctf import calculate_ctf_1d
 
 from .config import DATASETS, RunConfig
-from .fourier_grid import estimate_tilt_range
-from .metrics import log_ratio, radial_power_spectra
+from .fourier_grid import wedge
 from .microscope.released import released_simulator
 from .microscope.simulate import Microscope, draw_recordings, reconstruct
 from .particles.domains import Domains
 from .particles.simulated import image_size, subtomograms
 from .seeds import stream
 
-BASELINES = ("density + Gaussian noise", "released simulator")
+WHITE, K_SQUARED, CTF, RELEASED = "density + white noise", "density x k^2 + noise", "CTF formula + noise", "released simulator"
+CTF_AND_WEDGE = "CTF formula + wedge + noise"
+DEFOCUS_ERRORS_um = (-2.0, -1.0, 1.0, 2.0)
+OFF = {f"CTF formula, {error:+g} um + noise": error for error in DEFOCUS_ERRORS_um}
+FORMULAS = (WHITE, K_SQUARED, CTF, *OFF, CTF_AND_WEDGE)  # what a user can make from densities in a few lines
+WRONG_MICROSCOPE = "our microscope, wrong settings"
+REDRAWS = 5  # independent draws of real subtomograms that play the perfect generator
 
 
 def standardised_set(volumes: torch.Tensor) -> torch.Tensor:
@@ -21,48 +28,78 @@ def standardised_set(volumes: torch.Tensor) -> torch.Tensor:
     return (volumes - volumes.mean()) / volumes.std()
 
 
+def ctf_factor(box: int, voxel_size_A: float, microscope: Microscope, defocus_um: float) -> torch.Tensor:
+    """The contrast transfer function over the radius of a box's transform, (box, box, box // 2 + 1), by torch-ctf; protein bright."""
+    samples = 2048
+    curve = calculate_ctf_1d(
+        defocus=defocus_um, voltage=microscope.voltage_kV, spherical_aberration=microscope.cs_mm,
+        amplitude_contrast=microscope.amplitude_contrast, phase_shift=microscope.phase_shift_deg,
+        pixel_size=voxel_size_A / 2, n_samples=samples, oversampling_factor=1,
+    )  # fmt: skip
+    # samples run from 0 to 1 / voxel: half a voxel as the pixel takes in the corners of the box, at sqrt(3) times its Nyquist frequency
+    return curve[(_radius(box) * (samples - 1)).round().long()]
+
+
+def _radius(box: int) -> torch.Tensor:
+    """Magnitude of the frequency in cycles a voxel, (box, box, box // 2 + 1)."""
+    q = torch.fft.fftfreq(box)
+    return (q[:, None, None] ** 2 + q[None, :, None] ** 2 + torch.fft.rfftfreq(box) ** 2).sqrt()
+
+
 def baseline(
     kind: str, densities: torch.Tensor, voxel_size_A: float, microscope: Microscope, snr: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Subtomograms (N, D, H, W), z-scored as a set, made from densities without learning, with a microscope's optics and an SNR.
+    """Subtomograms (N, D, D, D), z-scored as a set, made from densities without learning, by one of FORMULAS or by RELEASED.
 
-    "density + Gaussian noise" adds white noise at the SNR, mean over the set; "released simulator" is the released code's own: CTF at the mean defocus, noise at the SNR of
-    each volume, and a wedge of the true width but symmetric about the beam.
+    The formulas filter the density (not at all, by k^2, or by the CTF at the microscope's mean defocus, right or wrong) and add white noise
+    so that the variance of the filtered density over that of the noise, mean over the set, is `snr`. CTF_AND_WEDGE then empties the
+    microscope's missing wedge. RELEASED is the released code's simulator at the mean defocus, with noise at the SNR of each volume and a
+    wedge of the true width but symmetric about the beam.
     """
-    if kind == BASELINES[0]:
-        sigma = (densities.var(dim=(1, 2, 3)).mean() / snr).sqrt()
-        return standardised_set(densities + sigma * torch.randn(densities.shape, generator=generator))
-    made = released_simulator(
-        densities, voxel_size_A, snr, generator, defocus_um=microscope.defocus_um, voltage_kV=microscope.voltage_kV, cs_mm=microscope.cs_mm,
-        wedge_half_angle_deg=90 - (microscope.tilt_max_deg - microscope.tilt_min_deg) / 2,
-    )  # fmt: skip
+    if kind == RELEASED:
+        made = released_simulator(
+            densities, voxel_size_A, snr, generator, defocus_um=microscope.defocus_um, voltage_kV=microscope.voltage_kV,
+            cs_mm=microscope.cs_mm, wedge_half_angle_deg=90 - (microscope.tilt_max_deg - microscope.tilt_min_deg) / 2,
+        )  # fmt: skip
+        return standardised_set(made)
+    if kind not in FORMULAS:
+        raise ValueError(f"baseline {kind!r}; expected one of {', '.join((*FORMULAS, RELEASED))}")
+    box = densities.shape[-1]
+
+    def filtered(volumes: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        return torch.fft.irfftn(torch.fft.rfftn(volumes, dim=(-3, -2, -1)) * factor, s=(box,) * 3, dim=(-3, -2, -1))
+
+    signal = densities
+    if kind == K_SQUARED:
+        signal = filtered(densities, _radius(box) ** 2)
+    elif kind != WHITE:
+        signal = filtered(densities, ctf_factor(box, voxel_size_A, microscope, microscope.defocus_um + OFF.get(kind, 0.0)))
+    sigma = (signal.var(dim=(1, 2, 3)).mean() / snr).sqrt()
+    made = signal + sigma * torch.randn(signal.shape, generator=generator)
+    if kind == CTF_AND_WEDGE:
+        made = filtered(made, wedge(box, microscope.tilt_min_deg, microscope.tilt_max_deg, box))
     return standardised_set(made)
 
 
-def fitted_released_simulator(
-    densities: torch.Tensor, subtomograms: torch.Tensor, voxel_size_A: float, generator: torch.Generator, sample: int = 48
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """The released simulator with its parameters fitted to unlabelled subtomograms (N, D, D, D): volumes, z-scored as a set, and the parameters.
+def wrong_microscope(
+    references: Mapping[str, torch.Tensor], per_class: int, box: int, voxel_size_A: float, config: RunConfig, generator: torch.Generator
+) -> torch.Tensor:
+    """Subtomograms (N, D, D, D), z-scored as a set, by our own simulator with the settings of a user who guessed them.
 
-    The wedge has the estimated width; defocus and SNR are those of a grid at which `sample` simulated volumes have the least log distance of the radial power spectrum.
+    Defocus 2 um too low, tilts of +-60 degrees, twice the SNR, and no neighbours.
     """
-    low, high = estimate_tilt_range(subtomograms)
-    wanted = radial_power_spectra(standardised_set(subtomograms)).mean(0)
-    few = densities[torch.linspace(0, len(densities) - 1, sample).round().long()]
-    best = (float("inf"), {})
-    for defocus_um in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0):
-        for snr in (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8):
-            told = {"snr": snr, "defocus_um": defocus_um, "wedge_half_angle_deg": max(90 - (high - low) / 2, 0.0)}
-            made = standardised_set(released_simulator(few, voxel_size_A, generator=generator, **told))
-            best = min(best, (log_ratio(wanted, radial_power_spectra(made).mean(0)), told), key=lambda b: b[0])
-    return standardised_set(released_simulator(densities, voxel_size_A, generator=generator, **best[1])), best[1]
+    right = DATASETS[config.dataset].microscope
+    scope = dataclasses.replace(right, defocus_um=right.defocus_um - 2, tilt_min_deg=-60.0, tilt_max_deg=60.0)
+    made = subtomograms(references, per_class, box, voxel_size_A, scope, generator, snr=2 * config.snr)
+    return standardised_set(torch.from_numpy(made.volumes))
 
 
 def controls(domains: Domains, references: Mapping[str, torch.Tensor], config: RunConfig) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Name to volumes (N, D, H, W) in network units and labels (N,), as many as the real test half.
 
-    First "real, another draw": what a perfect generator scores. Then noise of 0.98 and 1.02 times the right amplitude, which no eye sees; one class alone; the
-    particle removed, nothing but noise; and the two baselines.
+    First REDRAWS draws of "real, another draw": what a perfect generator scores, and how much that varies. Then noise of 0.98 and 1.02
+    times the right amplitude, which no eye sees; one class alone; the particle removed, nothing but noise; density + white noise; the CTF
+    formula; and the released simulator.
     """
     train, test, dataset = domains.volumes("Y_train"), domains.Y_test, DATASETS[config.dataset]
     mean, std = train.mean(), train.std()
@@ -79,13 +116,13 @@ def controls(domains: Domains, references: Mapping[str, torch.Tensor], config: R
 
     only = domains.classes[1]
     sets = {
-        "real, another draw": (real("another draw"), labels),
+        **{f"real, another draw {k + 1}": (real(f"another draw {k}"), labels) for k in range(REDRAWS)},
         "noise x 0.98": (real("less noise", 0.98), labels),
         "noise x 1.02": (real("more noise", 1.02), labels),
         f"{only} alone": (real("one class", only=only), torch.full((total,), 1)),
         "particle removed": ((_empty_ice(total, config, noise_std, voxel_size_A) - mean) / std, labels),
     }
-    for kind in BASELINES:
+    for kind in (WHITE, CTF, RELEASED):
         x = domains.volumes("X_test")
         made = baseline(kind, x, voxel_size_A, dataset.microscope, config.snr, stream(config.data_seed, "control", kind))
         sets[kind] = (made, domains.labels("X_test"))

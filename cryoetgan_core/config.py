@@ -33,11 +33,6 @@ DATASETS = {
 }
 
 
-# Fields that came after the first committed results
-LATER = (
-    "generator", "transfer", "tilt_range", "without", "periodic", "one_snr", "table_rate", "augment", "validation_share", "validate_every", "patience",
-    "compute_dtype",
-)  # fmt: skip
 OWN_DATA = "own"  # the `dataset` of a run on a user's particles: classes and voxel size come with them
 
 
@@ -48,13 +43,13 @@ class RunConfig:
     profile: str = "quick"  # where the sizes below come from
     dataset: str = "S1"  # "S1" (4 classes) or "S2" (7 classes): paper, Table 1
     preset: str = "adapted"  # which recipe of PRESETS the objective below comes from
-    seed: int = 0  # weights, batches, noise and image pool
+    seed: int = 0  # of the training: weights, batches, noise and image pool
     # data
     box: int = 24  # voxels a side
     train_per_class: int = 200  # instances of each domain in the training half
     test_per_class: int = 100  # instances of each domain in the test half
     snr: float = 0.1  # signal variance / noise variance over all voxels of the reconstructions, mean over the set
-    data_seed: int = 0  # poses, defocus and noise of both domains
+    data_seed: int = 0  # of the data draw: poses, defocus and noise of both domains; `make_config` sets it to `seed`
     noise_level: float = 0.2  # std of Gaussian noise added to density maps (protein interior ~ 1) before z-scoring; Table 3
     # networks
     generator: str = "paper"  # "paper" or "physics" (`physics.PhysicsGenerator`, with its own small critic and inverse)
@@ -151,11 +146,8 @@ class RunConfig:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that name this configuration.
-
-        A field of LATER counts where it differs from its default: a run from before it existed keeps its name.
-        """
-        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in LATER or v != type(self).__dataclass_fields__[k].default}
+        """Twelve hexadecimal digits that name this configuration."""
+        fields = dataclasses.asdict(self)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
     def replace(self, **changes: object) -> "RunConfig":
@@ -252,7 +244,7 @@ class Profile:
     boxes: dict[str, int]
     snr: dict[str, float]
     sizes: dict = field(default_factory=dict)
-    noise_levels: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+    noise_levels: tuple[float, ...] = (0.0, 0.2, 0.5, 1.0)  # of Figures 5 and 6; the paper has 0, 0.2 and 0.5
     physics: dict = field(default_factory=dict)  # what differs for the physics generator
 
 
@@ -305,6 +297,9 @@ PROFILES = {
 def make_config(profile: str = "quick", dataset: str = "S1", preset: str = "adapted", **changes: object) -> RunConfig:
     """Build a run's configuration: the preset's recipe, then the profile's sizes, then `changes`.
 
+    Unless `changes` holds a `data_seed`, the data are drawn with the training's seed: runs of different seeds differ in both, so
+    that an interval over seeds is one over independent data draws and trainings.
+
     Raises
     ------
     ValueError
@@ -317,4 +312,4 @@ def make_config(profile: str = "quick", dataset: str = "S1", preset: str = "adap
     base = dict(profile=profile, dataset=dataset, preset=preset, box=chosen.boxes[dataset], snr=chosen.snr[dataset])
     base |= PRESETS[preset] | chosen.sizes
     base |= chosen.physics if base.get("generator") == "physics" else {}
-    return RunConfig(**base).replace(**changes)
+    return RunConfig(**base).replace(**{"data_seed": changes.get("seed", 0)} | changes)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from .baselines import BASELINES, baseline
+from .baselines import CTF, FORMULAS, RELEASED, WHITE, baseline
 from .classification import probe_logits, train_probe
 from .generation import TrainedRun, generate
 from .microscope.simulate import Microscope
@@ -13,16 +13,18 @@ from .particles.domains import Domains
 from .seeds import stream
 
 GENERATED, PHYSICS, REAL = "CryoETGAN", "physics generator", "real"
+START, TRUE = "physics generator, start alone", "our microscope, true settings"
 SHARES = (0.1, 0.3, 1.0)  # labelled volumes of each class, as a share of the training half
 REAL_SHARES = (0.01, 0.05, 0.2)  # real labels added to all the synthetic ones
-REPEATS = 5  # probes, each with its own initial weights, batches and subsets
+CURVES = (WHITE, CTF, GENERATED, PHYSICS, REAL)  # sources that get learning curves and mixtures; the others are measured whole
+PROBES = 2  # classifiers for an entry, each with its own initial weights, batches and subsets: they are nested in one data draw
 
 
 def reference_sets(domains: Domains, microscope: Microscope, snr: float, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Volumes (N, D, H, W), each set z-scored as a whole, of the two baselines made from the training densities, and of the real training half."""
+    """Sets (N, D, H, W), each z-scored as a whole: every formula and the released simulator from the training densities, and real."""
     x, y = domains.volumes("X_train"), domains.volumes("Y_train")
     voxel_size_A = domains.X_train.voxel_size_A
-    sets = {kind: baseline(kind, x, voxel_size_A, microscope, snr, stream(seed, "downstream", kind)) for kind in BASELINES}
+    sets = {k: baseline(k, x, voxel_size_A, microscope, snr, stream(seed, "downstream", k)) for k in (*FORMULAS, RELEASED)}
     return sets | {REAL: (y - y.mean()) / y.std()}
 
 
@@ -37,20 +39,22 @@ def benchmark(
     domains: Domains,
     *,
     seed: int = 0,
-    repeats: int = REPEATS,
+    repeats: int = PROBES,
     steps: int = 200,
     shares: tuple[float, ...] = SHARES,
     real_shares: tuple[float, ...] = REAL_SHARES,
+    curves: tuple[str, ...] = CURVES,
 ) -> list[dict]:
     """Accuracy of probes on the real test half, a row a training: source, synthetic and real volumes a class, repeat, accuracy (%).
 
-    Each source alone at `shares` of its volumes (real ones at `real_shares` too), and each synthetic one whole with `real_shares` of the real labels, which are shown as often
-    as the synthetic ones. Every probe takes the same number of steps, and none is chosen: the test half is looked at once.
+    Each source whole; those of `curves` also at `shares` of their volumes (real ones at `real_shares` too), and the synthetic ones whole
+    with `real_shares` of the real labels, which are shown as often as the synthetic ones. Every probe takes the same number of steps, and
+    none is chosen: the test half is looked at once.
 
     Parameters
     ----------
     sets
-        source to volumes (N, D, H, W), class after class, with the labels of X_train, or of Y_train for "real".
+        source to volumes (N, D, H, W) class after class, with the labels of X_train, or of Y_train for "real".
     """
     y = domains.volumes("Y_train")
     mean, std = y.mean(), y.std()
@@ -83,15 +87,16 @@ def benchmark(
     for repeat in range(repeats):
         for source, volumes in sets.items():
             labels = domains.labels("Y_train" if source == REAL else "X_train")
-            for count in counts(shares + real_shares if source == REAL else shares):
+            own = (shares + real_shares if source == REAL else shares) if source in curves else (1.0,)
+            for count in counts(own):
                 measure(source, [subset(volumes, labels, count, repeat)], *((0, count) if source == REAL else (count, 0)), repeat)
-            for count in counts(real_shares) if source != REAL else ():
+            for count in counts(real_shares) if source != REAL and source in curves else ():
                 times = max(1, per_class // count)
                 measure(source, [(volumes, labels), *[subset(*real, count, repeat)] * times], per_class, count, repeat)
     return rows
 
 
-def gap_closed(accuracy: dict[str, float]) -> dict[str, float]:
-    """Part of the gap between "density + Gaussian noise" and real that each source closes: 0 for the one, 1 for the other."""
-    low, high = accuracy[BASELINES[0]], accuracy[REAL]
-    return {name: (value - low) / (high - low) if high != low else float("nan") for name, value in accuracy.items()}
+def gap_closed(accuracy: Mapping[str, float]) -> dict[str, float]:
+    """Part of the gap between the best of FORMULAS and real that each source closes: 0 for that formula, 1 for real."""
+    low, high = max(accuracy[name] for name in FORMULAS if name in accuracy), accuracy[REAL]
+    return {name: (value - low) / (high - low) if high > low else float("nan") for name, value in accuracy.items()}

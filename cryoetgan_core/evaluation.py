@@ -1,9 +1,8 @@
-"""All metrics of a finished run, on the test halves, each with an interval; and the same metrics of any other set of volumes, as floor or control.
+"""All metrics of a finished run on the test halves, and the same metrics of any other set of volumes, as floor or control.
 
-Everything is measured on volumes in network units, by a classifier that never saw the test halves nor a generated volume.
+Everything is measured on volumes in network units, by a classifier that never saw the test halves nor a generated volume. A metric is
+one number a run: its uncertainty is the spread over runs of other data draws and training seeds, which the tables take.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,19 +14,16 @@ from .metrics import (
     angular_log_ratio,
     angular_power_spectra,
     autocorrelation,
-    bootstrap_interval,
     calibration,
     fourier_shell_correlation,
     frechet_distance,
     imagenet_features,
     inception_score,
-    jackknife_interval,
     kernel_distance,
     log_ratio,
     manifold_scores,
     nearest_real,
     radial_power_spectra,
-    student_interval,
     voxel_moments,
     weights_path,
 )
@@ -38,52 +34,23 @@ EXAMPLES = 3  # volumes of each class whose central slices are kept for the figu
 UNCERTAINTY_REPEATS = (5, 40)  # generations from one density: as the released code, and enough to see structure
 
 
-def _with_interval(value: float, statistic: Callable[[np.ndarray], float], n: int) -> dict[str, float]:
-    low, high = bootstrap_interval(statistic, n)
-    return {"value": value, "low": low, "high": high}
-
-
-def _manifold_metrics(scores: ManifoldScores, prefix: str) -> dict[str, dict[str, float]]:
-    """The four numbers with intervals over resampled volumes; the balls stay as they are."""
+def _manifold_metrics(scores: ManifoldScores, prefix: str) -> dict[str, float]:
+    """Precision, recall, density and coverage from one k-NN comparison."""
     per_volume = {
-        "precision": (scores.inside > 0).double(), "recall": scores.recalled.double(),
-        "density": scores.inside.double() / scores.k, "coverage": scores.covered.double(),
+        "precision": scores.inside > 0, "recall": scores.recalled, "density": scores.inside / scores.k, "coverage": scores.covered,
     }  # fmt: skip
-    return {
-        f"{prefix}{name}": _with_interval(float(values.mean()), lambda i, v=values: float(v[i].mean()), len(values))
-        for name, values in per_volume.items()
-    }
+    return {f"{prefix}{name}": float(values.double().mean()) for name, values in per_volume.items()}
 
 
-def _imagenet_metrics(real: torch.Tensor, fake: torch.Tensor) -> dict[str, dict[str, float]]:
-    """FID and IS on ImageNet features of slices, imagenet_fid and imagenet_is, as in the paper; empty where the weights are not at hand."""
+def _imagenet_metrics(real: torch.Tensor, fake: torch.Tensor) -> dict[str, float]:
+    """FID and IS on ImageNet features of slices, as in the paper; empty where the weights are not at hand."""
     try:
         path = weights_path()
     except FileNotFoundError:
         return {}
     real_features, _ = imagenet_features(real, path)
     features, probabilities = imagenet_features(fake, path)
-    slices = lambda i: np.concatenate([i, i + len(fake), i + 2 * len(fake)])  # noqa: E731  a volume is resampled with its three slices
-    distance = lambda i: frechet_distance(real_features, features[slices(i)])  # noqa: E731
-    score = lambda i: inception_score(probabilities[slices(i)])  # noqa: E731
-    return {
-        "imagenet_fid": _jackknifed(distance, len(fake), least=0.0),
-        "imagenet_is": _with_interval(score(np.arange(len(fake))), score, len(fake)),
-    }
-
-
-def _jackknifed(statistic: Callable[[np.ndarray], float], n: int, least: float = -np.inf) -> dict[str, float]:
-    """A statistic that repeated items would bias, with its jackknife interval, cut off at the `least` value it can take."""
-    low, high = jackknife_interval(statistic, n, groups=min(20, n))
-    return {"value": statistic(np.arange(n)), "low": max(low, least), "high": high}
-
-
-def _two_sample(real: torch.Tensor, fake: torch.Tensor, resamples: int = 200) -> dict[str, float]:
-    """Mean AUC of the folds of the two-sample test; both sets are resampled for the interval, the probes are not trained again."""
-    folds, rng = two_sample_scores(real, fake), np.random.default_rng(0)
-    drawn = [np.mean([auc(*(s[rng.integers(0, len(s), len(s))] for s in fold)) for fold in folds]) for _ in range(resamples)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"value": float(np.mean([auc(*fold) for fold in folds])), "low": float(low), "high": float(high)}
+    return {"imagenet_fid": frechet_distance(real_features, features), "imagenet_is": inception_score(probabilities)}
 
 
 def _evenly(volumes: torch.Tensor, count: int) -> torch.Tensor:
@@ -97,27 +64,26 @@ def _standardised(volumes: torch.Tensor) -> torch.Tensor:
     return (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True).clamp(min=1e-12)
 
 
-def told_apart(real: torch.Tensor, fake: torch.Tensor) -> dict[str, dict[str, float]]:
-    """Metrics that need neither labels nor a trained classifier, of `fake` (M, D, D, D) against `real` (N, D, D, D): spectrum, angular, moments, autocorrelation and auc of `compare`."""
-    real_spectrum, spectra = radial_power_spectra(real).mean(0), radial_power_spectra(fake)
-    real_angular, angular = angular_power_spectra(real).mean(0), angular_power_spectra(fake)
+def told_apart(real: torch.Tensor, fake: torch.Tensor) -> dict[str, float]:
+    """Metrics that need neither labels nor a trained classifier, of `fake` (M, D, D, D) against `real` (N, D, D, D).
+
+    Names: spectrum, angular, moments, autocorrelation and auc of `compare`.
+    """
     real_moments, moments = voxel_moments(real)[:, 1:], voxel_moments(fake)[:, 1:]
-    moment_mean, moment_spread = real_moments.mean(0), real_moments.std(0)
-    real_correlation, correlation = autocorrelation(real).mean(0), autocorrelation(fake)
-    # Distances, which a bootstrap biases upwards: a resample lies farther from the truth than the sample, and repeated volumes shrink a covariance.
-    distances = {
-        "spectrum": lambda i: log_ratio(real_spectrum, spectra[i].mean(0)),
-        "angular": lambda i: angular_log_ratio(real_angular, angular[i].mean(0)),
-        "moments": lambda i: float(((moments[i].mean(0) - moment_mean) / moment_spread).square().mean().sqrt()),
-        "autocorrelation": lambda i: float((correlation[i].mean(0) - real_correlation).square().mean().sqrt()),
+    apart = (moments.mean(0) - real_moments.mean(0)) / real_moments.std(0)
+    lags = autocorrelation(fake).mean(0) - autocorrelation(real).mean(0)
+    return {
+        "spectrum": log_ratio(radial_power_spectra(real).mean(0), radial_power_spectra(fake).mean(0)),
+        "angular": angular_log_ratio(angular_power_spectra(real).mean(0), angular_power_spectra(fake).mean(0)),
+        "moments": float(apart.square().mean().sqrt()),
+        "autocorrelation": float(lags.square().mean().sqrt()),
+        "auc": float(np.mean([auc(*fold) for fold in two_sample_scores(real, fake)])),
     }
-    metrics = {name: _jackknifed(f, len(fake), least=0.0) for name, f in distances.items()}
-    return metrics | {"auc": _two_sample(real, fake)}
 
 
 def compare(
     real: torch.Tensor, fake: torch.Tensor, labels: torch.Tensor, classifier: C3D, train: torch.Tensor | None = None
-) -> tuple[dict, torch.Tensor]:
+) -> tuple[dict[str, float], torch.Tensor]:
     """All metrics of `fake` (M, D, H, W) with wanted `labels` (M,) against `real` (N, D, H, W), and fake's confusion matrix.
 
     Names: psnr, precision, recall, density, coverage (raw voxels, k = 5), accuracy (%), feature_* (penultimate layer of the classifier), standardised_*
@@ -128,22 +94,16 @@ def compare(
     n = min(len(real), len(fake))
     _, real_features = predict(classifier, real[:, None])
     probabilities, features = predict(classifier, fake[:, None])
-    right = 100 * (probabilities.argmax(1) == labels).double()
-    error = (_evenly(real, n).double() - _evenly(fake, n).double()).square().flatten(1).mean(1)
-    # each statistic is a function of per-volume values of `fake`, so a resample costs no pass over voxels; `real` stays as it is
-    statistics = {
-        "psnr": (n, lambda i: -10 * float(error[i].mean().log10())),
-        "accuracy": (len(right), lambda i: float(right[i].mean())),
-        "inception_score": (len(features), lambda i: inception_score(probabilities[i])),
+    metrics = {
+        "psnr": -10 * float((_evenly(real, n).double() - _evenly(fake, n).double()).square().mean().log10()),
+        "accuracy": 100 * float((probabilities.argmax(1) == labels).double().mean()),
+        "inception_score": inception_score(probabilities),
     }
     if train is not None:
         m = min(len(train), len(real))
-        nearer = nearest_real(fake, _evenly(train, m), _evenly(real, m))
-        statistics["nearest_train"] = (len(nearer), lambda i: float(nearer[i].mean()))
-    metrics = {name: _with_interval(f(np.arange(m)), f, m) for name, (m, f) in statistics.items()}
+        metrics["nearest_train"] = float(nearest_real(fake, _evenly(train, m), _evenly(real, m)).double().mean())
     metrics |= told_apart(real, fake)
-    metrics["fid"] = _jackknifed(lambda i: frechet_distance(real_features, features[i]), len(fake), least=0.0)
-    metrics["kid"] = _jackknifed(lambda i: kernel_distance(real_features, features[i]), len(fake))
+    metrics |= {"fid": frechet_distance(real_features, features), "kid": kernel_distance(real_features, features)}
     metrics |= _imagenet_metrics(real, fake)
     metrics |= _manifold_metrics(manifold_scores(real, fake), "")
     metrics |= _manifold_metrics(manifold_scores(real_features, features), "feature_")
@@ -154,13 +114,14 @@ def compare(
     return metrics, confusion
 
 
-def compare_repeats(recorded: torch.Tensor, generated: torch.Tensor) -> dict[str, dict[str, float]]:
+def compare_repeats(recorded: torch.Tensor, generated: torch.Tensor) -> dict[str, float]:
     """Many generations of a density against many recordings of it in the same pose, both (C, R, D, H, W), one density a class.
 
-    Names: molecule (Fourier shell correlation of the two averages, mean over shells to half the Nyquist frequency: is the molecule kept as the microscope shows it?),
-    molecule_ceiling (what recordings reach against as many other recordings: that of two halves, stepped up by Spearman and Brown's 2c / (1 + c)), uncertainty_ratio
-    (root mean square of recorded minus mean generated, over the generations' standard deviation and what their finite number adds: 1 where the map predicts the error) and uncertainty_rank (rank correlation of that
-    error with the map). Intervals are over classes (Student's t).
+    Names, each a mean over classes: molecule (Fourier shell correlation of the two averages, mean over shells to half the Nyquist
+    frequency), molecule_ceiling (what recordings reach against as many other recordings: that of two halves, stepped up by Spearman and
+    Brown's 2c / (1 + c)), uncertainty_ratio (root mean square of recorded minus mean generated, over the generations' standard deviation
+    and what their finite number adds: 1 where the map predicts the error) and uncertainty_rank (rank correlation of that error with the
+    map).
     """
     shells, r = slice(1, recorded.shape[-1] // 4 + 1), generated.shape[1]
     # a new value against the mean and s.d. of r others, under a normal distribution
@@ -173,7 +134,7 @@ def compare_repeats(recorded: torch.Tensor, generated: torch.Tensor) -> dict[str
         ratio, rank = calibration(fake.std(0).expand_as(real), real - fake.mean(0))
         values["uncertainty_ratio"].append(ratio / finite)
         values["uncertainty_rank"].append(rank)
-    return {name: dict(zip(("value", "low", "high"), student_interval(v), strict=True)) for name, v in values.items()}
+    return {name: float(np.mean(found)) for name, found in values.items()}
 
 
 def spectra(volumes: torch.Tensor) -> dict[str, list]:
@@ -183,16 +144,16 @@ def spectra(volumes: torch.Tensor) -> dict[str, list]:
     return {"radial": radial.mean(0).tolist(), "radial_std": radial.std(0).tolist(), "angular": angular.nan_to_num(-1).tolist()}
 
 
-def floor(domains: Domains, classifier: C3D) -> dict[str, dict[str, float]]:
-    """All metrics of REAL train subtomograms against the real test half, as many a class: what another sample of the same microscope scores.
+def floor(domains: Domains, redrawn: torch.Tensor, classifier: C3D) -> dict[str, float]:
+    """All metrics of `redrawn` real subtomograms, raw and in the order of Y_test's labels, against the real test half.
 
-    The classifier was trained on these volumes, so its accuracy and feature metrics here are a little kinder than an unseen sample's.
+    This is what a perfect generator scores: another draw of the same microscope, whose tomograms neither half holds.
     """
     train = domains.volumes("Y_train")
     mean, std = train.mean(), train.std()
-    labels, counts = domains.labels("Y_train"), domains.labels("Y_test").bincount(minlength=len(domains.classes))
-    chosen = torch.cat([torch.where(labels == k)[0][: int(counts[k])] for k in range(len(domains.classes))])
-    metrics, _ = compare((domains.volumes("Y_test") - mean) / std, (train[chosen] - mean) / std, labels[chosen], classifier)
+    real, labels = (domains.volumes("Y_test") - mean) / std, domains.labels("Y_test")
+    few = ((train - mean) / std)[:: max(1, len(train) // len(real))]
+    metrics, _ = compare(real, (redrawn - mean) / std, labels, classifier, few)
     return metrics
 
 
@@ -217,7 +178,7 @@ def evaluate(
     metrics, confusion = compare(real, fake, labels, classifier, train)
     real_probabilities, _ = predict(classifier, real[:, None])
     real_labels = domains.labels("Y_test")
-    right = (real_probabilities.argmax(1) == real_labels).double()
+    right = 100 * float((real_probabilities.argmax(1) == real_labels).double().mean())
     real_confusion = torch.zeros_like(confusion)
     real_confusion.index_put_((real_labels, real_probabilities.argmax(1)), torch.ones_like(real_labels), accumulate=True)
 
@@ -240,7 +201,7 @@ def evaluate(
         "classes": list(domains.classes),
         "voxel_size_A": domains.X_test.voxel_size_A,
         "metrics": metrics,
-        "real_accuracy": _with_interval(100 * float(right.mean()), lambda i: 100 * float(right[i].mean()), len(right)),
+        "real_accuracy": right,
         "density_ceiling": len(real) / 5,
         "spectra": {"real": spectra(real), "generated": spectra(fake)},
         "confusion": confusion.tolist(),

@@ -1,15 +1,21 @@
-"""Where a result comes from: commit, versions, hardware."""
+"""Where a result comes from: commit, code, data, versions, hardware."""
 
+import ast
+import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
+from functools import lru_cache
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from .paths import ROOT
 
 PACKAGES = ("torch", "numpy", "matplotlib", "torch-ctf", "gemmi")
+PACKAGE = Path(__file__).parent
 
 
 def _git(*arguments: str) -> str:
@@ -26,12 +32,16 @@ def _processor() -> str:
 
 
 def provenance() -> dict[str, object]:
-    """Commit (with "+" where the tree differs from it), package versions, processor, threads and GPU."""
-    commit = _git("rev-parse", "--short=12", "HEAD") or "none"
-    # The results and figures that a run itself rewrites do not make it another version of the code.
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!figures")
+    """Commit, whether the tree was that commit, package versions, processor, threads and GPU.
+
+    Outside a git checkout the commit is "no git checkout"; the hash of the code (`code_hash`) names it there too.
+    """
+    # Figures, results and notebook outputs are what a run itself rewrites: they do not make it another version of the code.
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!figures", ":!notebooks")
+    commit = _git("rev-parse", "--short=12", "HEAD")
     return {
-        "commit": commit + ("+" if changed else ""),
+        "commit": commit or "no git checkout",
+        "clean": bool(commit) and not changed,
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "processor": _processor(),
@@ -39,3 +49,65 @@ def provenance() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def array_hash(*arrays: np.ndarray) -> str:
+    """Twelve hexadecimal digits of shapes, types and values of arrays: the name of a data set or of weights."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.shape}{array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:12]
+
+
+@lru_cache
+def code_hash(*modules: str) -> str:
+    """Twelve hexadecimal digits of the code that `modules` (e.g. "training") run: their own and that of every module they import here.
+
+    Comments, docstrings and layout do not count, so that rewording a sentence makes no result old. Nor does config.py, whose values have
+    a hash of their own (`RunConfig.hash`).
+    """
+    digest = hashlib.sha256()
+    for path in code_files(*modules):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n{_statements(path)}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def code_files(*modules: str) -> list[Path]:
+    """The files of this package that `modules` import, directly or not, with their own; sorted."""
+    found, waiting = set(), [_file(tuple(name.split("."))) for name in modules]
+    missing = [name for name, path in zip(modules, waiting, strict=True) if path is None]
+    if missing:
+        raise ValueError(f"no module {', '.join(missing)} in {PACKAGE}; expected names such as 'training' or 'particles.simulated'")
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += sorted(_imports(path))
+    return sorted(found)
+
+
+def _file(parts: tuple[str, ...]) -> Path | None:
+    """The file of a module of this package."""
+    base = PACKAGE.joinpath(*parts)
+    return next((p for p in (base.parent / f"{base.name}.py", base / "__init__.py") if p.is_file()), None)
+
+
+def _imports(path: Path) -> set[Path]:
+    """Files of this package that a file imports; of a package only the modules named, unless something of its `__init__` is."""
+    here, files = path.relative_to(PACKAGE).parent.parts, set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level > 0:
+            parts = (*here[: len(here) - node.level + 1], *(node.module.split(".") if node.module else ()))
+            files |= {_file((*parts, alias.name)) or _file(parts) for alias in node.names}
+    return files - {None, PACKAGE / "config.py"}
+
+
+def _statements(path: Path) -> str:
+    """A file's code without comments and docstrings."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+    return ast.dump(tree)

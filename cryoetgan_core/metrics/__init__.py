@@ -14,25 +14,24 @@ from .spectrum import (
     radial_power_spectra,
     radial_power_spectrum,
 )
-from .voxels import bootstrap_interval, jackknife_interval, psnr, student_interval
+from .voxels import prediction_interval, psnr, student_interval
 
 __all__ = [
     "ManifoldScores",
     "angular_log_ratio",
     "angular_power_spectra",
     "autocorrelation",
-    "bootstrap_interval",
     "calibration",
     "fourier_shell_correlation",
     "frechet_distance",
     "imagenet_features",
     "inception_score",
-    "jackknife_interval",
     "kernel_distance",
     "log_ratio",
     "log_spectrum_distance",
     "manifold_scores",
     "nearest_real",
+    "prediction_interval",
     "psnr",
     "radial_power_spectra",
     "radial_power_spectrum",

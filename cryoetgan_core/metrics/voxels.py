@@ -1,6 +1,6 @@
-"""PSNR, and the resampling that gives every number its interval."""
+"""PSNR, and intervals over independent repeats."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,33 +18,23 @@ def psnr(reference: torch.Tensor, volumes: torch.Tensor, peak: float = 1.0) -> f
     return float(10 * torch.log10(peak**2 / error))
 
 
-def student_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of independent values, and the ends of Student's interval of it; the ends of a single value are NaN."""
+def student_interval(
+    values: Sequence[float], level: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> tuple[float, float, float]:
+    """Mean of independent values, and the ends of Student's interval of it, cut off at the `bounds` of the quantity.
+
+    The ends of a single value are NaN.
+    """
     values = np.asarray(values, dtype=float)
     mean, n = float(values.mean()), len(values)
     half = float(stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    low, high = (float(np.clip(end, *bounds)) for end in (mean - half, mean + half))
+    return mean, low, high
+
+
+def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of independent values, and the ends between which another such value falls (Student's t); NaN for a single value."""
+    values = np.asarray(values, dtype=float)
+    mean, n = float(values.mean()), len(values)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / n)) if n > 1 else float("nan")
     return mean, mean - half, mean + half
-
-
-def jackknife_interval(
-    statistic: Callable[[np.ndarray], float], n: int, *, groups: int = 20, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Interval value +- t s.e. of `statistic(indices)`, s.e. by deleting one of `groups` random groups of the n items at a time.
-
-    For statistics that resampling with replacement biases, such as a Frechet distance: repeated items shrink a covariance.
-    """
-    order = np.array_split(np.random.default_rng(seed).permutation(n), groups)
-    values = np.array([statistic(np.sort(np.concatenate(order[:g] + order[g + 1 :]))) for g in range(groups)])
-    error = np.sqrt((groups - 1) / groups * np.square(values - values.mean()).sum())
-    half = stats.t.ppf((1 + level) / 2, groups - 1) * error
-    value = statistic(np.arange(n))
-    return float(value - half), float(value + half)
-
-
-def bootstrap_interval(
-    statistic: Callable[[np.ndarray], float], n: int, *, resamples: int = 200, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of `statistic(indices)` over resamples, with replacement, of n items."""
-    rng = np.random.default_rng(seed)
-    values = [statistic(rng.integers(0, n, n)) for _ in range(resamples)]
-    return tuple(float(q) for q in np.quantile(values, [(1 - level) / 2, (1 + level) / 2]))

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..provenance import array_hash
 from .table import ParticleSet
 
 HALVES = ("X_train", "X_test", "Y_train", "Y_test")
@@ -26,6 +27,12 @@ class Domains:
     def classes(self) -> tuple[str, ...]:
         """Class names in label order: the order in which they first appear in X."""
         return tuple(dict.fromkeys(self.X_train.table["class_name"]))
+
+    @property
+    def hash(self) -> str:
+        """Name of these data: twelve hexadecimal digits of all volumes and class names."""
+        halves = [getattr(self, half) for half in HALVES]
+        return array_hash(*(np.asarray(h.volumes) for h in halves), *(h.table["class_name"].to_numpy(str) for h in halves))
 
     def labels(self, half: str) -> torch.Tensor:
         """Class index (N,) of every volume of a half, e.g. "Y_test"."""

@@ -11,6 +11,7 @@ from .operator import (
     mixed_sheet,
     real_table,
     shell_agreement,
+    told_apart_table,
     transfer_and_noise,
     transfer_curves,
     variance_by_source,
@@ -18,7 +19,7 @@ from .operator import (
 from .panels import contact_sheet, noise_sweep, overview, summary, uncertainty_maps
 from .physics import density_sheet, shell_curves, walk
 from .report import report_figure
-from .tables import confusion_table, dataset_table, metric_table, noise_table, spread_table, uncertainty_table
+from .tables import confusion_table, dataset_table, metric_table, never_named, noise_table, over_draws, spread_table, uncertainty_table
 
 __all__ = [
     "mixed_sheet",
@@ -41,8 +42,10 @@ __all__ = [
     "downstream_table",
     "learning_curves",
     "metric_table",
+    "never_named",
     "noise_sweep",
     "noise_table",
+    "over_draws",
     "overview",
     "power_spectra",
     "report_figure",
@@ -51,6 +54,7 @@ __all__ = [
     "shell_curves",
     "spread_table",
     "summary",
+    "told_apart_table",
     "uncertainty_maps",
     "uncertainty_table",
     "use_style",

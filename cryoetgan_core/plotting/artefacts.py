@@ -1,6 +1,7 @@
 """How an artefact is written: PNG and PDF, or CSV, each with a JSON sidecar that says where it comes from."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -9,7 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from .. import paths
-from ..provenance import provenance
+from ..provenance import code_hash, provenance
 
 COLUMN_WIDTH_IN = 3.35  # one column of a journal page
 PAGE_WIDTH_IN = 6.9
@@ -26,35 +27,41 @@ def use_style() -> None:
     )  # fmt: skip
 
 
-def _sidecar(path: Path, runs: dict[str, dict]) -> None:
-    """Write `path`.json: what made the artefact, and for each run it was drawn from, its configuration's hash, seed, commit and wall time."""
+def _sidecar(path: Path, results: Mapping[str, dict], module: str) -> None:
+    """Write `path`.json: what drew the artefact, and of each result in it configuration, data, code, commit and machine.
+
+    An artefact that no result stands behind names the module whose code it shows.
+    """
+    if not results and not module:
+        raise ValueError(f"{path.name}: give the results that it was drawn from, or the module whose code it shows")
+    keys = ("config_hash", "data_hash", "classifier_hash", "module", "code_hash", "seconds_training", "seconds", "provenance")
     record = {
         "artefact": path.name,
         "drawn_with": provenance(),
-        "runs": {
-            name: {
-                "config_hash": run["config_hash"], "seed": run["config"]["seed"], "preset": run["config"]["preset"],
-                "seconds_training": run["seconds_training"], "seconds_evaluation": run["seconds_evaluation"],
-                "provenance": run["provenance"],
-            }
-            for name, run in runs.items()
+        "made_by": {"module": module, "code_hash": code_hash(module)} if module else None,
+        "results": {
+            name: {"seed": r["config"]["seed"], "preset": r["config"]["preset"]} | {k: r[k] for k in keys if k in r}
+            for name, r in results.items()
         },
     }  # fmt: skip
-    path.with_name(path.name + ".json").write_text(json.dumps(record, indent=1) + "\n")
+    path.with_name(path.name + ".json").write_text(json.dumps({k: v for k, v in record.items() if v}, indent=1) + "\n")
 
 
-def savefig(figure: Figure, name: str, profile: str, runs: dict[str, dict]) -> None:
-    """Write `name`.png, .pdf and .json to the profile's figure folder; the same figure gives the same bytes."""
+def savefig(figure: Figure, name: str, profile: str, results: Mapping[str, dict], *, module: str = "") -> None:
+    """Write `name`.png, .pdf and .json to the profile's figure folder; the same figure gives the same bytes.
+
+    `results` are those that it was drawn from; `module` is the one whose code it shows where there are none.
+    """
     folder = paths.figures(profile)
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / f"{name}.png", metadata={"Software": None})
     figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
-    _sidecar(folder / name, runs)
+    _sidecar(folder / name, results, module)
 
 
-def save_table(table: pd.DataFrame, name: str, profile: str, runs: dict[str, dict]) -> None:
+def save_table(table: pd.DataFrame, name: str, profile: str, results: Mapping[str, dict]) -> None:
     """Write `name`.csv and .json to the profile's figure folder."""
     folder = paths.figures(profile)
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / f"{name}.csv", index=False)
-    _sidecar(folder / name, runs)
+    _sidecar(folder / name, results, "")

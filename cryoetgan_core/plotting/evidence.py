@@ -8,10 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from ..baselines import BASELINES
-from ..downstream import GENERATED, PHYSICS, REAL, gap_closed
-from ..metrics import student_interval
+from ..baselines import CTF, FORMULAS, RELEASED, WHITE, WRONG_MICROSCOPE
+from ..downstream import GENERATED, PHYSICS, REAL, START, gap_closed
+from ..metrics import prediction_interval, student_interval
 from .artefacts import PAGE_WIDTH_IN
+from .tables import over_draws
 
 # Metric: whether more is better, and digits shown
 AUDITED = {
@@ -21,45 +22,44 @@ AUDITED = {
     "fid": (False, 2), "kid": (False, 3), "inception_score": (True, 2), "spectrum": (False, 3), "angular": (False, 3), "moments": (False, 2),
     "autocorrelation": (False, 4), "auc": (False, 2),
 }  # fmt: skip
-COLOURS = {BASELINES[0]: "0.55", BASELINES[1]: "C1", GENERATED: "C0", PHYSICS: "C2", REAL: "k"}
+COLOURS = {WHITE: "0.55", CTF: "C1", GENERATED: "C0", PHYSICS: "C2", REAL: "k"}  # of the sources with learning curves
+PERFECT = "real, another draw"
 
 
-def _verdict(metric: str, perfect: dict[str, float], found: dict[str, float], tiny: bool) -> str:
-    """'!' where a change that no eye sees leaves twice the perfect generator's interval; '*' where a gross one scores within it, or better."""
-    low, high = perfect["low"], perfect["high"]
+def _verdict(metric: str, low: float, high: float, found: float, tiny: bool) -> str:
+    """'!' where a change that no eye sees falls outside what another real draw scores; '*' where a gross one falls within it, or better."""
     if tiny:
-        width = high - low
-        return "!" if found["value"] < low - width or found["value"] > high + width else ""
+        return "!" if found < low or found > high else ""
     more_is_better = AUDITED[metric][0]
-    return "*" if (found["value"] >= low if more_is_better else found["value"] <= high) else ""
+    return "*" if (found >= low if more_is_better else found <= high) else ""
 
 
 def audit_table(audit: dict, runs: Mapping[str, dict]) -> pd.DataFrame:
-    """Metrics (rows) of controls and runs (columns), with marks, and whether a metric was never fooled.
+    """Metrics (rows) of controls and runs (columns), with marks, and how many controls fooled each.
+
+    The first column is what a perfect generator scores: the mean over independent draws of real subtomograms, and the range in which 95 % of
+    further draws fall (Student's t). The marks follow from that range.
 
     Parameters
     ----------
-    audit : what `workflow.make_audit` returned; its first control is what a perfect generator scores.
+    audit : what `workflow.measurements.make_audit` returned.
     runs : label to the result of a run, shown beside the controls without a mark.
     """
     controls = audit["controls"]
-    first, *others = controls
+    perfect = [name for name in controls if name.startswith(PERFECT)]
+    others = [name for name in controls if name not in perfect]
     rows = []
     for metric, (_, digits) in AUDITED.items():
-        perfect = controls[first]["metrics"][metric]
-        row = {
-            "metric": metric.replace("_", " "),
-            f"{first} [95 %]": f"{perfect['value']:.{digits}f} [{perfect['low']:.{digits}f}, {perfect['high']:.{digits}f}]",
-        }
+        mean, low, high = prediction_interval([controls[name]["metrics"][metric] for name in perfect])
+        row = {"metric": metric.replace("_", " "), f"{PERFECT} [95 %]": f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"}
         marks = {}
         for name in others:
             found = controls[name]["metrics"][metric]
-            marks[name] = _verdict(metric, perfect, found, tiny=name.startswith("noise x"))
-            row[name] = f"{found['value'] + 0.0:.{digits}f}{marks[name]}"
+            marks[name] = _verdict(metric, low, high, found, tiny=name.startswith("noise x"))
+            row[name] = f"{found + 0.0:.{digits}f}{marks[name]}"
         for label, run in runs.items():
-            row[label] = f"{run['metrics'][metric]['value'] + 0.0:.{digits}f}"
-        row["fooled by"] = sum(m == "*" for m in marks.values())
-        rows.append(row)
+            row[label] = f"{run['metrics'][metric] + 0.0:.{digits}f}"
+        rows.append(row | {"fooled by": sum(m == "*" for m in marks.values())})
     return pd.DataFrame(rows)
 
 
@@ -71,8 +71,9 @@ def power_spectra(audit: dict, runs: Mapping[str, dict]) -> Figure:
     audit : what `workflow.make_audit` returned.
     runs : label to the result of a run.
     """
-    shown = {"real, another draw": audit["controls"]["real, another draw"]["spectra"]}
-    shown |= {name: audit["controls"][name]["spectra"] for name in BASELINES} | {k: r["spectra"]["generated"] for k, r in runs.items()}
+    shown = {PERFECT: audit["controls"][f"{PERFECT} 1"]["spectra"]}
+    shown |= {name: audit["controls"][name]["spectra"] for name in (WHITE, CTF, RELEASED)}
+    shown |= {k: r["spectra"]["generated"] for k, r in runs.items()}
     figure = plt.figure(figsize=(PAGE_WIDTH_IN, 3.6), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
     axes = top.subplots(1, 2)
@@ -80,7 +81,7 @@ def power_spectra(audit: dict, runs: Mapping[str, dict]) -> Figure:
     q = np.arange(1, len(real) + 1) / (2 * len(real) * audit["voxel_size_A"])
     axes[0].plot(q, real, color="k", lw=1.2, label="real, test half")
     for name, spectrum in shown.items():
-        colour = "C2" if name.startswith("real") else COLOURS.get(name)
+        colour = "C2" if name.startswith("real") else {RELEASED: "C4"}.get(name, COLOURS.get(name))
         axes[0].plot(q, spectrum["radial"], lw=0.9, label=name, color=colour)
         axes[1].plot(q, np.array(spectrum["radial"]) / real, lw=0.9, color=axes[0].lines[-1].get_color())
     axes[0].set(yscale="log", ylabel="power (variance a Fourier voxel)", xlabel="spatial frequency (1/Å)")
@@ -105,11 +106,16 @@ def power_spectra(audit: dict, runs: Mapping[str, dict]) -> Figure:
 
 
 def _rows(results: Sequence[dict]) -> pd.DataFrame:
-    return pd.concat([pd.DataFrame(r["rows"]).assign(seed=r["config"]["seed"]) for r in results], ignore_index=True)
+    """A row a source, numbers of synthetic and real volumes, and data draw: mean accuracy over the probes nested in it."""
+    rows = pd.concat([pd.DataFrame(r["rows"]).assign(seed=r["config"]["seed"]) for r in results], ignore_index=True)
+    return rows.groupby(["source", "synthetic", "real", "seed"], sort=False)["accuracy"].mean().reset_index()
 
 
 def learning_curves(results: Sequence[dict]) -> Figure:
-    """Accuracy on real test subtomograms against the number of labelled training volumes, and against the real labels added to synthetic ones."""
+    """Accuracy on real test subtomograms against the number of labelled training volumes, and against the real labels added to synthetic ones.
+
+    Bars are Student's 95 % interval over data draws and training seeds, cut off at 0 and 100 %; one draw has none.
+    """
     table = _rows(results)
     figure, axes = plt.subplots(1, 2, sharey=True, figsize=(PAGE_WIDTH_IN, 2.5), layout="constrained")
     for source in COLOURS:
@@ -122,42 +128,42 @@ def learning_curves(results: Sequence[dict]) -> Figure:
         for axis, part, column in ((axes[0], alone, key), (axes[1], mixed, "real")):
             if part.empty:
                 continue
-            points = {n: student_interval(g["accuracy"]) for n, g in part.groupby(column)}
+            points = {n: student_interval(g["accuracy"], bounds=(0, 100)) for n, g in part.groupby(column)}
             mean, low, high = np.array(list(points.values())).T
+            bars = (mean - low, high - mean) if len(results) > 1 else None
             label = source if axis is axes[0] else (f"+ {source}" if source != REAL else "real alone")
-            axis.errorbar(
-                list(points), mean, (mean - low, high - mean), marker="o", ms=3, lw=1, capsize=2, color=COLOURS[source], label=label
-            )
+            axis.errorbar(list(points), mean, bars, marker="o", ms=3, lw=1, capsize=2, color=COLOURS[source], label=label)
     for axis, label in zip(axes, ("labelled volumes a class, one source", "real labels a class, added to all synthetic ones"), strict=True):
-        axis.set(xscale="log", xlabel=label)
+        axis.set(xscale="log", xlabel=label, ylim=(0, 100))
         drawn = sorted({float(x) for container in axis.containers for x in container[0].get_xdata()})
         axis.set_xticks(drawn, [f"{x:g}" for x in drawn])
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.legend(frameon=False, loc="upper left" if axis is axes[0] else "lower right", fontsize=5)
+        axis.legend(frameon=False, loc="lower left" if axis is axes[0] else "lower right", fontsize=5)
     axes[0].set_ylabel("accuracy on real test (%)")
     return figure
 
 
 def downstream_table(results: Sequence[dict]) -> pd.DataFrame:
-    """Accuracy with interval of every source at all volumes, alone and with real labels added, and the part of the gap from Gaussian noise to real that it closes."""
+    """Accuracy of every source at all volumes, alone and with real labels added, and the part of the gap from the best formula to real.
+
+    Intervals are over data draws and training seeds (`tables.over_draws`); a dash where a mixture was not measured.
+    """
     table = _rows(results)
     most = int(table["real"].max())
     few = sorted({int(n) for n in table.loc[table["synthetic"] > 0, "real"]} - {0})
     rows, alone = [], {}
-    for source in COLOURS:
+    for source in (*FORMULAS, RELEASED, WRONG_MICROSCOPE, START, GENERATED, PHYSICS, REAL):
         own = table[table["source"] == source]
         if own.empty:
             continue
         whole = own[own["real"] == most] if source == REAL else own[(own["synthetic"] == own["synthetic"].max()) & (own["real"] == 0)]
-        mean, low, high = student_interval(whole["accuracy"])
-        alone[source] = mean
-        row = {"trained on": source, f"{most} a class (%)": f"{mean:.1f} [{low:.1f}, {high:.1f}]"}
+        alone[source] = float(whole["accuracy"].mean())
+        row = {"trained on": source, f"{most} a class (%)": over_draws(whole["accuracy"], 1, (0, 100))}
         for n in few:
             part = own[(own["real"] == n) & ((own["synthetic"] > 0) | (source == REAL))]
-            mean, low, high = student_interval(part["accuracy"])
-            row[f"with {n} real a class (%)"] = f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+            row[f"with {n} real a class (%)"] = over_draws(part["accuracy"], 1, (0, 100)) if len(part) else "–"
         rows.append(row)
     closed = gap_closed(alone)
     for row in rows:
-        row["gap closed"] = f"{closed[row['trained on']]:.2f}"
-    return pd.DataFrame(rows)
+        row["gap closed"] = f"{closed[row['trained on']]:.2f}" if row["trained on"] not in FORMULAS else "–"
+    return pd.DataFrame(rows).assign(draws=len(results))

@@ -8,13 +8,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ..downstream import PHYSICS, REAL, gap_closed
+from ..baselines import CTF, CTF_AND_WEDGE, FORMULAS, K_SQUARED, RELEASED, WHITE, WRONG_MICROSCOPE
+from ..downstream import PHYSICS, REAL, START, TRUE, gap_closed
 from ..metrics import student_interval
 from .artefacts import COLUMN_WIDTH_IN, PAGE_WIDTH_IN
+from .tables import BOUNDS, over_draws
 
 STYLES = {  # source of training data to colour and marker
-    "density + Gaussian noise": ("0.55", "s"), "released simulator": ("C1", "v"), "released simulator, fitted": ("C4", "^"),
-    "our microscope, true parameters": ("C2", "D"), "physics generator": ("C0", "o"), "real": ("k", "x"),
+    WHITE: ("0.7", "s"), K_SQUARED: ("0.45", "s"), CTF: ("C1", "^"), CTF_AND_WEDGE: ("C3", "v"), WRONG_MICROSCOPE: ("C4", "P"),
+    TRUE: ("C2", "D"), START: ("C9", "o"), PHYSICS: ("C0", "o"), REAL: ("k", "x"),
 }  # fmt: skip
 
 
@@ -104,36 +106,27 @@ def variance_by_source(result: dict) -> Figure:
 
 
 def comparison_rows(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a probe: dataset, snr, seed, source, synthetic and real volumes a class, accuracy."""
-    return pd.concat(
-        [pd.DataFrame(r["rows"]).assign(dataset=r["config"]["dataset"], snr=r["config"]["snr"], seed=r["config"]["seed"]) for r in results],
-        ignore_index=True,
-    )
-
-
-def _whole(table: pd.DataFrame) -> pd.DataFrame:
-    """Those trained on all volumes of one source."""
-    most = table.groupby(["dataset", "snr", "source"])[["synthetic", "real"]].transform("max")
-    alone = (table["synthetic"] == 0) | (table["real"] == 0)
-    return table[
-        alone
-        & ((table["synthetic"] == most["synthetic"]) | (table["source"] == "real"))
-        & ((table["source"] != "real") | (table["real"] == most["real"]))
-    ]
+    """A row a source and data draw: dataset, snr, seed, source, mean accuracy over the probes nested in it."""
+    rows = pd.concat([pd.DataFrame(r["rows"]).assign(**{k: r["config"][k] for k in ("dataset", "snr", "seed")}) for r in results])
+    return rows.groupby(["dataset", "snr", "seed", "source"], sort=False)["accuracy"].mean().reset_index()
 
 
 def accuracy_by_snr(results: Sequence[dict]) -> Figure:
-    """Accuracy on real test subtomograms of a classifier trained on each source, against the SNR, a panel a set."""
-    table = _whole(comparison_rows(results))
+    """Accuracy on real test subtomograms of a classifier trained on each source, against the SNR, a panel a set.
+
+    Points are means over data draws; bars, where there are several, Student's 95 % interval over them.
+    """
+    table = comparison_rows(results)
     sets = list(dict.fromkeys(table["dataset"]))
     figure, axes = plt.subplots(1, len(sets), sharex=True, sharey=True, figsize=(PAGE_WIDTH_IN, 2.4), layout="constrained", squeeze=False)
     for axis, name in zip(axes[0], sets, strict=True):
         for source, (colour, marker) in STYLES.items():
             part = table[(table["dataset"] == name) & (table["source"] == source)]
-            points = {snr: student_interval(g["accuracy"]) for snr, g in part.groupby("snr")}
+            points = {snr: student_interval(g["accuracy"], bounds=(0, 100)) for snr, g in part.groupby("snr")}
             mean, low, high = np.array(list(points.values())).T
-            axis.errorbar(list(points), mean, (mean - low, high - mean), color=colour, marker=marker, ms=3, lw=1, capsize=2, label=source)
-        axis.set(xscale="log", xlabel="signal-to-noise ratio", title=name)
+            bars = np.nan_to_num([mean - low, high - mean])
+            axis.errorbar(list(points), mean, bars, color=colour, marker=marker, ms=3, lw=1, capsize=2, label=source)
+        axis.set(xscale="log", xlabel="signal-to-noise ratio", title=name, ylim=(0, 100))
         axis.set_xticks(sorted(table["snr"].unique()), [f"{s:g}" for s in sorted(table["snr"].unique())])
         axis.xaxis.set_minor_locator(NullLocator())
     axes[0, 0].set_ylabel("accuracy on real test (%)")
@@ -142,68 +135,79 @@ def accuracy_by_snr(results: Sequence[dict]) -> Figure:
 
 
 def comparison_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a set and SNR: accuracy of training on each source, the part of the gap from Gaussian noise to real that the generator closes, and how it is told apart from real test subtomograms, beside which stand another draw of these and the real train ones."""
-    table, rows = _whole(comparison_rows(results)), []
+    """A row a source of training data, a column a set and SNR: accuracy on real test subtomograms (%), as `tables.over_draws`.
+
+    The last rows are the generator's share of real, and the part of the gap from the best formula to real that it closes.
+    """
+    table, columns = comparison_rows(results), {}
     for (dataset, snr), part in table.groupby(["dataset", "snr"], sort=False):
-        mean = {source: float(g["accuracy"].mean()) for source, g in part.groupby("source")}
-        mine = [r["metrics"] for r in results if r["config"]["dataset"] == dataset and r["config"]["snr"] == snr]
-        share = mean[PHYSICS] / mean[REAL] if mean[REAL] else float("nan")
-        rows.append(
-            {"set": dataset, "SNR": snr} | {source: f"{mean[source]:.1f}" for source in STYLES}
-            | {"share of real": f"{share:.3f}", "gap closed": f"{gap_closed(mean)[PHYSICS]:.2f}"} | _told_apart(mine)
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+        found = {source: g["accuracy"].to_numpy() for source, g in part.groupby("source", sort=False)}
+        mean = {source: float(values.mean()) for source, values in found.items()}
+        column = {s: over_draws(found[s], 1, (0, 100)) for s in (*FORMULAS, RELEASED, WRONG_MICROSCOPE, TRUE, START, PHYSICS, REAL)}
+        ratio = found[PHYSICS] / np.where(found[REAL] > 0, found[REAL], np.nan)
+        column |= {"share of real": over_draws(ratio, 3), "gap closed": f"{gap_closed(mean)[PHYSICS]:.2f}"}
+        columns[f"{dataset}, SNR {snr:g}"] = column | {"draws": str(part["seed"].nunique())}
+    return pd.DataFrame(columns).rename_axis("trained on").reset_index()
 
 
-def _told_apart(mine: Sequence[dict]) -> dict[str, str]:
-    """Columns of `comparison_table` from the metrics of its runs: means of AUC, angular distance and power in the wedge over that of real test subtomograms."""
-    fitted, another = "released simulator, fitted", "our microscope, true parameters"
-
-    def mean(source: str, name: str) -> float:
-        return float(np.mean([metrics[source][name]["value"] for metrics in mine]))
-
-    def wedge(source: str) -> float:
-        return mean(source, "wedge_power") / mean(source, "real_wedge_power")
-
-    found = {
-        f"{title} (another draw, real train; fitted)": f"{mean(PHYSICS, name):.{digits}f} "
-        f"({mean(another, name):.{digits}f}, {mean(REAL, name):.{digits}f}; {mean(fitted, name):.{digits}f})"
-        for title, name, digits in (("AUC", "auc", 2), ("angular", "angular", 3))
-    }
-    found["wedge power / real (another draw)"] = f"{wedge(PHYSICS):.2f} ({wedge(another):.2f})"
-    for title, source, name in (("real train / real", REAL, "wedge_power"), ("interval of real", PHYSICS, "real_wedge_power")):
-        ends = [np.mean([m[source][name][end] / m[source]["real_wedge_power"]["value"] for m in mine]) for end in ("low", "high")]
-        found[title] = (f"{wedge(REAL):.2f} " if source == REAL else "") + f"[{ends[0]:.2f}, {ends[1]:.2f}]"
-    return found
-
-
-def ingredient_table(results: Mapping[str, Sequence[dict]]) -> pd.DataFrame:
-    """A row a variant, with mean and Student's interval over seeds: accuracy on real of a probe trained on it, AUC, angular distance, power in the wedge over the real one's."""
+def told_apart_table(results: Sequence[dict]) -> pd.DataFrame:
+    """A row a set, SNR and kind of volumes: AUC, distances and power in the missing wedge against real test subtomograms."""
     rows = []
-    for variant, found in results.items():
-        columns = {
-            "accuracy on real (%)": ([r["rows"][0]["accuracy"] for r in found], 1),
-            "AUC": ([r["metrics"]["auc"]["value"] for r in found], 2),
-            "angular": ([r["metrics"]["angular"]["value"] for r in found], 3),
-            "wedge power / real": ([r["metrics"]["wedge_power"]["value"] / r["metrics"]["real_wedge_power"]["value"] for r in found], 2),
-        }
-        row: dict[str, object] = {"generator": variant, "seeds": len(found)}
-        for name, (values, digits) in columns.items():
-            mean, low, high = student_interval(values)
-            row[name] = f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-        rows.append(row)
+    groups: dict[tuple[str, float], list[dict]] = {}
+    for r in results:
+        groups.setdefault((r["config"]["dataset"], r["config"]["snr"]), []).append(r["metrics"])
+    for (dataset, snr), found in groups.items():
+        for source, label in ((PHYSICS, PHYSICS), (START, START), (TRUE, "real, another draw"), (REAL, "real, train half")):
+            columns = {
+                title: over_draws([m[source][name] for m in found], digits, BOUNDS.get(name, (0, np.inf)))
+                for title, name, digits in (
+                    ("AUC", "auc", 2), ("log spectrum", "spectrum", 3), ("angular", "angular", 3), ("wedge power / real", "wedge_power", 2),
+                )
+            }  # fmt: skip
+            rows.append({"set": dataset, "SNR": snr, "volumes": label} | columns | {"draws": len(found)})
     return pd.DataFrame(rows)
+
+
+def ingredient_table(comparisons: Sequence[dict], parts: Sequence[dict]) -> pd.DataFrame:
+    """Table 8, a row a form of the physics generator: accuracy on real of a probe trained on it, AUC, angular distance, wedge power.
+
+    Parameters
+    ----------
+    comparisons : results of `workflow.proof.make_comparison`, which hold the whole generator and its start alone.
+    parts : results of `workflow.proof.make_ablation` of the same draws.
+    """
+    seeds = {r["config"]["seed"] for r in parts}
+    found: dict[str, list[tuple[float, dict]]] = {"all": [], "start alone": []}
+    for r in comparisons:
+        if r["config"]["dataset"] == "S1" and r["config"]["snr"] == parts[0]["config"]["snr"] and r["config"]["seed"] in seeds:
+            for name, source in (("all", PHYSICS), ("start alone", START)):
+                found[name].append((_accuracy(r, source), r["metrics"][source]))
+    for r in parts:
+        found.setdefault(r["variant"], []).append((_accuracy(r, PHYSICS), r["metrics"][PHYSICS]))
+    rows = []
+    for name, values in found.items():
+        row: dict[str, object] = {"generator": name, "accuracy on real (%)": over_draws([a for a, _ in values], 1, (0, 100))}
+        for title, metric, digits in (("AUC", "auc", 2), ("angular", "angular", 3), ("wedge power / real", "wedge_power", 2)):
+            row[title] = over_draws([m[metric] for _, m in values], digits, BOUNDS.get(metric, (0, np.inf)))
+        rows.append(row | {"draws": len(values)})
+    return pd.DataFrame(rows)
+
+
+def _accuracy(result: dict, source: str) -> float:
+    """Mean over the probes of one source."""
+    return float(np.mean([row["accuracy"] for row in result["rows"] if row["source"] == source]))
 
 
 def given_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a kind of given densities: accuracy on real of each source of training data, the physics generator's share of real, AUC and angular distance."""
+    """A row a kind of given densities: accuracy on real of each source, the physics generator's share of real, AUC and angular distance."""
     rows = []
     for r in results:
-        accuracy = {source: student_interval(g) for source, g in pd.DataFrame(r["rows"]).groupby("source")["accuracy"]}
-        mean = {source: values[0] for source, values in accuracy.items()}
-        row = {"densities given": r["given"]} | {source: f"{m:.1f} [{low:.1f}, {high:.1f}]" for source, (m, low, high) in accuracy.items()}
-        row |= {"share of real": f"{mean[PHYSICS] / mean[REAL]:.3f}", "AUC": f"{r['metrics']['auc']['value']:.2f}"}
-        rows.append(row | {"angular": f"{r['metrics']['angular']['value']:.3f}"})
+        mean = {source: _accuracy(r, source) for source in dict.fromkeys(row["source"] for row in r["rows"])}
+        share = mean[PHYSICS] / mean[REAL] if mean[REAL] else float("nan")
+        row = {"densities given": r["given"]} | {f"{source} (%)": f"{m:.1f}" for source, m in mean.items()}
+        rows.append(
+            row | {"share of real": f"{share:.3f}", "AUC": f"{r['metrics']['auc']:.2f}", "angular": f"{r['metrics']['angular']:.3f}"}
+        )
     return pd.DataFrame(rows)
 
 

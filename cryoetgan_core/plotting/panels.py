@@ -136,17 +136,16 @@ def noise_sweep(table: pd.DataFrame, metric: str, label: str, floor: float, pape
 
     Parameters
     ----------
-    table : columns noise_level, seed, value, low, high.
-    floor : the metric between real subtomograms of the train and the test half.
+    table : columns noise_level, seed, value.
+    floor : the metric of another draw of real subtomograms against the real test half.
     paper : noise level to the paper's value: another feature network, hence a panel of its own.
     """
     figure, (axis, below) = plt.subplots(2, 1, sharex=True, height_ratios=(2.2, 1), figsize=(COLUMN_WIDTH_IN, 3.1), layout="constrained")
     for seed, group in table.groupby("seed"):
-        error = np.abs(group[["low", "high"]].to_numpy().T - group["value"].to_numpy())
-        axis.errorbar(group["noise_level"], group["value"], error, fmt=".", ms=4, lw=0.7, capsize=1.5, alpha=0.7, label=f"seed {seed}")
+        axis.plot(group["noise_level"], group["value"], ".", ms=5, alpha=0.7, label=f"draw and seed {seed}")
     mean = table.groupby("noise_level")["value"].mean()
-    axis.plot(mean.index, mean, color="0.2", lw=1, zorder=0, label="mean of the seeds")
-    axis.axhline(floor, color="0.5", ls="--", lw=0.8, label="real train, real test")
+    axis.plot(mean.index, mean, color="0.2", lw=1, zorder=0, label="mean")
+    axis.axhline(floor, color="0.5", ls="--", lw=0.8, label="real, another draw")
     if metric == "fid":
         axis.set_yscale("log")
         axis.set_ylim(bottom=floor / 2)
@@ -205,5 +204,9 @@ def overview(run: dict, example: int = 1) -> Figure:
         axis.set(xlabel="step", title=title + (" (s.d. of x)" if prefix == "cycle" else " (score units)"))
         low, high = axis.get_ylim()
         axis.set_ylim(low - 0.3 * (high - low), high)  # room for the legend below the curves
+        if prefix == "cycle":
+            axis.axhline(run["constant_cycle"], color="0.5", ls="--", lw=0.8, label="a constant")
+            low = min(low, 0.9 * run["constant_cycle"])
+        axis.set_ylim(low - 0.3 * (high - low), high)
         axis.legend(frameon=False, loc="lower center", ncols=2)
     return figure

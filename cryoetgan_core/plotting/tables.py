@@ -1,4 +1,6 @@
-"""Tables: mean over seeds with an interval, formatted so that a rounded table redraws to the same text."""
+"""Tables: mean over data draws and training seeds with an interval, formatted so that a rounded table redraws to the same text."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,34 +12,40 @@ from ..specimen import ASSEMBLIES
 SIX = ("psnr", "precision", "recall", "density", "coverage", "accuracy")
 
 
-def summarise(entries: list[dict[str, float]]) -> tuple[float, float, float]:
-    """Mean and 95 % interval of one metric: over seeds (Student's t) where there are several, else the bootstrap interval of the one run."""
-    values = np.array([e["value"] for e in entries])
-    if len(values) == 1:
-        return float(values[0]), entries[0]["low"], entries[0]["high"]
-    return student_interval(values)
+# What a metric can be: an interval is cut off there
+BOUNDS = {
+    **dict.fromkeys(("accuracy",), (0.0, 100.0)),
+    **dict.fromkeys(("auc", "nearest_train"), (0.0, 1.0)),
+    **{f"{prefix}{name}": (0.0, 1.0) for prefix in ("", "feature_", "standardised_") for name in ("precision", "recall", "coverage")},
+    **{f"{prefix}density": (0.0, np.inf) for prefix in ("", "feature_", "standardised_")},
+    **dict.fromkeys(("fid", "spectrum", "angular", "moments", "autocorrelation", "imagenet_fid", "uncertainty_ratio"), (0.0, np.inf)),
+    **dict.fromkeys(("inception_score", "imagenet_is"), (1.0, np.inf)),
+    **dict.fromkeys(("molecule", "molecule_ceiling", "uncertainty_rank"), (-1.0, 1.0)),
+}  # fmt: skip
 
 
-def format_number(mean: float, low: float, high: float, digits: int) -> str:
-    """'mean [low, high]' with fixed digits; -0.00 becomes 0.00."""
-    texts = [f"{round(v, digits) + 0.0:.{digits}f}" for v in (mean, low, high)]
-    return f"{texts[0]} [{texts[1]}, {texts[2]}]"
+def over_draws(values: Sequence[float], digits: int, bounds: tuple[float, float] = (-np.inf, np.inf)) -> str:
+    """'mean [low, high]': Student's 95 % interval over independent data draws and training seeds, cut off at `bounds`; one value alone."""
+    mean, low, high = student_interval(values, bounds=bounds)
+    texts = [f"{round(v, digits) + 0.0:.{digits}f}" for v in (mean, low, high)]  # -0.00 becomes 0.00
+    return texts[0] if len(values) == 1 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
 def metric_table(rows: dict[str, list[dict]], metrics: tuple[str, ...] = SIX, digits: dict[str, int] | None = None) -> pd.DataFrame:
-    """One row a label, one column a metric, 'mean [95 % interval]'; accuracy in per cent with one digit; a dash where a metric was not measured.
+    """One row a label, one column a metric, as `over_draws`; accuracy in per cent with one digit; a dash where a metric was not measured.
 
     Parameters
     ----------
-    rows : label to the metrics dictionaries of its runs, one a seed.
+    rows : label to the metrics dictionaries of its runs, one a data draw and training seed.
     """
     digits = {"accuracy": 1, "fid": 1} | (digits or {})
-    table = [
-        {"run": label}
-        | {m: format_number(*summarise([r[m] for r in runs]), digits.get(m, 2)) if all(m in r for r in runs) else "–" for m in metrics}
-        | {"seeds": len(runs)}
-        for label, runs in rows.items()
-    ]
+    table = []
+    for label, runs in rows.items():
+        row: dict[str, object] = {"run": label}
+        for m in metrics:
+            there = all(m in r for r in runs)
+            row[m] = over_draws([r[m] for r in runs], digits.get(m, 2), BOUNDS.get(m, (-np.inf, np.inf))) if there else "–"
+        table.append(row | {"draws": len(runs)})
     return pd.DataFrame(table)
 
 
@@ -98,10 +106,10 @@ def uncertainty_table(runs: dict[str, dict]) -> pd.DataFrame:
 
 
 def noise_table(runs: dict[str, dict], names: dict[str, tuple[float, int]]) -> dict[str, pd.DataFrame]:
-    """Noise sweep as one table a metric (fid, inception_score), with columns noise_level, seed, value, low, high."""
+    """Noise sweep as one table a metric (fid, inception_score), with columns noise_level, seed, value."""
     return {
         metric: pd.DataFrame(
-            [{"noise_level": level, "seed": seed} | runs[name]["metrics"][metric] for name, (level, seed) in names.items()]
+            [{"noise_level": level, "seed": seed, "value": runs[name]["metrics"][metric]} for name, (level, seed) in names.items()]
         )
         for metric in ("fid", "inception_score")
     }
@@ -111,3 +119,16 @@ def confusion_table(run: dict, which: str = "confusion") -> pd.DataFrame:
     """Per cent of each class (rows) that the classifier calls each class (columns): "confusion" of generated, "real_confusion" of real volumes."""
     counts = np.array(run[which], dtype=float)
     return pd.DataFrame((100 * counts / counts.sum(1, keepdims=True)).round().astype(int), index=run["classes"], columns=run["classes"])
+
+
+def never_named(runs: Mapping[str, dict]) -> dict[str, dict[str, int]]:
+    """Classes that the reference classifier never names among the generated volumes of a class that it should: run to class to volumes.
+
+    A class is listed where not one of the volumes generated from its densities is called by its name.
+    """
+    found = {}
+    for name, run in runs.items():
+        missed = {c: sum(row) for k, (c, row) in enumerate(zip(run["classes"], run["confusion"], strict=True)) if row[k] == 0}
+        if missed:
+            found[name] = missed
+    return found

@@ -1,28 +1,34 @@
-"""Measurements that are no runs: the audit of the metrics and the downstream benchmark, made once and kept beside the results of the runs."""
+"""Measurements that are no runs: the audit of the metrics, and the downstream benchmark, of one data draw each."""
 
 import json
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
 
 from .. import paths
-from ..baselines import controls
+from ..baselines import WRONG_MICROSCOPE, controls, wrong_microscope
 from ..classification import load_classifier
 from ..config import DATASETS, RunConfig, make_config
-from ..downstream import benchmark, generated_set, reference_sets
+from ..downstream import START, benchmark, generated_set, reference_sets
 from ..evaluation import compare, spectra
 from ..generation import load_run
+from ..particles.domains import Domains
 from ..particles.simulated import class_references
+from ..provenance import provenance
 from ..run_folder import write_atomically
+from ..seeds import stream
 from .plan import run_name
-from .runs import described, ensure_run
-from .simulated_sets import data_folder, default_device, has_data, load_data, simulate_data
+from .results import described
+from .runs import ensure_run, train_on
+from .simulated_sets import data_folder, default_device, load_data
 
 
 def make_audit(config: RunConfig) -> dict:
     """Every metric of every control of the run's set (`baselines.controls`), with the spectra that Figure 7 draws."""
-    if config.profile == "smoke" and not has_data(config):
-        simulate_data(config)
-    domains, folder = load_data(config), data_folder(config.profile, config.dataset)
+    domains, folder = load_data(config), data_folder(config)
     maps = json.loads((folder / "data.json").read_text())["maps"]
     references = class_references(domains.classes, config.box, domains.Y_test.voxel_size_A, maps)
     classifier = load_classifier(folder / "classifier.safetensors", config, len(domains.classes))
@@ -38,41 +44,46 @@ def make_audit(config: RunConfig) -> dict:
         "real": spectra(real),
         "voxel_size_A": domains.Y_test.voxel_size_A,
         "density_ceiling": len(real) / 5,
-    } | described(config)
+    } | described(config, "workflow.measurements", domains, classifier)
 
 
-def make_downstream(config: RunConfig, which: str) -> dict:
-    """The downstream benchmark (`downstream.benchmark`) of a finished run ("run"), or of the sources that need none ("reference")."""
-    small = dict(repeats=2, steps=4) if config.profile == "smoke" else {}
-    if config.profile == "smoke" and not has_data(config):
-        simulate_data(config)
-    domains = load_data(config)
-    if which == "reference":
-        sets = reference_sets(domains, DATASETS[config.dataset].microscope, config.snr, config.data_seed)
-    else:
-        name = run_name(config.dataset, config.preset, config.seed)
-        ensure_run(config.profile, name)
-        sets = generated_set(load_run(paths.runs(config.profile) / name, default_device()), domains)
-    return {"rows": benchmark(sets, domains, seed=config.seed, **small)} | described(config)
+def make_downstream(config: RunConfig) -> dict:
+    """The downstream benchmark (`downstream.benchmark`) of a finished run, beside every formula, wrong settings, the start alone, and real."""
+    domains, dataset = load_data(config), DATASETS[config.dataset]
+    voxel_size_A = domains.X_train.voxel_size_A
+    maps = json.loads((data_folder(config) / "data.json").read_text())["maps"]
+    references = class_references(domains.classes, config.box, voxel_size_A, maps)
+    name = run_name(config.dataset, config.preset, config.seed)
+    ensure_run(config.profile, name)
+    sets = reference_sets(domains, dataset.microscope, config.snr, config.data_seed)
+    rng = stream(config.data_seed, "downstream", WRONG_MICROSCOPE)
+    sets[WRONG_MICROSCOPE] = wrong_microscope(references, config.train_per_class, config.box, voxel_size_A, config, rng)
+    sets |= start_alone(config, domains, paths.runs(config.profile) / "start_alone" / name)
+    sets |= generated_set(load_run(paths.runs(config.profile) / name, default_device()), domains)
+    small = dict(steps=4) if config.profile == "smoke" else {}
+    return {"rows": benchmark(sets, domains, seed=config.seed, **small)} | described(config, "workflow.measurements", domains)
 
 
-def downstream_result(profile: str, dataset: str, which: str, *, anew: bool = False) -> dict:
-    """The downstream benchmark of "reference" or of a seed's run ("seed0"), as `measured` gives it."""
-    tail = which.removeprefix("seed")
-    if which != "reference" and not (which.startswith("seed") and tail.isdigit()):
-        raise ValueError(f"Parameter 'measure' is {which!r}; expected reference, or seed and a number.")
-    config = make_config(profile, dataset, seed=0 if which == "reference" else int(tail))
-    kind = "reference" if which == "reference" else "run"
-    return measured(profile, f"downstream_{dataset}_{which}", lambda: make_downstream(config, kind), anew=anew)
+def start_alone(config: RunConfig, domains: Domains, folder: Path) -> dict[str, torch.Tensor]:
+    """The physics generator as it starts, hardly trained (one step): a generation of each training density."""
+    start = make_config(config.profile, config.dataset, "physics", seed=config.seed, data_seed=config.data_seed, snr=config.snr, steps=1)
+    run = train_on(start, domains, folder, replace=True)
+    return {START: next(iter(generated_set(run, domains).values()))}
 
 
-def has_measurement(profile: str, name: str) -> bool:
-    """Whether a measurement is there, one's own or the committed one."""
-    return any((folder / f"{name}.json").exists() for folder in (paths.results(profile), paths.reference(profile)))
+def planned(profile: str, seeds: list[int]) -> dict[str, tuple[RunConfig, Callable[[], dict], str]]:
+    """Configuration, call and needed run of every measurement, by name: an audit at the first seed, a benchmark at each."""
+    found = {}
+    for seed in seeds:
+        config = make_config(profile, "S1", seed=seed)
+        if seed == seeds[0]:
+            found[f"audit_S1_seed{seed}"] = (config, partial(make_audit, config), "")
+        found[f"downstream_S1_seed{seed}"] = (config, partial(make_downstream, config), run_name("S1", "adapted", seed))
+    return found
 
 
 def measured(profile: str, name: str, make: Callable[[], dict], *, anew: bool = False) -> dict:
-    """A measurement by name: one's own or the committed one; made `anew` where asked for, and in the smoke profile where it is missing.
+    """A table of times by name: one's own or the committed one; made `anew` where asked for, and in the smoke profile where it is missing.
 
     Raises
     ------
@@ -84,7 +95,7 @@ def measured(profile: str, name: str, make: Callable[[], dict], *, anew: bool = 
         start = time.perf_counter()
         result = make()
         own.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(result | {"seconds": round(time.perf_counter() - start, 1)}, indent=1)
+        text = json.dumps(result | {"seconds": round(time.perf_counter() - start, 1), "provenance": provenance()}, indent=1)
         write_atomically(own, lambda p: p.write_text(text))
     for path in (own, reference):
         if path.exists():

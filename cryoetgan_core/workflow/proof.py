@@ -1,6 +1,6 @@
-"""The physics generator put to the proof: against simulators and real subtomograms at every noise level, without each of its ingredients, and at a defocus it never saw.
+"""The physics generator measured: beside formulas, simulators and real subtomograms at several noise levels, without its parts, and at a new defocus.
 
-Each case simulates its own set, trains and measures; none is part of `make figures`, whose notebooks read the committed results (`make proof` makes them anew).
+Each case simulates its own set, trains and measures.
 """
 
 import dataclasses
@@ -9,45 +9,44 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 
 import numpy as np
-import pandas as pd
 import torch
 
 from .. import paths
-from ..baselines import BASELINES, baseline, fitted_released_simulator
+from ..baselines import WRONG_MICROSCOPE, wrong_microscope
 from ..config import DATASETS, RunConfig, make_config
-from ..downstream import PHYSICS, REAL, benchmark
+from ..downstream import PHYSICS, REAL, START, TRUE, benchmark, reference_sets
 from ..evaluation import told_apart
 from ..fourier_grid import RADII, TILTS, coordinates, lookup, wedge, window
 from ..generation import TrainedRun, generate, generate_repeats
-from ..metrics import student_interval
+from ..metrics import angular_log_ratio, angular_power_spectra
 from ..microscope.simulate import transfer_function
 from ..particles.domains import Domains
 from ..particles.simulated import class_references, poses_of, subtomograms
-from ..physics import INGREDIENTS, SOURCES
+from ..physics import SOURCES
 from ..seeds import stream
-from .measurements import has_measurement, measured
-from .runs import described, train_on
+from .results import described
+from .runs import train_on
 from .simulated_sets import simulated_domains
 
-SNRS = (0.2, 0.1, 0.05, 0.02)
-FITTED, TRUE, REAL_TEST = "released simulator, fitted", "our microscope, true parameters", "real test"
-VARIANTS: dict[str, dict] = {  # Table 8: the generator without each of its parts
-    "all": {},
-    **{f"without {name.replace('_', ' ')}": {"without": name} for name in INGREDIENTS},
-    "start alone": {"steps": 1},  # tables as told by means and power, hardly trained
+SNRS = (0.1, 0.05, 0.02)
+HEADLINE_SNR = 0.05  # at which every seed, that is every data draw, is measured; the others at the first
+# What all particles need not share: the row "no variation" is without all of it at once
+VARIATION = ("structure", "deformation", "neighbours", "transfer_spread", "contrast", "noise_amplitude", "voxel_amplitude")
+VARIANTS: dict[str, dict] = {  # Table 8, beside the whole generator and its start alone, which Table 7 measures
+    "without wedge mask": {"without": "wedge"},
+    "without log power loss": {"log_power": 0.0},
     "without critic": {"adversarial_weight": 0.0},
-    "without log power": {"log_power": 0.0},
     "without cycle": {"cycle_x": 0.0},
-    "tilt range told": {"tilt_range": "told"},
+    "without any variation": {"without": " ".join(VARIATION)},
     "CTF formula": {"transfer": "ctf"},
 }
 DEFOCI_um = (3.0, 5.0)  # trained on, asked for
 
 
 @lru_cache(maxsize=1)
-def _domains(profile: str, dataset: str, snr: float) -> Domains:
+def _domains(profile: str, dataset: str, snr: float, data_seed: int) -> Domains:
     """The set of a case, which the cases of one session share."""
-    return simulated_domains(proof_config(profile, dataset, snr, 0))
+    return simulated_domains(proof_config(profile, dataset, snr, data_seed))
 
 
 def trained(config: RunConfig, domains: Domains, name: str) -> tuple[TrainedRun, dict]:
@@ -60,8 +59,8 @@ def trained(config: RunConfig, domains: Domains, name: str) -> tuple[TrainedRun,
 
 
 def small_probes(config: RunConfig) -> dict:
-    """Probes of the smoke profile."""
-    return dict(repeats=1, steps=4) if config.profile == "smoke" else dict(repeats=3)
+    """Every source whole, and nothing else; fewer steps in the smoke profile."""
+    return dict(shares=(1.0,), real_shares=()) | (dict(steps=4) if config.profile == "smoke" else {})
 
 
 def wedge_power(volumes: torch.Tensor, tilt_range_deg: tuple[float, float]) -> torch.Tensor:
@@ -72,63 +71,49 @@ def wedge_power(volumes: torch.Tensor, tilt_range_deg: tuple[float, float]) -> t
     return spectra[:, inside].abs().square().mean(1)
 
 
-def _told_apart(sets: dict[str, torch.Tensor], real: torch.Tensor, dataset: str, tomograms: Mapping[str, pd.Series]) -> dict[str, dict]:
-    """Metrics of each set against real test volumes, with the power of both in the wedge that was recorded.
+def _told_apart(sets: Mapping[str, torch.Tensor], real: torch.Tensor, dataset: str) -> dict[str, dict[str, float]]:
+    """Metrics of each set against real test volumes, with its power in the recorded missing wedge over theirs ("wedge_power")."""
+    scope = DATASETS[dataset].microscope
+    recorded = (scope.tilt_min_deg, scope.tilt_max_deg)
+    of_real = float(wedge_power(real, recorded).mean())
+    return {k: told_apart(real, v) | {"wedge_power": float(wedge_power(v, recorded).mean()) / of_real} for k, v in sets.items()}
 
-    `tomograms`: which one each volume comes from, of REAL_TEST and where wanted of sets. Their defocus differs, and with it the power, so these intervals are over tomograms; those of other sets over volumes.
+
+def make_comparison(config: RunConfig) -> dict:
+    """One draw of a set at one noise level: every source of training data, by accuracy on real test subtomograms, and how it is told apart.
+
+    The formulas and the released simulator get the true SNR, defocus and width of the wedge; TRUE is another draw of the simulator that made
+    the real ones, the upper bound; START is the physics generator before its training.
     """
-    scope, found = DATASETS[dataset].microscope, {}
-
-    def power(volumes: torch.Tensor, name: str) -> dict[str, float]:
-        values = pd.Series(wedge_power(volumes, (scope.tilt_min_deg, scope.tilt_max_deg)).numpy())
-        if name in tomograms:
-            values = values.groupby(tomograms[name].to_numpy()).mean()
-        return dict(zip(("value", "low", "high"), student_interval(values), strict=True))
-
-    of_real = power(real, REAL_TEST)
-    for name, volumes in sets.items():
-        found[name] = told_apart(real, volumes) | {"wedge_power": power(volumes, name), "real_wedge_power": of_real}
-    return found
-
-
-def make_comparison(config: RunConfig, *, curves: bool = False) -> dict:
-    """One set at one noise level: every source of training data, by accuracy on real test subtomograms and by how it is told apart from them.
-
-    The two simulators get the true SNR, defocus and width of the wedge; the fitted one, unlabelled subtomograms; "our microscope, true parameters" is another draw of the simulator that made the real
-    ones, the upper bound. `curves` adds learning curves and mixtures with few real labels.
-    """
-    domains, dataset = _domains(config.profile, config.dataset, config.snr), DATASETS[config.dataset]
-    voxel_size_A, scope = domains.X_train.voxel_size_A, dataset.microscope
-    run, took = trained(config, domains, f"{config.dataset}_snr{config.snr:g}_seed{config.seed}")
+    domains, dataset = _domains(config.profile, config.dataset, config.snr, config.data_seed), DATASETS[config.dataset]
+    voxel_size_A = domains.X_train.voxel_size_A
+    name = f"{config.dataset}_snr{config.snr:g}_seed{config.seed}"
+    run, took = trained(config, domains, name)
+    start, _ = trained(config.replace(steps=1), domains, f"{name}_start")
     y = domains.volumes("Y_train")
     real_train, real_test = (y - y.mean()) / y.std(), (domains.volumes("Y_test") - y.mean()) / y.std()
     references = class_references(domains.classes, config.box, voxel_size_A)
     noise_std = float(domains.Y_train.table["noise_std"].iloc[0])
 
-    def another(per_class: int, half: str) -> torch.Tensor:
+    def another(half: str, per_class: int) -> torch.Tensor:
         made = subtomograms(
-            references, per_class, config.box, voxel_size_A, scope, stream(config.seed, "true parameters", half), snr=config.snr,
-            noise_std=noise_std, crowding=dataset.crowding,
+            references, per_class, config.box, voxel_size_A, dataset.microscope, stream(config.data_seed, "true settings", half),
+            snr=config.snr, noise_std=noise_std, crowding=dataset.crowding,
         )  # fmt: skip
         return (torch.from_numpy(made.volumes) - y.mean()) / y.std()
 
-    def made_from(x: torch.Tensor, half: str) -> tuple[dict[str, torch.Tensor], dict]:
-        rng = stream(config.seed, "baselines", half)
-        simple = {kind: baseline(kind, x, voxel_size_A, scope, config.snr, rng) for kind in BASELINES}
-        fitted, parameters = fitted_released_simulator(x, y, voxel_size_A, rng)
-        per_class = config.train_per_class if half == "train" else config.test_per_class
-        generated = generate(run, x, seed=config.seed + (1 if half == "train" else 2))
-        return simple | {FITTED: fitted, TRUE: another(per_class, half), PHYSICS: generated}, parameters
+    def made_from(half: str, per_class: int) -> dict[str, torch.Tensor]:
+        x, seed = domains.volumes(f"X_{half}"), config.seed + (1 if half == "train" else 2)
+        return {TRUE: another(half, per_class), START: generate(start, x, seed=seed), PHYSICS: generate(run, x, seed=seed)}
 
-    sets, parameters = made_from(domains.volumes("X_train"), "train")
-    shares = {} if curves else dict(shares=(1.0,), real_shares=())
-    rows = benchmark(sets | {REAL: real_train}, domains, seed=config.seed, **small_probes(config), **shares)
-    tests, _ = made_from(domains.volumes("X_test"), "test")
-    few = slice(None, None, max(1, len(real_train) // len(real_test)))
-    tests[REAL] = real_train[few]  # of other tomograms, whose defocus differs
-    tomograms = {REAL: domains.Y_train.table["tomogram"][few], REAL_TEST: domains.Y_test.table["tomogram"]}
-    told = _told_apart({k: tests[k] for k in (BASELINES[1], FITTED, TRUE, PHYSICS, REAL)}, real_test, config.dataset, tomograms)
-    return {"rows": rows, "metrics": told, "fitted": parameters, "tilt_range_deg": run_tilt_range(run)} | took | described(config)
+    sets = reference_sets(domains, dataset.microscope, config.snr, config.data_seed)
+    rng = stream(config.data_seed, "downstream", WRONG_MICROSCOPE)
+    sets[WRONG_MICROSCOPE] = wrong_microscope(references, config.train_per_class, config.box, voxel_size_A, config, rng)
+    rows = benchmark(sets | made_from("train", config.train_per_class), domains, seed=config.seed, **small_probes(config))
+    tests = made_from("test", config.test_per_class)
+    tests[REAL] = real_train[:: max(1, len(real_train) // len(real_test))]  # of other tomograms, whose defocus differs
+    told = _told_apart(tests, real_test, config.dataset)
+    return {"rows": rows, "metrics": told, "tilt_range_deg": run_tilt_range(run)} | took | described(config, "workflow.proof", domains)
 
 
 def run_tilt_range(run: TrainedRun) -> tuple[float, float]:
@@ -139,21 +124,19 @@ def run_tilt_range(run: TrainedRun) -> tuple[float, float]:
 
 def make_ablation(config: RunConfig, variant: str) -> dict:
     """The physics generator without one of its parts: accuracy of a probe trained on it, and how it is told apart."""
-    config = config.replace(**VARIANTS[variant])
-    domains = _domains(config.profile, config.dataset, config.snr)
+    domains = _domains(config.profile, config.dataset, config.snr, config.data_seed)
     run, took = trained(config, domains, f"{config.dataset}_{variant.replace(' ', '-')}_seed{config.seed}")
     sets = {PHYSICS: generate(run, domains.volumes("X_train"), seed=config.seed + 1)}
-    rows = benchmark(sets, domains, seed=config.seed, **(small_probes(config) | {"repeats": 1}), shares=(1.0,), real_shares=())
+    rows = benchmark(sets, domains, seed=config.seed, **small_probes(config))
     y = domains.volumes("Y_train")
     real = (domains.volumes("Y_test") - y.mean()) / y.std()
-    tomograms = {REAL_TEST: domains.Y_test.table["tomogram"]}
-    told = _told_apart({PHYSICS: generate(run, domains.volumes("X_test"), seed=config.seed + 2)}, real, config.dataset, tomograms)
-    return {"variant": variant, "rows": rows, "metrics": told[PHYSICS]} | took | described(config)
+    told = _told_apart({PHYSICS: generate(run, domains.volumes("X_test"), seed=config.seed + 2)}, real, config.dataset)
+    return {"variant": variant, "rows": rows, "metrics": told} | took | described(config, "workflow.proof", domains)
 
 
 def make_interpretation(config: RunConfig, repeats: int = 40) -> dict:
     """What a trained generator has learned, beside the truth of the simulator: T and noise over (frequency, tilt), and the uncertainty split by source."""
-    domains, scope = _domains(config.profile, config.dataset, config.snr), DATASETS[config.dataset].microscope
+    domains, scope = _domains(config.profile, config.dataset, config.snr, config.data_seed), DATASETS[config.dataset].microscope
     run, took = trained(config, domains, f"{config.dataset}_interpretation_seed{config.seed}")
     voxel_size_A, n = domains.X_train.voxel_size_A, config.box
     drawn = torch.zeros(1)
@@ -185,7 +168,7 @@ def make_interpretation(config: RunConfig, repeats: int = 40) -> dict:
         "true_tilts_deg": scope.angles_deg.tolist(), "tilt_range_deg": run_tilt_range(run), "classes": list(domains.classes),
         "variance": {k: v.mean((1, 2, 3)).tolist() for k, v in variance.items()}, "true_variance": {k: v.mean((1, 2, 3)).tolist() for k, v in recorded.items()},
         "sheet": _sheet(run, domains, config.seed), "voxel_size_A": voxel_size_A,
-    } | took | described(config)  # fmt: skip
+    } | took | described(config, "workflow.proof", domains)  # fmt: skip
 
 
 def _sheet(run: TrainedRun, domains: Domains, seed: int, columns: int = 2) -> dict[str, list]:
@@ -215,7 +198,6 @@ def make_defocus_knob(config: RunConfig, repeats: int = 200) -> dict:
     """
     scope = dataclasses.replace(DATASETS[config.dataset].microscope, defocus_um=DEFOCI_um[0], defocus_spread_um=0.25)
     other = dataclasses.replace(scope, defocus_um=DEFOCI_um[1])
-    config = config.replace(transfer="ctf", tilt_range="told")
     domains = simulated_domains(config, microscope=scope)
     run, took = trained(config, domains, f"{config.dataset}_knob_seed{config.seed}")
     voxel_size_A, n = domains.X_train.voxel_size_A, config.box
@@ -254,61 +236,48 @@ def make_defocus_knob(config: RunConfig, repeats: int = 200) -> dict:
             transfer_of(generated.unflatten(0, shape)),
             transfer_of(real.unflatten(0, shape)),
         )
-        angular[name] = told_apart(real[::2], generated[::2])["angular"]
-        angular[f"{name}, floor"] = told_apart(real[::2], real[1::2])["angular"]
+        spectra = [angular_power_spectra(v).mean(0) for v in (real[::2], real[1::2], generated[::2])]
+        angular[name] = angular_log_ratio(spectra[0], spectra[2])
+        angular[f"{name}, floor"] = angular_log_ratio(spectra[0], spectra[1])
     return {
         "frequency_per_A": (torch.linspace(0, 0.5, RADII) / voxel_size_A).tolist(), "curves": curves, "angular": angular,
-        "defoci_um": DEFOCI_um, "voxel_size_A": voxel_size_A,
-    } | took | described(config)  # fmt: skip
+        "defoci_um": DEFOCI_um, "voxel_size_A": voxel_size_A, "recorded": f"at {DEFOCI_um[0]:g} um",
+    } | took | described(config, "workflow.proof", domains)  # fmt: skip
 
 
-def proof_config(profile: str, dataset: str, snr: float, seed: int) -> RunConfig:
-    """Configuration of a case: preset "physics" at an SNR."""
-    return make_config(profile, dataset, "physics", seed=seed, snr=snr)
+def proof_config(profile: str, dataset: str, snr: float, seed: int, **changes: object) -> RunConfig:
+    """Configuration of a case: preset "physics" at an SNR; the seed draws data and training."""
+    return make_config(profile, dataset, "physics", seed=seed, snr=snr, **changes)
 
 
-def _comparisons(profile: str, seeds: list[int]) -> dict[str, Callable[[], dict]]:
-    cases = {}
+def comparison_names(profile: str, seeds: list[int]) -> list[str]:
+    """Results that Table 7 and Figure 12 read; the smoke profile has one."""
+    names = [
+        f"physics_{dataset}_snr{snr:g}_seed{seed}"
+        for seed in seeds for dataset in DATASETS for snr in SNRS if snr == HEADLINE_SNR or seed == seeds[0]
+    ]  # fmt: skip
+    return names if profile != "smoke" else [f"physics_S1_snr{HEADLINE_SNR:g}_seed{seeds[0]}"]
+
+
+def ablation_names(profile: str, seeds: list[int]) -> list[str]:
+    """Results that Table 8 reads beside those of `comparison_names`; the smoke profile has one."""
+    names = [f"physics_ablation_{variant.replace(' ', '-')}_seed{seed}" for seed in seeds for variant in VARIANTS]
+    return names if profile != "smoke" else names[:1]
+
+
+def planned(profile: str, seeds: list[int]) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
+    """Configuration and call of every measurement of the physics generator, by name."""
+    first, cases = seeds[0], {}
     for seed in seeds:
         for dataset in DATASETS:
-            for snr in SNRS:
-                config, curves = proof_config(profile, dataset, snr, seed), (dataset, snr) == ("S1", 0.05)
-                cases[f"physics_{dataset}_snr{snr:g}_seed{seed}"] = partial(make_comparison, config, curves=curves)
-    return cases
-
-
-def _ablations(profile: str, seeds: list[int]) -> dict[str, Callable[[], dict]]:
-    return {
-        f"physics_ablation_{variant.replace(' ', '-')}_seed{seed}": partial(make_ablation, proof_config(profile, "S1", 0.05, seed), variant)
-        for seed in seeds
-        for variant in VARIANTS
-    }
-
-
-def proof_cases(profile: str, seeds: list[int]) -> dict[str, Callable[[], dict]]:
-    """Every measurement of the proof by name, each a call that makes it; comparisons and those without a seed of their own at the first of `seeds`."""
-    first = seeds[0]
-    return {
-        **_comparisons(profile, seeds[:1]), **_ablations(profile, seeds),
-        "physics_interpretation_S1": partial(make_interpretation, proof_config(profile, "S1", 0.05, first)),
-        "physics_interpretation_S2": partial(make_interpretation, proof_config(profile, "S2", 0.1, first)),
-        "physics_defocus": partial(make_defocus_knob, proof_config(profile, "S2", 0.2, first)),
-    }  # fmt: skip
-
-
-def proof_results(profile: str, kind: str, seeds: list[int]) -> list[dict] | dict[str, list[dict]]:
-    """Results of the comparisons that have been measured ("comparison": a list) or the ablations ("ablation": variant to one a seed), one's own or the committed ones.
-
-    The smoke profile, which makes missing ones, has one comparison and two variants.
-    """
-    if kind == "comparison":
-        cases = list(_comparisons(profile, seeds).items())[: 1 if profile == "smoke" else None]
-        there = [(name, make) for name, make in cases if profile == "smoke" or has_measurement(profile, name)]
-        return [measured(profile, name, make) for name, make in there or cases]
-    found: dict[str, list[dict]] = {}
-    for name, make in list(_ablations(profile, seeds).items())[: 2 if profile == "smoke" else None]:
-        if profile != "smoke" and not has_measurement(profile, name):
-            continue
-        result = measured(profile, name, make)
-        found.setdefault(result["variant"], []).append(result)
-    return found
+            for snr in SNRS if seed == first else (HEADLINE_SNR,):
+                config = proof_config(profile, dataset, snr, seed)
+                cases[f"physics_{dataset}_snr{snr:g}_seed{seed}"] = (config, partial(make_comparison, config))
+        for variant, changes in VARIANTS.items():
+            config = proof_config(profile, "S1", HEADLINE_SNR, seed, **changes)
+            cases[f"physics_ablation_{variant.replace(' ', '-')}_seed{seed}"] = (config, partial(make_ablation, config, variant))
+    for dataset, snr in (("S1", 0.05), ("S2", 0.1)):
+        config = proof_config(profile, dataset, snr, first)
+        cases[f"physics_interpretation_{dataset}_seed{first}"] = (config, partial(make_interpretation, config))
+    config = proof_config(profile, "S2", 0.2, first, transfer="ctf", tilt_range="told")
+    return cases | {f"physics_defocus_seed{first}": (config, partial(make_defocus_knob, config))}

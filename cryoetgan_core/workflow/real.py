@@ -20,7 +20,8 @@ from ..specimen.alignment import align, unposed
 from ..specimen.maps import read_map, resample
 from ..specimen.poses import relion_euler_to_matrix, rotate_volume
 from .parameters import parse_json
-from .runs import described, train_on
+from .results import described
+from .runs import train_on
 
 FOLDS = 3  # tomograms at most that are left out in turn
 
@@ -105,7 +106,7 @@ def make_real(
         generated.append(volumes)
     numbers = {"folds": folds, "particles": len(particles), "voxel_size_A": particles.voxel_size_A}
     pooled = told_apart(torch.cat(real), torch.cat(generated))["auc"]
-    between = [told_apart(a, b)["auc"]["value"] for i, a in enumerate(real) for b in real[i + 1 :]]
+    between = [told_apart(a, b)["auc"] for i, a in enumerate(real) for b in real[i + 1 :]]
     numbers |= {"auc": pooled, "auc_floor": sum(between) / len(between)}
     if placed is not None:
         zero = torch.zeros(len(torch.cat(turned)), 3)
@@ -124,7 +125,7 @@ def _named(densities: str, particles: ParticleSet, config: RunConfig) -> tuple:
 
 def _distances(real: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
     """Distances without a trained network."""
-    return {k: v["value"] for k, v in told_apart(real, other).items() if k != "auc"}
+    return {k: v for k, v in told_apart(real, other).items() if k != "auc"}
 
 
 def real_case(

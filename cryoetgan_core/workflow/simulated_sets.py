@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -28,9 +29,9 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def data_folder(profile: str, dataset: str) -> Path:
-    """Folder of a simulated set."""
-    return paths.runs(profile) / "data" / dataset
+def data_folder(config: RunConfig) -> Path:
+    """Folder of the run's simulated set: one a data draw."""
+    return paths.runs(config.profile) / "data" / f"{config.dataset}_draw{config.data_seed}"
 
 
 def data_record(config: RunConfig, maps: dict[str, str] | None = None) -> dict:
@@ -67,20 +68,32 @@ def simulate_data(config: RunConfig, maps: dict[str, str] | None = None) -> Doma
 
     `maps` gives a file (atomic model or density map) for a class instead of its embedded model. data.json is written last: a set without it is incomplete.
     """
-    folder = data_folder(config.profile, config.dataset)
+    folder = data_folder(config)
     (folder / "data.json").unlink(missing_ok=True)
     domains = simulated_domains(config, maps=maps)
     save_domains(domains, folder)
     classifier = fit_classifier(config, domains)
     save_classifier(classifier, folder / "classifier.safetensors")
-    write_atomically(folder / "floor.json", lambda p: p.write_text(json.dumps(floor(domains, classifier), indent=1)))
+    redrawn = redraw(config, domains, class_references(domains.classes, config.box, domains.X_test.voxel_size_A, maps), "floor")
+    write_atomically(folder / "floor.json", lambda p: p.write_text(json.dumps(floor(domains, redrawn, classifier), indent=1)))
     write_atomically(folder / "data.json", lambda p: p.write_text(json.dumps(data_record(config, maps), indent=1)))
     return domains
 
 
+def redraw(config: RunConfig, domains: Domains, references: Mapping[str, torch.Tensor], purpose: str) -> torch.Tensor:
+    """Another draw of the real test half, (N, D, D, D), raw: same microscope and noise level; other poses, tomograms and noise."""
+    dataset = DATASETS[config.dataset]
+    made = subtomograms(
+        references, config.test_per_class, config.box, domains.Y_test.voxel_size_A, dataset.microscope,
+        stream(config.data_seed, "redraw", purpose), snr=config.snr, noise_std=float(domains.Y_test.table["noise_std"].iloc[0]),
+        crowding=dataset.crowding,
+    )  # fmt: skip
+    return torch.from_numpy(made.volumes)
+
+
 def has_data(config: RunConfig) -> bool:
     """Whether the run's set has been simulated."""
-    return (data_folder(config.profile, config.dataset) / "data.json").exists()
+    return (data_folder(config) / "data.json").exists()
 
 
 def load_data(config: RunConfig) -> Domains:
@@ -93,7 +106,7 @@ def load_data(config: RunConfig) -> Domains:
     ValueError
         When it was simulated with other sizes or another microscope than the configuration's.
     """
-    folder = data_folder(config.profile, config.dataset)
+    folder = data_folder(config)
     if not has_data(config):
         raise FileNotFoundError(f"{folder} holds no complete set: run notebooks/simulate_data.ipynb (or `make figures`) first.")
     found = json.loads((folder / "data.json").read_text())
@@ -119,7 +132,7 @@ def recorded_repeats(config: RunConfig, domains: Domains, repeats: int = 40) -> 
     dataset, classes = DATASETS[config.dataset], domains.classes
     first = domains.X_test.table.groupby("class_name", sort=False).head(1)
     rotations, shifts = poses_of(first)
-    maps = json.loads((data_folder(config.profile, config.dataset) / "data.json").read_text())["maps"]
+    maps = json.loads((data_folder(config) / "data.json").read_text())["maps"]
     made = subtomograms(
         class_references(classes, config.box, domains.X_test.voxel_size_A, maps), repeats, config.box, domains.X_test.voxel_size_A,
         dataset.microscope, stream(config.data_seed, "repeats"), snr=config.snr,

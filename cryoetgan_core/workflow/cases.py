@@ -1,0 +1,96 @@
+"""Everything that is measured, by name: runs of the paper's model, the audit, the downstream benchmark, and the physics generator."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import paths
+from ..config import RunConfig
+from ..run_folder import write_atomically
+from . import densities, measurements, proof, runs
+from .plan import planned_runs
+from .results import read_results
+from .simulated_sets import has_data, simulate_data
+
+
+@dataclass(frozen=True)
+class Case:
+    """A result to be: its configuration, the call that makes it, and the module whose code it depends on."""
+
+    config: RunConfig
+    make: Callable[[], dict]
+    module: str
+    needs: str = ""  # the run whose weights it reads
+
+    @property
+    def of_stored_data(self) -> bool:
+        """Whether it reads the profile's simulated set from disk; others simulate their own."""
+        return self.module in ("workflow.runs", "workflow.measurements")
+
+
+def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
+    """Every result that the figures and tables of a profile read, by name."""
+    cases = {
+        name: Case(config, lambda name=name, config=config: runs.make_run(name, config), "workflow.runs")
+        for name, config in planned_runs(profile, seeds).items()
+    }
+    for name, (config, make, needs) in measurements.planned(profile, seeds).items():
+        cases[name] = Case(config, make, "workflow.measurements", needs)
+    cases |= {name: Case(config, make, "workflow.proof") for name, (config, make) in proof.planned(profile, seeds).items()}
+    return cases | {name: Case(config, make, "workflow.densities") for name, (config, make) in densities.planned(profile, seeds[0]).items()}
+
+
+def find_case(profile: str, name: str) -> Case:
+    """The case of that name, of any seed.
+
+    Raises
+    ------
+    ValueError
+        For a name that is none; the message lists those of seed 0.
+    """
+    tail = name.rsplit("seed", 1)[-1]
+    cases = planned_cases(profile, [int(tail) if tail.isdigit() else 0])
+    if name not in cases:
+        raise ValueError(f"There is no result {name!r}; expected one of {', '.join(planned_cases(profile, [0]))} (and other seeds).")
+    return cases[name]
+
+
+def make_result(profile: str, name: str) -> dict:
+    """Make a result by its name and write it (`write_result`)."""
+    case, start = find_case(profile, name), time.perf_counter()
+    if profile == "smoke":  # everywhere else the Snakefile makes first what a case needs
+        if case.of_stored_data and not has_data(case.config):
+            simulate_data(case.config)
+        if case.needs and not (paths.runs(profile) / case.needs / "weights.safetensors").exists():
+            make_result(profile, case.needs)
+    result = case.make()
+    return write_result(profile, name, result | {"seconds": round(time.perf_counter() - start, 1)})
+
+
+def write_result(profile: str, name: str, result: dict) -> dict:
+    """Write a result to `paths.results`: its numbers as NAME.json and its slices, where it has some, as NAME.npz; returns the numbers."""
+    numbers, slices = {k: v for k, v in result.items() if k != "slices"}, result.get("slices")
+    folder = paths.results(profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    if slices is not None:
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                np.savez_compressed(file, **{k: v.astype(np.float16) for k, v in slices.items()})
+
+        write_atomically(folder / f"{name}.npz", write)
+    write_atomically(folder / f"{name}.json", lambda p: p.write_text(json.dumps(numbers, indent=1)))
+    return numbers
+
+
+def results_of(profile: str, names: list[str]) -> dict[str, dict]:
+    """Results by name, as `read_results` gives them; in the smoke profile missing ones are made on the spot."""
+    if profile == "smoke":
+        for name in names:
+            if not (paths.results(profile) / f"{name}.json").exists():
+                make_result(profile, name)
+    return read_results(profile, {name: find_case(profile, name).config for name in names})

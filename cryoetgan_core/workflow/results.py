@@ -1,0 +1,106 @@
+"""What a result says of itself, and how results are read: never another configuration's, never of two data sets at once, and said aloud whose."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import paths
+from ..config import RunConfig
+from ..particles.domains import Domains
+from ..provenance import array_hash, code_hash, provenance
+from .simulated_sets import DATA_FIELDS
+
+OWN, COMMITTED = "own", "committed"
+
+
+def described(config: RunConfig, module: str, domains: Domains | None = None, classifier: torch.nn.Module | None = None) -> dict:
+    """What a result says of itself.
+
+    Parameters
+    ----------
+    module : that made it, e.g. "workflow.runs"; its code and that of all it imports is hashed.
+    domains, classifier : what it was measured on and by.
+    """
+    found = {"config": dataclasses.asdict(config), "config_hash": config.hash, "module": module, "code_hash": code_hash(module)}
+    if domains is not None:
+        found["data_hash"] = domains.hash
+    if classifier is not None:
+        found["classifier_hash"] = array_hash(*(v.detach().cpu().numpy() for v in classifier.state_dict().values()))
+    return found | {"provenance": provenance()}
+
+
+def read_results(profile: str, wanted: Mapping[str, RunConfig]) -> dict[str, dict]:
+    """Results by name, with their slices (key "slices") where they have some and whose they are (key "read_from").
+
+    One's own where all are there, else the committed ones; the two are never mixed.
+
+    Raises
+    ------
+    FileNotFoundError
+        When some are missing; the message says which, and how to make them.
+    ValueError
+        When a result is of another configuration than `wanted`, or two that should share their data do not.
+    """
+    own, committed = paths.results(profile), paths.reference(profile)
+
+    def missing_in(folder: Path) -> list[str]:
+        return [name for name in wanted if not (folder / f"{name}.json").exists()]
+
+    folder = own if not missing_in(own) or missing_in(committed) else committed
+    if missing_in(folder):
+        raise FileNotFoundError(
+            f"{folder} lacks the results {', '.join(missing_in(folder))}: run `make figures PROFILE={profile}` "
+            "(SEEDS='0 1 2' for three seeds)."
+        )
+    results = {}
+    for name, config in wanted.items():
+        path = folder / f"{name}.json"
+        result = json.loads(path.read_text())
+        _check_configuration(result, config, path)
+        if path.with_suffix(".npz").exists():
+            with np.load(path.with_suffix(".npz"), allow_pickle=False) as slices:
+                result["slices"] = {k: slices[k].astype(np.float32) for k in slices.files}
+        results[name] = result | {"read_from": OWN if folder == own else COMMITTED}
+    check_same_data(results)
+    return results
+
+
+def _check_configuration(result: dict, config: RunConfig, path: Path) -> None:
+    if result.get("config_hash") == config.hash:
+        return
+    found, wanted = result.get("config", {}), dataclasses.asdict(config)
+    different = [f"{k} {found[k]!r}, not {v!r}" for k, v in wanted.items() if k in found and found[k] != v]
+    raise ValueError(
+        f"{path} was made with another configuration ({'; '.join(different) or 'fields were added or taken away since'}): "
+        f"run `make figures PROFILE={config.profile}` to make it again."
+    )
+
+
+def check_same_data(results: Mapping[str, dict]) -> None:
+    """Raise ValueError where two results of one data draw were measured on other volumes, or by another reference classifier."""
+    for kind in ("data_hash", "classifier_hash"):
+        seen: dict[str, tuple[str, str]] = {}
+        for name, result in results.items():
+            if kind not in result:
+                continue
+            draw = json.dumps([result["config"]["dataset"], result.get("recorded", ""), *(result["config"][f] for f in DATA_FIELDS)])
+            other, hash_there = seen.setdefault(draw, (name, result[kind]))
+            if hash_there != result[kind]:
+                what = "other data" if kind == "data_hash" else "another reference classifier"
+                raise ValueError(f"{name} and {other} were measured on {what} ({kind} {result[kind]}, {hash_there}): make both again.")
+
+
+def show_source(results: Mapping[str, dict]) -> None:
+    """Print whose results are shown, by which commit and machine they were made, and which of them older code made."""
+    all_of = list(results.values())
+    folder = "figures/<profile>/results, committed" if all_of[0]["read_from"] == COMMITTED else "runs/<profile>/results, your own"
+    commits = sorted({r["provenance"]["commit"] + ("" if r["provenance"]["clean"] else ", changed") for r in all_of})
+    machines = sorted({r["provenance"]["gpu"] or r["provenance"]["processor"] for r in all_of})
+    print(f"{len(all_of)} results from {folder}; commit {', '.join(commits)}; {', '.join(machines)}")
+    older = [name for name, r in results.items() if r["code_hash"] != code_hash(r["module"])]
+    if older:
+        print(f"The code has changed since for {len(older)} of them ({', '.join(older[:3])}{', ...' if len(older) > 3 else ''}).")
