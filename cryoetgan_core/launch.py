@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     making.add_argument("n", type=int, help="particles, of all processes together")
     making.add_argument("--shares", default="", help='how often each class comes, as in "ribosome=3, tric=1"; all alike by default')
     making.add_argument("--part", type=int, default=256, help="particles of one part")
-    making.add_argument("--volumes", default="mrcs", help="kind of file: mrcs, mrc, hdf5, zarr or copick")
+    making.add_argument("--volumes", default="mrc", help="kind of file: mrc, hdf5, zarr or copick")
     making.add_argument("--seed", type=int, default=0)
     chosen = vars(parser.parse_args(arguments))
     {"train": train, "generate": generate}[chosen.pop("action")](**chosen)

@@ -22,10 +22,10 @@ from .generation import TrainedRun, generate
 from .particles.copick import RUNS, write_picks
 from .particles.simulated import MAX_SHIFT, UPSAMPLE, poses_of
 from .particles.table import particle_table
-from .particles.writers import FORMATS, PICKER, place_in_mosaic, write_tables, write_volumes
+from .particles.writers import FORMATS, IN_TOMOGRAMS, PICKER, place_in_mosaic, write_tables, write_volumes
 from .run_folder import write_atomically
 from .seeds import stream
-from .specimen.poses import matrix_to_relion_euler, random_rotations, random_shifts, rotate_volume
+from .specimen.poses import pose_to_relion_angles, random_rotations, random_shifts, rotate_volume
 
 MASK_LEVEL = 0.3  # of a density whose protein is 1: inside
 
@@ -41,7 +41,7 @@ class Order:
     seed : of classes, poses and noise.
     tilt_deg : range of the angle between the reference's z axis and the beam; (0, 180) with all directions alike are uniform poses, less is a preferred orientation.
     part : particles of one part, which is made in one go and held in memory.
-    channels : further volumes of each particle: "mask" (inside the molecule), "density" (the input).
+    channels : further volumes of each particle: "mask" (inside the molecule; in tomograms its class's number), "density" (the input).
     volumes : kind of file that holds them, one of FORMATS.
     """
 
@@ -51,7 +51,7 @@ class Order:
     tilt_deg: tuple[float, float] = (0.0, 180.0)
     part: int = 256
     channels: tuple[str, ...] = ()
-    volumes: str = "mrcs"
+    volumes: str = "mrc"
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.part < 1:
@@ -70,6 +70,8 @@ class Order:
             raise ValueError(
                 f"Order: channels {self.channels} in {self.volumes!r}; expected some of mask, density in one of {', '.join(FORMATS)}."
             )
+        if self.volumes == "deepfinder" and "mask" not in self.channels:
+            raise ValueError('Order: DeepFinder trains on label maps; expected channels ("mask",) with volumes "deepfinder".')
 
     @property
     def parts(self) -> int:
@@ -88,13 +90,13 @@ def particles_of(order: Order, part: int, box: int, voxel_size_A: float) -> pd.D
         rng = stream(order.seed, "particle", i)
         classes.append(names[min(int(np.searchsorted(bounds, float(torch.rand((), generator=rng)), side="right")), len(names) - 1)])
         rotation = random_rotations(1, rng)
-        rot, tilt, psi = (float(a) for a in matrix_to_relion_euler(rotation.mT))
+        rot, tilt, psi = (float(a) for a in pose_to_relion_angles(rotation))
         if order.tilt_deg != (0.0, 180.0):
             cosine = low + (high - low) * float(torch.rand((), generator=rng, dtype=torch.float64))
             tilt = float(np.rad2deg(np.arccos(cosine)))
         rows.append((rot, tilt, psi, *random_shifts(1, MAX_SHIFT * box * voxel_size_A, rng)[0].tolist()))
     columns = dict(zip(("rot_deg", "tilt_deg", "psi_deg", "shift_z_A", "shift_y_A", "shift_x_A"), np.array(rows).T, strict=True))
-    return particle_table(len(rows), class_name=classes, particle=[f"{i:09d}" for i in numbers], tomogram="generated", **columns)
+    return particle_table(len(rows), class_name=classes, particle=[f"{i:09d}" for i in numbers], tomogram="generated-1", **columns)
 
 
 def densities_of(table: pd.DataFrame, references: Mapping[str, torch.Tensor], box: int, voxel_size_A: float) -> torch.Tensor:
@@ -142,8 +144,10 @@ def generate_to(
 ) -> Iterator[int]:
     """Make the missing parts of an order in `folder`, one after another, and yield the number of each; of several machines the one numbered `shard` makes every `shards`-th.
 
-    Whoever finds all parts there at the end writes the tables: ``particles.csv``, ``particles.star`` (RELION 3.1), ``particles_relion5.star`` and ``particles.tbl`` (Dynamo). `replace` starts anew over the
-    parts of another order instead of refusing the folder. Volumes of kind "copick" make a copick project: a mosaic tomogram a part, with picks; its copick.json names the folder where it lies.
+    Whoever finds all parts there at the end writes the tables: ``particles.csv``, ``particles.tbl`` (Dynamo) and those of
+    the kind of volumes (`particles.writers.write_tables`). `replace` starts anew over the parts of another order instead of
+    refusing the folder. Volumes of kind "copick" make a copick project: a mosaic tomogram a part, with picks; its
+    copick.json names the folder where it lies. Those of kind "deepfinder" are such mosaics and label maps in HDF5.
 
     Raises
     ------
@@ -164,7 +168,7 @@ def generate_to(
     if other and replace:
         for old in [*(folder / "parts").glob("*.csv"), *folder.glob("particles*"), *folder.glob("copick.json"), path]:
             old.unlink()
-        for old in (folder / "volumes", *(folder / RUNS).glob("generated-*")):
+        for old in (folder / "volumes", folder / "tomograms", *(folder / RUNS).glob("generated-*")):
             shutil.rmtree(old, ignore_errors=True)
     elif other:
         raise ValueError(f"{folder} holds particles of another order, seed, training or version (provenance.json): choose an empty folder.")
@@ -178,15 +182,18 @@ def generate_to(
         channels = {"": volumes} | {c: density if c == "density" else (density > MASK_LEVEL).float() for c in order.channels}
         for channel, values in channels.items():
             table[f"{channel}_file" if channel else "file"] = write_volumes(
-                folder, part, order, table["particle"], values.numpy(), voxel_size_A, channel
+                folder, part, order, table, values.numpy(), voxel_size_A, channel
             )
-        if order.volumes == "copick":
+        if order.volumes in IN_TOMOGRAMS:
             place_in_mosaic(table, part, order, box, voxel_size_A)
+        if order.volumes == "copick":
             write_picks(folder, table, **PICKER)
         write_atomically(_part_table(folder, part), lambda p, t=table: t.to_csv(p, index=False, float_format="%.9f"))
         yield part
     if not missing_parts(folder, order):
-        write_tables(folder, [_part_table(folder, k) for k in range(order.parts)], box, voxel_size_A)
+        # the paper's generator leaves no wedge that a weight could tell
+        tilts = tuple(run.G.tilt_range_deg.tolist()) if run.config.generator == "physics" else None
+        write_tables(folder, [_part_table(folder, k) for k in range(order.parts)], order, box, voxel_size_A, tilts)
 
 
 def _part_table(folder: Path, part: int) -> Path:

@@ -87,9 +87,9 @@ def test_poses_of_a_simulator_archive(tmp_path):
     found = load_particles(path)
     assert (found.volumes == 1).all() and found.table["class_name"].tolist() == ["a", "b", "c"]
     assert found.table[["shift_x_A", "shift_y_A", "shift_z_A"]].iloc[0].tolist() == [30.0, 20.0, 10.0]
-    # R takes zyx offsets in the box to the reference; the table's A^T takes xyz of the reference to the box
+    # R takes zyx offsets in the box to the reference; the table's pose takes xyz of the reference to the box
     for q, row in zip(quaternion, found.table.itertuples(), strict=True):
-        to_box = Rotation.from_euler("ZYZ", (row.rot_deg, row.tilt_deg, row.psi_deg), degrees=True)
+        to_box = Rotation.from_euler("ZYZ", (row.rot_deg, row.tilt_deg, row.psi_deg), degrees=True).inv()
         offset = np.array([1.0, -2.0, 0.5])
         reference = Rotation.from_quat(q).apply(offset)
         np.testing.assert_allclose(to_box.apply(reference[::-1])[::-1], offset, atol=1e-5)

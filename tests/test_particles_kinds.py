@@ -309,7 +309,7 @@ def copick_project(root, data):
     picks = root / "ExperimentRuns" / "run_1" / "Picks"
     picks.mkdir()
     matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_euler("ZYZ", ANGLES[0], degrees=True).as_matrix()
+    matrix[:3, :3] = Rotation.from_euler("ZYZ", ANGLES[0], degrees=True).inv().as_matrix()
     points = [{"location": dict(zip("xyz", p * 10, strict=True)), "transformation_": matrix.tolist(), "instance_id": 0} for p in POSITIONS]
     record = {"pickable_object_name": "ribosome", "user_id": "me", "session_id": "1", "run_name": "run_1", "points": points}
     (picks / "me_1_ribosome.json").write_text(json.dumps(record))
@@ -383,7 +383,7 @@ class Portal:
         raise AssertionError("points without orientation, or of another alignment")
 
     def points(self, folder):
-        rotation = Rotation.from_euler("ZYZ", ANGLES, degrees=True).as_matrix()
+        rotation = Rotation.from_euler("ZYZ", ANGLES, degrees=True).inv().as_matrix()
         lines = [
             json.dumps({"type": "orientedPoint", "location": dict(zip("xyz", p, strict=True)), "xyz_rotation_matrix": r.tolist()})
             for p, r in zip(POSITIONS, rotation, strict=True)

@@ -5,11 +5,11 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.specimen import (
-    matrix_to_relion_euler,
+    pose_to_relion_angles,
     random_rotations,
     random_shifts,
     reference_map,
-    relion_euler_to_matrix,
+    relion_angles_to_pose,
     rotate_volume,
 )
 
@@ -51,13 +51,15 @@ def test_shifts_fill_the_cube():
         random_shifts(1, -1.0, generator())
 
 
-def test_euler_matrix_is_relions():
-    # A^T = Rz(rot) Ry(tilt) Rz(psi), intrinsic ZYZ, by an independent implementation
+def test_a_pose_is_relions_euler_matrix():
+    # A, by an independent implementation: the inverse of the intrinsic ZYZ rotation
     angles = torch.tensor([[10.0, 20.0, 30.0], [-170.0, 95.0, 140.0], [0.0, 180.0, 45.0]])
-    expected = Rotation.from_euler("ZYZ", angles.numpy(), degrees=True).as_matrix()
-    torch.testing.assert_close(relion_euler_to_matrix(*angles.T).mT, torch.from_numpy(expected))
+    expected = Rotation.from_euler("ZYZ", angles.numpy(), degrees=True).inv().as_matrix()
+    torch.testing.assert_close(relion_angles_to_pose(*angles.T), torch.from_numpy(expected))
+    back = torch.stack(pose_to_relion_angles(torch.from_numpy(expected[:2])), 1)
+    torch.testing.assert_close(back, angles[:2].double())
     # the third row is the direction of view in the reference's frame
-    row = relion_euler_to_matrix(torch.tensor(90.0), torch.tensor(90.0), torch.tensor(33.0))[2]
+    row = relion_angles_to_pose(torch.tensor(90.0), torch.tensor(90.0), torch.tensor(33.0))[2]
     torch.testing.assert_close(row, torch.tensor([0.0, 1.0, 0.0]).double())
 
 
@@ -65,20 +67,20 @@ def test_euler_round_trip():
     g = generator(3)
     rot, psi = (torch.rand(2, 500, generator=g, dtype=torch.float64) * 2 - 1) * 179.9
     tilt = torch.rand(500, generator=g, dtype=torch.float64) * 179 + 0.5
-    back = matrix_to_relion_euler(relion_euler_to_matrix(rot, tilt, psi))
+    back = pose_to_relion_angles(relion_angles_to_pose(rot, tilt, psi))
     for found, given in zip(back, (rot, tilt, psi), strict=True):
         assert (found - given).abs().max() < 1e-4
     matrices = random_rotations(500, g)
-    again = relion_euler_to_matrix(*matrix_to_relion_euler(matrices))
+    again = relion_angles_to_pose(*pose_to_relion_angles(matrices))
     assert (again - matrices).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("tilt", [0.0, 180.0])
 def test_euler_at_the_poles(tilt):
-    a = relion_euler_to_matrix(torch.tensor(25.0), torch.tensor(tilt), torch.tensor(60.0))
-    rot, found, psi = matrix_to_relion_euler(a)
+    a = relion_angles_to_pose(torch.tensor(25.0), torch.tensor(tilt), torch.tensor(60.0))
+    rot, found, psi = pose_to_relion_angles(a)
     assert rot == 0 and found == pytest.approx(tilt)
-    torch.testing.assert_close(relion_euler_to_matrix(rot, found, psi), a)
+    torch.testing.assert_close(relion_angles_to_pose(rot, found, psi), a)
 
 
 @pytest.mark.parametrize("size", [17, 24])
@@ -141,6 +143,6 @@ def test_bad_poses_are_refused():
         with pytest.raises(ValueError):
             rotate_volume(*args)
     with pytest.raises(ValueError, match="expected orthonormal"):
-        matrix_to_relion_euler(torch.ones(3, 3))
+        pose_to_relion_angles(torch.ones(3, 3))
     with pytest.raises(ValueError, match="expected 0 or more"):
         random_rotations(-1, generator())

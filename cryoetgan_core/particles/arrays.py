@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..specimen.maps import read_map_header
-from ..specimen.poses import matrix_to_relion_euler
+from ..specimen.poses import pose_to_relion_angles
 from .table import check_array
 
 BYTES_A_PARTICLE = 4096  # of labels and poses in an archive
@@ -74,14 +74,14 @@ def read_npz(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float 
     if "label" in data:
         columns["class_name"] = data["label"].astype(str)
     if "quaternion_xyzw" in data:
-        angles = _euler_of_quaternions(data["quaternion_xyzw"], path)
+        angles = _angles_of_quaternions(data["quaternion_xyzw"], path)
         columns |= dict(zip(("rot_deg", "tilt_deg", "psi_deg"), angles, strict=True))
     if "shift_zyx_voxels" in data and voxel is not None:
         columns |= dict(zip(("shift_z_A", "shift_y_A", "shift_x_A"), data["shift_zyx_voxels"].T * voxel, strict=True))
     return data["volumes"].astype(np.float32) * float(data.get("scale", 1.0)), voxel, columns
 
 
-def _euler_of_quaternions(quaternions: np.ndarray, path: Path) -> list[np.ndarray]:
+def _angles_of_quaternions(quaternions: np.ndarray, path: Path) -> list[np.ndarray]:
     """RELION angles of quaternions (N, 4) whose R takes zyx offsets in the particle to the reference."""
     norm = np.linalg.norm(quaternions, axis=1, keepdims=True)
     if not (np.abs(norm - 1) < 0.01).all():
@@ -90,8 +90,8 @@ def _euler_of_quaternions(quaternions: np.ndarray, path: Path) -> list[np.ndarra
     zero = torch.zeros_like(x)
     cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).reshape(-1, 3, 3)
     zyx = torch.eye(3) + 2 * w[:, None, None] * cross + 2 * cross @ cross
-    # particle to reference is RELION's A, once it acts on xyz
-    return [a.numpy() for a in matrix_to_relion_euler(zyx.flip((-2, -1)))]
+    # the pose acts on xyz, and the other way: from the reference to the particle
+    return [a.numpy() for a in pose_to_relion_angles(zyx.flip((-2, -1)).mT)]
 
 
 def _npy_header(handle, path: Path) -> tuple[tuple[int, ...], np.dtype]:

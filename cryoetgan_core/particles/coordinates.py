@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .relion_files import numeric, read_star, table_of
+from .relion_files import ANGLES, ORIGINS, numeric, read_star, table_of, without_turned_boxes
 from .table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, check_voxel_size, particle_table
 
 SUFFIXES = (".star", ".tbl", ".csv")
-_RELION_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _CENTRED = tuple(f"rlnCenteredCoordinate{a}Angst" for a in "XYZ")  # RELION 5
 _VOXELS = tuple(f"rlnCoordinate{a}" for a in "XYZ")
-_ORIGINS = tuple(f"rlnOrigin{a}Angst" for a in "XYZ")
 _M = tuple(f"wrpCoordinate{a}1" for a in "XYZ")  # M: angstrom, at the first frame
 _M_ANGLES = tuple(f"wrpAngle{a}1" for a in ("Rot", "Tilt", "Psi"))
 _CSV_NAMES = {
@@ -107,7 +105,7 @@ def in_tomogram(table: pd.DataFrame, name: str, path: str | Path) -> pd.DataFram
 
 
 def dynamo_to_relion(angles_deg: np.ndarray) -> np.ndarray:
-    """RELION's (rot, tilt, psi) of Dynamo's (tdrot, tilt, narot), (N, 3): Rz(narot) Rx(tilt) Rz(tdrot) is Rz(rot) Ry(tilt) Rz(psi), both taking the reference to the tomogram."""
+    """RELION's (rot, tilt, psi) of Dynamo's (tdrot, tilt, narot), (N, 3): both programs' inverse rotations, from the particle to the reference, are equal: Rz(narot) Rx(tilt) Rz(tdrot) is Rz(rot) Ry(tilt) Rz(psi)."""
     tdrot, tilt, narot = np.asarray(angles_deg, float).T
     return np.stack([_wrapped(narot - 90), tilt, _wrapped(tdrot + 90)], 1)
 
@@ -132,7 +130,7 @@ def _stem(name: object) -> str:
 def _from_star(path: Path, voxel_size_A: float, shape_zyx: tuple | None, coordinate_voxel_size_A: float | None) -> pd.DataFrame:
     blocks = read_star(path)
     name = "particles" if "particles" in blocks else next(iter(blocks))
-    table = table_of(blocks, name, path, ()).reset_index(drop=True)
+    table = without_turned_boxes(table_of(blocks, name, path, ()).reset_index(drop=True), path)
     columns: dict[str, object] = {}
     if set(_M) <= set(table):
         numeric(table, _M, path)
@@ -142,7 +140,7 @@ def _from_star(path: Path, voxel_size_A: float, shape_zyx: tuple | None, coordin
             raise ValueError(f"{path}: positions are measured from the tomogram's centre (RELION 5); give the tomogram's shape")
         numeric(table, _CENTRED, path)
         position = table[list(_CENTRED)].to_numpy(float) + np.array(shape_zyx[::-1]) / 2 * voxel_size_A
-        angles = _RELION_ANGLES
+        angles = ANGLES
     elif set(_VOXELS) <= set(table):
         numeric(table, _VOXELS, path)
         optics = blocks.get("optics")
@@ -150,12 +148,12 @@ def _from_star(path: Path, voxel_size_A: float, shape_zyx: tuple | None, coordin
         if optics is not None and "rlnTomoTiltSeriesPixelSize" in optics:
             own = float(np.ravel(optics["rlnTomoTiltSeriesPixelSize"])[0])
         position = table[list(_VOXELS)].to_numpy(float) * (coordinate_voxel_size_A or own or voxel_size_A)
-        angles = _RELION_ANGLES
+        angles = ANGLES
     else:
         raise ValueError(f"{path}: data_{name} has no {_VOXELS[0]}, {_CENTRED[0]} or {_M[0]} (and Y, Z); it holds {', '.join(table)[:200]}")
-    if set(_ORIGINS) <= set(table):  # moves the particle's centre by minus its value
-        numeric(table, _ORIGINS, path)
-        position = position - table[list(_ORIGINS)].to_numpy(float)
+    if set(ORIGINS) <= set(table):  # moves the particle's centre by minus its value
+        numeric(table, ORIGINS, path)
+        position = position - table[list(ORIGINS)].to_numpy(float)
     if set(angles) <= set(table):
         numeric(table, angles, path)
         columns |= {ours: table[theirs].to_numpy(float) for ours, theirs in zip(ANGLE_COLUMNS, angles, strict=True)}

@@ -6,7 +6,7 @@ tomogram's first voxel; a pick's 4 x 4 matrix takes the reference to the tomogra
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 import zarr
 
 from ..run_folder import write_atomically
-from ..specimen.poses import matrix_to_relion_euler, relion_euler_to_matrix
+from ..specimen.poses import pose_to_relion_angles, relion_angles_to_pose
 from .table import ANGLE_COLUMNS, POSITION_COLUMNS, particle_centres, particle_table
 
 RUNS = "ExperimentRuns"
@@ -135,25 +135,46 @@ def object_name(class_name: str) -> str:
     return class_name.replace("_", "-")
 
 
-def write_tomogram(root: Path, run: str, kind: str, volume: np.ndarray, voxel_size_A: float) -> Path:
-    """Write a tomogram (Z, Y, X) as OME-Zarr (format 2, which copick reads; one level, no compression: noise has none) where a project has it. Returns the store."""
-    store = root / RUNS / run / f"VoxelSpacing{voxel_size_A:.3f}" / f"{kind}.zarr"
+def write_volume(
+    root: Path, run: str, name: str, volume: np.ndarray, voxel_size_A: float, segmentation_of: Mapping[str, str] | None = None
+) -> Path:
+    """Write a volume (Z, Y, X) as OME-Zarr 0.4 (one level, no compression: noise has none) where a project has it. Returns the store.
+
+    Parameters
+    ----------
+    name
+        of the tomogram's kind, or of the segmentation.
+    segmentation_of
+        "user" and "session" of a segmentation; None: a tomogram. Whole numbers are a multilabel segmentation, whose
+        values are the objects' labels.
+    """
+    if segmentation_of is None:
+        store = root / RUNS / run / f"VoxelSpacing{voxel_size_A:.3f}" / f"{name}.zarr"
+    else:
+        kind = "-multilabel" if np.issubdtype(volume.dtype, np.integer) else ""
+        picker = f"{segmentation_of['user']}_{segmentation_of['session']}"
+        store = root / RUNS / run / "Segmentations" / f"{voxel_size_A:.3f}_{picker}_{name}{kind}.zarr"
     group = zarr.open_group(store, mode="w", zarr_format=2)
     chunks = tuple(min(CHUNK, s) for s in volume.shape)
     group.create_array(
-        "0", data=np.ascontiguousarray(volume, np.float32), chunks=chunks, compressors=None, config={"write_empty_chunks": True}
-    )
+        "0", data=np.ascontiguousarray(volume), chunks=chunks, compressors=None, config={"write_empty_chunks": True},
+        chunk_key_encoding={"name": "v2", "separator": "/"},  # OME-Zarr 0.4: with another, readers find no chunk, and see zeros
+    )  # fmt: skip
     scale = {"type": "scale", "scale": [voxel_size_A] * 3}
     axes = [{"name": a, "type": "space", "unit": "angstrom"} for a in "zyx"]
     group.attrs["multiscales"] = [
-        {"version": "0.4", "name": kind, "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [scale]}]}
+        {"version": "0.4", "name": name, "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [scale]}]}
     ]
     return store
 
 
-def write_config(root: Path, class_names: list[str]) -> Path:
-    """Write copick.json, the configuration with which copick opens the project where it lies now; returns it."""
-    objects = [{"name": object_name(name), "is_particle": True, "label": k + 1} for k, name in enumerate(class_names)]
+def write_config(root: Path, class_names: list[str], segmented: Sequence[str] = ()) -> Path:
+    """Write copick.json, the configuration with which copick opens the project where it lies now; returns it.
+
+    Classes are its particles, labelled from 1; `segmented` are objects that only segmentations have.
+    """
+    names = [*class_names, *segmented]
+    objects = [{"name": object_name(n), "is_particle": n not in segmented, "label": k + 1} for k, n in enumerate(names)]
     config = {
         "config_type": "filesystem", "name": "CryoETGAN", "description": "generated subtomograms, side by side in mosaics", "version": "1.0.0",
         "pickable_objects": objects, "overlay_root": f"local://{root.resolve()}", "overlay_fs_args": {"auto_mkdir": True},
@@ -172,7 +193,7 @@ def write_picks(root: Path, table: pd.DataFrame, *, user: str, session: str, ori
         matrices = np.tile(np.eye(4), (len(part), 1, 1))
         if part[list(ANGLE_COLUMNS)].notna().all(axis=None):
             angles = torch.from_numpy(part[list(ANGLE_COLUMNS)].to_numpy(float, copy=True)).unbind(1)
-            matrices[:, :3, :3] = relion_euler_to_matrix(*angles).mT.numpy()
+            matrices[:, :3, :3] = relion_angles_to_pose(*angles).numpy()
         points = [
             {"location": dict(zip("xyz", map(float, p), strict=True)), "transformation_": m.tolist(), "instance_id": 0, "score": 1.0}
             for p, m in zip(particle_centres(part), matrices, strict=True)
@@ -213,7 +234,7 @@ def _picks(file: Path) -> pd.DataFrame:
         name, user, session = record["pickable_object_name"], str(record["user_id"]), str(record["session_id"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: not picks as copick writes them ({error})") from error
-    angles = [a.numpy() for a in matrix_to_relion_euler(torch.from_numpy(matrices[:, :3, :3]).mT)]
+    angles = [a.numpy() for a in pose_to_relion_angles(torch.from_numpy(matrices[:, :3, :3]))]
     if record.get("trust_orientation") is False:
         angles = [np.full(len(position), np.nan)] * 3
     run = file.parent.parent.name

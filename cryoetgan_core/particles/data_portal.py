@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from ..specimen.databases import cache_folder
-from ..specimen.poses import matrix_to_relion_euler
+from ..specimen.poses import pose_to_relion_angles
 from . import copick
 from .table import ANGLE_COLUMNS, POSITION_COLUMNS, particle_table
 
@@ -131,7 +131,7 @@ def read_points(path: Path, voxel_size_A: float) -> pd.DataFrame:
             raise ValueError(f"{path}: line {k + 1} is no point as the portal writes it ({error!r})") from error
     if not positions:
         raise ValueError(f"{path}: holds no points, expected at least one")
-    angles = matrix_to_relion_euler(torch.from_numpy(np.array(matrices)).mT)
+    angles = pose_to_relion_angles(torch.from_numpy(np.array(matrices)))
     return particle_table(
         len(positions), source=str(path), particle=[f"{path.stem}_{k}" for k in range(len(positions))],
         **dict(zip(POSITION_COLUMNS, np.array(positions).T * voxel_size_A, strict=True)),

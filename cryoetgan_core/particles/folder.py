@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..specimen.poses import matrix_to_relion_euler, relion_euler_to_matrix
+from ..specimen.poses import pose_to_relion_angles, relion_angles_to_pose
 from . import copick
 from .arrays import open_mrcs, open_npy, read_npz
 from .coordinates import in_tomogram, read_coordinates
@@ -19,6 +19,7 @@ from .picked import cut_at, read_copick
 from .pickles import PICKLE_SUFFIXES, read_pickle
 from .relion import read_subtomogram_star, read_tilt_stack_particles
 from .relion_files import read_star
+from .stored import read_particles_csv
 from .table import ParticleSet, check_beam_axis, check_voxel_size, particle_table, protein_sign
 from .tomogram import cut_cubes, read_labelled_tomogram, read_tomogram
 from .volume_files import (
@@ -35,7 +36,7 @@ from .volume_files import (
 
 STACK_SUFFIXES = (".npy", ".npz", ".mrcs", *PICKLE_SUFFIXES)
 KINDS = (
-    "a folder of volumes (.mrc, .map, .rec, .em, .tif; also .gz, .bz2), a stack (.npy, .npz, .mrcs, .h5 or .zarr with 4-D data, .pickle of AITom), optimisation_set.star or particles.star, "
+    "a folder of volumes (.mrc, .map, .rec, .em, .tif; also .gz, .bz2), a stack (.npy, .npz, .mrcs, .h5 or .zarr with 4-D data, .pickle of AITom), optimisation_set.star or particles.star, particles.csv of generated particles, "
     "a copick project, a run of the CryoET Data Portal (portal:NUMBER), or a tomogram (.mrc, .map, .ccp4, .rec, .em, .tif, .h5 or .zarr with 3-D data) with box= and n=, coordinates= or labels_path="
 )
 
@@ -43,7 +44,7 @@ KINDS = (
 def load_particles(path: str | Path, **options) -> ParticleSet:
     """Particles from whatever `path` is; `options` are those of the function that reads this kind.
 
-    Folders and stacks: `read_volumes`. A .star file: `read_tilt_stack_particles`, or `read_subtomogram_star` where its optics table says 3-D. A copick project, or "portal:NUMBER" of a run of the CryoET Data Portal (`data_portal.fetch_run`): `read_copick`. Other single files are tomograms:
+    Folders and stacks: `read_volumes`. A .star file: `read_tilt_stack_particles`, or `read_subtomogram_star` where its optics table says 3-D; particles.csv of generated particles: `read_particles_csv`. A copick project, or "portal:NUMBER" of a run of the CryoET Data Portal (`data_portal.fetch_run`): `read_copick`. Other single files are tomograms:
     `read_tomogram` with `cut_cubes`, where `coordinates` may be a file (`read_coordinates`), or `read_labelled_tomogram` where `labels_path` is given.
 
     Raises
@@ -61,6 +62,8 @@ def load_particles(path: str | Path, **options) -> ParticleSet:
     if suffix == ".star":
         reader = read_subtomogram_star if is_3d_star(path) else read_tilt_stack_particles
         return reader(path, **_known(path, options, reader))
+    if suffix == ".csv":
+        return read_particles_csv(path, **_known(path, options, read_particles_csv))
     if copick.is_project(path):
         return read_copick(path, **_known(path, options, read_copick))
     if (path.is_dir() and suffix not in ZARR_SUFFIXES) or suffix in STACK_SUFFIXES:
@@ -157,8 +160,9 @@ def _beam_to_z(particles: ParticleSet, beam_axis: str) -> ParticleSet:
     turn[other] *= -1
     angles, shifts = ["rot_deg", "tilt_deg", "psi_deg"], ["shift_z_A", "shift_y_A", "shift_x_A"]
     if table[angles].notna().all(axis=None):
-        matrices = relion_euler_to_matrix(*torch.from_numpy(table[angles].to_numpy(float, copy=True)).unbind(1))
-        table[angles] = torch.stack(matrix_to_relion_euler(matrices @ turn.flip((0, 1))), 1).numpy()
+        poses = relion_angles_to_pose(*torch.from_numpy(table[angles].to_numpy(float, copy=True)).unbind(1))
+        # a pose ends in the particle's frame, which is what turns: from the left, from old to new, on xyz
+        table[angles] = torch.stack(pose_to_relion_angles(turn.flip((0, 1)).mT @ poses), 1).numpy()
     if table[shifts].notna().all(axis=None):
         old = table[shifts].to_numpy(float, copy=True)
         old[:, other] += particles.voxel_size_A * (n % 2 == 0)  # an even box turns about half a voxel before its centre n // 2

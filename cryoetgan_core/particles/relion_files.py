@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..specimen.maps import read_map
+from ..specimen.poses import pose_to_relion_angles, relion_angles_to_pose
 
 PARTICLE_COLUMNS = (
     "rlnTomoName", "rlnImageName", "rlnTomoVisibleFrames", "rlnOpticsGroup",
@@ -20,6 +21,12 @@ OPTICS_COLUMNS = (
     "rlnOpticsGroup", "rlnImagePixelSize", "rlnImageSize", "rlnVoltage", "rlnSphericalAberration",
     "rlnAmplitudeContrast", "rlnCtfDataAreCtfPremultiplied",
 )  # fmt: skip
+ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+BOX_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
+ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
+NAMES = [  # a name of digits is not a number: 000017 keeps its zeros
+    "rlnTomoName", "rlnMicrographName", "rlnTomoParticleName", "rlnImageName", "cryoetganClassName", "cryoetganParticleName",
+]  # fmt: skip
 TILT_COLUMNS = (
     "rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle",
 )  # fmt: skip
@@ -35,9 +42,9 @@ class TiltStack:
     tilts: pd.DataFrame
     matrices: np.ndarray  # (T, 3, 3), tomogram xyz to image uvw
     visible: np.ndarray
-    angles_deg: np.ndarray  # rot, tilt, psi
+    angles_deg: np.ndarray  # rot, tilt, psi, from the reference to the tomogram
     coordinates: np.ndarray  # xyz as in the file, NaN where it has none
-    origins_A: np.ndarray  # xyz
+    origins_A: np.ndarray  # xyz, in the tomogram
     size: int
     pixel_size_A: float
     voltage_kV: float
@@ -51,7 +58,7 @@ def read_star(path: Path) -> dict[str, pd.DataFrame | dict]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file, expected a STAR file")
     try:
-        blocks = starfile.read(path, always_dict=True)
+        blocks = starfile.read(path, always_dict=True, parse_as_string=NAMES)
     except Exception as error:  # the parser raises whatever its lines lead to
         raise ValueError(f"{path}: cannot be read as a STAR file ({error})") from error
     if not blocks:
@@ -115,10 +122,10 @@ def open_tilt_stacks(path: str | Path) -> list[TiltStack]:
     if isinstance(general, dict) and int(general.get("rlnTomoSubTomosAre2DStacks", 1)) != 1:
         raise ValueError(f"{particles_path}: particles are 3-D subtomograms; use read_subtomogram_star")
     optics = table_of(blocks, "optics", particles_path, OPTICS_COLUMNS).set_index("rlnOpticsGroup")
-    particles = table_of(blocks, "particles", particles_path, PARTICLE_COLUMNS)
+    particles = without_turned_boxes(table_of(blocks, "particles", particles_path, PARTICLE_COLUMNS), particles_path)
     if len(optics[["rlnImageSize", "rlnImagePixelSize"]].drop_duplicates()) != 1:
         raise ValueError(f"{particles_path}: optics groups differ in box or pixel size; read them one by one")
-    numeric(particles, ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), particles_path)
+    numeric(particles, ANGLES, particles_path)
     numeric(optics, OPTICS_COLUMNS[1:], particles_path)
     tomograms = read_star(tomograms_path)
     geometry: dict[str, tuple[pd.DataFrame, np.ndarray]] = {}
@@ -152,6 +159,46 @@ def numeric(table: pd.DataFrame, columns: tuple[str, ...], path: Path) -> None:
         if not np.isfinite(values).all():
             bad = table[column][~np.isfinite(values)].iloc[0]
             raise ValueError(f"{path}: {column} holds {bad!r}, expected finite numbers")
+
+
+def box_poses(table: pd.DataFrame, path: Path) -> Tensor:
+    """Rotations (N, 3, 3) of the boxes of a particle table: x of the box is the tomogram's ``A_subtomogram x`` (RELION 4 and 5); the identity where the table says none.
+
+    Raises
+    ------
+    ValueError
+        when one of the three columns is missing while another is there, or holds no finite numbers.
+    """
+    there = [c for c in BOX_ANGLES if c in table]
+    if not there:
+        return torch.eye(3, dtype=torch.float64).expand(len(table), 3, 3)
+    if len(there) < len(BOX_ANGLES):
+        raise ValueError(f"{path}: has {', '.join(there)} and not all of {', '.join(BOX_ANGLES)}; export the particles with the three")
+    numeric(table, BOX_ANGLES, path)
+    return relion_angles_to_pose(*torch.from_numpy(table[list(BOX_ANGLES)].to_numpy(float, copy=True)).unbind(1))
+
+
+def without_turned_boxes(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A particle table with poses and origins in the tomogram: rlnTomoSubtomogramRot, Tilt and Psi go into them.
+
+    The orientation is ``A_subtomogram A_particle``, and A_subtomogram turns the origin.
+    """
+    if not set(BOX_ANGLES) & set(table):
+        return table
+    boxes = box_poses(table, path)
+    table = table.drop(columns=list(BOX_ANGLES))
+    for columns in (ANGLES, ORIGINS):
+        if set(columns) <= set(table):
+            numeric(table, columns, path)
+            values = torch.from_numpy(table[list(columns)].to_numpy(float, copy=True))
+            if columns == ANGLES:
+                values = torch.stack(pose_to_relion_angles(boxes @ relion_angles_to_pose(*values.unbind(1))), 1)
+            else:
+                values = (boxes @ values[:, :, None])[..., 0]
+            table[list(columns)] = values.numpy()
+        elif columns == ANGLES:  # the particle lies in its box as the reference does
+            table[list(columns)] = torch.stack(pose_to_relion_angles(boxes), 1).numpy()
+    return table
 
 
 def _pair(path: Path) -> tuple[Path, Path, dict]:
@@ -198,9 +245,9 @@ def _stack(row: dict, index: int, optics: pd.DataFrame, geometry: dict, path: Pa
         tilts=tilts,
         matrices=matrices,
         visible=visible,
-        angles_deg=np.array([float(row[f"rlnAngle{a}"]) for a in ("Rot", "Tilt", "Psi")]),
+        angles_deg=np.array([float(row[c]) for c in ANGLES]),
         coordinates=np.array([float(row.get(f"rlnCoordinate{a}", np.nan)) for a in "XYZ"]),
-        origins_A=np.array([float(row.get(f"rlnOrigin{a}Angst", np.nan)) for a in "XYZ"]),
+        origins_A=np.array([float(row.get(c, np.nan)) for c in ORIGINS]),
         size=int(group["rlnImageSize"]),
         pixel_size_A=float(group["rlnImagePixelSize"]),
         voltage_kV=float(group["rlnVoltage"]),

@@ -17,7 +17,7 @@ from ..microscope.noise import band_power, contrast_per_unit, count_electrons, e
 from ..microscope.projection import project
 from ..microscope.simulate import Microscope, Recordings, draw_recordings, reconstruct, record
 from ..microscope.transfer import wavelength_A
-from ..specimen import matrix_to_relion_euler, random_rotations, random_shifts, reference_map, relion_euler_to_matrix, rotate_volume
+from ..specimen import pose_to_relion_angles, random_rotations, random_shifts, reference_map, relion_angles_to_pose, rotate_volume
 from ..specimen.crowding import Crowding, Neighbours, place_neighbours
 from ..specimen.render import parse_source
 from .table import ParticleSet, particle_table
@@ -88,7 +88,7 @@ def poses_of(table: pd.DataFrame) -> Poses:
     """The poses that a table of `density_maps` or `subtomograms` tells."""
     angles = (torch.tensor(table[c].to_numpy(copy=True)) for c in ("rot_deg", "tilt_deg", "psi_deg"))
     shifts = torch.tensor(table[["shift_z_A", "shift_y_A", "shift_x_A"]].to_numpy(copy=True))
-    return relion_euler_to_matrix(*angles).mT, shifts
+    return relion_angles_to_pose(*angles), shifts
 
 
 def _posed(
@@ -99,8 +99,7 @@ def _posed(
     if poses is None:
         poses = random_rotations(n, generator), random_shifts(n, MAX_SHIFT * box * voxel_size_A, generator)
     rotations, shifts = poses
-    # RELION's Euler matrix turns the particle back onto the reference: the inverse of our pose
-    rot, tilt, psi = (angle.numpy() for angle in matrix_to_relion_euler(rotations.mT))
+    rot, tilt, psi = (angle.numpy() for angle in pose_to_relion_angles(rotations))
     table = particle_table(
         n, class_name=np.repeat(classes, per_class), particle=[f"{i:06d}" for i in range(n)], rot_deg=rot, tilt_deg=tilt, psi_deg=psi,
         shift_z_A=shifts[:, 0].numpy(), shift_y_A=shifts[:, 1].numpy(), shift_x_A=shifts[:, 2].numpy(),

@@ -7,10 +7,11 @@ Columns of the table, one row a particle (NaN or an empty string where a source 
 ``particle``                    name, unique within its source
 ``tomogram``                    tomogram or tilt series it comes from
 ``source``                      file it was read from
-``rot_deg, tilt_deg, psi_deg``  RELION's ZYZ angles; `relion` says which way they turn
+``rot_deg, tilt_deg, psi_deg``  RELION's angles of the pose, from the reference to the box (`specimen.poses`)
 ``x_A, y_A, z_A``               centre of the box in the tomogram, from the tomogram's first voxel
 ``shift_x_A, ..y_A, ..z_A``     where the particle's centre lies, seen from the centre of its box
 ``voxel_size_A``                edge of a voxel of its volume
+``centred_x_A, ..y_A, ..z_A``   only where a RELION 5 file says it: the position from the tomogram's centre
 =============================== ==================================================================
 """
 
@@ -26,6 +27,7 @@ TEXT_COLUMNS = ("class_name", "particle", "tomogram", "source")
 ANGLE_COLUMNS = ("rot_deg", "tilt_deg", "psi_deg")
 POSITION_COLUMNS = ("x_A", "y_A", "z_A")
 SHIFT_COLUMNS = ("shift_x_A", "shift_y_A", "shift_z_A")
+CENTRED_COLUMNS = ("centred_x_A", "centred_y_A", "centred_z_A")
 NUMBER_COLUMNS = ANGLE_COLUMNS + POSITION_COLUMNS + SHIFT_COLUMNS
 MAX_VALUES = 1 << 31  # 8 GiB of float32; more does not fit beside a training in memory
 

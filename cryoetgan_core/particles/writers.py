@@ -1,72 +1,99 @@
-"""Labelled particles as the next tool wants them: volumes as MRC, HDF5, zarr or mosaics of a copick project; tables as STAR (RELION 3.1 and 5), Dynamo table and CSV, written bit by bit."""
+"""Labelled particles as the next tool wants them: volumes as MRC, HDF5, zarr, or side by side in the tomograms of a copick project or of DeepFinder; tables as STAR (RELION 3.1 and 5), Dynamo table and CSV, written bit by bit."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import h5py
-import mrcfile
 import numpy as np
 import pandas as pd
+import torch
 import zarr
 
 from ..run_folder import write_atomically
+from ..specimen.poses import relion_angles_to_pose
 from . import copick
 from .coordinates import relion_to_dynamo
+from .relion_writer import CENTRED, optics_of, particle_columns, star_head, star_rows, volume_name, write_mrc, write_wedge
 from .simulated import MAX_SHIFT
-from .table import ANGLE_COLUMNS, SHIFT_COLUMNS, particle_centres
+from .table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, particle_centres
 
-FORMATS = ("mrcs", "mrc", "hdf5", "zarr", "copick")
-PICKER = {"user": "cryoetgan", "session": "1"}  # whose picks those of a copick project are
+FORMATS = ("mrc", "hdf5", "zarr", "copick", "deepfinder")
+IN_TOMOGRAMS = ("copick", "deepfinder")  # kinds whose particles lie side by side in one tomogram a part
+PICKER = {"user": "cryoetgan", "session": "1"}  # whose picks and segmentations those of a copick project are
 _DYNAMO_WIDTH = 35  # columns of a table
 
 
 class Parts(Protocol):
-    """What `write_volumes` must know of an order."""
+    """What the writers must know of an order."""
 
     n: int
     part: int
     volumes: str
+    shares: Mapping[str, float]
+    channels: tuple[str, ...]
+
+
+def class_numbers(order: Parts) -> dict[str, int]:
+    """Number of each class in every table and label map of an order: from 1, in the order of their names."""
+    return {name: k + 1 for k, name in enumerate(sorted(order.shares))}
+
+
+def tomogram_name(part: int) -> str:
+    """Name of the tomogram that holds a part; its number, from 1, is that of the Dynamo table and the one that cryoCAT reads."""
+    return f"generated-{part + 1:06d}"
 
 
 def write_volumes(
-    folder: Path, part: int, order: Parts, names: Iterable[str], volumes: np.ndarray, voxel_size_A: float, channel: str = ""
+    folder: Path, part: int, order: Parts, table: pd.DataFrame, volumes: np.ndarray, voxel_size_A: float, channel: str = ""
 ) -> list[str]:
-    """Write the volumes (N, D, D, D) of a part, each file at once; returns where each is, relative to `folder`, as the STAR file names it.
+    """Write the volumes (N, D, D, D) of a part, each file at once; returns where each is, relative to `folder`.
 
-    "mrcs": a stack of volumes a part, ``3@volumes/000000.mrcs`` the third; "mrc": a file each; "hdf5": a file a part, "zarr": one store, of which a part is a chunk;
-    "copick": a tomogram a part, in which the particles lie side by side (`place_in_mosaic` says where).
+    "mrc": a file each; "hdf5": a stack a part, ``3@volumes/000000.h5`` the third; "zarr": one store, of which a part is a
+    chunk; "copick" and "deepfinder": a tomogram a part, in which the particles lie side by side (`place_in_mosaic` says
+    where), beside it the channels: "mask" as a label map (0, or the class's number), "density".
     """
-    if order.volumes == "copick":
+    if order.volumes in IN_TOMOGRAMS:
+        labels = channel == "mask"
+        if labels:
+            volumes = volumes * table["class_name"].map(class_numbers(order)).to_numpy(np.float32)[:, None, None, None]
         mosaic = _mosaic(volumes, order.part, 0.0 if channel else float(volumes.mean()))
-        store = copick.write_tomogram(folder, f"generated-{part:06d}", channel or "generated", mosaic, voxel_size_A)
-        return [store.relative_to(folder).as_posix()] * len(volumes)
+        if order.volumes == "copick":
+            mosaic = mosaic.astype(np.uint8) if labels else mosaic
+            file = copick.write_volume(
+                folder, tomogram_name(part), channel or "generated", mosaic, voxel_size_A, PICKER if channel else None
+            )
+        else:
+            (folder / "tomograms").mkdir(exist_ok=True)
+            file = folder / "tomograms" / f"{tomogram_name(part)}{f'_{channel}' if channel else ''}.h5"
+            mosaic = mosaic.astype(np.int8) if labels else mosaic
+            write_atomically(file, lambda p: _write_hdf5(p, "dataset", mosaic, voxel_size_A))
+        return [file.relative_to(folder).as_posix()] * len(volumes)
     tail = f"_{channel}" if channel else ""
     (folder / "volumes").mkdir(exist_ok=True)
     if order.volumes == "mrc":
         (folder / "volumes" / f"{part:06d}").mkdir(exist_ok=True)
+        numbers = class_numbers(order)
+        names = [volume_name(c, numbers[c], p) for c, p in zip(table["class_name"], table["particle"], strict=True)]
         files = [f"volumes/{part:06d}/{name}{tail}.mrc" for name in names]
         for file, volume in zip(files, volumes, strict=True):
-            write_atomically(folder / file, lambda p, v=volume: _write_mrc(p, v, voxel_size_A))
+            write_atomically(folder / file, lambda p, v=volume: write_mrc(p, v, voxel_size_A))
         return files
-    if order.volumes == "mrcs":
-        file = f"volumes/{part:06d}{tail}.mrcs"
-        write_atomically(folder / file, lambda p: _write_mrc(p, volumes, voxel_size_A))
-    elif order.volumes == "hdf5":
+    if order.volumes == "hdf5":
         file = f"volumes/{part:06d}{tail}.h5"
-        write_atomically(folder / file, lambda p: _write_hdf5(p, volumes, voxel_size_A))
-    else:
-        file = f"volumes/particles{tail}.zarr"
-        _zarr_store(folder / file, order, volumes.shape[1:], voxel_size_A)[part * order.part : part * order.part + len(volumes)] = volumes
-        return [f"{part * order.part + i + 1}@{file}" for i in range(len(volumes))]
-    return [f"{i + 1}@{file}" for i in range(len(volumes))]
+        write_atomically(folder / file, lambda p: _write_hdf5(p, "volumes", volumes, voxel_size_A))
+        return [f"{i + 1}@{file}" for i in range(len(volumes))]
+    file = f"volumes/particles{tail}.zarr"
+    store = _zarr_store(folder / file, order, volumes.shape[1:], voxel_size_A)
+    store[part * order.part : part * order.part + len(volumes)] = volumes
+    return [f"{part * order.part + i + 1}@{file}" for i in range(len(volumes))]
 
 
 def place_in_mosaic(table: pd.DataFrame, part: int, order: Parts, box: int, voxel_size_A: float) -> None:
-    """Set tomogram and position of the boxes of a part to where `write_volumes` puts them in a copick project's mosaic."""
+    """Set tomogram and position of the boxes of a part to where `write_volumes` puts them."""
     corners = _cells(len(table), order.part) * _cell_width(box) + _margin(box)
-    table["tomogram"] = f"generated-{part:06d}"
+    table["tomogram"] = tomogram_name(part)
     for axis, corner in zip("zyx", corners.T, strict=True):
         table[f"{axis}_A"] = (corner + box // 2) * voxel_size_A
 
@@ -98,17 +125,9 @@ def _mosaic(volumes: np.ndarray, part: int, fill: float) -> np.ndarray:
     return out
 
 
-def _write_mrc(path: Path, data: np.ndarray, voxel_size_A: float) -> None:
-    with mrcfile.new(path, overwrite=True) as handle:
-        handle.set_data(np.ascontiguousarray(data, np.float32))
-        handle.voxel_size = voxel_size_A
-        handle.header.nlabl = 0  # mrcfile's label carries the time of writing
-        handle.header.label = b""
-
-
-def _write_hdf5(path: Path, volumes: np.ndarray, voxel_size_A: float) -> None:
+def _write_hdf5(path: Path, name: str, data: np.ndarray, voxel_size_A: float) -> None:
     with h5py.File(path, "w", track_order=False) as handle:
-        dataset = handle.create_dataset("volumes", data=volumes, chunks=(1, *volumes.shape[1:]))
+        dataset = handle.create_dataset(name, data=data, chunks=(1, *data.shape[1:]))
         dataset.attrs["voxel_size_A"] = voxel_size_A
 
 
@@ -120,91 +139,108 @@ def _zarr_store(path: Path, order: Parts, shape: tuple[int, ...], voxel_size_A: 
     return zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
 
 
-def write_tables(folder: Path, parts: list[Path], box: int, voxel_size_A: float) -> None:
-    """Join the tables of all parts, one at a time, into particles.csv, particles.star, particles_relion5.star and particles.tbl.
+def write_tables(
+    folder: Path, parts: list[Path], order: Parts, box: int, voxel_size_A: float, tilt_range_deg: tuple[float, float] | None = None
+) -> None:
+    """Join the tables of all parts, one at a time, into particles.csv and particles.tbl (Dynamo), and what the kind of volumes asks for.
 
-    Particles that lie in mosaics are named by their coordinates there, in particles.star and particles.tbl, and copick.json is written beside these.
+    "mrc": particles.star (RELION 3.1) and particles_relion5.star, with the weight of the missing wedge where the tilt range
+    is known. "copick": copick.json, and particles.star with the positions. "deepfinder": particles.xml, its object list.
     """
-    classes: dict[str, int] = {}
-    for path in parts:
-        for name in pd.read_csv(path, usecols=["class_name"], dtype=str)["class_name"]:
-            classes.setdefault(name, 0)
-    classes = {name: k + 1 for k, name in enumerate(sorted(classes))}
-    placed = _in_tomograms(_read_part(parts[0]))
-    for target, header, lines in (
-        ("particles.csv", lambda t: ",".join(t.columns) + "\n", lambda t: t.to_csv(index=False, header=False, float_format="%.9f")),
-        ("particles.star", lambda t: _star_header(box, voxel_size_A, 3, placed), lambda t: _star_lines(t, classes, voxel_size_A)),
-        ("particles_relion5.star", lambda t: _star_header(box, voxel_size_A, 5, placed), lambda t: _star_lines(t, classes, voxel_size_A)),
-        ("particles.tbl", lambda t: "", lambda t: _dynamo_lines(t, classes, voxel_size_A)),
-    ):
-        if placed and target == "particles_relion5.star":  # its coordinates are measured from the centre of each tomogram
-            continue
+    numbers = class_numbers(order)
+    tables: dict[str, tuple] = {
+        "particles.csv": (
+            lambda t: ",".join(_csv_columns(t, order, box, voxel_size_A)) + "\n",
+            lambda t: _csv_columns(t, order, box, voxel_size_A).to_csv(index=False, header=False, float_format="%.9f"),
+            "",
+        ),
+        "particles.tbl": (lambda t: "", lambda t: _dynamo_lines(t, numbers, voxel_size_A), ""),
+    }
+    weight = ""
+    if order.volumes == "mrc" and tilt_range_deg:
+        weight = f"volumes/{write_wedge(folder / 'volumes', tilt_range_deg, box, voxel_size_A).name}"
+    for version in {"mrc": (3, 5), "copick": (3,)}.get(order.volumes, ()):
 
-        def write(path: Path, header: object = header, lines: object = lines) -> None:
+        def columns(table: pd.DataFrame, version: int = version) -> pd.DataFrame:
+            return _star_columns(table, numbers, voxel_size_A, version, weight)
+
+        general = "data_general\n\n_rlnTomoSubTomosAre2DStacks 0\n\n\n" if version == 5 else ""
+        tables["particles.star" if version == 3 else "particles_relion5.star"] = (
+            lambda t, c=columns, g=general: star_head(optics_of(t, box, voxel_size_A), list(c(t)), g), lambda t, c=columns: star_rows(c(t)), "",
+        )  # fmt: skip
+    if order.volumes == "deepfinder":
+        tables["particles.xml"] = (lambda t: "<objlist>\n", lambda t: _deepfinder_lines(t, numbers, voxel_size_A), "</objlist>\n")
+    for target, (head, lines, tail) in tables.items():
+
+        def write(path: Path, head: object = head, lines: object = lines, tail: str = tail) -> None:
+            first = 0
             with path.open("w") as handle:
                 for k, part in enumerate(parts):
                     table = _read_part(part)
+                    table.index += first
+                    first += len(table)
                     if k == 0:
-                        handle.write(header(table))
+                        handle.write(head(table))
                     handle.write(lines(table))
+                handle.write(tail)
 
         write_atomically(folder / target, write)
-    if placed:
-        copick.write_config(folder, list(classes))
+    if order.volumes == "copick":
+        copick.write_config(folder, list(numbers), [c for c in order.channels if c == "density"])
 
 
 def _read_part(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"particle": str, "class_name": str, "tomogram": str}, keep_default_na=False, na_values=[""])
 
 
-_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-_ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
-_COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
+def _csv_columns(table: pd.DataFrame, order: Parts, box: int, voxel_size_A: float) -> pd.DataFrame:
+    """The table, and what its readers ask for: voxel and box; in a copick project also the columns of copick's own CSV."""
+    table = table.assign(voxel_size_A=voxel_size_A, box=box)
+    if order.volumes != "copick":
+        return table
+    matrices = np.tile(np.eye(4), (len(table), 1, 1))
+    matrices[:, :3, :3] = _poses(table).numpy()
+    entries = {f"transform_{i}{j}": matrices[:, i, j] for i in range(4) for j in range(4)}
+    return table.assign(run_name=table["tomogram"], **dict(zip("xyz", particle_centres(table).T, strict=True)), **entries)
 
 
-def _in_tomograms(table: pd.DataFrame) -> bool:
-    """Whether the particles lie in tomograms, rather than in files of their own."""
-    return bool(table["x_A"].notna().all())
+def _poses(table: pd.DataFrame) -> torch.Tensor:
+    return relion_angles_to_pose(*torch.from_numpy(table[list(ANGLE_COLUMNS)].to_numpy(float, copy=True)).unbind(1))
 
 
-def _star_columns(version: int, placed: bool) -> list[str]:
-    names = ["rlnTomoName" if version == 5 else "rlnMicrographName", "rlnTomoParticleName", "rlnClassNumber", "cryoetganClassName"]
-    if placed:
-        return [*_COORDINATES, *names, "rlnOpticsGroup", *_ANGLES]
-    return ["rlnImageName", *names, "rlnOpticsGroup", *_ANGLES, *_ORIGINS]
+def _star_columns(table: pd.DataFrame, numbers: dict[str, int], voxel_size_A: float, version: int, weight: str) -> pd.DataFrame:
+    if table["x_A"].notna().all():  # the centre of the particle, which needs no origin then
+        centres = dict(zip(POSITION_COLUMNS, particle_centres(table).T, strict=True))
+        return particle_columns(table.assign(**centres, **dict.fromkeys(SHIFT_COLUMNS, np.nan)), numbers, voxel_size_A)
+    columns = particle_columns(table, numbers, voxel_size_A)
+    columns.insert(0, "rlnImageName", table["file"])
+    if weight:
+        columns.insert(1, "rlnCtfImage", weight)
+    # RELION 5 asks for a position: particles that lie in no tomogram are at the centre of theirs
+    return columns.assign(**dict.fromkeys(CENTRED, 0.0)) if version == 5 else columns
 
 
-def _star_header(box: int, voxel_size_A: float, version: int, placed: bool) -> str:
-    optics = {
-        "rlnOpticsGroup": 1, "rlnOpticsGroupName": "generated", "rlnImagePixelSize": f"{voxel_size_A:.6f}", "rlnImageSize": box, "rlnImageDimensionality": 3,
-    }  # fmt: skip
-    general = "data_general\n\n_rlnTomoSubTomosAre2DStacks 0\n\n\n" if version == 5 else ""
-    loop = "".join(f"_{name} #{i + 1}\n" for i, name in enumerate(optics))
-    rows = "".join(f"_{name} #{i + 1}\n" for i, name in enumerate(_star_columns(version, placed)))
-    return f"{general}data_optics\n\nloop_\n{loop}{' '.join(map(str, optics.values()))}\n\n\ndata_particles\n\nloop_\n{rows}"
-
-
-def _star_lines(table: pd.DataFrame, classes: dict[str, int], voxel_size_A: float) -> str:
-    placed = _in_tomograms(table)
-    first = dict(zip(_COORDINATES, particle_centres(table).T / voxel_size_A, strict=True)) if placed else {"file": table["file"]}
-    out = pd.DataFrame(first | {"tomogram": table["tomogram"], "name": table["particle"]})
-    out["number"], out["class"], out["group"] = table["class_name"].map(classes), table["class_name"], 1
-    numbers = {name: table[column] for name, column in zip(_ANGLES, ANGLE_COLUMNS, strict=True)}
-    if not placed:  # an origin moves the particle's centre by minus its value
-        numbers |= {name: -table[column] for name, column in zip(_ORIGINS, SHIFT_COLUMNS, strict=True)}
-    out = out.assign(**{name: values.map("{:.6f}".format) for name, values in numbers.items()})
-    return out.to_csv(index=False, header=False, sep=" ", float_format="%.6f")
-
-
-def _dynamo_lines(table: pd.DataFrame, classes: dict[str, int], voxel_size_A: float) -> str:
+def _dynamo_lines(table: pd.DataFrame, numbers: dict[str, int], voxel_size_A: float) -> str:
+    """Rows of a Dynamo table. Dynamo counts voxels from 1 (copick and cryoCAT take its positions as they are: one voxel more than theirs)."""
     rows = np.zeros((len(table), _DYNAMO_WIDTH))
     rows[:, 0] = table["particle"].astype(int) + 1  # tag
     rows[:, 1] = 1  # aligned
-    if _in_tomograms(table):
-        rows[:, 19] = table["tomogram"].str.rpartition("-")[2].astype(int) + 1
-        rows[:, 23:26] = particle_centres(table) / voxel_size_A + 1  # Dynamo counts voxels from 1
+    rows[:, 19] = table["tomogram"].str.rpartition("-")[2].astype(int)
+    if table["x_A"].notna().all():
+        rows[:, 23:26] = particle_centres(table) / voxel_size_A + 1
     else:
         rows[:, 3:6] = table[list(SHIFT_COLUMNS)].to_numpy(float) / voxel_size_A
     rows[:, 6:9] = relion_to_dynamo(table[list(ANGLE_COLUMNS)].to_numpy(float))
-    rows[:, 21] = table["class_name"].map(classes)
+    rows[:, 21] = table["class_name"].map(numbers)
     return "".join(" ".join(f"{v:.6f}".rstrip("0").rstrip(".") for v in row) + "\n" for row in rows)
+
+
+def _deepfinder_lines(table: pd.DataFrame, numbers: dict[str, int], voxel_size_A: float) -> str:
+    """Objects of DeepFinder's list: tomograms from 0, positions in voxels from 0."""
+    tomograms = table["tomogram"].str.rpartition("-")[2].astype(int) - 1
+    centres = particle_centres(table) / voxel_size_A
+    labels = table["class_name"].map(numbers)
+    return "".join(
+        f'  <object tomo_idx="{t}" class_label="{label}" x="{x:.3f}" y="{y:.3f}" z="{z:.3f}"/>\n'
+        for t, label, (x, y, z) in zip(tomograms, labels, centres, strict=True)
+    )

@@ -8,10 +8,10 @@ angstrom.
 from .assemblies import ASSEMBLIES, S1_CLASSES, S2_CLASSES, Assembly, pseudo_atoms
 from .maps import read_map
 from .poses import (
-    matrix_to_relion_euler,
+    pose_to_relion_angles,
     random_rotations,
     random_shifts,
-    relion_euler_to_matrix,
+    relion_angles_to_pose,
     rotate_volume,
 )
 from .render import reference_map, render_points, source_points
@@ -22,14 +22,14 @@ __all__ = [
     "S1_CLASSES",
     "S2_CLASSES",
     "Assembly",
-    "matrix_to_relion_euler",
+    "pose_to_relion_angles",
     "pseudo_atoms",
     "radius_of_gyration",
     "random_rotations",
     "random_shifts",
     "read_map",
     "reference_map",
-    "relion_euler_to_matrix",
+    "relion_angles_to_pose",
     "render_points",
     "rotate_volume",
     "source_points",

@@ -8,10 +8,11 @@ so
 
     output(r) = reference(R^T (r - shift)).
 
-RELION's Euler matrix ``A(rot, tilt, psi)`` is the *passive* Z-Y-Z matrix: ``A^T = Rz(rot) Ry(tilt) Rz(psi)``
-with right-handed active ``Rz``, ``Ry``. RELION 5 and WarpTools place the reference point ``x`` of a
-subtomogram at ``A^T x`` in the tomogram. Hence ``R = A^T``: write ``matrix_to_relion_euler(R.mT)`` to a STAR
-file, and ``relion_euler_to_matrix(rot, tilt, psi).mT`` is the ``R`` of a particle read from one.
+RELION's angles give the same rotation: ``R = A``, its Euler matrix, scipy's
+``Rotation.from_euler("ZYZ", [rot, tilt, psi], degrees=True).inv()``. RELION 3.1, 4 and 5, Warp and M place the
+point ``x`` of the reference at ``A x`` in the particle. Whatever reads or writes angles goes through
+`relion_angles_to_pose` and `pose_to_relion_angles`. Files that hold matrices from the reference to the tomogram
+(copick, the CryoET Data Portal) hold ``R`` itself.
 """
 
 from __future__ import annotations
@@ -52,11 +53,10 @@ def random_shifts(n: int, max_shift_A: float, generator: torch.Generator, dtype:
     return ((2 * unit - 1) * max_shift_A).to(dtype)
 
 
-def relion_euler_to_matrix(rot_deg: Tensor, tilt_deg: Tensor, psi_deg: Tensor) -> Tensor:
-    """RELION's Euler matrix A (..., 3, 3), acting on xyz column vectors, from angles (...) in degrees.
+def relion_angles_to_pose(rot_deg: Tensor, tilt_deg: Tensor, psi_deg: Tensor) -> Tensor:
+    """Rotations R (..., 3, 3) from the reference to the particle, on xyz column vectors, of RELION's angles (...) in degrees.
 
-    The formula is that of the 3DEM convention (Heymann, Chagoyen and Belnap, J. Struct. Biol. 151, 2005).
-    See the module's text for how A relates to the pose ``R``.
+    RELION's Euler matrix A, in the 3DEM convention (Heymann, Chagoyen and Belnap, J. Struct. Biol. 151, 2005).
     """
     angles = (torch.as_tensor(a, dtype=torch.float64) for a in (rot_deg, tilt_deg, psi_deg))
     a, b, g = torch.broadcast_tensors(*(torch.deg2rad(v) for v in angles))
@@ -69,13 +69,12 @@ def relion_euler_to_matrix(rot_deg: Tensor, tilt_deg: Tensor, psi_deg: Tensor) -
     return torch.stack(rows, -2)
 
 
-def matrix_to_relion_euler(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Angles (rot, tilt, psi), each (...) in degrees, of RELION Euler matrices A (..., 3, 3).
+def pose_to_relion_angles(rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """RELION's angles (rot, tilt, psi), each (...) in degrees, of rotations R (..., 3, 3) from the reference to the particle.
 
-    rot and psi lie in (-180, 180], tilt in [0, 180]. At tilt 0 or 180 only one angle is defined: rot is then
-    0.
+    rot and psi lie in (-180, 180], tilt in [0, 180]. At tilt 0 or 180 only one angle is defined: rot is then 0.
     """
-    m = _checked_matrices(matrices.to(torch.float64))
+    m = _checked_matrices(rotations.to(torch.float64))
     sin_tilt = torch.hypot(m[..., 2, 0], m[..., 2, 1])
     tilt = torch.atan2(sin_tilt, m[..., 2, 2])
     # below this the rounding of a float64 matrix product decides atan2, not the pose

@@ -18,7 +18,7 @@ from ..particles.table import ParticleSet
 from ..seeds import stream
 from ..specimen.alignment import align, unposed
 from ..specimen.maps import read_map, resample
-from ..specimen.poses import relion_euler_to_matrix, rotate_volume
+from ..specimen.poses import relion_angles_to_pose, rotate_volume
 from .parameters import parse_json
 from .results import described
 from .runs import train_on
@@ -27,9 +27,9 @@ FOLDS = 3  # tomograms at most that are left out in turn
 
 
 def _poses(particles: ParticleSet) -> torch.Tensor:
-    """Rotations (N, 3, 3) that take the reference to the tomogram, "A r" of `particles.relion`."""
+    """Rotations (N, 3, 3) that take the reference to the tomogram."""
     angles = (torch.tensor(particles.table[c].to_numpy(float)) for c in ("rot_deg", "tilt_deg", "psi_deg"))
-    return relion_euler_to_matrix(*angles)
+    return relion_angles_to_pose(*angles)
 
 
 def _mirrored(volume: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,10 @@ def data_folder(config: RunConfig) -> Path:
 
 def data_record(config: RunConfig, maps: dict[str, str] | None = None) -> dict:
     """Everything that a simulated set depends on, as JSON types; the set's folder holds it in data.json."""
-    record = {"dataset": config.dataset, "maps": maps or {}} | {k: getattr(config, k) for k in DATA_FIELDS}
+    # sets of the first version, which lack "angles", have those of the inverse poses
+    record = {"dataset": config.dataset, "maps": maps or {}, "angles": "reference to particle"} | {
+        k: getattr(config, k) for k in DATA_FIELDS
+    }
     return json.loads(json.dumps(record | dataclasses.asdict(DATASETS[config.dataset])))
 
 
