@@ -9,6 +9,12 @@ MAPS    ?=
 CORES   ?= $(shell getconf _NPROCESSORS_ONLN)
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 
+# Recipes read these from the environment, as they were given: make and the shell run nothing that stands in them.
+override PROFILE := $(value PROFILE)
+override SEEDS := $(value SEEDS)
+override MAPS := $(value MAPS)
+export PROFILE SEEDS MAPS
+
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.complete
@@ -26,11 +32,11 @@ export JUPYTER_PREFER_ENV_PATH := 1
 .DELETE_ON_ERROR:
 
 figures: env
-	snakemake --cores $(CORES) --config profile=$(PROFILE) seeds="$(SEEDS)" maps="$(MAPS)" --rerun-incomplete --quiet rules $(GPU_LIMIT)
-	@echo; echo "figures/$(PROFILE):"; ls figures/$(PROFILE) | grep -v results | column -c 100
+	snakemake --cores $(CORES) --config "profile=$$PROFILE" "seeds=$$SEEDS" "maps=$$MAPS" --rerun-incomplete --quiet rules $(GPU_LIMIT)
+	@echo; echo "figures/$$PROFILE:"; ls "figures/$$PROFILE" | grep -v results | column -c 100
 
 proof: env
-	snakemake proof --cores $(CORES) --rerun-incomplete --config profile=$(PROFILE) seeds="$(SEEDS)" --quiet rules $(GPU_LIMIT)
+	snakemake proof --cores $(CORES) --rerun-incomplete --config "profile=$$PROFILE" "seeds=$$SEEDS" --quiet rules $(GPU_LIMIT)
 
 test: env
 	pytest -n $(CORES)

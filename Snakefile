@@ -9,14 +9,18 @@ Each rule runs one notebook with papermill; the executed copy is kept beside the
 import dataclasses
 import json
 import os
+import shlex
 
 from cryoetgan_core import paths
 from cryoetgan_core import workflow as paper
 from cryoetgan_core.config import DATASETS, make_config
 from cryoetgan_core.specimen.databases import is_identifier
+from cryoetgan_core.specimen.render import parse_source
 
-PROFILE = config.get("profile", "quick")
-SEEDS = str(config.get("seeds", "0"))
+# Shell lines take every parameter quoted ({params.x:q}), or as one of these two, which hold nothing that a shell reads.
+PROFILE = str(config.get("profile", "quick"))
+paper.choose("profile", PROFILE, paper.PROFILES)
+SEEDS = " ".join(map(str, paper.parse_seeds(str(config.get("seeds", "0")))))
 MAPS = str(config.get("maps") or "")  # files in place of embedded models: "ribosome=/data/80S.mrc, tric=model.cif"
 PLAN = paper.planned_runs(PROFILE, paper.parse_seeds(SEEDS))
 
@@ -27,6 +31,7 @@ def local(path):
 
 
 RUNS, RESULTS, FIGURES = local(paths.runs(PROFILE)), local(paths.results(PROFILE)), local(paths.figures(PROFILE))
+EXECUTED = shlex.quote(f"{RUNS}/notebooks")
 TIMES = f"{RUNS}/times"  # what each job took, for notebooks/benchmark_figures.ipynb
 PAPERMILL = "papermill --no-progress-bar --log-level WARNING"
 HUSH = " 2> >(grep -v IPKernelApp >&2)"  # ipykernel warns of its local TCP socket at every start
@@ -87,7 +92,9 @@ def data_parameters(wildcards):
 def maps_of(wildcards):
     """Those of the given files that stand for a class of the set, with absolute paths."""
     chosen = {k: v for k, v in paper.parse_maps(MAPS).items() if k in DATASETS[wildcards.dataset].classes}
-    return ", ".join(f"{name}={path if is_identifier(path) else os.path.abspath(path)}" for name, path in chosen.items())
+    return ", ".join(
+        f"{name}={path if is_identifier(parse_source(path)[0]) else os.path.abspath(path)}" for name, path in chosen.items()
+    )
 
 
 rule simulate_data:
@@ -102,8 +109,8 @@ rule simulate_data:
         f"{TIMES}/simulate_data/{{dataset}}.tsv"
     threads: 1
     shell:
-        f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input}} {RUNS}/notebooks/simulate_data_{{wildcards.dataset}}.ipynb"
-        f" -p profile {PROFILE} -p dataset {{wildcards.dataset}} -r maps '{{params.maps}}'{HUSH}"
+        f"mkdir -p {EXECUTED} && {PAPERMILL} {{input:q}} {EXECUTED}/simulate_data_{{wildcards.dataset:q}}.ipynb"
+        f" -p profile {PROFILE} -p dataset {{wildcards.dataset:q}} -r maps {{params.maps:q}}{HUSH}"
 
 
 rule train:
@@ -121,8 +128,8 @@ rule train:
     resources:
         gpu=1,  # runs share a GPU only if told to (--resources gpu=2); without one, the limit is not set
     shell:
-        f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {RUNS}/notebooks/train_{{wildcards.name}}.ipynb"
-        f" -p profile {PROFILE} -p run {{wildcards.name}}{HUSH}"
+        f"mkdir -p {EXECUTED} && {PAPERMILL} {{input.notebook:q}} {EXECUTED}/train_{{wildcards.name:q}}.ipynb"
+        f" -p profile {PROFILE} -p run {{wildcards.name:q}}{HUSH}"
 
 
 rule audit:
@@ -138,7 +145,7 @@ rule audit:
         f"{TIMES}/audit/S1.tsv"
     threads: 1
     shell:
-        f"{PAPERMILL} {{input.notebook}} {RUNS}/notebooks/measure_audit.ipynb -p profile {PROFILE} -r seeds {{params.seed}} -p measure True{HUSH}"
+        f"{PAPERMILL} {{input.notebook:q}} {EXECUTED}/measure_audit.ipynb -p profile {PROFILE} -r seeds {{params.seed:q}} -p measure True{HUSH}"
 
 
 rule downstream:
@@ -153,8 +160,8 @@ rule downstream:
         f"{TIMES}/downstream/{{which}}.tsv"
     threads: 1
     shell:
-        f"{PAPERMILL} {{input.notebook}} {RUNS}/notebooks/measure_downstream_{{wildcards.which}}.ipynb -p profile {PROFILE}"
-        f" -r measure {{wildcards.which}}{HUSH}"
+        f"{PAPERMILL} {{input.notebook:q}} {EXECUTED}/measure_downstream_{{wildcards.which:q}}.ipynb -p profile {PROFILE}"
+        f" -r measure {{wildcards.which:q}}{HUSH}"
 
 
 rule prove:
@@ -168,8 +175,8 @@ rule prove:
     resources:
         gpu=1,
     shell:
-        f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input}} {RUNS}/notebooks/physics_{{wildcards.case}}.ipynb"
-        f" -p profile {PROFILE} -r case physics_{{wildcards.case}}{HUSH}"
+        f"mkdir -p {EXECUTED} && {PAPERMILL} {{input:q}} {EXECUTED}/physics_{{wildcards.case:q}}.ipynb"
+        f" -p profile {PROFILE} -r case physics_{{wildcards.case:q}}{HUSH}"
 
 
 rule proof:
@@ -196,4 +203,4 @@ for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():
             f"{TIMES}/figures/{notebook}.tsv"
         threads: 1
         shell:
-            f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {{params.out}} -p profile {PROFILE}{{params.seeds}}{HUSH}"
+            f"mkdir -p {EXECUTED} && {PAPERMILL} {{input.notebook:q}} {{params.out:q}} -p profile {PROFILE}{{params.seeds}}{HUSH}"
