@@ -10,12 +10,12 @@ from ..classification import load_classifier
 from ..config import DATASETS, RunConfig, make_config
 from ..downstream import benchmark, generated_set, reference_sets
 from ..evaluation import compare, spectra
+from ..files import read_json, write_atomically
 from ..generation import load_run
 from ..particles.simulated import class_references
-from ..run_folder import write_atomically
 from .plan import run_name
 from .runs import described, ensure_run
-from .simulated_sets import data_folder, default_device, has_data, load_data, simulate_data
+from .simulated_sets import SIMULATE_AGAIN, data_folder, default_device, has_data, load_data, simulate_data
 
 
 def make_audit(config: RunConfig) -> dict:
@@ -23,7 +23,7 @@ def make_audit(config: RunConfig) -> dict:
     if config.profile == "smoke" and not has_data(config):
         simulate_data(config)
     domains, folder = load_data(config), data_folder(config.profile, config.dataset)
-    maps = json.loads((folder / "data.json").read_text())["maps"]
+    maps = read_json(folder / "data.json", SIMULATE_AGAIN)["maps"]
     references = class_references(domains.classes, config.box, domains.Y_test.voxel_size_A, maps)
     classifier = load_classifier(folder / "classifier.safetensors", config, len(domains.classes))
     train = domains.volumes("Y_train")
@@ -88,5 +88,5 @@ def measured(profile: str, name: str, make: Callable[[], dict], *, anew: bool = 
         write_atomically(own, lambda p: p.write_text(text))
     for path in (own, reference):
         if path.exists():
-            return json.loads(path.read_text())
+            return read_json(path, "delete it and make the measurement again")
     raise FileNotFoundError(f"{own} is missing: run `make figures PROFILE={profile}`, or this notebook with measure set to True.")

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import time
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +13,17 @@ from .. import paths
 from ..classification import load_classifier
 from ..config import OWN_DATA, RunConfig, make_config
 from ..evaluation import evaluate
+from ..files import read_json, write_atomically
 from ..generation import TrainedRun, load_run
 from ..particles import own_data
 from ..particles.acquisition import acquisition
 from ..particles.domains import Domains
 from ..processes import Processes
 from ..provenance import provenance
-from ..run_folder import train, write_atomically
+from ..run_folder import read_log, train
 from ..training import ALONE, Trainer
 from .plan import resolve_run
-from .simulated_sets import data_folder, default_device, has_data, load_data, recorded_repeats, simulate_data
+from .simulated_sets import SIMULATE_AGAIN, data_folder, default_device, has_data, load_data, recorded_repeats, simulate_data
 
 
 def described(config: RunConfig) -> dict:
@@ -33,7 +36,7 @@ def train_on(
 ) -> TrainedRun:
     """Train (or resume) a run on both domains in a folder, with what the particles' table tells of the recording where the physics generator asks; the finished run."""
     told = acquisition(domains.Y_train, tilt_range=config.tilt_range, transfer=config.transfer) if config.generator == "physics" else None
-    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device(), told, processes)
+    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device(), told, processes, start=False)
     train(trainer, folder, replace=replace, progress=progress)
     return load_run(folder, default_device())
 
@@ -56,7 +59,7 @@ def source_of(folder: Path) -> tuple[str, float]:
     path = folder / "source.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: give the folder of a run of your_data.ipynb, or densities and voxel_size_A.")
-    source = json.loads(path.read_text())
+    source = read_json(path, "run your_data.ipynb again, or give densities and voxel_size_A")
     return source["densities"], float(source["voxel_size_A"])
 
 
@@ -82,10 +85,10 @@ def make_result(name: str, config: RunConfig) -> None:
     classifier = load_classifier(data / "classifier.safetensors", config, len(domains.classes))
     recorded = recorded_repeats(config, domains)
     numbers, slices = evaluate(run, domains, classifier.to(default_device()), recorded=recorded)
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = read_log(folder)
     thin = max(1, len(log) // 200)
     numbers |= {
-        "floor": json.loads((data / "floor.json").read_text()),
+        "floor": read_json(data / "floor.json", SIMULATE_AGAIN),
         "log": log[::thin],
         "seconds_training": log[-1]["seconds"],
         "seconds_evaluation": round(time.perf_counter() - start, 1),
@@ -93,9 +96,12 @@ def make_result(name: str, config: RunConfig) -> None:
     out = paths.results(config.profile)
     out.mkdir(parents=True, exist_ok=True)
     keep = {k: v.astype(np.float16) for k, v in slices.items()}
-    with (out / f".{name}.npz").open("wb") as file:
-        np.savez_compressed(file, **keep)
-    (out / f".{name}.npz").replace(out / f"{name}.npz")
+
+    def write_slices(path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez_compressed(file, **keep)
+
+    write_atomically(out / f"{name}.npz", write_slices)
     write_atomically(out / f"{name}.json", lambda p: p.write_text(json.dumps(numbers, indent=1)))
 
 
@@ -137,9 +143,15 @@ def load_results(profile: str, names: list[str]) -> dict[str, dict]:
         if not has_data(config):
             simulate_data(config)
         make_result(name, config)
-    results = {}
-    for name in names:
-        with np.load(folder / f"{name}.npz", allow_pickle=False) as slices:
-            numbers = json.loads((folder / f"{name}.json").read_text())
-            results[name] = numbers | {"slices": {k: slices[k].astype(np.float32) for k in slices.files}}
-    return results
+    return {name: _read_result(folder / name) for name in names}
+
+
+def _read_result(path: Path) -> dict:
+    """Numbers and slices that `make_result` wrote, from `path`.json and .npz."""
+    remedy = "delete both files of this run and make the result again (`make figures`)"
+    numbers, slices = read_json(path.with_name(f"{path.name}.json"), remedy), path.with_name(f"{path.name}.npz")
+    try:
+        with np.load(slices, allow_pickle=False) as file:
+            return numbers | {"slices": {k: file[k].astype(np.float32) for k in file.files}}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise ValueError(f"{slices} is damaged or cut off ({error}): {remedy}.") from None
