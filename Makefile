@@ -1,6 +1,5 @@
 # make figures   everything: set up, train, evaluate, write figures/ (PROFILE=quick|paper|smoke, SEEDS="0 1 2", MAPS="ribosome=/data/80S.mrc")
 # make test      set up, unit tests, every notebook's checks
-# make proof     measure the physics generator anew (an hour and more); `make figures` draws from the committed measurements
 # make lab       JupyterLab on the notebooks
 # make env       only the virtual environment
 PROFILE ?= quick
@@ -8,6 +7,12 @@ SEEDS   ?= 0
 MAPS    ?=
 CORES   ?= $(shell getconf _NPROCESSORS_ONLN)
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
+
+# Recipes read these from the environment, as they were given: make and the shell run nothing that stands in them.
+override PROFILE := $(value PROFILE)
+override SEEDS := $(value SEEDS)
+override MAPS := $(value MAPS)
+export PROFILE SEEDS MAPS
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -22,15 +27,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The environment's own Jupyter, not one configured elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: figures proof test lab env notebooks lint clean
+.PHONY: figures test lab env notebooks lint clean
 .DELETE_ON_ERROR:
 
 figures: env
-	snakemake --cores $(CORES) --config profile=$(PROFILE) seeds="$(SEEDS)" maps="$(MAPS)" --rerun-incomplete --quiet rules $(GPU_LIMIT)
-	@echo; echo "figures/$(PROFILE):"; ls figures/$(PROFILE) | grep -v results | column -c 100
-
-proof: env
-	snakemake proof --cores $(CORES) --rerun-incomplete --config profile=$(PROFILE) seeds="$(SEEDS)" --quiet rules $(GPU_LIMIT)
+	snakemake --cores $(CORES) --config "profile=$$PROFILE" "seeds=$$SEEDS" "maps=$$MAPS" --rerun-incomplete --quiet rules $(GPU_LIMIT)
+	@echo; echo "figures/$$PROFILE:"; ls "figures/$$PROFILE" | grep -v results | column -c 100
 
 test: env
 	pytest -n $(CORES)

@@ -9,15 +9,19 @@ code of the modules concerned (`provenance.code_hash`), make again what depends 
 
 import dataclasses
 import os
+import shlex
 
 from cryoetgan_core import paths
 from cryoetgan_core import workflow as paper
 from cryoetgan_core.config import DATASETS
 from cryoetgan_core.provenance import code_hash
 from cryoetgan_core.specimen.databases import is_identifier
+from cryoetgan_core.specimen.render import parse_source
 
-PROFILE = config.get("profile", "quick")
-SEEDS = str(config.get("seeds", "0"))
+# Shell lines take every parameter quoted ({params.x:q}), or as one of these two, which hold nothing that a shell reads.
+PROFILE = str(config.get("profile", "quick"))
+paper.choose("profile", PROFILE, paper.PROFILES)
+SEEDS = " ".join(map(str, paper.parse_seeds(str(config.get("seeds", "0")))))
 MAPS = str(config.get("maps") or "")  # files in place of embedded models: "ribosome=/data/80S.mrc, tric=model.cif"
 NUMBERS = paper.parse_seeds(SEEDS)
 CASES = paper.planned_cases(PROFILE, NUMBERS)
@@ -30,6 +34,7 @@ def local(path):
 
 
 RUNS, RESULTS, FIGURES = local(paths.runs(PROFILE)), local(paths.results(PROFILE)), local(paths.figures(PROFILE))
+EXECUTED = shlex.quote(f"{RUNS}/notebooks")
 TIMES = f"{RUNS}/times"  # what each job took, for notebooks/benchmark_figures.ipynb
 PAPERMILL = "papermill --no-progress-bar --log-level WARNING"
 HUSH = " 2> >(grep -v IPKernelApp >&2)"  # ipykernel warns of its local TCP socket at every start
@@ -101,7 +106,9 @@ def data_parameters(wildcards):
 def maps_of(wildcards):
     """Those of the given files that stand for a class of the set, with absolute paths."""
     chosen = {k: v for k, v in paper.parse_maps(MAPS).items() if k in DATASETS[wildcards.dataset].classes}
-    return ", ".join(f"{name}={path if is_identifier(path) else os.path.abspath(path)}" for name, path in chosen.items())
+    return ", ".join(
+        f"{name}={path if is_identifier(parse_source(path)[0]) else os.path.abspath(path)}" for name, path in chosen.items()
+    )
 
 
 rule simulate_data:
@@ -116,8 +123,8 @@ rule simulate_data:
         f"{TIMES}/simulate_data/{{dataset}}_draw{{draw}}.tsv"
     threads: 1
     shell:
-        f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input}} {RUNS}/notebooks/simulate_data_{{wildcards.dataset}}_{{wildcards.draw}}.ipynb"
-        f" -p profile {PROFILE} -p dataset {{wildcards.dataset}} -p seed {{wildcards.draw}} -r maps {{params.maps:q}}{HUSH}"
+        f"mkdir -p {EXECUTED} && {PAPERMILL} {{input:q}} {EXECUTED}/simulate_data_{{wildcards.dataset:q}}_{{wildcards.draw:q}}.ipynb"
+        f" -p profile {PROFILE} -p dataset {{wildcards.dataset:q}} -p seed {{wildcards.draw:q}} -r maps {{params.maps:q}}{HUSH}"
 
 
 def parameters_of(wildcards):
@@ -143,8 +150,8 @@ rule train:
     resources:
         gpu=1,  # runs share a GPU only if told to (--resources gpu=2); without one, the limit is not set
     shell:
-        f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {RUNS}/notebooks/train_{{wildcards.name}}.ipynb"
-        f" -p profile {PROFILE} -p run {{wildcards.name}}{HUSH}"
+        f"mkdir -p {EXECUTED} && {PAPERMILL} {{input.notebook:q}} {EXECUTED}/train_{{wildcards.name:q}}.ipynb"
+        f" -p profile {PROFILE} -p run {{wildcards.name:q}}{HUSH}"
 
 
 rule measure:
@@ -164,8 +171,8 @@ rule measure:
     resources:
         gpu=1,
     shell:
-        f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {RUNS}/notebooks/measure_{{wildcards.name}}.ipynb"
-        f" -p profile {PROFILE} -r case {{wildcards.name}}{HUSH}"
+        f"mkdir -p {EXECUTED} && {PAPERMILL} {{input.notebook:q}} {EXECUTED}/measure_{{wildcards.name:q}}.ipynb"
+        f" -p profile {PROFILE} -r case {{wildcards.name:q}}{HUSH}"
 
 
 for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():
@@ -186,4 +193,4 @@ for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():
             f"{TIMES}/figures/{notebook}.tsv"
         threads: 1
         shell:
-            f"mkdir -p {RUNS}/notebooks && {PAPERMILL} {{input.notebook}} {{params.out}} -p profile {PROFILE} {{params.seeds:q}}{HUSH}"
+            f"mkdir -p {EXECUTED} && {PAPERMILL} {{input.notebook:q}} {{params.out:q}} -p profile {PROFILE} {{params.seeds:q}}{HUSH}"

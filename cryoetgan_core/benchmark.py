@@ -7,7 +7,6 @@ python -m cryoetgan_core.benchmark --output table.csv
 
 import argparse
 import gc
-import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from .acquisition import Acquisition
 from .config import RunConfig, make_config
 from .generation import TrainedRun, generate
 from .networks import Scaling, build_networks
-from .timing import hardware, seconds_per_call
+from .timing import hardware, peak_memory_MiB, seconds_per_call
 from .training import Trainer
 
 TRICKS = (  # each with the ones above it
@@ -52,7 +51,7 @@ def memory_GiB(device: torch.device) -> float:
     """Most memory taken: of the GPU since `_clear`, or of this process so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_memory_MiB() / 1024
 
 
 def _clear(device: torch.device) -> None:

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm.auto import trange
 
 from .config import RunConfig
+from .files import load_tensors, save_tensors
 from .models import C3D
-from .run_folder import write_atomically
 from .seeds import stream
 
 STARTS = 3  # times the reference classifier is begun at most
@@ -92,13 +91,13 @@ def predict(network: C3D, volumes: torch.Tensor, chunk: int = 64) -> tuple[torch
 def save_classifier(network: C3D, path: Path) -> None:
     """Write the weights as safetensors."""
     tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
-    write_atomically(path, lambda p: save_file(tensors, p))
+    save_tensors(tensors, path)
 
 
 def load_classifier(path: Path, config: RunConfig, classes: int) -> C3D:
     """Read what `save_classifier` wrote for the same configuration."""
     network = build_classifier(config, classes)
-    network.load_state_dict(load_file(path))
+    network.load_state_dict(load_tensors(path, "simulate its set again (notebooks/simulate_data.ipynb)")[0])
     return network.eval()
 
 

@@ -1,17 +1,16 @@
 """Generation: weights of a run and densities in, labelled subtomograms out."""
 
 import dataclasses
-import json
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from .acceleration import autocast
 from .acquisition import Acquisition
 from .config import RunConfig
+from .files import SETTINGS_CHECKSUM, load_tensors, read_json
 from .microscope.simulate import Microscope
 from .models import Generator
 from .networks import Scaling, build_networks
@@ -20,6 +19,7 @@ from .physics_networks import Restorer
 from .seeds import stream
 
 CHUNK = 16  # volumes made at a time
+TRAIN_AGAIN = "train the run again, which goes on from its checkpoint"
 LARGEST_BLOCK = 31 * 2**20  # bytes, beside which all of a chunk's arrays are small
 Draws = list[torch.Tensor] | dict[str, torch.Tensor]  # what `sample_noise` drew
 
@@ -41,18 +41,22 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
     ------
     FileNotFoundError
         When the folder holds no weights; the message says how to make them.
+    ValueError
+        When weights or configuration are damaged, cut off, or not of one training.
     """
     if not (folder / "weights.safetensors").exists():
         raise FileNotFoundError(f"{folder} holds no weights.safetensors: train it with notebooks/train.ipynb (or `make figures`) first.")
-    settings = json.loads((folder / "config.json").read_text())
+    settings = read_json(folder / "config.json", TRAIN_AGAIN)
+    weights, metadata = load_tensors(folder / "weights.safetensors", TRAIN_AGAIN)
+    known = metadata.get(SETTINGS_CHECKSUM)
+    if known and known != hashlib.sha256((folder / "config.json").read_bytes()).hexdigest():
+        raise ValueError(f"{folder / 'config.json'} is not the one that weights.safetensors was written with: {TRAIN_AGAIN}.")
     fields = {f.name for f in dataclasses.fields(RunConfig)}
     config = RunConfig(**{k: v for k, v in settings.items() if k in fields})
+    if metadata.get("config_hash") != config.hash:
+        raise ValueError(f"{folder}: the weights are not those of config.json: {TRAIN_AGAIN}.")
     acquisition = Acquisition.from_record(settings["acquisition"]) if config.generator == "physics" else None
     networks = build_networks(config, device, acquisition)
-    with safe_open(folder / "weights.safetensors", framework="pt") as file:
-        if file.metadata().get("config_hash") != config.hash:
-            raise ValueError(f"{folder}: the weights are not those of config.json; train the run again.")
-    weights = load_file(folder / "weights.safetensors", device=str(device))
     for name in ("G", "F"):
         networks[name].load_state_dict({k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")})
     networks.eval().requires_grad_(False)

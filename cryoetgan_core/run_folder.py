@@ -1,26 +1,19 @@
 """A run is a folder that can be stopped, resumed and rebuilt: configuration, log, checkpoint, weights."""
 
 import dataclasses
+import hashlib
 import json
-import os
 import time
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
+from .files import SETTINGS_CHECKSUM, load_tensors, remove_temporaries, save_tensors, write_atomically
 from .training import Trainer, TrainingDiverged
 
 READ_EVERY = 50  # steps on a GPU
-
-
-def write_atomically(path: Path, write: object) -> None:
-    """Call `write(temporary path)`, then put the file in place at once: a reader never meets half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    os.replace(temporary, path)
+LOG_REMEDY = "delete it, and training goes on from its checkpoint with a log that begins there"
 
 
 def save_checkpoint(trainer: Trainer, folder: Path) -> None:
@@ -29,25 +22,55 @@ def save_checkpoint(trainer: Trainer, folder: Path) -> None:
     if not largest < 1e6:  # weights are of order 0.1: such a checkpoint would only fail again
         raise TrainingDiverged(f"A weight reached {largest:.1e} at step {trainer.steps_done}; the checkpoint before it is kept.")
     metadata = {"steps_done": str(trainer.steps_done), "fingerprint": trainer.fingerprint}
-    write_atomically(folder / "checkpoint.safetensors", lambda p: save_file(trainer.tensors(), p, metadata=metadata))
+    save_tensors(trainer.tensors(), folder / "checkpoint.safetensors", metadata)
 
 
 def load_checkpoint(trainer: Trainer, folder: Path, *, replace: bool = False) -> bool:
     """Continue from the run's checkpoint if there is one; returns whether there was.
 
-    A checkpoint of another configuration or other data is an error, or, with `replace`, ignored.
+    A checkpoint of another configuration or other data is an error, or, with `replace`, ignored; a damaged one is an error.
     """
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         return False
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        if metadata.get("fingerprint") != trainer.fingerprint:
-            if replace:
-                return False
-            raise ValueError(f"{path} belongs to another configuration or other data: delete the run's folder or choose another.")
-        trainer.load_tensors({k: file.get_tensor(k) for k in file.keys()}, int(metadata["steps_done"]))  # noqa: SIM118
+    tensors, metadata = load_tensors(path, "delete it, and the training starts anew")
+    if metadata.get("fingerprint") != trainer.fingerprint:
+        if replace:
+            return False
+        raise ValueError(f"{path} belongs to another configuration or other data: delete the run's folder or choose another.")
+    trainer.load_tensors(tensors, int(metadata["steps_done"]))
     return True
+
+
+def read_log(folder: Path, steps: int | None = None) -> list[dict]:
+    """The lines of a run's log, one a step; of the first `steps` steps only, if given.
+
+    Raises
+    ------
+    ValueError
+        When a line is damaged or cut off, or the log ends before `steps`; the message names it and says what to do.
+    """
+    path, lines = folder / "log.jsonl", []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if lines and lines[-1]["step"] == steps:
+            break
+        try:
+            lines.append(json.loads(line))
+            complete = {"step", "seconds"} <= lines[-1].keys()
+        except (ValueError, AttributeError):
+            complete = False
+        if not complete:
+            raise ValueError(f"{path}: line {number} is damaged or cut off: {LOG_REMEDY}.")
+    if not lines or steps not in (None, lines[-1]["step"]):
+        raise ValueError(f"{path} ends too early: {LOG_REMEDY}.")
+    return lines
+
+
+def _log_so_far(folder: Path, steps: int) -> list[dict]:
+    """The log of the steps that the checkpoint holds; what was logged after it is made again."""
+    if steps == 0:
+        return []
+    return read_log(folder, steps) if (folder / "log.jsonl").exists() else [{"step": steps, "seconds": 0.0}]
 
 
 def validates(trainer: Trainer) -> bool:
@@ -76,8 +99,14 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     """
     config, first = trainer.config, trainer.processes.rank == 0
     folder.mkdir(parents=True, exist_ok=True)
-    load_checkpoint(trainer, folder, replace=replace)
+    if first:
+        remove_temporaries(folder)
+    resumed = load_checkpoint(trainer, folder, replace=replace)
     trainer.processes.wait()
+    if not resumed and not trainer.started:
+        trainer.start()
+        if first:  # so that nobody has to estimate it again
+            save_checkpoint(trainer, folder)
     if not first:
         while not trainer.finished:
             trainer.step()
@@ -95,11 +124,12 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
         "fingerprint": trainer.fingerprint,
         "acquisition": trainer.acquisition and trainer.acquisition.record,
     }
-    write_atomically(folder / "config.json", lambda p: p.write_text(json.dumps(settings, indent=1)))
+    text = json.dumps(settings, indent=1)
+    write_atomically(folder / "config.json", lambda p: p.write_text(text))
     log_path = folder / "log.jsonl"
-    kept = log_path.read_text().splitlines()[: trainer.steps_done] if log_path.exists() else []
-    log_path.write_text("".join(line + "\n" for line in kept))
-    start = time.perf_counter() - (json.loads(kept[-1])["seconds"] if kept else 0.0)
+    kept = _log_so_far(folder, trainer.steps_done)
+    write_atomically(log_path, lambda p: p.write_text("".join(json.dumps(line) + "\n" for line in kept)))
+    start = time.perf_counter() - (kept[-1]["seconds"] if kept else 0.0)
     with (
         log_path.open("a") as log,
         tqdm(total=config.steps, initial=trainer.steps_done, disable=not progress, desc=f"{config.preset} seed {config.seed}") as bar,
@@ -130,6 +160,7 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
         f"F.{k}": v for k, v in trainer.networks["F"].state_dict().items()
     }
     weights = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-    write_atomically(folder / "weights.safetensors", lambda p: save_file(weights, p, metadata={"config_hash": config.hash}))
+    metadata = {"config_hash": config.hash, SETTINGS_CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
+    save_tensors(weights, folder / "weights.safetensors", metadata)
     trainer.processes.wait()
     return folder / "weights.safetensors"

@@ -1,7 +1,8 @@
 """Labelled subtomograms by the million: in constant memory, in parts that machines share, and resumed where they stopped.
 
-Particle i has its class, pose and noise from streams named by the seed and i alone, and parts are cut at fixed places, so the same seed gives the same files whichever machine makes which part. A part is there once its table
-is: that is written last, and at once.
+Particle i has its class, pose and noise from streams named by the seed and i alone, and parts are cut at fixed places, so
+the same seed gives the same files whichever machine makes which part. A part is there once its volumes, its table and, written
+last, the list of their sizes are; one that misses a file, or has a shorter one, is made again.
 """
 
 import hashlib
@@ -18,16 +19,17 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .files import read_json, remove_temporaries, write_atomically
 from .generation import TrainedRun, generate
 from .particles.copick import RUNS, write_picks
 from .particles.simulated import MAX_SHIFT, UPSAMPLE, poses_of
 from .particles.table import particle_table
 from .particles.writers import FORMATS, IN_TOMOGRAMS, PICKER, place_in_mosaic, write_tables, write_volumes
-from .run_folder import write_atomically
 from .seeds import stream
 from .specimen.poses import pose_to_relion_angles, random_rotations, random_shifts, rotate_volume
 
 MASK_LEVEL = 0.3  # of a density whose protein is 1: inside
+LONGEST_WRITE_S = 3600.0  # of one file: an unfinished one that is older was left by a writer that died
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,8 @@ def provenance(run_folder: Path, run: TrainedRun, references: Mapping[str, torch
 
 
 def missing_parts(folder: Path, order: Order) -> list[int]:
-    """The parts whose tables are not there yet."""
-    return [k for k in range(order.parts) if not _part_table(folder, k).exists()]
+    """The parts that are not there yet, or that lack a file, or a piece of one."""
+    return [k for k in range(order.parts) if not _is_whole(folder, k)]
 
 
 def generate_to(
@@ -162,11 +164,12 @@ def generate_to(
     folder.mkdir(parents=True, exist_ok=True)
     card = provenance(run_folder, run, references, order, voxel_size_A)
     path = folder / "provenance.json"
+    held = read_json(path, "choose an empty folder") if path.exists() else None
     if order.volumes == "copick" and not path.exists() and ((folder / "copick.json").exists() or (folder / RUNS).exists()):
         raise ValueError(f"{folder} holds a copick project of another origin: choose an empty folder.")
-    other = path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(card))
+    other = held is not None and held != json.loads(json.dumps(card))
     if other and replace:
-        for old in [*(folder / "parts").glob("*.csv"), *folder.glob("particles*"), *folder.glob("copick.json"), path]:
+        for old in [*(folder / "parts").glob("*"), *folder.glob("particles*"), *folder.glob("copick.json"), path]:
             old.unlink()
         for old in (folder / "volumes", folder / "tomograms", *(folder / RUNS).glob("generated-*")):
             shutil.rmtree(old, ignore_errors=True)
@@ -189,8 +192,13 @@ def generate_to(
         if order.volumes == "copick":
             write_picks(folder, table, **PICKER)
         write_atomically(_part_table(folder, part), lambda p, t=table: t.to_csv(p, index=False, float_format="%.9f"))
+        sizes = json.dumps(_sizes(folder, part, order, table), indent=1)
+        write_atomically(_part_sizes(folder, part), lambda p, text=sizes: p.write_text(text))
         yield part
     if not missing_parts(folder, order):
+        for finished in ("parts", "volumes", RUNS):  # nobody writes there any more
+            remove_temporaries(folder / finished)
+        remove_temporaries(folder, older_than_s=LONGEST_WRITE_S)  # others may write the tables at this moment
         # the paper's generator leaves no wedge that a weight could tell
         tilts = tuple(run.G.tilt_range_deg.tolist()) if run.config.generator == "physics" else None
         write_tables(folder, [_part_table(folder, k) for k in range(order.parts)], order, box, voxel_size_A, tilts)
@@ -198,3 +206,28 @@ def generate_to(
 
 def _part_table(folder: Path, part: int) -> Path:
     return folder / "parts" / f"{part:06d}.csv"
+
+
+def _part_sizes(folder: Path, part: int) -> Path:
+    return folder / "parts" / f"{part:06d}.json"
+
+
+def _sizes(folder: Path, part: int, order: Order, table: pd.DataFrame) -> dict[str, int]:
+    """Bytes of each file of a part, by its path in `folder`."""
+    columns = ["file", *(f"{channel}_file" for channel in order.channels)]
+    places = [folder / name for name in {entry.rpartition("@")[2] for column in columns for entry in table[column]}]
+    if order.volumes == "zarr":  # one store for all parts, of which a part is a chunk
+        places = [place / own for place in places for own in ("zarr.json", f"c/{part}")]
+    elif order.volumes == "copick":  # tomograms and picks
+        places = [folder / RUNS / table["tomogram"].iloc[0]]
+    below = [p for place in [_part_table(folder, part), *places] for p in (place.rglob("*") if place.is_dir() else [place])]
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(below) if not file.is_dir()}
+
+
+def _is_whole(folder: Path, part: int) -> bool:
+    """Whether all files of a part are there, with the sizes that they were written with."""
+    try:
+        sizes = json.loads(_part_sizes(folder, part).read_bytes())
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (FileNotFoundError, ValueError):  # not made yet, or the list itself is damaged
+        return False

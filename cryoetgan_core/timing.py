@@ -1,11 +1,18 @@
 """Wall time of a call, for the benchmark notebooks: times of one machine in one run, to be compared with each other."""
 
+import sys
 import time
 from collections.abc import Callable
 
+import psutil
 import torch
 
 from .provenance import provenance
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 def seconds_per_call(call: Callable[[], object], repeats: int = 5) -> float:
@@ -18,6 +25,14 @@ def seconds_per_call(call: Callable[[], object], repeats: int = 5) -> float:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return sorted(times[1:])[repeats // 2]
+
+
+def peak_memory_MiB() -> float:
+    """Most memory that this process has taken so far."""
+    if resource is None:
+        return psutil.Process().memory_info().peak_wset / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux KiB
 
 
 def hardware() -> str:

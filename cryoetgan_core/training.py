@@ -57,10 +57,13 @@ class Trainer:
         acquisition: Acquisition | None = None,
         processes: Processes = ALONE,
         acceleration: Acceleration | None = None,
+        *,
+        start: bool = True,
     ):
         """Take raw train densities `x` (N, D, H, W), raw train subtomograms `y` (M, D, H, W) and, for the physics generator, how these were recorded.
 
         Every one of several `processes` takes the same arguments, and its own part of each batch. `acceleration` is what suits the device by default.
+        With `start` False the physics generator is left as drawn, for `start` or for a checkpoint, which holds what the start estimated.
         """
         self.config, self.device, self.steps_done = config, torch.device(device), 0
         if self.device.type == "cuda" and self.device.index is not None:
@@ -78,12 +81,13 @@ class Trainer:
         # as given, scaled batch by batch: subtomograms may be more than memory holds
         self.x, self.y = x.to(self.device)[:, None], (y if y.numel() > MOST_ON_DEVICE else y.to(self.device))[:, None]
         self.acquisition, self.networks = acquisition, build_networks(config, self.device, acquisition)
-        held_out = min(round(config.validation_share * len(y)), MOST_HELD_OUT)
+        held_out = min(round(config.validation_share * len(y)), MOST_HELD_OUT, len(y) - config.batch)
+        held_out = held_out if held_out > 1 else 0  # one volume has no spread to measure a distance by
         order = torch.randperm(len(y), generator=stream(config.seed, "validation"))
         self.validation, self.rows = self._real(order[:held_out]), {"x": torch.arange(len(x)), "y": order[held_out:].sort().values}
-        if config.generator == "physics":
-            few = torch.linspace(0, len(self.rows["y"]) - 1, min(len(self.rows["y"]), MOST_TO_START)).round().long()
-            start_from(self.networks["G"], self.scaling.x(x), self._real(self.rows["y"][few])[:, 0])
+        self.started = config.generator != "physics"
+        if start:
+            self.start()
         self.acceleration.prepare(self.networks)
         self.ema = {k: v.clone() for k, v in self.networks["G"].state_dict().items()}
         self.best, self.validations = {}, []  # the averaged generator at the least distance; (step, distance) of each validation
@@ -95,6 +99,15 @@ class Trainer:
         self.pools = {"Y": torch.empty(0), "X": torch.empty(0)}
         self.failed = {name: torch.zeros((), dtype=torch.long, device=self.device) for name in groups}  # the first step that did, or 0
         self._ready()
+
+    def start(self) -> None:
+        """Let the physics generator start from what both domains tell; before the first step."""
+        if not self.started:
+            rows = self.rows["y"]
+            few = torch.linspace(0, len(rows) - 1, min(len(rows), MOST_TO_START)).round().long()
+            start_from(self.networks["G"], self.scaling.x(self.x[:, 0].cpu()), self._real(rows[few])[:, 0])
+            self.ema = {k: v.clone() for k, v in self.networks["G"].state_dict().items()}
+            self.started = True
 
     def _ready(self) -> None:
         """Let the halves of a step be recorded anew: what they read and write has moved."""
@@ -342,5 +355,5 @@ class Trainer:
         self.validations = [(int(step), value) for step, value in state.get("validations", torch.zeros(0, 2)).tolist()]
         for name, optimizer in self.optimizers.items():
             load_optimizer(optimizer, part(f"optimizer.{name}."))
-        self.steps_done = steps_done
+        self.steps_done, self.started = steps_done, True
         self._ready()

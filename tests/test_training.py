@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from cryoetgan_core.acquisition import Acquisition
 from cryoetgan_core.config import PRESETS, make_config
 from cryoetgan_core.generation import generate, generate_repeats, load_run
 from cryoetgan_core.optimizers import decay
-from cryoetgan_core.run_folder import load_checkpoint, save_checkpoint, train
+from cryoetgan_core.run_folder import load_checkpoint, read_log, save_checkpoint, train
 from cryoetgan_core.training import Trainer, TrainingDiverged
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,6 +155,80 @@ def test_checkpoint_of_another_configuration_or_other_data_is_refused(tmp_path: 
         load_checkpoint(Trainer(make_config("smoke", seed=3), x, y), tmp_path)
     with pytest.raises(ValueError, match="another configuration or other data"):
         load_checkpoint(Trainer(make_config("smoke"), x, y + 1), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def half_trained(tmp_path_factory) -> Path:
+    """A run of 6 steps that stopped after 4."""
+    folder = tmp_path_factory.mktemp("half")
+    trainer = Trainer(make_config("smoke", steps=6, checkpoint_every=2), *data())
+    trainer.step, step = lambda: step() if trainer.steps_done < 4 else interrupt(), trainer.step
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, folder, progress=False)
+    return folder
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def go_on(folder: Path) -> Path:
+    return train(Trainer(make_config("smoke", steps=6, checkpoint_every=2), *data()), folder, progress=False)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_checkpoint_is_named_and_its_deletion_helps(tmp_path: Path, half_trained: Path, damage: str) -> None:
+    folder = shutil.copytree(half_trained, tmp_path / "run")
+    path = folder / "checkpoint.safetensors"
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + (b"" if damage == "cut" else bytes([whole[middle] ^ 1]) + whole[middle + 1 :]))
+    with pytest.raises(ValueError, match="checkpoint.safetensors is damaged.*: delete it, and the training starts anew"):
+        go_on(folder)
+    path.unlink()
+    go_on(folder)
+    assert [line["step"] for line in read_log(folder)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda t: t[:-30], lambda t: t[: t.index("\n") + 1], lambda t: t.replace('"step"', '"stop"'), lambda t: ""]
+)
+def test_a_damaged_log_is_named_and_its_deletion_helps(tmp_path: Path, half_trained: Path, change) -> None:
+    folder = shutil.copytree(half_trained, tmp_path / "run")
+    log = folder / "log.jsonl"
+    log.write_text(change(log.read_text()))
+    with pytest.raises(ValueError, match="log.jsonl.*: delete it, and training goes on from its checkpoint"):
+        go_on(folder)
+    log.unlink()
+    go_on(folder)
+    assert [line["step"] for line in read_log(folder)] == [4, 5, 6]
+    go_on(folder)
+    assert [line["step"] for line in read_log(folder)] == [4, 5, 6]
+
+
+def test_a_line_cut_after_the_checkpoint_is_made_again(tmp_path: Path, half_trained: Path) -> None:
+    folder = shutil.copytree(half_trained, tmp_path / "run")
+    with (folder / "log.jsonl").open("a") as log:
+        log.write('{"step": 5, "sec')
+    (folder / ".checkpoint.safetensors.0123.tmp").write_bytes(b"half")  # as a killed process leaves it
+    go_on(folder)
+    assert [line["step"] for line in read_log(folder)] == [1, 2, 3, 4, 5, 6]
+    assert sorted(p.name for p in folder.iterdir()) == ["checkpoint.safetensors", "config.json", "log.jsonl", "weights.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "weights.safetensors"])
+def test_a_damaged_run_is_not_loaded(tmp_path: Path, name: str) -> None:
+    train(Trainer(make_config("smoke", steps=1), *data()), tmp_path, progress=False)
+    load_run(tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    for cut in (0, 10, len(whole) - 5):
+        (tmp_path / name).write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=f"{name} is damaged or cut off.*: train the run again"):
+            load_run(tmp_path)
+    at = whole.index(b'"y_std": ') + 9 if name == "config.json" else len(whole) // 2
+    (tmp_path / name).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(ValueError, match=f"{name} is .*: train the run again"):
+        load_run(tmp_path)
 
 
 def test_learning_rate_decays_linearly_to_zero() -> None:

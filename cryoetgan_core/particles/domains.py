@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 
+from ..files import load_tensors, save_tensors
 from ..provenance import array_hash
 from .table import ParticleSet
 
@@ -57,7 +57,7 @@ def save_domains(domains: Domains, folder: Path) -> None:
     for half in HALVES:
         particles = getattr(domains, half)
         particles.table.to_csv(folder / f"{half}.csv", index=False)
-        save_file(
+        save_tensors(
             {
                 "volumes": torch.from_numpy(np.asarray(particles.volumes)),
                 "voxel_size_A": torch.tensor(particles.voxel_size_A, dtype=torch.float64),
@@ -79,7 +79,7 @@ def load_domains(folder: Path) -> Domains:
         path = folder / f"{half}.safetensors"
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: run notebooks/simulate_data.ipynb (or `make figures`) first.")
-        tensors = load_file(path)
+        tensors, _ = load_tensors(path, "run notebooks/simulate_data.ipynb again")
         table = pd.read_csv(folder / f"{half}.csv", dtype={"particle": str, "class_name": str}, keep_default_na=True)
         text = ["class_name", "particle", "tomogram", "source"]
         table[text] = table[text].fillna("").astype(str)

@@ -3,10 +3,12 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
 MOST_IN_MEMORY = 1 << 29  # values: 2 GiB of float32
+BLOCK = 1 << 24  # bytes written at a time
 
 
 def empty_volumes(shape: tuple[int, ...]) -> np.ndarray:
@@ -16,12 +18,22 @@ def empty_volumes(shape: tuple[int, ...]) -> np.ndarray:
     size = 4 * int(np.prod(shape, dtype=np.int64))
     with tempfile.TemporaryFile() as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, size)  # else a full disk ends the program when a page is written
+            _allocate(file, size)  # else a full disk ends the program when a page is written
         except OSError as error:
             raise ValueError(
                 f"{tempfile.gettempdir()}: no room for {size / 2**30:.0f} GiB of volumes ({error.strerror}); set TMPDIR to a folder on a larger disk"
             ) from error
         return np.memmap(file, np.float32, "r+", shape=shape)
+
+
+def _allocate(file: BinaryIO, size: int) -> None:
+    """Take the room of `size` bytes on the disk, or raise OSError."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, BLOCK):  # Windows and macOS have no such call
+        file.write(bytes(min(BLOCK, size - start)))
+    file.flush()
 
 
 def filled(volumes: Iterable[np.ndarray], n: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Labelled particles as the next tool wants them: volumes as MRC, HDF5, zarr, or side by side in the tomograms of a copick project or of DeepFinder; tables as STAR (RELION 3.1 and 5), Dynamo table and CSV, written bit by bit."""
 
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,7 @@ import pandas as pd
 import torch
 import zarr
 
-from ..run_folder import write_atomically
+from ..files import temporary, write_atomically
 from ..specimen.poses import relion_angles_to_pose
 from . import copick
 from .coordinates import relion_to_dynamo
@@ -132,10 +133,15 @@ def _write_hdf5(path: Path, name: str, data: np.ndarray, voxel_size_A: float) ->
 
 
 def _zarr_store(path: Path, order: Parts, shape: tuple[int, ...], voxel_size_A: float) -> zarr.Array:
-    """The store of all particles; machines that begin together write the same metadata."""
+    """The store of all particles. Of machines that begin together each makes one; the first puts its own in place, whole."""
     if not path.exists():
         wanted = dict(shape=(order.n, *shape), chunks=(order.part, *shape), dtype="float32", config={"write_empty_chunks": True})
-        zarr.create_array(path, **wanted, attributes={"voxel_size_A": voxel_size_A}, overwrite=False)
+        made = temporary(path)
+        zarr.create_array(made, **wanted, attributes={"voxel_size_A": voxel_size_A}, overwrite=False)
+        try:
+            made.rename(path)
+        except OSError:  # it is there by now
+            shutil.rmtree(made)
     return zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
 
 

@@ -10,12 +10,12 @@ import requests
 
 PDB_URL = "https://files.rcsb.org/download/{id}.cif.gz"
 EMDB_URL = "https://files.wwpdb.org/pub/emdb/structures/EMD-{id}/map/emd_{id}.map.gz"
-PREFIXES = ("pdb:", "emdb:")
+_IDENTIFIER = re.compile(r"pdb:([0-9][a-z0-9]{3}|pdb_[0-9a-z]{8})|emdb:(?:emd[-_])?([0-9]{4,6})")
 
 
 def is_identifier(source: str | Path) -> bool:
     """Whether a source is written as an entry of a database, such as "pdb:3j9i" or "emdb:3883"."""
-    return str(source).lower().startswith(PREFIXES)
+    return _IDENTIFIER.fullmatch(str(source).lower()) is not None
 
 
 def cache_folder() -> Path:
@@ -40,12 +40,11 @@ def fetch(identifier: str, sha256: str | None = None) -> Path:
     ConnectionError
         When it cannot be downloaded; the message says where to put the file by hand.
     """
-    database, _, number = identifier.lower().partition(":")
-    number = number.removeprefix("emd-").removeprefix("emd_")
-    valid = re.fullmatch(r"[0-9][a-z0-9]{3}|pdb_[0-9a-z]{8}", number) if database == "pdb" else re.fullmatch(r"[0-9]{4,6}", number)
-    if database not in ("pdb", "emdb") or not valid:
+    match = _IDENTIFIER.fullmatch(identifier.lower())
+    if not match:
         raise ValueError(f"{identifier!r}: expected an entry such as pdb:3j9i or emdb:3883.")
-    url = (PDB_URL if database == "pdb" else EMDB_URL).format(id=number)
+    pdb, emdb = match.groups()
+    url = PDB_URL.format(id=pdb) if pdb else EMDB_URL.format(id=emdb)
     path = cache_folder() / url.rsplit("/", 1)[1]
     record = path.with_name(path.name + ".sha256")
     if not path.exists():

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import paths
 from ..config import RunConfig
-from ..run_folder import write_atomically
+from ..files import write_atomically
 from . import densities, measurements, proof, runs
 from .plan import planned_runs
 from .results import read_results

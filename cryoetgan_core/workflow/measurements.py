@@ -14,22 +14,22 @@ from ..classification import load_classifier
 from ..config import DATASETS, RunConfig, make_config
 from ..downstream import START, benchmark, generated_set, reference_sets
 from ..evaluation import compare, spectra
+from ..files import read_json, write_atomically
 from ..generation import load_run
 from ..particles.domains import Domains
 from ..particles.simulated import class_references
 from ..provenance import provenance
-from ..run_folder import write_atomically
 from ..seeds import stream
 from .plan import run_name
 from .results import described
 from .runs import ensure_run, train_on
-from .simulated_sets import data_folder, default_device, load_data
+from .simulated_sets import SIMULATE_AGAIN, data_folder, default_device, load_data
 
 
 def make_audit(config: RunConfig) -> dict:
     """Every metric of every control of the run's set (`baselines.controls`), with the spectra that Figure 7 draws."""
     domains, folder = load_data(config), data_folder(config)
-    maps = json.loads((folder / "data.json").read_text())["maps"]
+    maps = read_json(folder / "data.json", SIMULATE_AGAIN)["maps"]
     references = class_references(domains.classes, config.box, domains.Y_test.voxel_size_A, maps)
     classifier = load_classifier(folder / "classifier.safetensors", config, len(domains.classes))
     train = domains.volumes("Y_train")
@@ -51,7 +51,7 @@ def make_downstream(config: RunConfig) -> dict:
     """The downstream benchmark (`downstream.benchmark`) of a finished run, beside every formula, wrong settings, the start alone, and real."""
     domains, dataset = load_data(config), DATASETS[config.dataset]
     voxel_size_A = domains.X_train.voxel_size_A
-    maps = json.loads((data_folder(config) / "data.json").read_text())["maps"]
+    maps = read_json(data_folder(config) / "data.json", SIMULATE_AGAIN)["maps"]
     references = class_references(domains.classes, config.box, voxel_size_A, maps)
     name = run_name(config.dataset, config.preset, config.seed)
     ensure_run(config.profile, name)
@@ -99,5 +99,5 @@ def measured(profile: str, name: str, make: Callable[[], dict], *, anew: bool = 
         write_atomically(own, lambda p: p.write_text(text))
     for path in (own, reference):
         if path.exists():
-            return json.loads(path.read_text())
+            return read_json(path, "delete it and make the measurement again")
     raise FileNotFoundError(f"{own} is missing: run `make figures PROFILE={profile}`, or this notebook with measure set to True.")

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from ..config import OWN_DATA, make_config
+from ..files import read_json, write_atomically
 from ..particles import own_data
-from ..run_folder import write_atomically
 from .runs import train_on
 
 
@@ -27,7 +27,7 @@ def source_of(folder: Path) -> tuple[str, float]:
     path = folder / "source.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: give the folder of a run of your_data.ipynb, or densities and voxel_size_A.")
-    source = json.loads(path.read_text())
+    source = read_json(path, "run your_data.ipynb again, or give densities and voxel_size_A")
     return source["densities"], float(source["voxel_size_A"])
 
 

@@ -1,6 +1,7 @@
 """What a notebook's parameters may hold: checked and parsed, with one clear sentence for what does not fit."""
 
 import json
+import re
 import types
 from pathlib import Path
 
@@ -34,13 +35,10 @@ def check_parameters(namespace: dict[str, object]) -> None:
 
 def parse_seeds(seeds: str) -> list[int]:
     """Seeds of a notebook parameter such as "0" or "0 1 2"."""
-    try:
-        numbers = [int(s) for s in seeds.replace(",", " ").split()]
-    except ValueError:
-        numbers = []
-    if not numbers:
+    words = seeds.replace(",", " ").split()
+    if not words or not all(re.fullmatch("[0-9]{1,9}", word) for word in words):
         raise ValueError(f"Parameter 'seeds' is {seeds!r}; expected whole numbers such as '0 1 2'.")
-    return numbers
+    return [int(word) for word in words]
 
 
 def parse_maps(maps: str) -> dict[str, str]:

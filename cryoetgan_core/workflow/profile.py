@@ -1,6 +1,5 @@
 """What `make figures` spent its time on: the jobs that the Snakefile timed, and of the trainings what was training."""
 
-import json
 import time
 
 import pandas as pd
@@ -9,6 +8,7 @@ import torch
 from .. import paths
 from ..benchmark import memory_GiB
 from ..config import make_config
+from ..run_folder import read_log
 from ..timing import hardware
 from .simulated_sets import simulate_data
 
@@ -44,9 +44,9 @@ def figures_profile(profile: str) -> dict:
         row = pd.read_csv(path, sep="\t").iloc[0]
         job = {"rule": path.parent.name, "job": path.stem, "seconds": float(row["s"])}
         job |= {"processor_s": float(row["cpu_time"]), "memory_MiB": float(row["max_rss"])}
-        log = paths.runs(profile) / path.stem / "log.jsonl"
-        if job["rule"] == "train" and log.exists():
-            job["steps_s"] = json.loads(log.read_text().splitlines()[-1])["seconds"]
+        folder = paths.runs(profile) / path.stem
+        if job["rule"] == "train" and (folder / "log.jsonl").exists():
+            job["steps_s"] = read_log(folder)[-1]["seconds"]
         jobs.append(job)
     return {"hardware": hardware(), "jobs": jobs}
 

@@ -4,7 +4,6 @@ Each case simulates its own set, trains and measures.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 
@@ -23,6 +22,7 @@ from ..microscope.simulate import transfer_function
 from ..particles.domains import Domains
 from ..particles.simulated import class_references, poses_of, subtomograms
 from ..physics import SOURCES
+from ..run_folder import read_log
 from ..seeds import stream
 from .results import described
 from .runs import train_on
@@ -53,7 +53,7 @@ def trained(config: RunConfig, domains: Domains, name: str) -> tuple[TrainedRun,
     """Train the generator of a case in its own folder under runs/; the run, and what training took."""
     folder = paths.runs(config.profile) / "proof" / name
     run = train_on(config, domains, folder, replace=True)
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = read_log(folder)
     validations = [(line["step"], line["validation"]) for line in log if "validation" in line]
     return run, {"seconds_training": log[-1]["seconds"], "steps": len(log), "validations": validations}
 

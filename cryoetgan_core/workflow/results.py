@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,11 +12,13 @@ import torch
 
 from .. import paths
 from ..config import RunConfig
+from ..files import read_json
 from ..particles.domains import Domains
 from ..provenance import array_hash, code_hash, provenance
 from .simulated_sets import DATA_FIELDS
 
 OWN, COMMITTED = "own", "committed"
+REMEDY = "delete both files of this result and make it again (`make figures`)"
 
 
 def described(config: RunConfig, module: str, domains: Domains | None = None, classifier: torch.nn.Module | None = None) -> dict:
@@ -59,14 +63,22 @@ def read_results(profile: str, wanted: Mapping[str, RunConfig]) -> dict[str, dic
     results = {}
     for name, config in wanted.items():
         path = folder / f"{name}.json"
-        result = json.loads(path.read_text())
+        result = read_json(path, REMEDY)
         _check_configuration(result, config, path)
-        if path.with_suffix(".npz").exists():
-            with np.load(path.with_suffix(".npz"), allow_pickle=False) as slices:
-                result["slices"] = {k: slices[k].astype(np.float32) for k in slices.files}
+        # not with_suffix: names such as S1_adapted_noise0.5_seed0 hold a dot
+        if (slices := folder / f"{name}.npz").exists():
+            result["slices"] = _read_slices(slices)
         results[name] = result | {"read_from": OWN if folder == own else COMMITTED}
     check_same_data(results)
     return results
+
+
+def _read_slices(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {k: file[k].astype(np.float32) for k in file.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or cut off ({error}): {REMEDY}.") from None
 
 
 def _check_configuration(result: dict, config: RunConfig, path: Path) -> None:

@@ -1,6 +1,5 @@
 """The long step: train a run and measure it. Training notebooks write results; figure and table notebooks only read them."""
 
-import json
 import time
 from pathlib import Path
 
@@ -10,15 +9,16 @@ from .. import paths
 from ..classification import load_classifier
 from ..config import RunConfig
 from ..evaluation import evaluate
+from ..files import read_json
 from ..generation import TrainedRun, load_run
 from ..particles.acquisition import acquisition
 from ..particles.domains import Domains
 from ..processes import Processes
-from ..run_folder import train
+from ..run_folder import read_log, train
 from ..seeds import stream
 from ..training import ALONE, Trainer
 from .results import described
-from .simulated_sets import data_folder, default_device, load_data, recorded_repeats
+from .simulated_sets import SIMULATE_AGAIN, data_folder, default_device, load_data, recorded_repeats
 
 
 def train_on(
@@ -26,7 +26,7 @@ def train_on(
 ) -> TrainedRun:
     """Train (or resume) a run on both domains in a folder, with what the particles' table tells of the recording where the physics generator asks; the finished run."""
     told = acquisition(domains.Y_train, tilt_range=config.tilt_range, transfer=config.transfer) if config.generator == "physics" else None
-    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device(), told, processes)
+    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device(), told, processes, start=False)
     train(trainer, folder, replace=replace, progress=progress)
     return load_run(folder, default_device())
 
@@ -41,13 +41,13 @@ def make_run(name: str, config: RunConfig) -> dict:
     start = time.perf_counter()
     classifier = load_classifier(data_folder(config) / "classifier.safetensors", config, len(domains.classes))
     numbers, slices = evaluate(run, domains, classifier.to(default_device()), recorded=recorded_repeats(config, domains))
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = read_log(folder)
     # what the cycle costs a generator that ignores x and answers the best constant
     constant = constant_cycle(run, domains)
     return (
         numbers
         | {
-            "floor": json.loads((data_folder(config) / "floor.json").read_text()),
+            "floor": read_json(data_folder(config) / "floor.json", SIMULATE_AGAIN),
             "constant_cycle": constant,
             "log": log[:: max(1, len(log) // 200)],
             "seconds_training": log[-1]["seconds"],

@@ -11,17 +11,18 @@ from .. import paths
 from ..classification import save_classifier, train_classifier
 from ..config import DATASETS, RunConfig
 from ..evaluation import floor
+from ..files import read_json, write_atomically
 from ..microscope.simulate import Microscope
 from ..models import C3D
 from ..particles.domains import Domains, load_domains, save_domains
 from ..particles.simulated import class_references, density_maps, poses_of, subtomograms
-from ..run_folder import write_atomically
 from ..seeds import stream
 
 # What a simulated set and its reference classifier depend on, besides the data set's own description
 DATA_FIELDS = (
     "box", "train_per_class", "test_per_class", "snr", "data_seed", "classifier_width", "classifier_dense", "classifier_epochs",
 )  # fmt: skip
+SIMULATE_AGAIN = "run notebooks/simulate_data.ipynb again"
 
 
 def default_device() -> str:
@@ -112,7 +113,7 @@ def load_data(config: RunConfig) -> Domains:
     folder = data_folder(config)
     if not has_data(config):
         raise FileNotFoundError(f"{folder} holds no complete set: run notebooks/simulate_data.ipynb (or `make figures`) first.")
-    found = json.loads((folder / "data.json").read_text())
+    found = read_json(folder / "data.json", SIMULATE_AGAIN)
     wanted = data_record(config, found["maps"])
     different = [k for k in wanted if found.get(k) != wanted[k]]
     if different:
@@ -135,7 +136,7 @@ def recorded_repeats(config: RunConfig, domains: Domains, repeats: int = 40) -> 
     dataset, classes = DATASETS[config.dataset], domains.classes
     first = domains.X_test.table.groupby("class_name", sort=False).head(1)
     rotations, shifts = poses_of(first)
-    maps = json.loads((data_folder(config) / "data.json").read_text())["maps"]
+    maps = read_json(data_folder(config) / "data.json", SIMULATE_AGAIN)["maps"]
     made = subtomograms(
         class_references(classes, config.box, domains.X_test.voxel_size_A, maps), repeats, config.box, domains.X_test.voxel_size_A,
         dataset.microscope, stream(config.data_seed, "repeats"), snr=config.snr,

@@ -1,6 +1,5 @@
 """How long a training step and a generation take, how that grows, and what each fast path is worth: one machine, one run, to be compared with each other."""
 
-import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,7 +21,7 @@ from ..microscope.simulate import MICROSCOPES
 from ..particles.simulated import class_references, subtomograms
 from ..seeds import stream
 from ..specimen.assemblies import S2_CLASSES
-from ..timing import hardware, seconds_per_call
+from ..timing import hardware, peak_memory_MiB, seconds_per_call
 from ..training import Trainer
 
 BOXES, BATCHES = (24, 32, 40, 48, 64), (1, 4, 16, 64)
@@ -91,7 +90,7 @@ def make_speed(profile: str, make_plain: Callable[[nn.ModuleDict], None], repeat
     side = 512 if smoke else 4096
     a = torch.randn(side, side)
     peak = 2 * side**3 / seconds_per_call(lambda: a @ a, 3)
-    memory_MiB = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory_MiB = peak_memory_MiB()
 
     small = dict(width=width if smoke else 16, critic_width=width if smoke else 16)
     by_box = [seconds_per_call(_trainer(config.replace(box=b, **small)).step, repeats) for b in boxes]

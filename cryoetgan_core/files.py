@@ -1,0 +1,100 @@
+"""Files that are whole or not there, and that are checked when they are read: a damaged one is named, with what to do."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+TEMPORARY = ".tmp"  # how the names of unfinished files end; they begin with a dot
+CHECKSUM = "sha256"  # the entry of a safetensors file's metadata
+SETTINGS_CHECKSUM = "config_json_sha256"  # and of weights, of the config.json that they belong to
+WITHOUT_CHECKSUM = {"steps_done", "fingerprint", "config_hash"}  # the metadata of files from before there was one
+
+
+def temporary(path: Path) -> Path:
+    """A name beside `path` that nobody else takes: process numbers repeat between the machines that share a folder."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write(temporary path)`, then put the file in place at once: a reader never meets half a file."""
+    unfinished = temporary(path)
+    try:
+        write(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path, *, older_than_s: float = 0.0) -> None:
+    """Remove what killed writers left in a folder and below; younger files may belong to a writer that is at work."""
+    latest = time.time() - older_than_s
+    for left in [*folder.rglob(f".*{TEMPORARY}"), *folder.rglob("*.partial")]:  # the second are zarr's
+        try:
+            if left.stat().st_mtime <= latest:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        except FileNotFoundError:  # somebody else removed it, or finished it
+            continue
+
+
+def read_json(path: Path, remedy: str) -> dict:
+    """The JSON object of a file that the package wrote.
+
+    Raises
+    ------
+    ValueError
+        When the file is damaged or cut off; the message names it and ends in the `remedy`.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or cut off ({error}): {remedy}.") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: it holds a {type(found).__name__}, expected names and values: {remedy}.")
+    return found
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, at once, with a checksum of them and of the metadata."""
+    metadata = dict(metadata or {})
+    metadata[CHECKSUM] = _checksum(tensors, metadata)
+    write_atomically(path, lambda p: save_file(tensors, p, metadata=metadata))
+
+
+def load_tensors(path: Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata that `save_tensors` wrote.
+
+    Raises
+    ------
+    ValueError
+        When the file is damaged or cut off; the message names it and ends in the `remedy`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or cut off ({error}): {remedy}.") from None
+    wanted = metadata.pop(CHECKSUM, None)
+    if wanted is None and set(metadata) <= WITHOUT_CHECKSUM:
+        return tensors, metadata
+    if _checksum(tensors, metadata) != wanted:
+        raise ValueError(f"{path} is damaged: its contents do not fit their checksum: {remedy}.")
+    return tensors, metadata
+
+
+def _checksum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
+    """SHA-256 of names, types, shapes and values of tensors, and of the metadata."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

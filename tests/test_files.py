@@ -1,0 +1,135 @@
+"""Files that are written whole and checked when read: by many writers at once, when a write fails, cut off or with a byte flipped."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import zarr
+from safetensors.torch import save_file
+
+from cryoetgan_core.files import load_tensors, read_json, remove_temporaries, save_tensors, write_atomically
+from cryoetgan_core.particles.writers import _zarr_store
+from cryoetgan_core.streaming import Order
+
+TENSORS = {
+    "a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3, dtype=torch.int64), "c": torch.ones(5).bool(), "d": torch.zeros(0), "e": torch.ones(3).bfloat16(),
+}  # fmt: skip
+# Writers that take each other for themselves, as processes of two pods do
+TOGETHER = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+os.getpid = lambda: 7
+from cryoetgan_core.files import write_atomically
+from cryoetgan_core.particles.writers import _zarr_store
+from cryoetgan_core.streaming import Order
+folder, me = Path(sys.argv[1]), int(sys.argv[2])
+
+def slowly(path):
+    with path.open("w") as file:
+        for _ in range(20):
+            file.write(str(me) * 1000)
+            file.flush()
+            time.sleep(0.002)
+
+(folder / f"ready{me}").touch()
+while len([*folder.glob("ready*")]) < 4:
+    time.sleep(0.001)
+for k in range(20):
+    store = _zarr_store(folder / f"{k}.zarr", Order(4, {"a": 1.0}, part=1, volumes="zarr"), (2, 2, 2), 10.0)
+    store[me] = np.full((2, 2, 2), me + 1.0)
+for _ in range(5):
+    write_atomically(folder / "one", slowly)
+"""
+
+
+def test_writers_that_begin_together_do_not_meet(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TOGETHER, str(tmp_path)]
+    writers = [subprocess.Popen([*command, str(k)], stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}) for k in range(4)]
+    errors = [writer.communicate(timeout=300)[1].decode()[-1000:] for writer in writers]
+    assert [w.returncode for w in writers] == [0] * 4, errors
+    text = (tmp_path / "one").read_text()
+    assert len(text) == 20_000 and len(set(text)) == 1
+    for k in range(20):
+        values = zarr.open_array(tmp_path / f"{k}.zarr", mode="r")
+        assert values[:, 0, 0, 0].tolist() == [1, 2, 3, 4] and values.attrs["voxel_size_A"] == 10.0
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        ["one", *(f"ready{k}" for k in range(4)), *(f"{k}.zarr" for k in range(20))]
+    )
+
+
+def test_a_store_that_is_there_is_kept(tmp_path: Path) -> None:
+    order = Order(4, {"a": 1.0}, part=2, volumes="zarr")
+    _zarr_store(tmp_path / "s.zarr", order, (2, 2, 2), 10.0)[:] = 5.0
+    assert (_zarr_store(tmp_path / "s.zarr", order, (2, 2, 2), 10.0)[:] == 5).all()
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_atomically(path, lambda p: p.write_text("old"))
+
+    def fails(unfinished: Path) -> None:
+        unfinished.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fails)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"] and path.read_text() == "old"
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_what_killed_writers_left_is_removed_and_a_young_file_is_kept(tmp_path: Path) -> None:
+    names = [".a.csv.0123.tmp", "in/.b.mrc.4567.tmp", "in/s.zarr/c/0/0.89ab.partial"]
+    kept = ["a.csv", "in/b.tmp", ".hidden"]
+    for name in (*names, *kept):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".s.zarr.cdef.tmp" / "c").mkdir(parents=True)
+    remove_temporaries(tmp_path, older_than_s=3600)
+    assert all((tmp_path / name).exists() for name in names)
+    remove_temporaries(tmp_path)
+    assert {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()} == set(kept)
+    assert not (tmp_path / ".s.zarr.cdef.tmp").exists()
+
+
+def test_tensors_come_back_and_every_flipped_byte_and_cut_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    save_tensors(TENSORS, path, {"steps_done": "12"})
+    found, metadata = load_tensors(path, "do this")
+    assert metadata == {"steps_done": "12"} and found.keys() == TENSORS.keys()
+    assert all(found[k].dtype == v.dtype and torch.equal(found[k], v) for k, v in TENSORS.items())
+    whole = path.read_bytes()
+    padding = whole.rindex(b"}", 0, 8 + int.from_bytes(whole[:8], "little")) + 1
+    for at in range(len(whole)):
+        if padding <= at < 8 + int.from_bytes(whole[:8], "little"):
+            continue  # spaces
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(ValueError, match=r"checkpoint.safetensors is damaged.*: do this\.$"):
+            load_tensors(path, "do this")
+    for length in (0, 7, 8, 20, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"checkpoint.safetensors is damaged or cut off.*: do this\.$"):
+            load_tensors(path, "do this")
+
+
+def test_files_from_before_there_was_a_checksum_are_read(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "a", metadata={"config_hash": "0"})
+    assert load_tensors(tmp_path / "a", "")[1] == {"config_hash": "0"}
+    save_file(TENSORS, tmp_path / "b")
+    assert torch.equal(load_tensors(tmp_path / "b", "")[0]["a"], TENSORS["a"])
+
+
+@pytest.mark.parametrize("text", ["", '{"a": 1', "[1]", "\x00\x00", "{'a': 1}"])
+def test_json_that_is_damaged_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config.json is damaged.*: do this\.$"):
+        read_json(tmp_path / "config.json", "do this")

@@ -1,0 +1,129 @@
+"""What a user gives reaches a notebook as it was given: no shell runs a part of it, and no apostrophe or space breaks it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cryoetgan_core.config import DATASETS
+from cryoetgan_core.specimen.databases import is_identifier
+from cryoetgan_core.workflow import parse_seeds
+
+ROOT = Path(__file__).resolve().parents[1]
+HOSTILE = (
+    "a'$(touch owned)'a",
+    "a; touch owned; a",
+    "a`touch owned`a",
+    "a\" && touch owned && echo \"a",
+    "a | touch owned",
+    "a > owned",
+    "a\ntouch owned\na",
+    "a ${HOME} $HOME {wildcards.dataset} a",
+    "O'Brien's ribosome & 'co'",
+    "*? [a-z] ~ \\ ! -r x y",
+)  # fmt: skip
+# in place of papermill: keeps its words, and makes what the rule of the simulated sets promises
+PAPERMILL = """#!{python}
+import json, os, sys
+from pathlib import Path
+words = sys.argv[1:]
+with open(os.environ["WORDS"], "a") as file:
+    file.write(json.dumps(words) + "\\n")
+folder = Path(os.environ["CRYOETGAN_RUNS"]) / "smoke" / "data" / words[words.index("dataset") + 1]
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "data.json").touch()
+"""
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the workflow in a folder of its own, since Snakemake locks the one that it runs in."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in ("Snakefile", "Makefile", "notebooks", "cryoetgan_core", "pyproject.toml"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
+    return folder
+
+
+def put_program(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text.format(python=sys.executable))
+    path.chmod(0o755)
+
+
+def kept(words: Path) -> list[list[str]]:
+    return [json.loads(line) for line in words.read_text().splitlines()]
+
+
+def test_files_of_any_name_reach_the_notebook_and_nothing_in_them_runs(tmp_path: Path, copy: Path) -> None:
+    put_program(tmp_path / "bin" / "papermill", PAPERMILL)
+    runs, words = tmp_path / "my runs' $(touch owned)", tmp_path / "words"
+    files = [copy / f"{text}.mrc" for text in HOSTILE]
+    for file in files:
+        file.touch()
+    classes = [*DATASETS["S1"].classes, *(c for c in DATASETS["S2"].classes if c not in DATASETS["S1"].classes)][: len(files)]
+    given = dict(zip(classes, files, strict=True))
+    targets = [os.path.relpath(runs / "smoke" / "data" / name / "data.json", copy) for name in DATASETS]
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    config = tmp_path / "config.json"  # since --config folds lines
+    maps = ",".join(f"{k}={v.name}" for k, v in given.items())
+    config.write_text(json.dumps({"profile": "smoke", "seeds": "0", "maps": maps}))
+    made = subprocess.run(
+        [sys.executable, "-m", "snakemake", *targets, "--cores", "1", "--configfile", str(config)],
+        cwd=copy, capture_output=True, text=True, env=os.environ | {"PATH": path, "CRYOETGAN_RUNS": str(runs), "WORDS": str(words)},
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr[-3000:]
+    calls = {call[call.index("dataset") + 1]: call for call in kept(words)}
+    assert calls.keys() == DATASETS.keys()
+    for name, call in calls.items():
+        wanted = ", ".join(f"{k}={v}" for k, v in given.items() if k in DATASETS[name].classes)
+        assert call[-3:] == ["-r", "maps", wanted]
+        assert call[3:5] == [
+            "notebooks/simulate_data.ipynb",
+            os.path.relpath(runs / "smoke" / "notebooks", copy) + f"/simulate_data_{name}.ipynb",
+        ]
+    assert not [*tmp_path.rglob("owned")]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [("maps=ribosome=pdb:3j9i'$(touch owned)'a", "'maps' holds"), ("seeds=0'; touch owned; '", "'seeds' is"), ("profile=quick; touch owned", "'profile' is")],
+    ids=["maps", "seeds", "profile"],
+)  # fmt: skip
+def test_what_is_no_entry_seed_or_profile_is_refused_before_anything_runs(tmp_path: Path, copy: Path, parameter: str, message: str) -> None:
+    command = [sys.executable, "-m", "snakemake", "all", "--cores", "1", "--config", "profile=smoke", "seeds=0", parameter]
+    made = subprocess.run(command, cwd=copy, capture_output=True, text=True, env=os.environ | {"CRYOETGAN_RUNS": str(tmp_path / "runs")})
+    assert made.returncode != 0 and message in made.stderr, made.stderr[-2000:]
+    assert not [*tmp_path.rglob("owned")] and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_make_hands_on_what_it_was_given(tmp_path: Path, copy: Path, text: str) -> None:
+    words = tmp_path / "words"
+    for name in ("python", "snakemake"):
+        put_program(copy / ".venv" / "bin" / name, PAPERMILL.split("folder =")[0])
+    (copy / "requirements.lock").touch()
+    (copy / ".venv" / ".complete").touch()
+    given = [f"{name}={text} $(shell touch owned) $$" for name in ("PROFILE", "SEEDS", "MAPS")]
+    subprocess.run(["make", "-C", str(copy), "figures", "CORES=1", *given], capture_output=True, env=os.environ | {"WORDS": str(words)})
+    (call,) = kept(words)
+    wanted = [f"{name.lower()}={text} $(shell touch owned) $$" for name in ("PROFILE", "SEEDS", "MAPS")]
+    assert call[call.index("--config") + 1 :][:3] == wanted
+    assert not [*tmp_path.rglob("owned")]
+
+
+def test_identifiers_and_seeds_are_checked_whole() -> None:
+    assert all(map(is_identifier, ("pdb:3j9i", "PDB:3J9I", "pdb:pdb_00003j9i", "emdb:3883", "emdb:EMD-3883", "emdb:emd_12345")))
+    for text in HOSTILE:
+        assert not is_identifier(f"pdb:3j9i{text}") and not is_identifier(f"emdb:3883{text}") and not is_identifier(f"{text}pdb:3j9i")
+        with pytest.raises(ValueError, match="'seeds' is"):
+            parse_seeds(f"0 1 {text}")
+    assert not is_identifier("pdb:3j9i\n") and not is_identifier("pdb:../etc") and not is_identifier("emdb:3883/../1")
+    assert parse_seeds("0, 1 2") == [0, 1, 2]
+    for wrong in ("", "-1", "1.0", "0x1", "1e3", "٣"):
+        with pytest.raises(ValueError, match="'seeds' is"):
+            parse_seeds(wrong)
