@@ -1,0 +1,202 @@
+"""The package's claims as checks: each an inequality on results, evaluated by one command.
+
+    python -m cryoetgan_core.workflow.claims            # prints the table, and fails where a claim does
+    python -m cryoetgan_core.workflow.claims --readme   # also writes it into README.md, between its marks
+"""
+
+import argparse
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .. import paths
+from ..baselines import CTF, FORMULAS, WHITE
+from ..config import PROFILES
+from ..downstream import GENERATED, PHYSICS, REAL, START, TRUE
+from ..plotting import audit_table, never_named
+from .cases import results_of
+from .parameters import choose, parse_seeds
+from .plan import run_name
+from .proof import ablation_names, comparison_names
+from .results import read_client_table
+
+MARKS = ("<!-- claims -->", "<!-- /claims -->")
+RELATIONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq}
+
+
+class Results:
+    """The results that claims are about, read once: of some seeds, each a data draw and a training."""
+
+    def __init__(self, profile: str, seeds: Sequence[int]):
+        self.profile, self.seeds = profile, list(seeds)
+        self._read: dict[str, dict] = {}
+
+    def __call__(self, names: Sequence[str]) -> list[dict]:
+        missing = [name for name in names if name not in self._read]
+        self._read |= results_of(self.profile, missing) if missing else {}
+        return [self._read[name] for name in names]
+
+    def runs(self, dataset: str, preset: str = "adapted") -> list[dict]:
+        return self([run_name(dataset, preset, s) for s in self.seeds])
+
+    def metric(self, dataset: str, metric: str, preset: str = "adapted", of: str = "metrics") -> list[float]:
+        return [r[of][metric] for r in self.runs(dataset, preset)]
+
+    def downstream(self, source: str) -> list[float]:
+        """Accuracy on real after training on all volumes of a source alone, one value a draw."""
+        values = []
+        for result in self([f"downstream_S1_seed{s}" for s in self.seeds]):
+            rows = pd.DataFrame(result["rows"])
+            own = rows[(rows["source"] == source) & ((rows["synthetic"] == 0) | (rows["real"] == 0))]
+            most = own[["synthetic", "real"]].sum(axis=1)
+            values.append(float(own.loc[most == most.max(), "accuracy"].mean()))
+        return values
+
+    def comparison(self, dataset: str, source: str, snr: float = 0.05) -> list[float]:
+        """The same at an SNR, from the comparisons of Table 7."""
+        found = [r for r in self(comparison_names(self.profile, self.seeds)) if _is(r, dataset, snr)]
+        return [float(np.mean([row["accuracy"] for row in r["rows"] if row["source"] == source])) for r in found]
+
+    def apart(self, dataset: str, source: str, metric: str, snr: float = 0.05) -> list[float]:
+        """A metric of a source's volumes against real test ones, from the comparisons of Table 7."""
+        return [r["metrics"][source][metric] for r in self(comparison_names(self.profile, self.seeds)) if _is(r, dataset, snr)]
+
+    def without(self, variant: str, metric: str) -> list[float]:
+        """A metric of a form of the physics generator, from Table 8."""
+        parts = self(ablation_names(self.profile, self.seeds))
+        return [r["metrics"][PHYSICS][metric] for r in parts if r["variant"] == variant]
+
+    def fooled(self, metric: str) -> float:
+        """By how many controls a metric is fooled, from the audit."""
+        table = audit_table(self([f"audit_S1_seed{self.seeds[0]}"])[0], {}).set_index("metric")
+        return float(table.loc[metric, "fooled by"])
+
+
+def _is(result: dict, dataset: str, snr: float) -> bool:
+    return result["config"]["dataset"] == dataset and result["config"]["snr"] == snr
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence, the number it rests on, and the inequality that must hold on any processor.
+
+    `tolerance` says by how much the number moved, or may move, between processors: the bound leaves room for it.
+    """
+
+    sentence: str
+    artefact: str  # the notebook that shows it
+    quantity: str
+    value: Callable[[Results], float]
+    relation: str
+    bound: float
+    tolerance: str
+    digits: int = 1
+
+
+def mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def best_formula(results: Results, of: Callable[[str], list[float]]) -> float:
+    return max(mean(of(name)) for name in FORMULAS)
+
+
+CLAIMS = (
+    Claim("What we write averages to its reference in RELION 3.1, as written", "clients", "correlation, noise-free",
+          lambda r: read_client_table(r.profile, "relion_reconstruct, noise-free"), ">", 0.99, "0.001", 4),
+    Claim("Density maps become subtomograms whose label a classifier trained on real ones still reads (S1)", "table2_metrics",
+          "accuracy, mean over draws (%)", lambda r: mean(r.metric("S1", "accuracy")), ">", 45, "25 points a seed"),
+    Claim("A newly trained network tells the paper's generator from real every time", "table2_metrics", "least AUC, S1 and S2",
+          lambda r: min(r.metric("S1", "auc") + r.metric("S2", "auc")), ">", 0.95, "0.01", 2),
+    Claim("The released and the described recipe collapse in a training of two minutes", "table2_metrics",
+          "largest accuracy, S1 (%); chance 25", lambda r: max(r.metric("S1", "accuracy", "released") + r.metric("S1", "accuracy", "described")),
+          "<", 40, "10 points"),
+    Claim("Collapsed volumes score the paper's precision of 1", "table2_metrics", "least precision of the released recipe",
+          lambda r: min(r.metric("S1", "precision", "released")), ">", 0.95, "0.02", 2),
+    Claim("In a training of two minutes the cycle never beats a constant prediction", "fig1_overview", "least cycle loss / constant's",
+          lambda r: min(run["log"][-1]["cycle_x"] / run["constant_cycle"] for run in r.runs("S1")), ">", 1.0, "0.1", 2),
+    Claim("Precision, density and coverage in raw voxels are fooled by grossly wrong volumes", "metric_audit",
+          "controls that fool the least fooled of them", lambda r: min(r.fooled(m) for m in ("precision", "density", "coverage")), ">=", 1, "0", 0),
+    Claim("FID, spectrum over tilt and the two-sample test are not", "metric_audit", "controls that fool the most fooled of them",
+          lambda r: max(r.fooled(m) for m in ("fid", "angular", "auc")), "=", 0, "0", 0),
+    Claim("As training data the quick CryoETGAN is far better than density + white noise (S1, SNR 0.1)", "table6_downstream",
+          "accuracy on real, difference (points)", lambda r: mean(r.downstream(GENERATED)) - mean(r.downstream(WHITE)), ">", 20, "15 points"),
+    Claim("It is not better than the CTF formula, which learns nothing", "table6_downstream", "accuracy on real, CryoETGAN - CTF formula",
+          lambda r: mean(r.downstream(GENERATED)) - mean(r.downstream(CTF)), "<", 5, "5 points"),
+    Claim("Trained on the physics generator alone a classifier is nearly as good as on real (S1, SNR 0.05)", "table7_physics",
+          "accuracy / real's", lambda r: mean(r.comparison("S1", PHYSICS)) / mean(r.comparison("S1", REAL)), ">", 0.93, "0.03", 3),
+    Claim("The same on S2", "table7_physics", "accuracy / real's",
+          lambda r: mean(r.comparison("S2", PHYSICS)) / mean(r.comparison("S2", REAL)), ">", 0.90, "0.05", 3),
+    Claim("It beats every formula (S1, SNR 0.05)", "table7_physics", "accuracy - best formula's (points)",
+          lambda r: mean(r.comparison("S1", PHYSICS)) - best_formula(r, lambda name: r.comparison("S1", name)), ">", 0, "3 points"),
+    Claim("Training adds nothing to its accuracy: the start alone is as good", "table7_physics", "trained - start alone, larger of S1 and S2 (points)",
+          lambda r: max(mean(r.comparison(d, PHYSICS)) - mean(r.comparison(d, START)) for d in ("S1", "S2")), "<", 4, "3 points"),
+    Claim("A newly trained network hardly tells the physics generator from real (S1, SNR 0.05)", "table7_physics", "AUC",
+          lambda r: mean(r.apart("S1", PHYSICS, "auc")), "<", 0.6, "0.05", 2),
+    Claim("A perfect generator is not told apart", "table7_physics", "AUC of another real draw, larger of S1 and S2",
+          lambda r: max(mean(r.apart(d, TRUE, "auc")) for d in ("S1", "S2")), "<", 0.6, "0.05", 2),
+    Claim("The wedge mask is needed: without it the missing wedge is filled", "table8_ingredients", "power in the wedge / real's, without it",
+          lambda r: mean(r.without("without wedge mask", "wedge_power")), ">", 3, "2"),
+    Claim("No particle is memorised by the paper's generator (S1)", "table2_metrics", "nearest-train share - that of another real draw",
+          lambda r: mean(r.metric("S1", "nearest_train")) - mean(r.metric("S1", "nearest_train", of="floor")), "<", 0.25, "0.1", 2),
+    Claim("In the quick profile some classes of S2 are never named", "table2_metrics", "classes never named in a run, most of the draws",
+          lambda r: max((len(missed) for missed in never_named({str(k): v for k, v in enumerate(r.runs("S2"))}).values()), default=0), ">=", 1, "1", 0),
+)  # fmt: skip
+
+
+def claims_table(profile: str, seeds: Sequence[int]) -> pd.DataFrame:
+    """Every claim with what was found, and "pass" or "FAIL"."""
+    results, rows = Results(profile, seeds), []
+    for claim in CLAIMS:
+        value = claim.value(results)
+        held = RELATIONS[claim.relation](value, claim.bound)
+        rows.append(
+            {
+                "claim": claim.sentence,
+                "notebook": claim.artefact,
+                "quantity": claim.quantity,
+                "found": f"{value:.{claim.digits}f}",
+                "must be": f"{claim.relation} {claim.bound:g}",
+                "between processors": claim.tolerance,
+                "": "pass" if held else "FAIL",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """The table for README.md."""
+    lines = [" | ".join(map(str, row)) for row in (table.columns, ["---"] * len(table.columns), *table.itertuples(index=False))]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def write_readme(table: pd.DataFrame) -> None:
+    """Put the table between its marks in README.md."""
+    path = paths.ROOT / "README.md"
+    before, rest = path.read_text().split(MARKS[0])
+    path.write_text(f"{before}{MARKS[0]}\n{as_markdown(table)}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+
+
+def main() -> int:
+    """Print the table; 1 where a claim fails."""
+    parser = argparse.ArgumentParser(description="Evaluate every claim of the package on its results.")
+    parser.add_argument("--profile", default="quick")
+    parser.add_argument("--seeds", default="0 1 2", help="data draws and trainings, e.g. '0 1 2'")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md, too")
+    given = parser.parse_args()
+    choose("profile", given.profile, PROFILES)
+    table = claims_table(given.profile, parse_seeds(given.seeds))
+    for row in table.itertuples(index=False):
+        print(f"{row[6]:4}  {row[3]:>8} {row[4]:8}  {row[0]} ({row[2]}; {row[1]})")
+    failed = int((table[""] == "FAIL").sum())
+    print(f"{len(table) - failed} of {len(table)} claims hold")
+    if given.readme:
+        write_readme(table)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
