@@ -353,10 +353,14 @@ def test_a_start_without_an_ingredient_leaves_it_alone(particles, name: str) -> 
     assert own is None or torch.equal(G.state_dict()[own], before[own])
 
 
-@pytest.mark.parametrize(("n", "held_out"), [(1, None), (7, None), (8, 0), (9, 0), (10, 2), (16, 2)])
-def test_any_number_of_particles_trains_or_is_refused_before_it_starts(particles, tmp_path: Path, n: int, held_out: int | None) -> None:
+@pytest.mark.parametrize(
+    ("n", "share", "held_out"), [(1, 0.15, None), (7, 0.15, None), (8, 0.15, 0), (9, 0.5, 0), (9, 0.15, 0), (10, 0.5, 2), (16, 0.15, 2)]
+)
+def test_any_number_of_particles_trains_or_is_refused_before_it_starts(
+    particles, tmp_path: Path, n: int, share: float, held_out: int | None
+) -> None:
     x, y = (torch.from_numpy(p.volumes) for p in particles)
-    config = make_config("smoke", "own", "physics", batch=8, steps=2, validate_every=1)
+    config = make_config("smoke", "own", "physics", batch=8, steps=2, validate_every=1, validation_share=share)
 
     def trainer() -> Trainer:
         return Trainer(config, x, y[:n], "cpu", Acquisition(VOXEL_A, (-50.0, 70.0)), start=False)
