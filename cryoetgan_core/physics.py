@@ -212,6 +212,8 @@ class PhysicsGenerator(nn.Module):
     def _log_colour(self) -> torch.Tensor:
         """Log amplitude (P, P, P // 2 + 1) of the noise at the voxels of the padded box's transform, beyond what overlapping slices leave of white images."""
         p, device = self.padded, self.N.device
+        if "noise_colour" not in self.parts:
+            return self.N.mean().expand(p, p, p // 2 + 1)
         colour = lookup(p, "tilt", device)(self.N.flatten()) + lookup(p, "axis", device)(self.N_axis.flatten())
         return colour.view(p, p, -1) + at_every_ky(self.N_plane, p)
 

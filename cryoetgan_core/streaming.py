@@ -9,7 +9,6 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -21,9 +20,9 @@ import torch
 
 from .files import read_json, remove_temporaries, write_atomically
 from .generation import TrainedRun, generate
-from .particles.copick import RUNS, write_picks
+from .particles.copick import RUNS, object_name, write_picks
 from .particles.simulated import MAX_SHIFT, UPSAMPLE, poses_of
-from .particles.table import particle_table
+from .particles.table import check_class_names, particle_table
 from .particles.writers import FORMATS, IN_TOMOGRAMS, PICKER, place_in_mosaic, write_tables, write_volumes
 from .seeds import stream
 from .specimen.poses import pose_to_relion_angles, random_rotations, random_shifts, rotate_volume
@@ -60,11 +59,9 @@ class Order:
             raise ValueError(f"Order: {self.n} particles in parts of {self.part}; expected at least 1 of each.")
         if not self.shares or not all(np.isfinite(s) and s > 0 for s in self.shares.values()):
             raise ValueError(f"Order: shares {dict(self.shares)}; expected a positive number for each class.")
-        unsafe = [name for name in self.shares if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)]
-        if unsafe:
-            raise ValueError(
-                f"Order: class names {unsafe}; expected letters, digits, '_', '.' and '-', since files and STAR columns carry them."
-            )
+        check_class_names(self.shares)
+        if self.volumes == "copick" and len(set(map(object_name, self.shares))) < len(self.shares):
+            raise ValueError(f"Order: classes {list(self.shares)} have the same name as objects of a copick project; rename one.")
         if not 0 <= self.tilt_deg[0] < self.tilt_deg[1] <= 180:
             raise ValueError(f"Order: tilt_deg {self.tilt_deg}; expected 0 <= low < high <= 180.")
         unknown = set(self.channels) - {"mask", "density"}

@@ -74,6 +74,11 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         own_data.domains(particles(2), "ribosome", CONFIG)
     with pytest.raises(ValueError, match="no such file"):
         own_data.load(tmp_path / "nothing.star", 24)
-    for densities, message in (("", "empty"), ("ribosom", "no embedded class"), ("ribosome=/nowhere.mrc", "is no file")):
+    for densities, message in (
+        ("", "empty"),
+        ("ribosom", "no embedded class"),
+        ("ribosome=/nowhere.mrc", "is no file"),
+        ("a/b=pdb:3j9i", "Class names"),
+    ):
         with pytest.raises(ValueError, match=message):
             own_data.parse_densities(densities)

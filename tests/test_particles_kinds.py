@@ -25,7 +25,7 @@ from cryoetgan_core.particles import own_data
 from cryoetgan_core.particles.coordinates import dynamo_to_relion, in_tomogram, read_coordinates, relion_to_dynamo
 from cryoetgan_core.particles.copick import read_picks, write_picks
 from cryoetgan_core.particles.folder import load_particles
-from cryoetgan_core.particles.lazy import LazyVolumes, empty_volumes
+from cryoetgan_core.particles.lazy import LazyVolumes, _allocate, empty_volumes
 from cryoetgan_core.particles.table import ParticleSet, particle_table
 from cryoetgan_core.particles.tomogram import read_tomogram
 
@@ -97,9 +97,21 @@ def test_no_room_for_a_scratch_file_is_said(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("cryoetgan_core.particles.lazy.MOST_IN_MEMORY", 10)
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr("cryoetgan_core.particles.lazy._allocate", full)
     with pytest.raises(ValueError, match="no room for 0 GiB of volumes .No space left.*set TMPDIR"):
         empty_volumes((2, 4, 4, 4))
+
+
+def test_room_is_taken_where_the_system_has_no_call_for_it(monkeypatch, tmp_path):
+    monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.setattr("cryoetgan_core.particles.lazy.BLOCK", 1000)
+    with (tmp_path / "a").open("wb") as file:
+        _allocate(file, 2500)
+        assert os.fstat(file.fileno()).st_size == 2500 and os.fstat(file.fileno()).st_blocks * 512 >= 2500
+    monkeypatch.setattr("cryoetgan_core.particles.lazy.MOST_IN_MEMORY", 10)
+    held = empty_volumes((2, 4, 4, 4))
+    held[:] = 3.0
+    assert isinstance(held, np.memmap) and held.shape == (2, 4, 4, 4) and float(held.sum()) == 384
 
 
 def test_chosen_and_changed_cubes_stay_in_a_scratch_file(monkeypatch):

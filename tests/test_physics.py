@@ -1,5 +1,6 @@
 """The physics generator: Fourier coordinates and the wedge by known answers, every ingredient with effect, training that can be stopped, and what a user may ask of it."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -20,6 +21,7 @@ from cryoetgan_core.microscope.back_projection import back_project, transform_si
 from cryoetgan_core.microscope.simulate import MICROSCOPES
 from cryoetgan_core.microscope.transfer import ctf
 from cryoetgan_core.particles.acquisition import acquisition
+from cryoetgan_core.particles.domains import Domains
 from cryoetgan_core.particles.simulated import class_references, density_maps, subtomograms
 from cryoetgan_core.physics import INGREDIENTS, SOURCES, PhysicsGenerator, log_normal
 from cryoetgan_core.physics_start import _compact, start_from
@@ -28,7 +30,8 @@ from cryoetgan_core.run_folder import save_checkpoint, train
 from cryoetgan_core.seeds import stream
 from cryoetgan_core.selection import distance
 from cryoetgan_core.training import Trainer
-from cryoetgan_core.workflow import proof
+from cryoetgan_core.workflow import proof, real
+from cryoetgan_core.workflow.runs import train_on
 
 BOX, VOXEL_A = 24, 15.0
 
@@ -294,19 +297,137 @@ def test_ctf_of_a_particle_is_torch_ctfs_at_every_tilt_and_turns_with_what_is_as
             torch.testing.assert_close(which[q <= 0.5, i], expected[at], atol=0.06, rtol=0)
 
 
+NEUTRAL = {  # what an ingredient's parameters are where it does nothing
+    "structure": lambda G: G.structure[-1].weight.zero_() + G.structure[-1].bias.zero_(),
+    "deformation": lambda G: G.deformation.fill_(-30),
+    "neighbours": lambda G: G.gate.fill_(-30),
+    "wedge": lambda G: G.tilt_range_deg.copy_(torch.tensor([-90.0, 90.0])) + G.leak.fill_(30),
+    "transfer_spread": lambda G: G.T_spread.zero_(),
+    "contrast": lambda G: G.spread[0].fill_(-30),
+    "noise_colour": lambda G: G.N.fill_(float(G.N.mean())) + G.N_axis.zero_().sum() + G.N_plane.zero_().sum(),
+    "noise_amplitude": lambda G: G.spread[1].fill_(-30),
+    "voxel_amplitude": lambda G: G.A.zero_(),
+}
+
+
+@pytest.fixture(scope="module")
+def varied(particles) -> PhysicsGenerator:
+    """A generator that has started and of which every ingredient does much."""
+    G = started(particles).networks["G"].requires_grad_(False)
+    rng = stream(0, "varied")
+    for parameter, amount in ((G.T_spread, 0.3), (G.A, 0.3), (G.N, 0.3), (G.structure[-1].weight, 0.3)):
+        parameter += amount * torch.randn(parameter.shape, generator=rng)
+    G.spread.fill_(math.log(0.3)), G.deformation.fill_(0.0), G.gate.fill_(2.0)
+    return G
+
+
 @pytest.mark.parametrize("name", INGREDIENTS)
-def test_every_ingredient_can_be_switched_off_and_has_an_effect(particles, name: str) -> None:
-    trainers = [started(particles, without=w, steps=2) for w in ("", name)]
-    made = []
-    for trainer in trainers:
-        trainer.step(), trainer.step()
-        x = trainer.scaling.x(trainer.x[:2])
-        G = trainer.networks["G"]
-        with torch.no_grad():
-            G.T_spread += 0.1
-            G.A += 0.1
-            made.append(G(x, G.sample_noise(x, stream(1, "n"))))
-    assert not torch.allclose(*made, atol=1e-4)
+def test_an_ingredient_switched_off_does_nothing_and_else_much(varied, particles, name: str) -> None:
+    """With the same parameters and the same draws: a draw that is left out shifts all later ones, which alone makes other volumes."""
+    off = PhysicsGenerator(BOX, varied.acquisition, without=(name,)).requires_grad_(False)
+    off.load_state_dict(varied.state_dict())
+    neutral = copy.deepcopy(varied)
+    NEUTRAL[name](neutral)
+    x = torch.from_numpy(particles[0].volumes)[:4, None]
+    x = (x - x.mean()) / x.std()
+    drawn = varied.sample_noise(x, stream(1, "n"))
+    on, without, expected = (G(x, drawn) for G in (varied, off, neutral))
+    effect = float((on - without).std())
+    assert effect > 0.03 * float(on.std())
+    # the wedge of -90 to 90 degrees leaves only corners of a reconstruction's transform out
+    assert float((without - expected).std()) < (0.1 if name == "wedge" else 1e-4) * effect
+
+
+@pytest.mark.parametrize("name", INGREDIENTS)
+def test_a_start_without_an_ingredient_leaves_it_alone(particles, name: str) -> None:
+    trainer = started(particles, without=name)
+    G = trainer.networks["G"]
+    assert G.parts == set(INGREDIENTS) - {name}
+    untouched = {"voxel_amplitude": [G.A], "noise_colour": [G.N - G.N.mean(), G.N_axis, G.N_plane], "transfer_spread": [G.T_spread]}
+    assert all(float(t.detach().abs().max()) < 1e-5 for t in untouched.get(name, []))
+    before = {k: v.clone() for k, v in G.state_dict().items()}
+    assert all(math.isfinite(v) for v in trainer.step().values())
+    own = {
+        "structure": "structure.0.weight", "deformation": "deformation", "neighbours": "gate", "transfer_spread": "T_spread", "noise_colour": "N_axis", "voxel_amplitude": "A",
+    }.get(name)  # fmt: skip
+    assert own is None or torch.equal(G.state_dict()[own], before[own])
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "held_out"), [(1, 0.15, None), (7, 0.15, None), (8, 0.15, 0), (9, 0.5, 0), (9, 0.15, 0), (10, 0.5, 2), (16, 0.15, 2)]
+)
+def test_any_number_of_particles_trains_or_is_refused_before_it_starts(
+    particles, tmp_path: Path, n: int, share: float, held_out: int | None
+) -> None:
+    x, y = (torch.from_numpy(p.volumes) for p in particles)
+    config = make_config("smoke", "own", "physics", batch=8, steps=2, validate_every=1, validation_share=share)
+
+    def trainer() -> Trainer:
+        return Trainer(config, x, y[:n], "cpu", Acquisition(VOXEL_A, (-50.0, 70.0)), start=False)
+
+    if held_out is None:
+        with pytest.raises(ValueError, match=rf"subtomograms have shape \({n}, .*at least 8 .the batch."):
+            trainer()
+        return
+    made = trainer()
+    assert len(made.validation) == held_out and len(made.rows["y"]) == n - held_out
+    train(made, tmp_path, progress=False)
+    assert made.steps_done == 2 and [math.isfinite(value) for _, value in made.validations] == [True] * (2 if held_out else 0)
+    assert torch.isfinite(generate(load_run(tmp_path), x[:1])).all()
+
+
+def test_tomograms_with_too_few_particles_are_refused_before_anything_is_trained(particles, monkeypatch) -> None:
+    def none(*arguments: object, **options: object) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(real, "train_on", none)
+    y = particles[1]
+    for sizes, found in (
+        ([1, 15], "'a' has 1 particles, all others 15"),
+        ([14, 2], "'a' has 14 particles, all others 2"),
+        ([16], "'a' has 16 particles, all others 0"),
+    ):
+        names = [name for name, size in zip("ab", sizes, strict=False) for _ in range(size)]
+        mixed = dataclasses.replace(y, table=y.table.assign(tomogram=names))
+        with pytest.raises(ValueError, match=found):
+            real.make_real(mixed, "tric", make_config("smoke", "own", "physics", batch=4), "few")
+
+
+def test_a_resumed_training_does_not_start_again_and_makes_the_same_bits(particles, tmp_path: Path, monkeypatch) -> None:
+    x, y = particles
+    config = make_config("smoke", "own", "physics", steps=4, checkpoint_every=3, validate_every=2)
+    told = acquisition(y)
+    starts = []
+
+    def counted(*arguments: object) -> None:
+        starts.append(1)
+        start_from(*arguments)
+
+    monkeypatch.setattr("cryoetgan_core.training.start_from", counted)
+
+    def trainer(**options: bool) -> Trainer:
+        return Trainer(config, torch.from_numpy(x.volumes), torch.from_numpy(y.volumes), "cpu", told, **options)
+
+    def train_until(step: int) -> None:
+        made = trainer(start=False)
+        made.step, one = lambda: one() if made.steps_done < step else stop(), made.step
+        with pytest.raises(KeyboardInterrupt):
+            train(made, tmp_path / "broken", progress=False)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    whole = load_file(train(trainer(), tmp_path / "whole", progress=False))
+    assert len(starts) == 1
+    train_until(0)  # stopped right after the start, before any step
+    train_until(3)
+    broken = load_file(train(trainer(start=False), tmp_path / "broken", progress=False))
+    assert len(starts) == 2
+    assert whole.keys() == broken.keys() and all(torch.equal(whole[k], broken[k]) for k in whole)
+    domains = Domains(x, x, y, y)
+    train_on(config, domains, tmp_path / "workflow")
+    train_on(config, domains, tmp_path / "workflow")
+    assert len(starts) == 3
 
 
 def test_start_finds_signal_noise_and_wedge(particles) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import mrcfile
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -188,12 +189,47 @@ def test_another_order_does_not_mix_in(tmp_path, trained):
 
 @pytest.mark.parametrize(
     "wrong",
-    [dict(n=0), dict(shares={}), dict(shares={"a": 0.0}), dict(shares={"../a": 1.0}), dict(shares={"a b": 1.0}), dict(tilt_deg=(90, 60)), dict(volumes="xyz"), dict(channels=("fog",)), dict(part=0)],
+    [dict(n=0), dict(shares={}), dict(shares={"a": 0.0}), dict(shares={"../a": 1.0}), dict(shares={"a  b": 1.0}), dict(shares={"a\nb": 1.0}), dict(shares={'a "b"': 1.0}), dict(shares={" a": 1.0}), dict(shares={"a_b": 1.0, "a b": 1.0}, volumes="copick"), dict(tilt_deg=(90, 60)), dict(volumes="xyz"), dict(channels=("fog",)), dict(part=0)],
     ids=str,
 )  # fmt: skip
 def test_an_order_that_cannot_be_is_refused(wrong):
-    with pytest.raises(ValueError, match="Order: "):
+    with pytest.raises(ValueError, match="Order: |Class names "):
         Order(**({"n": 4, "shares": {"a": 1.0}} | wrong))
+
+
+@pytest.mark.parametrize("kind", ["mrcs", "mrc", "copick"])
+def test_a_class_may_have_spaces_in_its_name(tmp_path, trained, kind):
+    names = {"tric": "CCT TRiC", "ribosome": "80S ribosome"}
+    references = {names[k]: v for k, v in trained[2].items()}
+    order = Order(4, {names[k]: v for k, v in SHARES.items()}, seed=3, volumes=kind)
+    list(generate_to(tmp_path, trained[0], trained[1], references, order, VOXEL_A))
+    wanted = particles_of(order, 0, BOX, VOXEL_A)["class_name"].tolist()
+    assert set(wanted) == set(names.values())
+    for path in tmp_path.glob("particles*.star"):
+        assert starfile.read(path)["particles"]["cryoetganClassName"].tolist() == wanted
+        rows = [line for line in path.read_text().splitlines() if "ribosome" in line]
+        assert len(rows) == wanted.count("80S ribosome") and all(line.count('"80S ribosome"') == 1 for line in rows)
+    assert pd.read_csv(tmp_path / "particles.csv")["class_name"].tolist() == wanted
+    project = dict(box=BOX, protein="bright", tomogram_kind="generated") if kind == "copick" else {}
+    found = load_particles(tmp_path if kind == "copick" else tmp_path / "particles.star", **project).table["class_name"]
+    assert sorted(found) == sorted(w.replace(" ", "-") if kind == "copick" else w for w in wanted)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [(dict(densities="a/b=pdb:3j9i"), "Class names"), (dict(n_generate=0), "Order: 0 particles"), (dict(densities="dust"), "'dust'")],
+    ids=str,
+)
+def test_what_cannot_be_generated_is_refused_before_training(tmp_path, wrong, message):
+    """The notebook stops in its first cell, before it makes a folder, reads particles or trains."""
+    cells = nbformat.read(Path(__file__).resolve().parents[1] / "notebooks" / "your_data.ipynb", as_version=4).cells
+    parameters, first = [c.source for c in cells if c.cell_type == "code"][:2]
+    namespace = {}
+    exec(parameters, namespace)
+    namespace |= {"output": str(tmp_path / "out")} | wrong
+    with pytest.raises(ValueError, match=message):
+        exec(first, namespace)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -131,8 +131,8 @@ def read_picks(
 
 
 def object_name(class_name: str) -> str:
-    """A class as copick lets an object be called: it parts file names at underscores."""
-    return class_name.replace("_", "-")
+    """A class as copick lets an object be called: it parts file names at underscores, and takes no spaces."""
+    return class_name.replace("_", "-").replace(" ", "-")
 
 
 def write_volume(

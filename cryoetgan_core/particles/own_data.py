@@ -17,7 +17,7 @@ from .domains import Domains
 from .folder import is_3d_star, load_particles
 from .relion import write_star
 from .simulated import class_references, density_maps, subtomograms
-from .table import ParticleSet
+from .table import ParticleSet, check_class_names
 from .volume_files import HDF5_SUFFIXES, VOLUME_SUFFIXES, ZARR_SUFFIXES, open_hdf5, open_zarr, suffix_of
 
 TEST_EVERY = 3  # without several tomograms, every third particle is tested on
@@ -87,6 +87,7 @@ def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
             files[name] = path
     if not names:
         raise ValueError("densities is empty; expected class=FILE or an embedded class.")
+    check_class_names(names)
     return tuple(names), files
 
 
@@ -125,8 +126,8 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domain
     test, train = _test_mask(particles)
     if test.sum() < 1 or train.sum() < config.batch:
         raise ValueError(
-            f"{len(particles)} particles split into {train.sum()} to train and {test.sum()} to test; expected at least {config.batch} and 1. "
-            "Take more particles, or a second tomogram."
+            f"{len(particles)} particles split into {train.sum()} to train and {test.sum()} to test; expected at least {config.batch}, "
+            "the batch, and 1. Take more particles, a second tomogram, or a smaller batch."
         )
     x = {
         half: densities_for(densities, particles.voxel_size_A, config.box, n, stream(config.data_seed, "own X", half))

@@ -15,7 +15,8 @@ Columns of the table, one row a particle (NaN or an empty string where a source 
 =============================== ==================================================================
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,3 +137,14 @@ def protein_sign(protein: str, name: object) -> float:
     if protein not in ("bright", "dark"):
         raise ValueError(f'{name}: protein is {protein!r}, expected "bright" or "dark"')
     return 1.0 if protein == "bright" else -1.0
+
+
+def check_class_names(names: Iterable[str]) -> None:
+    """Raise ValueError unless files and the columns of tables can carry the names of classes that are to be generated."""
+    word = r"[A-Za-z0-9_.+-]+"
+    unsafe = [name for name in names if not re.fullmatch(rf"(?![_.+-]){word}( {word})*", name)]
+    if unsafe:
+        raise ValueError(
+            f"Class names {unsafe}; expected letters, digits, '_', '.', '+', '-' and single spaces between them, beginning with "
+            "a letter or digit, since files and tables carry them."
+        )

@@ -1,7 +1,7 @@
 """The package's claims as checks: each an inequality on results, evaluated by one command.
 
-    python -m cryoetgan_core.workflow.claims            # prints the table, and fails where a claim does
-    python -m cryoetgan_core.workflow.claims --readme   # also writes it into README.md, between its marks
+python -m cryoetgan_core.workflow.claims            # prints the table, and fails where a claim does
+python -m cryoetgan_core.workflow.claims --readme   # also writes it into README.md, between its marks
 """
 
 import argparse
@@ -21,7 +21,6 @@ from .cases import results_of
 from .parameters import choose, parse_seeds
 from .plan import run_name
 from .proof import ablation_names, comparison_names
-from .results import read_client_table
 
 MARKS = ("<!-- claims -->", "<!-- /claims -->")
 RELATIONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq}
@@ -106,7 +105,7 @@ def best_formula(results: Results, of: Callable[[str], list[float]]) -> float:
 
 CLAIMS = (
     Claim("What we write averages to its reference in RELION 3.1, as written", "clients", "correlation, noise-free",
-          lambda r: read_client_table(r.profile, "relion_reconstruct, noise-free"), ">", 0.99, "0.001", 4),
+          lambda r: r.client("relion_reconstruct, noise-free"), ">", 0.99, "0.001", 4),
     Claim("Density maps become subtomograms whose label a classifier trained on real ones still reads (S1)", "table2_metrics",
           "accuracy, mean over draws (%)", lambda r: mean(r.metric("S1", "accuracy")), ">", 45, "25 points a seed"),
     Claim("A newly trained network tells the paper's generator from real every time", "table2_metrics", "least AUC, S1 and S2",

@@ -71,8 +71,20 @@ def make_real(
     numbers : for each tomogram left out the metrics of generated and, as the floor, of the real training particles against it; of all generated against all real ones, "auc", with
         the mean of tomogram against tomogram as its floor; with an `average`, "fsc", that of the means of generated and of real particles, each brought back by the real poses.
     volumes : "real" and "generated" (N, D, D, D) of all folds in network units, in the same order.
+
+    Raises
+    ------
+    ValueError
+        When a tomogram, or what is left without it, holds too few particles; before anything is trained.
     """
-    tomograms = sorted(particles.table["tomogram"].unique())[:FOLDS]
+    counts = particles.table["tomogram"].value_counts()
+    tomograms = sorted(counts.index)[:FOLDS]
+    for tomogram in tomograms:
+        test, train = int(counts[tomogram]), int(counts.sum() - counts[tomogram])
+        if test < 2 or train < config.batch:
+            raise ValueError(
+                f"Tomogram {tomogram!r} has {test} particles, all others {train}; expected at least 2, and {config.batch} to train."
+            )
     reference = class_references(*_named(densities, particles, config))
     x_halves = [
         density_maps(reference, n, config.box, particles.voxel_size_A, stream(config.data_seed, "real X", half))
