@@ -23,8 +23,10 @@ PROFILE = str(config.get("profile", "quick"))
 paper.choose("profile", PROFILE, paper.PROFILES)
 SEEDS = " ".join(map(str, paper.parse_seeds(str(config.get("seeds", "0")))))
 MAPS = str(config.get("maps") or "")  # files in place of embedded models: "ribosome=/data/80S.mrc, tric=model.cif"
+FILES = str(config.get("files") or "")  # folder of the files that the rule `foreign` reads
 NUMBERS = paper.parse_seeds(SEEDS)
-CASES = paper.planned_cases(PROFILE, NUMBERS)
+FOREIGN = paper.foreign_cases(PROFILE, NUMBERS[0], FILES)
+CASES = paper.planned_cases(PROFILE, NUMBERS) | FOREIGN
 RUN_CASES = [name for name, case in CASES.items() if case.module == "workflow.runs"]
 
 
@@ -90,6 +92,11 @@ FIGURE_NOTEBOOKS = {
 rule all:
     input:
         [f"{FIGURES}/{name}.json" for _, names in FIGURE_NOTEBOOKS.values() for name in names],
+
+
+rule foreign:
+    input:
+        results(FOREIGN),
 
 
 wildcard_constraints:
@@ -165,6 +172,7 @@ rule measure:
         name="|".join(name for name in CASES if name not in RUN_CASES),
     params:
         depends_on=parameters_of,
+        files=lambda w: ["-r", "files", os.path.abspath(FILES)] if w.name in FOREIGN else [],
     benchmark:
         f"{TIMES}/measure/{{name}}.tsv"
     threads: 1
@@ -172,7 +180,7 @@ rule measure:
         gpu=1,
     shell:
         f"mkdir -p {EXECUTED} && {PAPERMILL} {{input.notebook:q}} {EXECUTED}/measure_{{wildcards.name:q}}.ipynb"
-        f" -p profile {PROFILE} -r case {{wildcards.name:q}}{HUSH}"
+        f" -p profile {PROFILE} -r case {{wildcards.name:q}} {{params.files:q}}{HUSH}"
 
 
 for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():

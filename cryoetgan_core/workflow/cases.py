@@ -11,7 +11,7 @@ import numpy as np
 from .. import paths
 from ..config import RunConfig
 from ..files import write_atomically
-from . import densities, measurements, proof, runs
+from . import densities, foreign, measurements, proof, runs
 from .plan import planned_runs
 from .results import read_results
 from .simulated_sets import has_data, simulate_data
@@ -44,8 +44,20 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     return cases | {name: Case(config, make, "workflow.densities") for name, (config, make) in densities.planned(profile, seeds[0]).items()}
 
 
-def find_case(profile: str, name: str) -> Case:
-    """The case of that name, of any seed.
+def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
+    """Results on files that are not part of the project (`foreign`), by name; `files` is the folder that holds them."""
+
+    def make(case: foreign.Foreign) -> dict:
+        if not files or not foreign.there(case, Path(files)):
+            raise FileNotFoundError(f"files {files!r} holds not all of {', '.join(case.files)}: give the folder that does.")
+        return case.make(Path(files), case.config)
+
+    planned = foreign.planned(profile, seed)
+    return {name: Case(case.config, lambda case=case: make(case), foreign.MODULE) for name, case in planned.items()}
+
+
+def find_case(profile: str, name: str, files: str = "") -> Case:
+    """The case of that name, of any seed; `files` as in `foreign_cases`.
 
     Raises
     ------
@@ -53,15 +65,17 @@ def find_case(profile: str, name: str) -> Case:
         For a name that is none; the message lists those of seed 0.
     """
     tail = name.rsplit("seed", 1)[-1]
-    cases = planned_cases(profile, [int(tail) if tail.isdigit() else 0])
+    seed = int(tail) if tail.isdigit() else 0
+    cases = planned_cases(profile, [seed]) | foreign_cases(profile, seed, files)
     if name not in cases:
-        raise ValueError(f"There is no result {name!r}; expected one of {', '.join(planned_cases(profile, [0]))} (and other seeds).")
+        known = [*planned_cases(profile, [0]), *foreign_cases(profile, 0)]
+        raise ValueError(f"There is no result {name!r}; expected one of {', '.join(known)} (and other seeds).")
     return cases[name]
 
 
-def make_result(profile: str, name: str) -> dict:
-    """Make a result by its name and write it (`write_result`)."""
-    case, start = find_case(profile, name), time.perf_counter()
+def make_result(profile: str, name: str, files: str = "") -> dict:
+    """Make a result by its name and write it (`write_result`); `files` as in `foreign_cases`."""
+    case, start = find_case(profile, name, files), time.perf_counter()
     if profile == "smoke":  # everywhere else the Snakefile makes first what a case needs
         if case.of_stored_data and not has_data(case.config):
             simulate_data(case.config)

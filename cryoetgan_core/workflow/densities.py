@@ -12,7 +12,7 @@ from ..generation import generate
 from ..particles.simulated import RESOLUTION_VOXELS, class_references
 from ..seeds import stream
 from .proof import HEADLINE_SNR, proof_config, small_probes, trained
-from .results import described
+from .record import described
 from .simulated_sets import simulated_domains
 
 GIVEN: dict[str, dict] = {  # Table 9: what X shows in place of what was recorded

@@ -1,7 +1,5 @@
 """Measurements that are no runs: the audit of the metrics, and the downstream benchmark, of one data draw each."""
 
-import json
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,14 +12,13 @@ from ..classification import load_classifier
 from ..config import DATASETS, RunConfig, make_config
 from ..downstream import START, benchmark, generated_set, reference_sets
 from ..evaluation import compare, spectra
-from ..files import read_json, write_atomically
+from ..files import read_json
 from ..generation import load_run
 from ..particles.domains import Domains
 from ..particles.simulated import class_references
-from ..provenance import provenance
 from ..seeds import stream
 from .plan import run_name
-from .results import described
+from .record import described
 from .runs import ensure_run, train_on
 from .simulated_sets import SIMULATE_AGAIN, data_folder, default_device, load_data
 
@@ -66,7 +63,8 @@ def make_downstream(config: RunConfig) -> dict:
 
 def start_alone(config: RunConfig, domains: Domains, folder: Path) -> dict[str, torch.Tensor]:
     """The physics generator as it starts, hardly trained (one step): a generation of each training density."""
-    start = make_config(config.profile, config.dataset, "physics", seed=config.seed, data_seed=config.data_seed, snr=config.snr, steps=1)
+    sizes = dict(box=config.box, snr=config.snr, seed=config.seed, data_seed=config.data_seed)
+    start = make_config(config.profile, config.dataset, "physics", **sizes, steps=1)
     run = train_on(start, domains, folder, replace=True)
     return {START: next(iter(generated_set(run, domains).values()))}
 
@@ -80,24 +78,3 @@ def planned(profile: str, seeds: list[int]) -> dict[str, tuple[RunConfig, Callab
             found[f"audit_S1_seed{seed}"] = (config, partial(make_audit, config), "")
         found[f"downstream_S1_seed{seed}"] = (config, partial(make_downstream, config), run_name("S1", "adapted", seed))
     return found
-
-
-def measured(profile: str, name: str, make: Callable[[], dict], *, anew: bool = False) -> dict:
-    """A table of times by name: one's own or the committed one; made `anew` where asked for, and in the smoke profile where it is missing.
-
-    Raises
-    ------
-    FileNotFoundError
-        When it is missing in another profile; the message says how to make it.
-    """
-    own, reference = paths.results(profile) / f"{name}.json", paths.reference(profile) / f"{name}.json"
-    if anew or (profile == "smoke" and not own.exists()):
-        start = time.perf_counter()
-        result = make()
-        own.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(result | {"seconds": round(time.perf_counter() - start, 1), "provenance": provenance()}, indent=1)
-        write_atomically(own, lambda p: p.write_text(text))
-    for path in (own, reference):
-        if path.exists():
-            return read_json(path, "delete it and make the measurement again")
-    raise FileNotFoundError(f"{own} is missing: run `make figures PROFILE={profile}`, or this notebook with measure set to True.")

@@ -24,7 +24,7 @@ from ..particles.simulated import class_references, poses_of, subtomograms
 from ..physics import SOURCES
 from ..run_folder import read_log
 from ..seeds import stream
-from .results import described
+from .record import described
 from .runs import train_on
 from .simulated_sets import simulated_domains
 

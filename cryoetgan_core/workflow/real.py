@@ -20,7 +20,7 @@ from ..specimen.alignment import align, unposed
 from ..specimen.maps import read_map, resample
 from ..specimen.poses import relion_angles_to_pose, rotate_volume
 from .parameters import parse_json
-from .results import described
+from .record import described
 from .runs import train_on
 
 FOLDS = 3  # tomograms at most that are left out in turn
@@ -124,7 +124,7 @@ def make_real(
         zero = torch.zeros(len(torch.cat(turned)), 3)
         means = [unposed(torch.cat(v), torch.cat(turned), zero, particles.voxel_size_A).mean(0) for v in (generated, real)]
         numbers |= {"fsc": fourier_shell_correlation(*means).tolist(), "density_correlation": correlation}
-    return numbers | described(config), {"real": torch.cat(real), "generated": torch.cat(generated)}
+    return numbers | described(config, "workflow.real"), {"real": torch.cat(real), "generated": torch.cat(generated)}
 
 
 def _named(densities: str, particles: ParticleSet, config: RunConfig) -> tuple:

@@ -1,40 +1,23 @@
-"""What a result says of itself, and how results are read: never another configuration's, never of two data sets at once, and said aloud whose."""
+"""How results are read: never another configuration's, never of two data sets at once, and said aloud whose."""
 
 import dataclasses
 import json
+import time
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from .. import paths
 from ..config import RunConfig
-from ..files import read_json
-from ..particles.domains import Domains
-from ..provenance import array_hash, code_hash, provenance
+from ..files import read_json, write_atomically
+from ..provenance import code_hash, provenance
 from .simulated_sets import DATA_FIELDS
 
 OWN, COMMITTED = "own", "committed"
 REMEDY = "delete both files of this result and make it again (`make figures`)"
-
-
-def described(config: RunConfig, module: str, domains: Domains | None = None, classifier: torch.nn.Module | None = None) -> dict:
-    """What a result says of itself.
-
-    Parameters
-    ----------
-    module : that made it, e.g. "workflow.runs"; its code and that of all it imports is hashed.
-    domains, classifier : what it was measured on and by.
-    """
-    found = {"config": dataclasses.asdict(config), "config_hash": config.hash, "module": module, "code_hash": code_hash(module)}
-    if domains is not None:
-        found["data_hash"] = domains.hash
-    if classifier is not None:
-        found["classifier_hash"] = array_hash(*(v.detach().cpu().numpy() for v in classifier.state_dict().values()))
-    return found | {"provenance": provenance()}
 
 
 def read_results(profile: str, wanted: Mapping[str, RunConfig]) -> dict[str, dict]:
@@ -116,3 +99,24 @@ def show_source(results: Mapping[str, dict]) -> None:
     older = [name for name, r in results.items() if r["code_hash"] != code_hash(r["module"])]
     if older:
         print(f"The code has changed since for {len(older)} of them ({', '.join(older[:3])}{', ...' if len(older) > 3 else ''}).")
+
+
+def measured(profile: str, name: str, make: Callable[[], dict], *, anew: bool = False) -> dict:
+    """A table of times by name: one's own or the committed one; made `anew` where asked for, and in the smoke profile where it is missing.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is missing in another profile; the message says how to make it.
+    """
+    own, reference = paths.results(profile) / f"{name}.json", paths.reference(profile) / f"{name}.json"
+    if anew or (profile == "smoke" and not own.exists()):
+        start = time.perf_counter()
+        result = make()
+        own.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result | {"seconds": round(time.perf_counter() - start, 1), "provenance": provenance()}, indent=1)
+        write_atomically(own, lambda p: p.write_text(text))
+    for path in (own, reference):
+        if path.exists():
+            return read_json(path, "delete it and make the measurement again")
+    raise FileNotFoundError(f"{own} is missing: run `make figures PROFILE={profile}`, or this notebook with measure set to True.")

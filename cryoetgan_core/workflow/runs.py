@@ -17,7 +17,7 @@ from ..processes import Processes
 from ..run_folder import read_log, train
 from ..seeds import stream
 from ..training import ALONE, Trainer
-from .results import described
+from .record import described
 from .simulated_sets import SIMULATE_AGAIN, data_folder, default_device, load_data, recorded_repeats
 
 

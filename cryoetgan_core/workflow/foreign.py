@@ -1,0 +1,104 @@
+"""Results on files that are not part of the project: measured particles, another simulator's, maps of homologues.
+
+`snakemake foreign --config files=FOLDER` makes those whose files are there; FOLDER is laid out as the paths below. They are committed like
+all other results, so that a table of them can be shown where the files are not.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from .. import paths
+from ..config import OWN_DATA, RunConfig, make_config
+from ..downstream import benchmark, generated_set, reference_sets
+from ..evaluation import told_apart
+from ..generation import generate
+from ..microscope.simulate import MICROSCOPES
+from ..particles import own_data
+from .densities import make_given
+from .measurements import start_alone
+from .proof import HEADLINE_SNR, proof_config
+from .real import make_real
+from .record import described
+from .runs import train_on
+
+MODULE = "workflow.foreign"
+RIBOSOMES, MAPS = "experimental/ribosome_tiltstacks", "density_maps"
+AUTHORS = "simulated/released_simulator/four_classes_box28_snr0.3.npz"
+AUTHORS_SNR = 0.3  # of their file
+AUTHORS_MAPS = {"proteasome_26s": "4cr2.mrc", "ribosome_80s": "6qzp.mrc", "tric": "4v94.mrc#0", "proteasome_t20s": "3j9i.mrc"}
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A result on foreign files: which it reads, of the folder, its configuration, and the call with the folder that makes it."""
+
+    files: tuple[str, ...]
+    config: RunConfig
+    make: Callable[[Path, RunConfig], dict]
+
+
+def make_ribosomes(folder: Path, config: RunConfig) -> dict:
+    """Ribosomes of three tilt series, each series left out in turn (`real.make_real`), at 13.68 A a voxel."""
+    particles = own_data.load(folder / RIBOSOMES / "optimisation_set.star", config.box, 13.68)
+    densities = f"ribosome={folder / MAPS / '4v4r.mrc'}"
+    average = str(folder / RIBOSOMES / "average_box32_12A.mrc")
+    numbers, _ = make_real(particles, densities, config, "ribosomes", average)
+    return numbers | described(config, MODULE)
+
+
+def make_cubes(folder: Path, config: RunConfig, *, tomogram: str, density: str, options: Mapping[str, object]) -> dict:
+    """Cubes of one tomogram, split by position: distances of generated and, as the floor, of the training cubes from those left out."""
+    particles = own_data.load(folder / tomogram, config.box, 0.0, options)
+    both = own_data.domains(particles, density, config)
+    run = train_on(config, both, paths.runs(config.profile) / "foreign" / Path(tomogram).stem, replace=True)
+    wanted, floor = (run.scaling.y(both.volumes(half)) for half in ("Y_test", "Y_train"))
+    made = generate(run, both.volumes("X_test"), seed=config.seed + 1)
+    found = {"generated": told_apart(wanted, made), "real": told_apart(wanted, floor)}
+    counts = {"particles": len(particles), "train": len(floor), "test": len(wanted), "voxel_size_A": particles.voxel_size_A}
+    return counts | {"metrics": found, "tilt_range_deg": run.G.tilt_range_deg.tolist()} | described(config, MODULE, both)
+
+
+def make_authors(folder: Path, config: RunConfig) -> dict:
+    """The downstream benchmark on labelled particles of the paper authors' own simulator, told contrast and beam axis and nothing else."""
+    particles = own_data.load(folder / AUTHORS, config.box, 0.0, {"protein": "dark", "beam_axis": "x"})
+    densities = ", ".join(f"{name}={folder / MAPS / file}" for name, file in AUTHORS_MAPS.items())
+    both = own_data.domains(particles, densities, config)
+    # the authors' defocus and width of the wedge are those of MICROSCOPES["S1"], so the formulas and the released simulator are told the truth
+    sets = reference_sets(both, MICROSCOPES["S1"], AUTHORS_SNR, config.seed)
+    sets |= start_alone(config, both, paths.runs(config.profile) / "foreign" / "authors_start")
+    for preset in ("adapted", "physics"):
+        chosen = make_config(config.profile, OWN_DATA, preset, box=config.box, seed=config.seed)
+        sets |= generated_set(train_on(chosen, both, paths.runs(config.profile) / "foreign" / f"authors_{preset}", replace=True), both)
+    return {"rows": benchmark(sets, both, seed=config.seed), "particles": len(particles)} | described(config, MODULE, both)
+
+
+def make_homologue(folder: Path, config: RunConfig, *, given: str, recorded: str, density: str) -> dict:
+    """Table 9 with homologues: one ribosome is recorded, another one's map is given."""
+    sources = {k: {"ribosome": str(folder / MAPS / v)} for k, v in (("recorded", recorded), ("densities", density))}
+    return make_given(config, given, **sources) | {"module": MODULE}
+
+
+def planned(profile: str, seed: int) -> dict[str, Foreign]:
+    """Every result on foreign files, by name."""
+    own = partial(make_config, profile, OWN_DATA, "physics", seed=seed)
+    emd = "experimental/emd1155_hiv/emd_1155.ccp4"
+    homologue = proof_config(profile, "S1", HEADLINE_SNR, seed)
+    ribosomes = (f"{RIBOSOMES}/optimisation_set.star", f"{RIBOSOMES}/average_box32_12A.mrc", f"{MAPS}/4v4r.mrc")
+    authors = (AUTHORS, *(f"{MAPS}/{file.split('#')[0]}" for file in AUTHORS_MAPS.values()))
+    cubes = partial(make_cubes, tomogram=emd, density="membrane", options={"beam_axis": "y", "n": 80, "protein": "dark"})
+    found = {
+        "ribosomes": Foreign(ribosomes, own(box=28), make_ribosomes),
+        "emd1155": Foreign((emd,), own(), cubes),
+        "authors": Foreign(authors, own(box=28), make_authors),
+    }
+    for given, density in (("a homologue", "4v7r.mrc"), ("a distant homologue", "4v4r.mrc")):
+        make = partial(make_homologue, given=given, recorded="6qzp.mrc", density=density)
+        found[given.replace(" ", "_")] = Foreign((f"{MAPS}/6qzp.mrc", f"{MAPS}/{density}"), homologue, make)
+    return {f"foreign_{name}_seed{seed}": case for name, case in found.items()}
+
+
+def there(case: Foreign, folder: Path) -> bool:
+    """Whether all files of a case are in a folder."""
+    return all((folder / name).exists() for name in case.files)

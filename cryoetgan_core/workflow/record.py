@@ -1,0 +1,25 @@
+"""What a result says of itself. Kept apart from how results are read: a change there makes no result old."""
+
+import dataclasses
+
+import torch
+
+from ..config import RunConfig
+from ..particles.domains import Domains
+from ..provenance import array_hash, code_hash, provenance
+
+
+def described(config: RunConfig, module: str, domains: Domains | None = None, classifier: torch.nn.Module | None = None) -> dict:
+    """What a result says of itself.
+
+    Parameters
+    ----------
+    module : that made it, e.g. "workflow.runs"; its code and that of all it imports is hashed.
+    domains, classifier : what it was measured on and by.
+    """
+    found = {"config": dataclasses.asdict(config), "config_hash": config.hash, "module": module, "code_hash": code_hash(module)}
+    if domains is not None:
+        found["data_hash"] = domains.hash
+    if classifier is not None:
+        found["classifier_hash"] = array_hash(*(v.detach().cpu().numpy() for v in classifier.state_dict().values()))
+    return found | {"provenance": provenance()}
