@@ -30,6 +30,7 @@ from .particles import copick
 from .particles.relion_writer import write_mrc, write_star
 from .particles.simulated import class_references, poses_of, subtomograms
 from .particles.table import particle_centres
+from .provenance import provenance
 from .seeds import stream
 from .specimen.maps import resample
 from .streaming import Order, generate_to
@@ -98,7 +99,7 @@ def check_generated(folder: Path, n: int) -> Iterator[tuple[str, str, bool]]:
     write_noise_free(folder, n, "mrc")
     for star in ("particles.star", "particles_relion5.star"):
         values = [correlation(reconstructed(folder, star, "--class", k + 1), reference(name)) for k, name in enumerate(CLASSES)]
-        yield f"relion_reconstruct: {star} of {n} noise-free particles, {' and '.join(CLASSES)}", _numbers(*values), min(values) > ALIGNED
+        yield f"relion_reconstruct: {star}, noise-free, {' / '.join(CLASSES)}", _numbers(*values), min(values) > ALIGNED
     table = pd.read_csv(folder / "particles.csv")
     values = []
     for name in CLASSES:
@@ -108,7 +109,7 @@ def check_generated(folder: Path, n: int) -> Iterator[tuple[str, str, bool]]:
         pairs = [(mrcfile.read(folder / f"turned{i + 1:06d}.mrc"), mrcfile.read(folder / table["file"][i])) for i in rows]
         values.append(float(np.mean([correlation(*pair) for pair in pairs])))
     yield (
-        f"relion_project --3d_rot: reference in each pose and the particle, mean, {' and '.join(CLASSES)}",
+        f"relion_project --3d_rot: mean over particles, {' / '.join(CLASSES)}",
         _numbers(*values),
         min(values) > ALIGNED,
     )
@@ -126,8 +127,8 @@ def check_subtomograms(folder: Path, n: int) -> Iterator[tuple[str, str, bool]]:
     write_star(particles, folder / "particles.star", folder / "volumes")
     wanted = reference("ribosome")
     plain, weighted = (correlation(reconstructed(folder, "particles.star", *options), wanted) for options in ((), ("--ctf",)))
-    yield f"relion_reconstruct: {n} subtomograms, wedge of 60 degrees, SNR {SNR:g}", _numbers(plain), plain > ALIGNED - 0.02
-    yield "the same with --ctf: rlnCtfImage tells the wedge", _numbers(weighted), weighted > max(ALIGNED, plain)
+    yield f"relion_reconstruct: subtomograms, wedge of 60 degrees, SNR {SNR:g}", _numbers(plain), plain > ALIGNED - 0.02
+    yield "relion_reconstruct --ctf: the same, rlnCtfImage tells the wedge", _numbers(weighted), weighted > max(ALIGNED, plain)
     write_mrc(folder / "reference.mrc", wanted, VOXEL_A)
     (folder / "refine").mkdir()
     relion(
@@ -349,7 +350,7 @@ CHECKS: dict[str, tuple[str, Callable[[str, Path], Iterator[tuple[str, str, bool
 }
 
 
-def measure(folder: Path, environments: Mapping[str, str], n: int = 200) -> list[dict]:
+def measure(folder: Path, environments: Mapping[str, str], n: int = 200) -> dict:
     """A row a check: the client with its version, what was asked, what came out, and whether that is right.
 
     Parameters
@@ -370,20 +371,31 @@ def measure(folder: Path, environments: Mapping[str, str], n: int = 200) -> list
     if unknown:
         raise ValueError(f"clients: {', '.join(unknown)}; expected some of {', '.join(CHECKS)}.")
     shutil.rmtree(folder, ignore_errors=True)
-    rows = []
-    for name, check in (("generated", check_generated), ("subtomograms", check_subtomograms)):
-        client = "RELION"
-        if not shutil.which("relion_reconstruct"):
-            rows.append({"client": client, "check": name, "found": "not tested: relion_reconstruct is not on the PATH", "right": None})
-            continue
-        rows += _rows(f"RELION {relion_version()}", check(folder / name, n))
+    rows: list[dict] = []
+    if shutil.which("relion_reconstruct"):
+        for name, check in (("generated", check_generated), ("subtomograms", check_subtomograms)):
+            rows += _rows(f"RELION {relion_version()}", check(folder / name, n))
+    else:
+        rows.append(_untested("RELION", "relion_reconstruct is not on the PATH"))
     for name, (package, check) in CHECKS.items():
-        if name not in environments:
-            rows.append({"client": package, "check": name, "found": "not tested: no environment given", "right": None})
-            continue
-        python = environments[name]
-        rows += _rows(f"{package} {version_of(python, package)}", check(python, folder / name.replace(" ", "")))
-    return rows
+        if name in environments:
+            python = environments[name]
+            rows += _rows(f"{package} {version_of(python, package)}", check(python, folder / name.replace(" ", "")))
+        else:
+            rows.append(_untested(name, "no environment was given"))
+    return {"rows": rows, "particles": n, "provenance": provenance()}
+
+
+def _untested(client: str, reason: str) -> dict:
+    return {"client": client, "check": "all", "found": f"not tested: {reason}", "right": None}
+
+
+def table_of(found: dict, before: dict) -> pd.DataFrame:
+    """Rows of `measure`, beside what the same checks found on the first version."""
+    known = {(row["client"], row["check"]): row["found"] for row in before["rows"]}
+    marks = {True: "yes", False: "NO", None: "-"}
+    rows = [(r["client"], r["check"], known.get((r["client"], r["check"]), ""), r["found"], marks[r["right"]]) for r in found["rows"]]
+    return pd.DataFrame(rows, columns=["client", "check", "first version", "now", "right"]).set_index(["client", "check"])
 
 
 def _rows(client: str, outcomes: Iterator[tuple[str, str, bool]]) -> list[dict]:
