@@ -37,6 +37,7 @@ from .streaming import Order, generate_to
 
 CLASSES, BOX, VOXEL_A = ("ribosome", "tric"), 32, 13.68
 ALIGNED = 0.99  # correlation of an average with the reference that says that the poses are understood
+REFINED = 0.95  # of a class average, which is filtered by its own resolution
 SNR = 20.0  # of the subtomograms that are averaged
 
 
@@ -136,7 +137,7 @@ def check_subtomograms(folder: Path, n: int) -> Iterator[tuple[str, str, bool]]:
         "--ctf", "--ctf_corrected_ref", "--ini_high", 60, "--particle_diameter", 400, "--tau2_fudge", 4, "--dont_check_norm",
     )  # fmt: skip
     average = correlation(mrcfile.read(folder / "refine" / "run_it001_class001.mrc"), wanted)
-    yield "relion_refine --skip_align --ctf: class average", _numbers(average), average > ALIGNED - 0.01
+    yield "relion_refine --skip_align --ctf: class average", _numbers(average), average > REFINED
 
 
 def _numbers(*values: float) -> str:
@@ -221,8 +222,8 @@ def ask(python: str, program: str, folder: Path, *arguments: object) -> dict:
 
 
 def _environment() -> dict[str, str]:
-    """Without the modules that this process was told to import."""
-    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    """Without what points at this process's modules, or at a notebook's way to draw."""
+    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MPLBACKEND")}
 
 
 def version_of(python: str, package: str) -> str:
