@@ -491,7 +491,7 @@ def star_with_text_for_angles(folder):
     return star(folder, rlnAngleRot=["east"])
 
 
-@case("v.mrc: .*rlnImageSize")
+@case("v.mrc: .*expected 6 on every side")
 def star_of_another_box(folder):
     path = star(folder)
     map_file(folder / "v.mrc", cube(edge=8))

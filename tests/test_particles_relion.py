@@ -244,6 +244,35 @@ def test_star_round_trip(tmp_path):
         write_star(before, tmp_path / "out.star", tmp_path / "volumes")
 
 
+def test_a_star_file_tells_optics_and_wedge(tmp_path):
+    """What RELION asks for, and the weight of the wedge as a half transform: beam z, tilt axis y."""
+    table = particle_table(3, particle=list("abc"), class_name="x", tomogram=["TS_1", "TS_1", ""], rot_deg=1.0, tilt_deg=2.0, psi_deg=3.0)
+    table = table.assign(tilt_min_deg=-60.0, tilt_max_deg=[60.0, 60.0, 40.0], voltage_kV=200.0, cs_mm=1.4, amplitude_contrast=0.07)
+    particles = ParticleSet(np.zeros((3, SIZE, SIZE, SIZE), np.float32), table, 10.0)
+    write_star(particles, tmp_path / "out.star", tmp_path / "volumes")
+    blocks = starfile.read(tmp_path / "out.star", always_dict=True)
+    optics = blocks["optics"].iloc[0]
+    told = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnTomoTiltSeriesPixelSize", "rlnImageDimensionality")
+    assert [optics[c] for c in told] == [200.0, 1.4, 0.07, 10.0, 3]
+    rows = blocks["particles"]
+    assert rows["rlnTomoName"].tolist() == ["TS_1", "TS_1", "unknown-0"]
+    assert rows["rlnTomoParticleName"].tolist() == ["TS_1/1", "TS_1/2", "unknown-0/3"]
+    assert all("@" not in name and (tmp_path / name).is_file() for name in rows["rlnImageName"])
+    assert rows["rlnCtfImage"].nunique() == 2
+    kz, _, kx = np.meshgrid(np.fft.fftfreq(SIZE), np.fft.fftfreq(SIZE), np.fft.rfftfreq(SIZE), indexing="ij")
+    tilt, radius = np.degrees(np.arctan2(-kz, kx)), np.hypot(kz, kx)
+    far = (radius > 0.2) & (radius < 0.45)  # beyond Nyquist no slice passes
+    for name, low, high in zip(rows["rlnCtfImage"][[0, 2]], (-60, -60), (60, 40), strict=True):
+        weight = mrcfile.read(tmp_path / name)
+        assert weight.shape == (SIZE, SIZE, SIZE // 2 + 1)
+        np.testing.assert_allclose(weight[far & (tilt > low + 6) & (tilt < high - 6)], 1, atol=0.01)
+        np.testing.assert_allclose(weight[far & (kx > 0) & ((tilt < low - 8) | (tilt > high + 8))], 0, atol=0.01)
+    assert load_particles(tmp_path / "out.star").table["tomogram"].tolist() == ["TS_1", "TS_1", ""]
+    turned_axis = ParticleSet(particles.volumes, table.assign(tilt_axis_deg=30.0), 10.0)
+    write_star(turned_axis, tmp_path / "axis.star", tmp_path / "volumes")
+    assert "rlnCtfImage" not in starfile.read(tmp_path / "axis.star")["particles"]
+
+
 def pseudo_subtomograms(folder, kind, premultiplied=1):
     """Two pseudo-subtomograms whose images had a wedge and weights between 0 and 3; as a RELION project lies on disk. Returns the STAR's path and what the weights leave of the volumes."""
     rng = np.random.default_rng(0)

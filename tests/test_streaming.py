@@ -4,12 +4,15 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree
 from pathlib import Path
 
+import h5py
 import mrcfile
 import nbformat
 import numpy as np
@@ -56,7 +59,7 @@ def hashes(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("kind", ["mrcs", "mrc", "hdf5", "zarr"])
+@pytest.mark.parametrize("kind", ["mrc", "hdf5", "zarr"])
 def test_what_is_written_is_read_again(tmp_path, trained, kind):
     order = Order(7, SHARES, seed=3, part=3, channels=("mask", "density"), volumes=kind)
     assert make(tmp_path, trained, order) == [0, 1, 2]
@@ -64,57 +67,77 @@ def test_what_is_written_is_read_again(tmp_path, trained, kind):
     density = densities_of(table, trained[2], BOX, VOXEL_A)
     run = trained[1]
     wanted = (generate(run, density, seed=3) * run.scaling.y_std + run.scaling.y_mean).numpy()
-    for name in ("particles.star", "particles_relion5.star"):
+    angles = ["rot_deg", "tilt_deg", "psi_deg"]
+    stars = ("particles.star", "particles_relion5.star")
+    if kind != "mrc":  # RELION takes NUMBER@FILE for a section
+        assert not any((tmp_path / name).exists() for name in stars)
+    for name in ("particles.csv", *(stars if kind == "mrc" else ())):
         found = load_particles(tmp_path / name)
         np.testing.assert_array_equal(found.volumes, wanted)
-        angles = ["rot_deg", "tilt_deg", "psi_deg"]
         np.testing.assert_allclose(found.table[angles], table[angles], atol=1e-4)
         np.testing.assert_allclose(found.table[["shift_x_A", "shift_z_A"]], table[["shift_x_A", "shift_z_A"]], atol=1e-4)
         assert found.table["class_name"].tolist() == table["class_name"].tolist() and found.voxel_size_A == pytest.approx(VOXEL_A)
+        assert found.table["particle"].tolist() == table["particle"].tolist() and set(found.table["tomogram"]) == {"generated-1"}
     np.testing.assert_allclose(read_coordinates(tmp_path / "particles.tbl", VOXEL_A)[angles], table[angles], atol=1e-4)
     csv = pd.read_csv(tmp_path / "particles.csv")
     np.testing.assert_allclose(csv[angles], table[angles], atol=1e-8)
-    block = starfile.read(tmp_path / "particles.star")["particles"]
-    assert len(block) == 7 and block["rlnAngleRot"].to_numpy() == pytest.approx(table["rot_deg"].to_numpy(), abs=1e-4)
-    first = block["rlnImageName"][0].rpartition("@")[2]
-    if kind == "mrcs":
-        with mrcfile.open(tmp_path / first) as handle:
-            assert handle.is_volume_stack() and handle.voxel_size.x == pytest.approx(VOXEL_A)
-            np.testing.assert_array_equal(handle.data, wanted[:3])
-        np.testing.assert_array_equal(load_particles(tmp_path / "volumes" / "000001_density.mrcs").volumes, density[3:6])
-        np.testing.assert_array_equal(load_particles(tmp_path / "volumes" / "000001_mask.mrcs").volumes, density[3:6] > 0.3)
+    if kind == "mrc":
+        block = starfile.read(tmp_path / "particles.star")["particles"]
+        assert len(block) == 7 and block["rlnAngleRot"].to_numpy() == pytest.approx(table["rot_deg"].to_numpy(), abs=1e-4)
+        for name, label in zip(csv["file"].str.rpartition("/")[2], table["class_name"], strict=True):
+            number = {"ribosome": 1, "tric": 2}[label]
+            assert re.search(r"id(\d[a-zA-Z0-9]{3})", name)[1] == f"{number:04d}" and label in name  # TomoTwin's rule
+        for channel, values in {"density": density, "mask": density > 0.3}.items():
+            files = [tmp_path / f for f in csv[f"{channel}_file"][3:6]]
+            np.testing.assert_array_equal([mrcfile.read(f) for f in files], values[3:6])
     if kind == "zarr":
-        np.testing.assert_array_equal(zarr.open_array(tmp_path / first, mode="r")[:], wanted)
+        np.testing.assert_array_equal(zarr.open_array(tmp_path / "volumes" / "particles.zarr", mode="r")[:], wanted)
 
 
-@pytest.mark.parametrize("kind", ["mrcs", "hdf5", "zarr", "copick"])
+def test_files_of_the_first_version_are_refused(tmp_path, trained):
+    """Their angles were inverse."""
+    make(tmp_path, trained, Order(2, SHARES))
+    star = tmp_path / "particles.star"
+    blocks = starfile.read(star, always_dict=True)
+    blocks["optics"] = blocks["optics"].drop(columns=["rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"])
+    starfile.write(blocks, star, overwrite=True)
+    with pytest.raises(ValueError, match="first version"):
+        load_particles(star)
+    pd.read_csv(tmp_path / "particles.csv").drop(columns="voxel_size_A").to_csv(tmp_path / "particles.csv", index=False)
+    with pytest.raises(ValueError, match="without voxel_size_A.*\n?.*first version"):
+        load_particles(tmp_path / "particles.csv")
+
+
+@pytest.mark.parametrize("kind", ["mrc", "hdf5", "zarr", "copick", "deepfinder"])
 def test_shards_make_the_same_files(tmp_path, trained, kind):
-    order = Order(7, SHARES, seed=1, part=2, volumes=kind)
+    order = Order(7, SHARES, seed=1, part=2, volumes=kind, channels=("mask",) if kind == "deepfinder" else ())
     make(tmp_path / "one", trained, order)
     for shard in (2, 0, 1):
         make(tmp_path / "three", trained, order, shard=shard, shards=3)
     for folder in ("one", "three"):
         (tmp_path / folder / "copick.json").unlink(missing_ok=(kind != "copick"))  # says where the project lies
     assert hashes(tmp_path / "one") == hashes(tmp_path / "three")
-    assert "particles.star" in hashes(tmp_path / "one")
+    assert "particles.csv" in hashes(tmp_path / "one")
 
 
 def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
     order = Order(7, SHARES, seed=3, part=5, channels=("mask",), volumes="copick")
     for shard in (1, 0):
         make(tmp_path, trained, order, shard=shard, shards=2)
-    make(tmp_path / "x", trained, dataclasses.replace(order, volumes="mrcs"))
+    make(tmp_path / "x", trained, dataclasses.replace(order, volumes="mrc"))
     wanted = load_particles(tmp_path / "x" / "particles.star")
     table = pd.read_csv(tmp_path / "particles.csv")
-    mosaic = zarr.open_array(tmp_path / "ExperimentRuns/generated-000000/VoxelSpacing15.000/generated.zarr/0", mode="r")[:]
+    mosaic = zarr.open_array(tmp_path / "ExperimentRuns/generated-000001/VoxelSpacing15.000/generated.zarr/0", mode="r")[:]
     wide = BOX + 2 * MARGIN
     assert mosaic.shape == (2 * wide, 2 * wide, 2 * wide)  # five particles in cells of 2 x 2 x 2
-    mask = zarr.open_array(tmp_path / "ExperimentRuns/generated-000000/VoxelSpacing15.000/mask.zarr/0", mode="r")[:]
+    mask = zarr.open_array(tmp_path / "ExperimentRuns/generated-000001/Segmentations/15.000_cryoetgan_1_mask-multilabel.zarr/0", mode="r")[
+        :
+    ]
     corner = np.full((5, 3), MARGIN)
     corner[[1, 3], 2] = corner[[2, 3], 1] = corner[4, 0] = wide + MARGIN
-    for (z, y, x), volume in zip(corner, wanted.volumes, strict=False):
+    for (z, y, x), volume, name in zip(corner, wanted.volumes[:5], table["class_name"][:5], strict=True):
         np.testing.assert_array_equal(mosaic[z : z + BOX, y : y + BOX, x : x + BOX], volume)
-        assert 0 < mask[z : z + BOX, y : y + BOX, x : x + BOX].mean() < 0.5
+        assert np.unique(mask[z : z + BOX, y : y + BOX, x : x + BOX]).tolist() == [0, {"ribosome": 1, "tric": 2}[name]]
     assert (mask[wide:, wide:] == 0).all() and (mask[:MARGIN] == 0).all()  # where no particle is
     angles, places = ["rot_deg", "tilt_deg", "psi_deg"], ["x_A", "y_A", "z_A"]
     shifts = ["shift_x_A", "shift_y_A", "shift_z_A"]
@@ -123,7 +146,7 @@ def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
     centres = table[places].to_numpy() + table[shifts].to_numpy()
     order_of = np.lexsort((centres[:, 0], table["tomogram"]))
     for path in (tmp_path, tmp_path / "copick.json"):
-        found = load_particles(path, box=BOX, protein="bright", tomogram_kind="generated", edge="refuse")
+        found = load_particles(path, box=BOX, protein="bright", edge="refuse")
         at = particle_centres(found.table)
         ours = np.lexsort((at[:, 0], found.table["tomogram"]))
         np.testing.assert_allclose(at[ours], centres[order_of], atol=1e-4)
@@ -133,6 +156,20 @@ def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
         coordinates = read_coordinates(tmp_path / name, VOXEL_A)
         np.testing.assert_allclose(coordinates[places], centres, atol=1e-3)
         np.testing.assert_allclose(coordinates[angles], table[angles], atol=1e-4)
+
+
+def test_deepfinder_finds_its_label_map(tmp_path, trained):
+    """Read as DeepFinder's own code does: dataset "dataset", axes zyx, positions of the object list as indices."""
+    make(tmp_path, trained, Order(5, SHARES, seed=3, part=3, channels=("mask",), volumes="deepfinder"))
+    data, target = ([h5py.File(f)["dataset"][:] for f in sorted((tmp_path / "tomograms").glob(p))] for p in ("*[0-9].h5", "*_mask.h5"))
+    assert len(data) == len(target) == 2 and target[0].dtype == np.int8 and data[0].shape == target[0].shape
+    objects = list(xml.etree.ElementTree.parse(tmp_path / "particles.xml").getroot())
+    assert len(objects) == 5
+    for found in objects:
+        volume = target[int(found.get("tomo_idx"))]
+        z, y, x = (round(float(found.get(a))) for a in "zyx")
+        near = volume[tuple(slice(c - 8, c + 8) for c in (z, y, x))]
+        assert np.unique(near).tolist() == [0, int(found.get("class_label"))] and (near > 0).mean() > 0.1
 
 
 def test_a_project_of_another_origin_is_left_alone(tmp_path, trained):
@@ -150,7 +187,7 @@ def test_a_particle_does_not_depend_on_how_many_are_made(tmp_path, trained):
     few, many = (Order(n, SHARES, seed=1, part=4) for n in (4, 8))
     make(tmp_path / "few", trained, few)
     make(tmp_path / "many", trained, many)
-    assert hashes(tmp_path / "few")["volumes/000000.mrcs"] == hashes(tmp_path / "many")["volumes/000000.mrcs"]
+    assert hashes(tmp_path / "few/volumes/000000") == hashes(tmp_path / "many/volumes/000000")
     other = particles_of(dataclasses.replace(many, part=3), 1, BOX, VOXEL_A)
     assert other["particle"].tolist() == ["000000003", "000000004", "000000005"]
     assert other["rot_deg"][0] == particles_of(many, 0, BOX, VOXEL_A)["rot_deg"][3]
@@ -189,7 +226,7 @@ def test_another_order_does_not_mix_in(tmp_path, trained):
 
 @pytest.mark.parametrize(
     "wrong",
-    [dict(n=0), dict(shares={}), dict(shares={"a": 0.0}), dict(shares={"../a": 1.0}), dict(shares={"a  b": 1.0}), dict(shares={"a\nb": 1.0}), dict(shares={'a "b"': 1.0}), dict(shares={" a": 1.0}), dict(shares={"a_b": 1.0, "a b": 1.0}, volumes="copick"), dict(tilt_deg=(90, 60)), dict(volumes="xyz"), dict(channels=("fog",)), dict(part=0)],
+    [dict(n=0), dict(shares={}), dict(shares={"a": 0.0}), dict(shares={"../a": 1.0}), dict(shares={"a  b": 1.0}), dict(shares={"a\nb": 1.0}), dict(shares={'a "b"': 1.0}), dict(shares={" a": 1.0}), dict(shares={"a_b": 1.0, "a b": 1.0}, volumes="copick"), dict(tilt_deg=(90, 60)), dict(volumes="xyz"), dict(volumes="deepfinder"), dict(channels=("fog",)), dict(part=0)],
     ids=str,
 )  # fmt: skip
 def test_an_order_that_cannot_be_is_refused(wrong):
@@ -297,8 +334,10 @@ def test_killed_in_the_middle_it_ends_with_the_same_files(tmp_path, trained):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "particles.star").exists() and list((tmp_path / "killed" / "parts").glob("*.csv"))
-    torn = tmp_path / "killed" / "volumes" / "000004.mrcs"
-    torn.write_bytes(b"half a file")  # as a machine that died while it wrote leaves it
+    torn = tmp_path / "killed" / "volumes" / "000004"
+    torn.mkdir(exist_ok=True)
+    for name in ("tric_id0002_000000008.mrc", "ribosome_id0001_000000009.mrc"):  # as a machine that died while it wrote leaves it
+        (torn / name).write_bytes(b"half a file")
     subprocess.run([*command, str(tmp_path / "killed"), "0"], env=environment, check=True)
     subprocess.run([*command, str(tmp_path / "whole"), "0"], env=environment, check=True)
     killed, whole = hashes(tmp_path / "killed"), hashes(tmp_path / "whole")

@@ -52,12 +52,12 @@ def write_wedge(folder: Path, tilt_range_deg: tuple[float, float], box: int, vox
     return path
 
 
-def optics_of(table: pd.DataFrame, box: int, voxel_size_A: float) -> dict[str, object]:
+def optics_of(table: pd.DataFrame, box: int, voxel_size_A: float, version: int = 3) -> dict[str, object]:
     """The one optics group of particles: the microscope as their table tells it, else 300 kV, 2.7 mm and 0.1."""
     told = {c: float(table[m].iloc[0]) for c, m in _MICROSCOPE.items() if m in table and table[m].nunique() == 1}
     return {
         "rlnOpticsGroup": 1, "rlnOpticsGroupName": "opticsGroup1", **(OPTICS | told), "rlnTomoTiltSeriesPixelSize": voxel_size_A,
-        "rlnTomoSubtomogramBinning": 1.0, "rlnCtfDataAreCtfPremultiplied": 0, "rlnImagePixelSize": voxel_size_A,
+        **({"rlnTomoSubtomogramBinning": 1.0} if version == 5 else {}), "rlnCtfDataAreCtfPremultiplied": 0, "rlnImagePixelSize": voxel_size_A,
         "rlnImageSize": box, "rlnImageDimensionality": 3,
     }  # fmt: skip
 

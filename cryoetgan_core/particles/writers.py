@@ -172,7 +172,7 @@ def write_tables(
 
         general = "data_general\n\n_rlnTomoSubTomosAre2DStacks 0\n\n\n" if version == 5 else ""
         tables["particles.star" if version == 3 else "particles_relion5.star"] = (
-            lambda t, c=columns, g=general: star_head(optics_of(t, box, voxel_size_A), list(c(t)), g), lambda t, c=columns: star_rows(c(t)), "",
+            lambda t, c=columns, g=general, v=version: star_head(optics_of(t, box, voxel_size_A, v), list(c(t)), g), lambda t, c=columns: star_rows(c(t)), "",
         )  # fmt: skip
     if order.volumes == "deepfinder":
         tables["particles.xml"] = (lambda t: "<objlist>\n", lambda t: _deepfinder_lines(t, numbers, voxel_size_A), "</objlist>\n")
