@@ -111,11 +111,10 @@ def data_parameters(wildcards):
 
 
 def maps_of(wildcards):
-    """Those of the given files that stand for a class of the set, with absolute paths."""
+    """Those of the given files that stand for a class of the set, with absolute paths, as papermill takes them; none without any."""
     chosen = {k: v for k, v in paper.parse_maps(MAPS).items() if k in DATASETS[wildcards.dataset].classes}
-    return ", ".join(
-        f"{name}={path if is_identifier(parse_source(path)[0]) else os.path.abspath(path)}" for name, path in chosen.items()
-    )
+    text = ", ".join(f"{name}={path if is_identifier(parse_source(path)[0]) else os.path.abspath(path)}" for name, path in chosen.items())
+    return ["-r", "maps", text] if text else []
 
 
 rule simulate_data:
@@ -131,7 +130,7 @@ rule simulate_data:
     threads: 1
     shell:
         f"mkdir -p {EXECUTED} && {PAPERMILL} {{input:q}} {EXECUTED}/simulate_data_{{wildcards.dataset:q}}_{{wildcards.draw:q}}.ipynb"
-        f" -p profile {PROFILE} -p dataset {{wildcards.dataset:q}} -p seed {{wildcards.draw:q}} -r maps {{params.maps:q}}{HUSH}"
+        f" -p profile {PROFILE} -p dataset {{wildcards.dataset:q}} -p seed {{wildcards.draw:q}} {{params.maps:q}}{HUSH}"
 
 
 def parameters_of(wildcards):

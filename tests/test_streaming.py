@@ -234,7 +234,7 @@ def test_an_order_that_cannot_be_is_refused(wrong):
         Order(**({"n": 4, "shares": {"a": 1.0}} | wrong))
 
 
-@pytest.mark.parametrize("kind", ["mrcs", "mrc", "copick"])
+@pytest.mark.parametrize("kind", ["mrc", "copick"])
 def test_a_class_may_have_spaces_in_its_name(tmp_path, trained, kind):
     names = {"tric": "CCT TRiC", "ribosome": "80S ribosome"}
     references = {names[k]: v for k, v in trained[2].items()}
