@@ -189,7 +189,7 @@ def generate_to(
         yield part
     if not missing_parts(folder, order):
         for finished in ("parts", "volumes", RUNS):  # nobody writes there any more
-            remove_temporaries(folder / finished)
+            remove_temporaries(folder / finished, below=True)
         remove_temporaries(folder, older_than_s=LONGEST_WRITE_S)  # others may write the tables at this moment
         write_tables(folder, [_part_table(folder, k) for k in range(order.parts)], box, voxel_size_A)
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from cryoetgan_core.acquisition import Acquisition
 from cryoetgan_core.config import PRESETS, make_config
+from cryoetgan_core.files import temporary
 from cryoetgan_core.generation import generate, generate_repeats, load_run
 from cryoetgan_core.optimizers import decay
 from cryoetgan_core.run_folder import load_checkpoint, read_log, save_checkpoint, train
@@ -210,7 +211,7 @@ def test_a_line_cut_after_the_checkpoint_is_made_again(tmp_path: Path, half_trai
     folder = shutil.copytree(half_trained, tmp_path / "run")
     with (folder / "log.jsonl").open("a") as log:
         log.write('{"step": 5, "sec')
-    (folder / ".checkpoint.safetensors.0123.tmp").write_bytes(b"half")  # as a killed process leaves it
+    temporary(folder / "checkpoint.safetensors").write_bytes(b"half")  # as a killed process leaves it
     go_on(folder)
     assert [line["step"] for line in read_log(folder)] == [1, 2, 3, 4, 5, 6]
     assert sorted(p.name for p in folder.iterdir()) == ["checkpoint.safetensors", "config.json", "log.jsonl", "weights.safetensors"]
