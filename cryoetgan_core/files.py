@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 TEMPORARY = ".tmp"  # how the names of unfinished files end; they begin with a dot
+UNIQUE = 32 * "[0-9a-f]"  # what stands in such a name and in no other
 CHECKSUM = "sha256"  # the entry of a safetensors file's metadata
 SETTINGS_CHECKSUM = "config_json_sha256"  # and of weights, of the config.json that they belong to
 WITHOUT_CHECKSUM = {"steps_done", "fingerprint", "config_hash"}  # the metadata of files from before there was one
@@ -34,10 +35,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def remove_temporaries(folder: Path, *, older_than_s: float = 0.0) -> None:
-    """Remove what killed writers left in a folder and below; younger files may belong to a writer that is at work."""
-    latest = time.time() - older_than_s
-    for left in [*folder.rglob(f".*{TEMPORARY}"), *folder.rglob("*.partial")]:  # the second are zarr's
+def remove_temporaries(folder: Path, *, below: bool = False, older_than_s: float = 0.0) -> None:
+    """Remove what killed writers left in a folder, and `below` it; younger files may belong to a writer that is at work."""
+    latest, find = time.time() - older_than_s, folder.rglob if below else folder.glob
+    for left in [*find(f".*.{UNIQUE}{TEMPORARY}"), *find(f"*.{UNIQUE}.partial")]:  # the second are zarr's
         try:
             if left.stat().st_mtime <= latest:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()

@@ -95,7 +95,7 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     TrainingDiverged
         When a loss or gradient is NaN or infinite, or a weight exceeds 1e6.
     ValueError
-        When the folder's checkpoint belongs to another configuration or other data.
+        When the folder's checkpoint belongs to another configuration or other data, or checkpoint or log are damaged.
     """
     config, first = trainer.config, trainer.processes.rank == 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,8 +124,8 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
         "fingerprint": trainer.fingerprint,
         "acquisition": trainer.acquisition and trainer.acquisition.record,
     }
-    text = json.dumps(settings, indent=1)
-    write_atomically(folder / "config.json", lambda p: p.write_text(text))
+    text = json.dumps(settings, indent=1).encode()
+    write_atomically(folder / "config.json", lambda p: p.write_bytes(text))
     log_path = folder / "log.jsonl"
     kept = _log_so_far(folder, trainer.steps_done)
     write_atomically(log_path, lambda p: p.write_text("".join(json.dumps(line) + "\n" for line in kept)))
@@ -160,7 +160,7 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
         f"F.{k}": v for k, v in trainer.networks["F"].state_dict().items()
     }
     weights = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-    metadata = {"config_hash": config.hash, SETTINGS_CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
+    metadata = {"config_hash": config.hash, SETTINGS_CHECKSUM: hashlib.sha256(text).hexdigest()}
     save_tensors(weights, folder / "weights.safetensors", metadata)
     trainer.processes.wait()
     return folder / "weights.safetensors"

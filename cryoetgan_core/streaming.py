@@ -194,7 +194,7 @@ def generate_to(
         yield part
     if not missing_parts(folder, order):
         for finished in ("parts", "volumes", RUNS):  # nobody writes there any more
-            remove_temporaries(folder / finished)
+            remove_temporaries(folder / finished, below=True)
         remove_temporaries(folder, older_than_s=LONGEST_WRITE_S)  # others may write the tables at this moment
         # the paper's generator leaves no wedge that a weight could tell
         tilts = tuple(run.G.tilt_range_deg.tolist()) if run.config.generator == "physics" else None

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 import zarr
 from safetensors.torch import save_file
 
-from cryoetgan_core.files import load_tensors, read_json, remove_temporaries, save_tensors, write_atomically
+from cryoetgan_core.files import load_tensors, read_json, remove_temporaries, save_tensors, temporary, write_atomically
 from cryoetgan_core.particles.writers import _zarr_store
 from cryoetgan_core.streaming import Order
 
@@ -88,17 +89,20 @@ def _umask() -> int:
 
 
 def test_what_killed_writers_left_is_removed_and_a_young_file_is_kept(tmp_path: Path) -> None:
-    names = [".a.csv.0123.tmp", "in/.b.mrc.4567.tmp", "in/s.zarr/c/0/0.89ab.partial"]
-    kept = ["a.csv", "in/b.tmp", ".hidden"]
+    names = [temporary(tmp_path / "a.csv").name, f"in/{temporary(tmp_path / 'b.mrc').name}", f"in/s.zarr/c/0/0.{uuid.uuid4().hex}.partial"]
+    kept = ["a.csv", "in/b.tmp", ".hidden", ".not.ours.tmp", "in/a.partial"]
     for name in (*names, *kept):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    (tmp_path / ".s.zarr.cdef.tmp" / "c").mkdir(parents=True)
-    remove_temporaries(tmp_path, older_than_s=3600)
-    assert all((tmp_path / name).exists() for name in names)
+    store = temporary(tmp_path / "s.zarr")
+    (store / "c").mkdir(parents=True)
+    remove_temporaries(tmp_path, below=True, older_than_s=3600)
+    assert store.exists() and all((tmp_path / name).exists() for name in names)
     remove_temporaries(tmp_path)
+    assert [(tmp_path / name).exists() for name in names] == [False, True, True]
+    remove_temporaries(tmp_path, below=True)
     assert {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()} == set(kept)
-    assert not (tmp_path / ".s.zarr.cdef.tmp").exists()
+    assert not store.exists()
 
 
 def test_tensors_come_back_and_every_flipped_byte_and_cut_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from cryoetgan_core.config import make_config
 from cryoetgan_core.convolution import HalvingConv, ThinConv
 from cryoetgan_core.fourier_grid import RADII, TILTS, coordinates, estimate_tilt_range, lookup, wedge, windowed_power
 from cryoetgan_core.generation import generate, generate_repeats, load_run
-from cryoetgan_core.metrics import student_interval
+from cryoetgan_core.metrics import angular_log_ratio, angular_power_spectra, student_interval
 from cryoetgan_core.microscope.back_projection import back_project, transform_size
 from cryoetgan_core.microscope.simulate import MICROSCOPES
 from cryoetgan_core.microscope.transfer import ctf
@@ -535,6 +535,24 @@ def test_stopped_training_goes_on_to_the_same_weights_and_the_best_one_is_kept(t
     assert best[0] in (2, 4)
 
 
+def test_the_mean_of_what_is_made_is_zero_at_the_start_and_after_a_validation(particles) -> None:
+    trainer = started(particles)
+    G, x = trainer.networks["G"], trainer.scaling.x(trainer.x)
+
+    def mean() -> float:
+        with torch.no_grad():
+            return float(torch.cat([G(x, G.sample_noise(x, stream(5, "mean", i))) for i in range(8)]).mean())
+
+    assert abs(mean()) < 0.02
+    with torch.no_grad():
+        G.offset += 0.5
+    trainer.ema["offset"] += 0.3
+    trainer.validate()
+    assert abs(mean()) < 0.02
+    G.load_state_dict(trainer.ema)
+    assert abs(mean()) < 0.02
+
+
 def test_training_stops_when_nothing_better_is_found(particles) -> None:
     trainer = started(particles, steps=100, patience=2)
     trainer.validations = [(2, 1.0), (4, 2.0)]
@@ -547,6 +565,10 @@ def test_the_rule_prefers_the_closer_set() -> None:
     real = torch.randn(40, 16, 16, 16, generator=stream(0, "a"))
     same, louder = torch.randn(40, 16, 16, 16, generator=stream(0, "b")), 1.2 * torch.randn(40, 16, 16, 16, generator=stream(0, "c"))
     assert distance(real, same) < 0.5 < distance(real, louder)
+    skewed = same + 0.3 * (same.square() - 1)  # white as before: power alone does not tell
+    skewed = (skewed - skewed.mean((1, 2, 3), keepdim=True)) / skewed.std((1, 2, 3), keepdim=True)
+    assert angular_log_ratio(*(angular_power_spectra(v).mean(0) for v in (real, skewed))) < 0.1
+    assert distance(real, skewed) > 5
 
 
 def test_generations_do_not_depend_on_the_batch_and_sources_split_the_variance(tmp_path: Path, particles) -> None:

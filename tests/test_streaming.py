@@ -23,6 +23,7 @@ import torch
 import zarr
 
 from cryoetgan_core.config import make_config
+from cryoetgan_core.files import temporary
 from cryoetgan_core.generation import generate, load_run
 from cryoetgan_core.microscope.simulate import MICROSCOPES
 from cryoetgan_core.particles.coordinates import read_coordinates
@@ -291,13 +292,13 @@ def test_a_part_that_lost_a_file_or_a_piece_of_one_is_made_again(tmp_path, train
 def test_what_died_while_it_wrote_leaves_nothing_behind(tmp_path, trained):
     order = Order(4, SHARES, seed=1, part=2, volumes="zarr")
     make(tmp_path, trained, order, shard=0, shards=2)
-    before = [tmp_path / "parts" / ".000001.csv.0123.tmp", tmp_path / "volumes" / ".particles.zarr.45.tmp" / "zarr.json"]
-    table = tmp_path / ".particles.csv.67.tmp"
+    before = [temporary(tmp_path / "parts" / "000001.csv"), temporary(tmp_path / "volumes" / "particles.zarr") / "zarr.json"]
+    table = temporary(tmp_path / "particles.csv")
     for path in (*before, table):
         path.parent.mkdir(exist_ok=True)
         path.touch()
     os.utime(table, (0, 0))
-    young = tmp_path / ".particles.star.89.tmp"  # somebody else's, at work
+    young = temporary(tmp_path / "particles.star")  # somebody else's, at work
     young.touch()
     make(tmp_path, trained, order)
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob(".*")] == [young.name]

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from cryoetgan_core.acquisition import Acquisition
 from cryoetgan_core.config import PRESETS, make_config
+from cryoetgan_core.files import temporary
 from cryoetgan_core.generation import generate, generate_repeats, load_run
 from cryoetgan_core.optimizers import decay
 from cryoetgan_core.run_folder import load_checkpoint, read_log, save_checkpoint, train
@@ -210,7 +211,7 @@ def test_a_line_cut_after_the_checkpoint_is_made_again(tmp_path: Path, half_trai
     folder = shutil.copytree(half_trained, tmp_path / "run")
     with (folder / "log.jsonl").open("a") as log:
         log.write('{"step": 5, "sec')
-    (folder / ".checkpoint.safetensors.0123.tmp").write_bytes(b"half")  # as a killed process leaves it
+    temporary(folder / "checkpoint.safetensors").write_bytes(b"half")  # as a killed process leaves it
     go_on(folder)
     assert [line["step"] for line in read_log(folder)] == [1, 2, 3, 4, 5, 6]
     assert sorted(p.name for p in folder.iterdir()) == ["checkpoint.safetensors", "config.json", "log.jsonl", "weights.safetensors"]
@@ -255,6 +256,52 @@ def test_subtomograms_are_scaled_batch_by_batch_and_not_copied() -> None:
     scaled = (y - y.mean()) / y.std()
     for volume in trainer.batch(0)[1][:, 0]:
         assert (scaled - volume).abs().amax((1, 2, 3)).min() < 1e-6
+
+
+def rows_of(batch: torch.Tensor, versions: list[torch.Tensor]) -> list[tuple[int, int]]:
+    """For each volume of a batch (B, 1, D, D, D), which of several versions (N, D, D, D) of the set it is, and of which particle."""
+    every = torch.stack(versions)
+    differences = [(every - volume).abs().amax((2, 3, 4)) for volume in batch[:, 0]]
+    assert all(float(d.min()) < 1e-5 for d in differences)
+    return [divmod(int(d.argmin()), every.shape[1]) for d in differences]
+
+
+def test_every_epoch_shows_each_particle_once_in_another_order() -> None:
+    trainer = Trainer(make_config("smoke", noise_level=0.0), *data())  # 12 particles, 4 a batch
+    for domain, whole in ((0, trainer.scaling.x(trainer.x)), (1, trainer.scaling.y(trainer.y))):
+        shown = [i for step in range(6) for _, i in rows_of(trainer.batch(step)[domain], [whole[:, 0]])]
+        assert sorted(shown[:12]) == sorted(shown[12:]) == list(range(12)) and shown[:12] != shown[12:]
+
+
+def test_augmentation_flips_along_the_tilt_axis_and_turns_about_it_alone() -> None:
+    """A flip along z or x alone would put the missing wedge where it is not."""
+    trainer = Trainer(make_config("smoke", augment=True), *data())
+    y = trainer.scaling.y(trainer.y)[:, 0]
+    versions = [y, y.flip(-2), y.flip(-3, -1), y.flip(-3, -2, -1)]
+    found = [which for step in range(12) for which, _ in rows_of(trainer.batch(step)[1], versions)]
+    assert set(found) == {0, 1, 2, 3}
+
+
+def test_the_pool_gives_back_an_older_volume_half_of_the_time() -> None:
+    trainer = Trainer(make_config("smoke", pool=4), *data())
+    given, returned = torch.arange(400.0).view(100, 4, 1, 1, 1, 1), []
+    for trainer.steps_done, fakes in enumerate(given):
+        returned.append(trainer._pooled("Y", fakes).flatten())
+    assert torch.equal(returned[0], torch.arange(4.0)) and trainer.pools["Y"].numel() == 4
+    later, fresh = torch.stack(returned[1:]), given[1:].flatten(1)
+    assert float((later != fresh).float().mean()) == pytest.approx(0.5, abs=0.08) and (later <= fresh).all()
+    assert len(torch.cat([torch.cat(returned), trainer.pools["Y"].flatten()]).unique()) == 400  # none is lost, none comes twice
+
+
+def test_a_step_takes_the_decayed_rate_and_moves_the_average_by_its_share() -> None:
+    trainer = Trainer(make_config("smoke", steps=4, decay_from=0.0, ema=0.9, learning_rate=1e-3, critic_learning_rate=4e-3), *data())
+    for step in range(3):
+        before = {k: v.clone() for k, v in trainer.ema.items()}
+        trainer.step()
+        for name, rate in (("generators", 1e-3), ("critics", 4e-3)):
+            assert all(g["lr"] == pytest.approx(rate * (4 - step) / 4) for g in trainer.optimizers[name].param_groups)
+        for key, value in trainer.networks["G"].state_dict().items():
+            torch.testing.assert_close(trainer.ema[key], 0.9 * before[key] + 0.1 * value)
 
 
 def test_data_that_do_not_fit_are_refused() -> None:

@@ -137,11 +137,14 @@ def _zarr_store(path: Path, order: Parts, shape: tuple[int, ...], voxel_size_A: 
     if not path.exists():
         wanted = dict(shape=(order.n, *shape), chunks=(order.part, *shape), dtype="float32", config={"write_empty_chunks": True})
         made = temporary(path)
-        zarr.create_array(made, **wanted, attributes={"voxel_size_A": voxel_size_A}, overwrite=False)
         try:
+            zarr.create_array(made, **wanted, attributes={"voxel_size_A": voxel_size_A}, overwrite=False)
             made.rename(path)
-        except OSError:  # it is there by now
-            shutil.rmtree(made)
+        except OSError:
+            if not path.exists():  # else another one was first
+                raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
     return zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
 
 
