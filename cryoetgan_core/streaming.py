@@ -118,6 +118,7 @@ def provenance(run_folder: Path, run: TrainedRun, references: Mapping[str, torch
         "training_data": json.loads((run_folder / "config.json").read_text())["fingerprint"],
         "references_sha256": {k: hashlib.sha256(v.contiguous().numpy().tobytes()).hexdigest() for k, v in references.items()},
         "order": asdict(order) | {"shares": dict(order.shares)},
+        "angles": "RELION's, from the reference to the particle",  # those of the first version were inverse
         "box": run.config.box,
         "voxel_size_A": voxel_size_A,
         "versions": {p: importlib.metadata.version(p) for p in packages} | {"python": platform.python_version()},

@@ -21,6 +21,7 @@ import pytest
 import starfile
 import torch
 import zarr
+from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.config import make_config
 from cryoetgan_core.files import temporary
@@ -140,6 +141,14 @@ def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
         np.testing.assert_array_equal(mosaic[z : z + BOX, y : y + BOX, x : x + BOX], volume)
         assert np.unique(mask[z : z + BOX, y : y + BOX, x : x + BOX]).tolist() == [0, {"ribosome": 1, "tric": 2}[name]]
     assert (mask[wide:, wide:] == 0).all() and (mask[:MARGIN] == 0).all()  # where no particle is
+    for store in (tmp_path / "ExperimentRuns/generated-000001").glob("*/*.zarr"):
+        assert (store / "0/0/0/0").is_file()  # OME-Zarr 0.4: copick finds no other chunk, and sees zeros
+    block = starfile.read(tmp_path / "particles.star")["particles"]
+    assert block["rlnTomoName"].tolist() == table["run_name"].tolist() == ["generated-000001"] * 5 + ["generated-000002"] * 2
+    matrices = table[[f"transform_{i}{j}" for i in range(3) for j in range(3)]].to_numpy().reshape(-1, 3, 3)
+    star_angles = block[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy()
+    relion = Rotation.from_euler("ZYZ", star_angles, degrees=True).inv().as_matrix()
+    np.testing.assert_allclose(matrices, relion, atol=1e-6)  # copick's matrices are RELION's rotation
     angles, places = ["rot_deg", "tilt_deg", "psi_deg"], ["x_A", "y_A", "z_A"]
     shifts = ["shift_x_A", "shift_y_A", "shift_z_A"]
     np.testing.assert_allclose(table[places][:5], (corner[:, ::-1] + BOX // 2) * VOXEL_A)
