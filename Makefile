@@ -1,10 +1,13 @@
 # make figures   everything: set up, train, evaluate, write figures/ (PROFILE=quick|paper|smoke, SEEDS="0 1 2", MAPS="ribosome=/data/80S.mrc")
+# make claims    every claim with what was found, pass or fail
 # make test      set up, unit tests, every notebook's checks
 # make lab       JupyterLab on the notebooks
 # make env       only the virtual environment
 PROFILE ?= quick
 SEEDS   ?= 0
 MAPS    ?=
+FILES   ?=
+CLAIM_SEEDS := 0 1 2
 CORES   ?= $(shell getconf _NPROCESSORS_ONLN)
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 
@@ -12,7 +15,8 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 override PROFILE := $(value PROFILE)
 override SEEDS := $(value SEEDS)
 override MAPS := $(value MAPS)
-export PROFILE SEEDS MAPS
+override FILES := $(value FILES)
+export PROFILE SEEDS MAPS FILES
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -27,12 +31,20 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The environment's own Jupyter, not one configured elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: figures test lab env notebooks lint clean
+.PHONY: figures claims foreign test lab env notebooks lint clean
 .DELETE_ON_ERROR:
 
 figures: env
 	snakemake --cores $(CORES) --config "profile=$$PROFILE" "seeds=$$SEEDS" "maps=$$MAPS" --rerun-incomplete --quiet rules $(GPU_LIMIT)
 	@echo; echo "figures/$$PROFILE:"; ls "figures/$$PROFILE" | grep -v results | column -c 100
+
+# Evaluates every claim on the committed results; README=1 writes the table into README.md, for maintainers.
+claims: env
+	python -m cryoetgan_core.workflow.claims --profile "$$PROFILE" --seeds "$(CLAIM_SEEDS)" $(if $(README),--readme)
+
+# Results on files that are not part of the project: FILES is their folder.
+foreign: env
+	snakemake foreign --cores $(CORES) --config "profile=$$PROFILE" "seeds=$$SEEDS" "files=$$FILES" --rerun-incomplete --quiet rules $(GPU_LIMIT)
 
 test: env
 	pytest -n $(CORES)
@@ -53,7 +65,7 @@ $(STAMP): requirements.lock pyproject.toml
 # For maintainers: make the last quick results the committed ones, run every notebook once, as stored, and keep its outputs (what `make test` compares).
 notebooks: env
 	mkdir -p figures/quick/results && cp runs/quick/results/* figures/quick/results/
-	jupyter nbconvert --to notebook --execute --inplace --log-level WARN --ExecutePreprocessor.record_timing=False \
+	CRYOETGAN_RUNS=$$(mktemp -d) jupyter nbconvert --to notebook --execute --inplace --log-level WARN --ExecutePreprocessor.record_timing=False \
 		--ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
 
 lint: env

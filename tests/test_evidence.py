@@ -8,11 +8,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from cryoetgan_core import classification, paths, plotting, workflow
-from cryoetgan_core.baselines import BASELINES, baseline, controls
+from cryoetgan_core.baselines import CTF, CTF_AND_WEDGE, FORMULAS, K_SQUARED, OFF, RELEASED, WHITE, baseline, controls, ctf_factor
 from cryoetgan_core.classification import STARTS, auc, build_classifier, probe_logits, train_classifier, train_probe, two_sample_scores
 from cryoetgan_core.config import DATASETS, make_config
 from cryoetgan_core.downstream import GENERATED, REAL, benchmark, gap_closed
 from cryoetgan_core.evaluation import compare_repeats
+from cryoetgan_core.microscope import transfer
 from cryoetgan_core.particles.domains import Domains
 from cryoetgan_core.particles.simulated import class_references, density_maps, poses_of, subtomograms
 from cryoetgan_core.specimen import rotate_volume
@@ -55,14 +56,33 @@ def test_a_probe_learns_what_can_be_learned() -> None:
     assert torch.equal(probe_logits(network, fresh), probe_logits(again, fresh))
 
 
-@pytest.mark.parametrize("kind", BASELINES)
+@pytest.mark.parametrize("kind", [*FORMULAS, RELEASED])
 def test_baselines_are_standardised_and_noisy_as_asked(kind: str, small: tuple) -> None:
     config, _, domains = small
-    made = baseline(kind, domains.volumes("X_train"), domains.X_train.voxel_size_A, DATASETS["S1"].microscope, config.snr, rng())
+    x, voxel_size_A = domains.volumes("X_train"), domains.X_train.voxel_size_A
+    made = baseline(kind, x, voxel_size_A, DATASETS["S1"].microscope, config.snr, rng())
     assert abs(float(made.mean())) < 1e-4 and float(made.std()) == pytest.approx(1, abs=1e-4)
     spectrum = torch.fft.fftn(made, dim=(1, 2, 3)).abs().square().mean((0, 2))  # (kz, kx)
     empty = float(spectrum[8, 1] / spectrum[1, 8])  # along the beam: in the wedge
-    assert empty < 1e-6 if kind == "released simulator" else 0.3 < empty < 3
+    assert empty < 1e-6 if kind in (RELEASED, CTF_AND_WEDGE) else 0.3 < empty < 3
+    if kind in (RELEASED, CTF_AND_WEDGE):
+        return
+    # another draw of the noise leaves the signal: its share of the variance is that of the SNR
+    again = baseline(kind, x, voxel_size_A, DATASETS["S1"].microscope, config.snr, rng(1))
+    shared = torch.corrcoef(torch.stack([made.flatten(), again.flatten()]))[0, 1]
+    mean_power = float(x.mean() ** 2 / x.var()) if kind == WHITE else 0.0
+    assert float(shared) == pytest.approx(config.snr / (1 + config.snr), abs=0.03 + mean_power)
+
+
+def test_the_ctf_of_the_formula_is_the_microscopes() -> None:
+    """Against the two-dimensional CTF by which the simulator records, on the plane kz = 0."""
+    scope, box, voxel_size_A = DATASETS["S2"].microscope, 24, 11.0
+    optics = {k: getattr(scope, k) for k in ("voltage_kV", "cs_mm", "amplitude_contrast")}
+    wanted = transfer.ctf(torch.tensor(4.0), (box, box), voxel_size_A, **optics)
+    found = ctf_factor(box, voxel_size_A, scope, 4.0)[0]
+    torch.testing.assert_close(found, wanted.to(found), atol=0.02, rtol=0)
+    assert OFF and not torch.allclose(found, ctf_factor(box, voxel_size_A, scope, 5.0)[0], atol=0.1)
+    assert K_SQUARED in FORMULAS and CTF in FORMULAS
 
 
 def test_controls_are_what_their_names_say(small: tuple) -> None:
@@ -70,7 +90,7 @@ def test_controls_are_what_their_names_say(small: tuple) -> None:
     sets = controls(domains, references, config)
     assert all(v.shape == domains.volumes("Y_test").shape and len(labels) == len(v) for v, labels in sets.values())
     std = {name: float(volumes.std()) for name, (volumes, _) in sets.items()}
-    assert std["noise x 0.98"] < std["real, another draw"] < std["noise x 1.02"] < 1.05 * std["noise x 0.98"]
+    assert std["noise x 0.98"] < std["real, another draw 1"] < std["noise x 1.02"] < 1.05 * std["noise x 0.98"]
     assert std["particle removed"] < std["noise x 0.98"]
     _, labels = sets["tric alone"]
     assert labels.unique().tolist() == [1]
@@ -95,14 +115,12 @@ def test_repeats_of_a_perfect_and_of_a_flat_generator() -> None:
     deviation = 0.5 + (r < 6)
     recorded, perfect = (shape + deviation * torch.randn(2, 60, 16, 16, 16, generator=rng(i)) for i in (0, 1))
     found = compare_repeats(recorded, perfect)
-    assert found["molecule"]["value"] > 0.85 and found["uncertainty_rank"]["value"] > 0.3
-    assert found["molecule_ceiling"]["value"] == pytest.approx(found["molecule"]["value"], abs=0.05)
+    assert found["molecule"] > 0.85 and found["uncertainty_rank"] > 0.3
+    assert found["molecule_ceiling"] == pytest.approx(found["molecule"], abs=0.05)
     few = compare_repeats(recorded, perfect[:, :8])  # the number of generations does not show
-    assert found["uncertainty_ratio"]["value"] == pytest.approx(1, abs=0.02) and few["uncertainty_ratio"]["value"] == pytest.approx(
-        1, abs=0.05
-    )
+    assert found["uncertainty_ratio"] == pytest.approx(1, abs=0.02) and few["uncertainty_ratio"] == pytest.approx(1, abs=0.05)
     empty = compare_repeats(recorded, 0.1 * torch.randn(2, 60, 16, 16, 16, generator=rng(2)))
-    assert empty["molecule"]["value"] < 0.4 and empty["uncertainty_ratio"]["value"] > 5 and abs(empty["uncertainty_rank"]["value"]) < 0.05
+    assert empty["molecule"] < 0.4 and empty["uncertainty_ratio"] > 5 and abs(empty["uncertainty_rank"]) < 0.05
 
 
 def test_downstream_finds_that_noise_teaches_nothing_and_real_does(small: tuple) -> None:
@@ -119,21 +137,41 @@ def test_downstream_finds_that_noise_teaches_nothing_and_real_does(small: tuple)
     assert {r["real"] for r in rows if r["source"] == REAL} == {1, 2, 4, 6, 20}
 
 
-def test_gap_closed_is_zero_for_noise_and_one_for_real() -> None:
-    closed = gap_closed({BASELINES[0]: 40.0, GENERATED: 70.0, REAL: 100.0})
-    assert closed == {BASELINES[0]: 0.0, GENERATED: 0.5, REAL: 1.0}
-    assert math.isnan(gap_closed({BASELINES[0]: 40.0, REAL: 40.0})[REAL])
+def test_gap_closed_is_zero_for_the_best_formula_and_one_for_real() -> None:
+    closed = gap_closed({WHITE: 10.0, CTF: 40.0, GENERATED: 70.0, REAL: 100.0})
+    assert closed == {WHITE: -0.5, CTF: 0.0, GENERATED: 0.5, REAL: 1.0}
+    assert math.isnan(gap_closed({CTF: 40.0, REAL: 40.0})[REAL])
+
+
+def test_downstream_intervals_are_over_draws_not_over_probes() -> None:
+    def result(seed: int, accuracies: list[float]) -> dict:
+        rows = [{"source": CTF, "synthetic": 9, "real": 0, "repeat": i, "accuracy": a} for i, a in enumerate(accuracies)]
+        rows += [{"source": REAL, "synthetic": 0, "real": 9, "repeat": 0, "accuracy": 95.0}]
+        return {"rows": rows, "config": {"seed": seed}}
+
+    # probes of one draw differ by 40 points, their means by none
+    table = plotting.downstream_table([result(0, [50.0, 90.0]), result(1, [60.0, 80.0]), result(2, [70.0, 70.0])]).set_index("trained on")
+    assert table.loc[CTF].iloc[0] == "70.0 [70.0, 70.0]" and table.loc[CTF, "draws"] == 3
+    alone = plotting.downstream_table([result(0, [50.0, 90.0])]).set_index("trained on")
+    assert alone.loc[CTF].iloc[0] == "70.0"
 
 
 def test_audit_marks_the_fooled_and_the_oversensitive() -> None:
     def entry(value: float) -> dict:
-        return {"metrics": {m: {"value": value, "low": value - 0.1, "high": value + 0.1} for m in plotting.AUDITED}}
+        return {"metrics": dict.fromkeys(plotting.AUDITED, value)}
 
-    audit = {"controls": {"real, another draw": entry(1.0), "noise x 0.98": entry(0.5), "noise x 1.02": entry(1.05), "gross": entry(2.0)}}
+    perfect = {f"real, another draw {k}": entry(value) for k, value in enumerate((0.98, 1.0, 1.02))}  # 95 % of further ones: 0.90 to 1.10
+    audit = {"controls": {**perfect, "noise x 0.98": entry(0.5), "noise x 1.02": entry(1.05), "gross": entry(2.0)}}
     table = plotting.audit_table(audit, {}).set_index("metric")
+    assert table.loc["precision"].iloc[0] == "1.00 [0.90, 1.10]"
     assert table.loc["precision", "gross"] == "2.00*" and table.loc["fid", "gross"] == "2.00"  # more precision fools, a larger FID does not
     assert table.loc["fid", "noise x 0.98"] == "0.50!" and table.loc["fid", "noise x 1.02"] == "1.05"
     assert table.loc["precision", "fooled by"] == 1 and table.loc["fid", "fooled by"] == 0
+
+
+def test_classes_never_named_are_found() -> None:
+    run = {"classes": ["a", "b"], "confusion": [[0, 7], [2, 5]]}
+    assert plotting.never_named({"run": run, "whole": run | {"confusion": [[1, 6], [2, 5]]}}) == {"run": {"a": 7}}
 
 
 def test_the_profile_of_the_figures_tells_training_from_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ def test_a_dry_run_asks_for_the_resources_of_the_slurm_profile(tmp_path: Path) -
     # a copy, since a dry run takes Snakemake's lock
     for name in ("Snakefile", "notebooks", "cryoetgan_core", "pyproject.toml"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
-    command = [sys.executable, "-m", "snakemake", "all", "proof", "-n", "--workflow-profile", str(tmp_path), "--cores", "8"]
+    command = [sys.executable, "-m", "snakemake", "all", "-n", "--workflow-profile", str(tmp_path), "--cores", "8"]
     made = subprocess.run([*command, "--config", "profile=paper", "seeds=0"], cwd=tmp_path, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr[-2000:]
     wanted = {rule: settings["default-resources"] | own for rule, own in settings["set-resources"].items()}

@@ -33,7 +33,7 @@ from pathlib import Path
 words = sys.argv[1:]
 with open(os.environ["WORDS"], "a") as file:
     file.write(json.dumps(words) + "\\n")
-folder = Path(os.environ["CRYOETGAN_RUNS"]) / "smoke" / "data" / words[words.index("dataset") + 1]
+folder = Path(os.environ["CRYOETGAN_RUNS"]) / "smoke" / "data" / (words[words.index("dataset") + 1] + "_draw0")
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "data.json").touch()
 """
@@ -67,7 +67,7 @@ def test_files_of_any_name_reach_the_notebook_and_nothing_in_them_runs(tmp_path:
         file.touch()
     classes = [*DATASETS["S1"].classes, *(c for c in DATASETS["S2"].classes if c not in DATASETS["S1"].classes)][: len(files)]
     given = dict(zip(classes, files, strict=True))
-    targets = [os.path.relpath(runs / "smoke" / "data" / name / "data.json", copy) for name in DATASETS]
+    targets = [os.path.relpath(runs / "smoke" / "data" / f"{name}_draw0" / "data.json", copy) for name in DATASETS]
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     config = tmp_path / "config.json"  # since --config folds lines
     maps = ",".join(f"{k}={v.name}" for k, v in given.items())
@@ -84,7 +84,7 @@ def test_files_of_any_name_reach_the_notebook_and_nothing_in_them_runs(tmp_path:
         assert call[-3:] == ["-r", "maps", wanted]
         assert call[3:5] == [
             "notebooks/simulate_data.ipynb",
-            os.path.relpath(runs / "smoke" / "notebooks", copy) + f"/simulate_data_{name}.ipynb",
+            os.path.relpath(runs / "smoke" / "notebooks", copy) + f"/simulate_data_{name}_0.ipynb",
         ]
     assert not [*tmp_path.rglob("owned")]
 

@@ -1,0 +1,47 @@
+"""Every claim holds on the committed results, the README shows what they say, and a claim that does not hold fails."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from cryoetgan_core import paths
+from cryoetgan_core.workflow import claims
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def table():
+    return claims.claims_table("quick", [0, 1, 2])
+
+
+def test_every_claim_holds_on_the_committed_results(table) -> None:
+    assert len(table) == len(claims.CLAIMS) and table[""].tolist() == ["pass"] * len(table), table[table[""] != "pass"].to_string()
+
+
+def test_the_readme_shows_what_the_claims_found(table) -> None:
+    shown = README.split(claims.MARKS[0])[1].split(claims.MARKS[1])[0].strip()
+    assert shown == claims.as_markdown(table), "run `make claims`"
+
+
+def test_the_readme_holds_no_measured_number_outside_the_claims() -> None:
+    outside = README.split(claims.MARKS[0])[0] + README.split(claims.MARKS[1])[1]
+    prose = re.sub(r"```.*?```", "", outside, flags=re.S)
+    found = re.search(r"\d+(\.\d+)? ?%|0\.\d+|\[\d", prose)
+    assert not found, prose[max(0, found.start() - 80) : found.end() + 40]
+
+
+def test_a_claim_that_does_not_hold_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    wrong = claims.Claim("Two is less than one", "none", "two", lambda results: 2.0, "<", 1.0, "0")
+    right = claims.Claim("One is one", "none", "one", lambda results: 1.0, "=", 1.0, "0")
+    monkeypatch.setattr(claims, "CLAIMS", (right, wrong))
+    monkeypatch.setattr(sys, "argv", ["claims", "--seeds", "0"])
+    assert claims.main() == 1
+    out = capsys.readouterr().out
+    assert "1 of 2 claims hold" in out and re.search("FAIL +2.0 < 1 +Two is less than one", out)
+
+
+def test_each_claim_names_a_notebook() -> None:
+    assert {claim.artefact for claim in claims.CLAIMS} <= {p.stem for p in paths.NOTEBOOKS.glob("*.ipynb")}

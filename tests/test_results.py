@@ -1,0 +1,252 @@
+"""Results name their configuration, code, data and machine; what does not belong together is refused, and older code is said."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from cryoetgan_core import paths, plotting, workflow
+from cryoetgan_core.config import DATASETS, make_config
+from cryoetgan_core.particles.domains import Domains
+from cryoetgan_core.particles.simulated import class_references, density_maps
+from cryoetgan_core.provenance import PACKAGE, array_hash, code_files, code_hash
+from cryoetgan_core.seeds import stream
+from cryoetgan_core.workflow.results import check_same_data
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "figures" / "quick" / "results"
+TIMES = {"benchmark_figures", "benchmark_speed"}  # tables of times of one machine
+CLIENTS = {"clients", "clients_first_version"}
+
+
+def committed() -> list[Path]:
+    return [p for p in sorted(RESULTS.glob("*.json")) if p.stem not in TIMES | CLIENTS]
+
+
+def result_of(name: str, **changes: object) -> dict:
+    config = workflow.find_case("quick", name).config.replace(**changes)
+    machine = {"commit": "abc", "clean": True, "processor": "some processor", "gpu": None}
+    described = workflow.described(config, "workflow.runs") | {"provenance": machine, "data_hash": "d" * 12, "metrics": {}}
+    return described
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    own, reference = tmp_path / "own", tmp_path / "committed"
+    for folder in (own, reference):
+        folder.mkdir()
+    monkeypatch.setattr(paths, "results", lambda profile: own)
+    monkeypatch.setattr(paths, "reference", lambda profile: reference)
+    return own, reference
+
+
+def put(folder: Path, name: str, **changes: object) -> None:
+    (folder / f"{name}.json").write_text(json.dumps(result_of(name, **changes)))
+
+
+NAMES = ["S1_adapted_seed0", "S1_adapted_noise0.5_seed0"]
+
+
+def test_own_and_committed_results_are_never_mixed_and_whose_they_are_is_said(folders: tuple[Path, Path], capsys) -> None:
+    own, reference = folders
+    for name in NAMES:
+        put(reference, name)
+    put(own, NAMES[0])
+    results = workflow.results_of("quick", NAMES)
+    assert {r["read_from"] for r in results.values()} == {"committed"}
+    workflow.show_source(results)
+    assert "2 results from figures/<profile>/results, committed; commit abc; some processor" in capsys.readouterr().out
+    assert {r["read_from"] for r in workflow.results_of("quick", NAMES[:1]).values()} == {"own"}
+    with pytest.raises(FileNotFoundError, match="S1_adapted_seed2.*make figures PROFILE=quick"):
+        workflow.results_of("quick", ["S1_adapted_seed2"])
+
+
+def test_a_result_of_another_configuration_is_refused_by_name(folders: tuple[Path, Path]) -> None:
+    put(folders[0], NAMES[0], batch=7)
+    with pytest.raises(ValueError, match=r"S1_adapted_seed0\.json was made with another configuration \(batch 7, not 4\)"):
+        workflow.results_of("quick", NAMES[:1])
+
+
+def test_results_of_other_data_or_another_classifier_are_not_joined(folders: tuple[Path, Path]) -> None:
+    results = {name: result_of(name) for name in NAMES}
+    check_same_data(results)
+    results[NAMES[1]]["data_hash"] = "e" * 12
+    with pytest.raises(ValueError, match="S1_adapted_noise0.5_seed0 and S1_adapted_seed0 were measured on other data"):
+        check_same_data(results)
+    results[NAMES[1]] |= {"data_hash": "d" * 12, "classifier_hash": "1"}
+    results[NAMES[0]]["classifier_hash"] = "2"
+    with pytest.raises(ValueError, match="another reference classifier"):
+        check_same_data(results)
+    other_draw = {"S1_adapted_seed0": result_of("S1_adapted_seed0"), "S1_adapted_seed1": result_of("S1_adapted_seed1") | {"data_hash": "f"}}
+    check_same_data(other_draw)
+
+
+def test_older_code_is_said(folders: tuple[Path, Path], capsys) -> None:
+    put(folders[0], NAMES[0])
+    path = folders[0] / f"{NAMES[0]}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"code_hash": "0" * 12}))
+    workflow.show_source(workflow.results_of("quick", NAMES[:1]))
+    assert "The code has changed since for 1 of them (S1_adapted_seed0)" in capsys.readouterr().out
+
+
+def test_a_damaged_result_is_named(folders: tuple[Path, Path]) -> None:
+    put(folders[0], NAMES[0])
+    np.savez(folders[0] / f"{NAMES[0]}.npz", density=np.zeros(50))
+    whole = (folders[0] / f"{NAMES[0]}.npz").read_bytes()
+    (folders[0] / f"{NAMES[0]}.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"S1_adapted_seed0\.npz is damaged or cut off.*make it again"):
+        workflow.results_of("quick", NAMES[:1])
+
+
+def test_code_hash_follows_what_a_module_runs_and_not_its_words(tmp_path: Path) -> None:
+    copy = tmp_path / "cryoetgan_core"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def hashes() -> dict[str, str]:
+        command = "from cryoetgan_core.provenance import code_hash; print(code_hash('workflow.runs'), code_hash('specimen.render'))"
+        done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return dict(zip(("runs", "render"), done.stdout.split(), strict=True))
+
+    before = hashes()
+    losses = copy / "losses.py"
+    text = losses.read_text()
+    losses.write_text(text + "\n\n# a comment\n")
+    assert hashes() == before
+    losses.write_text(text.replace('"""', '"""Other words. ', 1))
+    assert hashes() == before
+    losses.write_text(text + "\nANYTHING = 1\n")
+    after = hashes()
+    assert after["runs"] != before["runs"] and after["render"] == before["render"]
+
+
+def test_code_files_follow_imports() -> None:
+    names = {p.relative_to(PACKAGE).as_posix() for p in code_files("workflow.runs")}
+    assert {"training.py", "physics.py", "evaluation.py", "metrics/spectrum.py", "microscope/simulate.py"} <= names
+    assert not names & {"particles/copick.py", "plotting/panels.py", "config.py", "streaming.py"}
+    with pytest.raises(ValueError, match="no module trainig"):
+        code_hash("trainig")
+
+
+def test_data_have_a_hash_of_their_values() -> None:
+    assert array_hash(np.zeros(4)) != array_hash(np.zeros((2, 2))) != array_hash(np.zeros((2, 2), np.float32))
+    references = class_references(("ribosome",), 17, DATASETS["S1"].field_of_view_A / 24)
+    a, b = (density_maps(references, 2, 17, 20.0, stream(seed, "x")) for seed in (0, 1))
+    assert Domains(a, a, a, a).hash == Domains(a, a, a, a).hash != Domains(a, a, a, b).hash
+
+
+def test_a_seed_draws_data_and_training() -> None:
+    first, second = (workflow.find_case("quick", f"S1_adapted_seed{s}").config for s in (0, 1))
+    assert (first.data_seed, second.data_seed) == (0, 1) and workflow.data_folder(first) != workflow.data_folder(second)
+    assert make_config("quick", seed=3, data_seed=1).data_seed == 1
+
+
+def test_every_committed_result_says_where_it_comes_from() -> None:
+    assert len(committed()) > 40
+    for path in committed():
+        result = json.loads(path.read_text())
+        made = result["provenance"]
+        assert re.fullmatch("[0-9a-f]{12}", made["commit"]) and made["clean"] is True, path.name
+        assert made["processor"] and made["packages"]["torch"], path.name
+        assert all(re.fullmatch("[0-9a-f]{12}", result[k]) for k in ("config_hash", "code_hash")), path.name
+        assert "data_hash" in result or path.name.startswith("foreign_ribosomes"), path.name  # its folds are data of their own
+        assert workflow.find_case("quick", path.stem).config.hash == result["config_hash"], path.name
+
+
+def test_every_artefact_names_its_results_or_its_code() -> None:
+    sidecars = sorted((ROOT / "figures" / "quick").glob("*.json"))
+    assert len(sidecars) > 20
+    for path in sidecars:
+        record = json.loads(path.read_text())
+        assert record.get("results") or record.get("made_by"), path.name
+        for name, made in record.get("results", {}).items():
+            stored = json.loads((RESULTS / f"{name}.json").read_text())
+            assert made["config_hash"] == stored["config_hash"] and made["provenance"] == stored["provenance"], (path.name, name)
+
+
+def test_an_artefact_without_results_or_module_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "figures", lambda profile: tmp_path)
+    with pytest.raises(ValueError, match="give the results"):
+        plotting.save_table(pd.DataFrame({"a": [1]}), "a", "quick", {})
+
+
+def test_notebooks_that_read_results_say_whose() -> None:
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        source = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
+        assert ("results_of(" in source) == ("show_source(" in source), path.name
+
+
+def test_readings_hold_no_number_by_hand() -> None:
+    """A number that was measured is filled in by a code cell; what is left in prose are settings, and the paper's own numbers."""
+    number = re.compile(r"\d+\.\d+|\d+ ?%|\[\d")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown" and ("**Reading.**" in cell.source or "**Limits.**" in cell.source):
+                assert not number.search(cell.source), (path.name, number.search(cell.source).group(), cell.source[:80])
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+    environment = os.environ | {
+        "PYTHONPATH": str(folder),
+        "CRYOETGAN_RUNS": str(folder / "runs"),
+        "CRYOETGAN_FIGURES": str(folder / "figs"),
+    }
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for name in ("Snakefile", "notebooks", "cryoetgan_core"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
+    return folder
+
+
+def test_every_profile_is_planned_whole(checkout: Path) -> None:
+    for profile, seeds in (("quick", "0"), ("paper", "0 1 2")):
+        done = snakemake(checkout, "-n", "--config", f"profile={profile}", f"seeds={seeds}")
+        assert done.returncode == 0, done.stderr[-2000:]
+        planned = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, flags=re.M))
+        seeded = len(seeds.split())
+        assert int(planned["simulate_data"]) == 2 * seeded and int(planned["train"]) == 10 * seeded
+        assert int(planned["measure"]) >= 1 + 11 * seeded
+        drawn = {name for name in planned if name.startswith(("fig", "table"))} | {"metric_audit", "physics_generator"}
+        assert {"table7_physics", "table8_ingredients", "table9_densities", "fig13_defocus"} <= drawn
+
+
+def test_a_change_in_configuration_or_code_makes_a_result_again(checkout: Path) -> None:
+    """The data rule of the smoke profile is run once; then comments, code and a parameter change."""
+    target = os.path.relpath(checkout / "runs" / "smoke" / "data" / "S1_draw0" / "data.json", checkout)
+    arguments = (target, "--config", "profile=smoke", "seeds=0")
+    done = snakemake(checkout, *arguments)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+    def again() -> bool:
+        return "simulate_data" in (r := snakemake(checkout, "-n", *arguments)).stdout + r.stderr
+
+    assert not again()
+    noise = checkout / "cryoetgan_core" / "microscope" / "noise.py"
+    text = noise.read_text()
+    noise.write_text(text + "\n# a comment\n")
+    assert not again()
+    noise.write_text(text + "\nANYTHING = 1\n")
+    assert again()
+    noise.write_text(text)
+    assert not again()
+    config = checkout / "cryoetgan_core" / "config.py"
+    config.write_text(config.read_text().replace("classifier_epochs=2,", "classifier_epochs=1,"))
+    assert again()
+
+
+def test_one_number_a_draw_has_no_interval_and_several_are_bounded() -> None:
+    assert plotting.over_draws([83.94], 1) == "83.9"
+    assert plotting.over_draws([90.0, 99.0, 99.9], 1, (0, 100)) == "96.3 [82.7, 100.0]"
