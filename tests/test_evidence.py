@@ -190,7 +190,9 @@ def test_the_profile_of_the_figures_tells_training_from_measuring(tmp_path: Path
         )
     for seed, steps in ((0, 70.0), (1, 60.0)):
         (tmp_path / f"S1_adapted_seed{seed}").mkdir()
-        (tmp_path / f"S1_adapted_seed{seed}" / "log.jsonl").write_text(f'{{"seconds": 1.0}}\n{{"seconds": {steps}}}\n')
+        (tmp_path / f"S1_adapted_seed{seed}" / "log.jsonl").write_text(
+            f'{{"step": 1, "seconds": 1.0}}\n{{"step": 2, "seconds": {steps}}}\n'
+        )
     table = workflow.profile_table(workflow.figures_profile("quick"))
     assert table["seconds"].to_dict() == {"train: steps": 130, "train: measuring the run": 60, "simulate_data": 30}
     assert table["share_percent"].sum() == pytest.approx(100) and table.loc["train: steps", "memory_MiB"] == 800

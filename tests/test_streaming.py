@@ -29,7 +29,7 @@ from cryoetgan_core.generation import generate, load_run
 from cryoetgan_core.microscope.simulate import MICROSCOPES
 from cryoetgan_core.particles.coordinates import read_coordinates
 from cryoetgan_core.particles.folder import load_particles
-from cryoetgan_core.particles.simulated import class_references, density_maps, subtomograms
+from cryoetgan_core.particles.simulated import MAX_SHIFT, class_references, density_maps, subtomograms
 from cryoetgan_core.particles.table import particle_centres
 from cryoetgan_core.particles.writers import FORMATS
 from cryoetgan_core.run_folder import train
@@ -208,6 +208,8 @@ def test_shares_and_preferred_orientation_are_kept():
     table = particles_of(order, 0, BOX, VOXEL_A)
     assert table["class_name"].value_counts()["a"] == pytest.approx(450, abs=40)
     assert table["tilt_deg"].between(60, 90).all()
+    shifts = table[["shift_z_A", "shift_y_A", "shift_x_A"]].abs().max()
+    assert shifts.between(0.9 * MAX_SHIFT * BOX * VOXEL_A, MAX_SHIFT * BOX * VOXEL_A).all()
     uniform = particles_of(dataclasses.replace(order, tilt_deg=(0, 180)), 0, BOX, VOXEL_A)
     assert np.cos(np.deg2rad(uniform["tilt_deg"])).mean() == pytest.approx(0, abs=0.08)
     assert uniform["tilt_deg"].max() > 150
