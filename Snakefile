@@ -86,6 +86,8 @@ FIGURE_NOTEBOOKS = {
     "fig13_defocus": (results([f"physics_defocus_seed{NUMBERS[0]}"]), ["fig13_defocus"]),
     "table2_metrics": (RECIPES, ["table2_metrics"]),
     "table4_ablation": (ABLATION, ["table4_wasserstein_spectral"]),
+    # drawn from committed results, unless the rule `foreign` made one's own
+    "foreign_data": ([], ["fig14_ribosomes", "table10_authors_simulator"]),
 }
 
 
