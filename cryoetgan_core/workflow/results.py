@@ -58,7 +58,7 @@ def read_results(profile: str, wanted: Mapping[str, RunConfig]) -> dict[str, dic
 
 def _read_slices(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {k: file[k].astype(np.float32) for k in file.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise ValueError(f"{path} is damaged or cut off ({error}): {REMEDY}.") from None
