@@ -553,6 +553,16 @@ def test_the_mean_of_what_is_made_is_zero_at_the_start_and_after_a_validation(pa
     assert abs(mean()) < 0.02
 
 
+def test_a_start_takes_off_the_mean_that_densities_bring(particles) -> None:
+    x, y = (torch.from_numpy(p.volumes) for p in particles)
+    x, y = (x - x.mean()) / x.std() + 3.0, (y - y.mean()) / y.std()
+    G = PhysicsGenerator(BOX, Acquisition(VOXEL_A, (-50.0, 70.0)))
+    start_from(G, x, y)
+    with torch.no_grad():
+        made = torch.cat([G(x[:, None], G.sample_noise(x[:, None], stream(5, "mean", i))) for i in range(4)])
+    assert abs(float(made.mean())) < 0.03  # 0.09 else
+
+
 def test_training_stops_when_nothing_better_is_found(particles) -> None:
     trainer = started(particles, steps=100, patience=2)
     trainer.validations = [(2, 1.0), (4, 2.0)]
