@@ -323,7 +323,7 @@ def varied(particles) -> PhysicsGenerator:
 
 @pytest.mark.parametrize("name", INGREDIENTS)
 def test_an_ingredient_switched_off_does_nothing_and_else_much(varied, particles, name: str) -> None:
-    """With the same parameters and the same draws: a draw that is left out shifts all later ones, which alone makes other volumes."""
+    """With the same parameters and draws: a draw that is left out shifts all later ones, which alone changes volumes."""
     off = PhysicsGenerator(BOX, varied.acquisition, without=(name,)).requires_grad_(False)
     off.load_state_dict(varied.state_dict())
     neutral = copy.deepcopy(varied)
