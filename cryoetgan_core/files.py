@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and that are checked when they are read: a damaged one is named, with what to do."""
+"""Files that are whole or not there, and that are checked when read: a damaged one is named, with what to do."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def remove_temporaries(folder: Path, *, below: bool = False, older_than_s: float = 0.0) -> None:
-    """Remove what killed writers left in a folder, and `below` it; younger files may belong to a writer that is at work."""
+    """Remove what killed writers left in a folder, and `below` it; younger files may belong to a writer at work."""
     latest, find = time.time() - older_than_s, folder.rglob if below else folder.glob
     for left in [*find(f".*.{UNIQUE}{TEMPORARY}"), *find(f"*.{UNIQUE}.partial")]:  # the second are zarr's
         try:

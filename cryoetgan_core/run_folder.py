@@ -28,7 +28,8 @@ def save_checkpoint(trainer: Trainer, folder: Path) -> None:
 def load_checkpoint(trainer: Trainer, folder: Path, *, replace: bool = False) -> bool:
     """Continue from the run's checkpoint if there is one; returns whether there was.
 
-    A checkpoint of another configuration or other data is an error, or, with `replace`, ignored; a damaged one is an error.
+    A checkpoint of another configuration or other data is an error, or, with `replace`, ignored; a damaged one is an
+    error.
     """
     path = folder / "checkpoint.safetensors"
     if not path.exists():

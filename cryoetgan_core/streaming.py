@@ -1,8 +1,8 @@
 """Labelled subtomograms by the million: in constant memory, in parts that machines share, and resumed where they stopped.
 
-Particle i has its class, pose and noise from streams named by the seed and i alone, and parts are cut at fixed places, so
-the same seed gives the same files whichever machine makes which part. A part is there once its volumes, its table and, written
-last, the list of their sizes are; one that misses a file, or has a shorter one, is made again.
+Particle i has its class, pose and noise from streams named by the seed and i alone, and parts are cut at fixed places,
+so the same seed gives the same files whichever machine makes which part. A part is there once its volumes, its table
+and, written last, the list of their sizes are; one that misses a file, or has a shorter one, is made again.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class Order:
             raise ValueError(f"Order: shares {dict(self.shares)}; expected a positive number for each class.")
         check_class_names(self.shares)
         if self.volumes == "copick" and len(set(map(object_name, self.shares))) < len(self.shares):
-            raise ValueError(f"Order: classes {list(self.shares)} have the same name as objects of a copick project; rename one.")
+            raise ValueError(f"Order: classes {list(self.shares)} share a name as objects of a copick project; rename one.")
         if not 0 <= self.tilt_deg[0] < self.tilt_deg[1] <= 180:
             raise ValueError(f"Order: tilt_deg {self.tilt_deg}; expected 0 <= low < high <= 180.")
         unknown = set(self.channels) - {"mask", "density"}

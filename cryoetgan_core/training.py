@@ -63,7 +63,8 @@ class Trainer:
         """Take raw train densities `x` (N, D, H, W), raw train subtomograms `y` (M, D, H, W) and, for the physics generator, how these were recorded.
 
         Every one of several `processes` takes the same arguments, and its own part of each batch. `acceleration` is what suits the device by default.
-        With `start` False the physics generator is left as drawn, for `start` or for a checkpoint, which holds what the start estimated.
+        With `start` False the physics generator is left as drawn, for `start` or for a checkpoint, which holds what the
+        start estimated.
         """
         self.config, self.device, self.steps_done = config, torch.device(device), 0
         if self.device.type == "cuda" and self.device.index is not None:

@@ -1,4 +1,4 @@
-"""Files that are written whole and checked when read: by many writers at once, when a write fails, cut off or with a byte flipped."""
+"""Files that are written whole and checked when read: many writers at once, failing writes, cuts, flipped bytes."""
 
 import os
 import subprocess
@@ -16,8 +16,12 @@ from cryoetgan_core.particles.writers import _zarr_store
 from cryoetgan_core.streaming import Order
 
 TENSORS = {
-    "a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3, dtype=torch.int64), "c": torch.ones(5).bool(), "d": torch.zeros(0), "e": torch.ones(3).bfloat16(),
-}  # fmt: skip
+    "a": torch.arange(6.0).view(2, 3),
+    "b": torch.tensor(3, dtype=torch.int64),
+    "c": torch.ones(5).bool(),
+    "d": torch.zeros(0),
+    "e": torch.ones(3).bfloat16(),
+}
 # Writers that take each other for themselves, as processes of two pods do
 TOGETHER = """
 import os, sys, time

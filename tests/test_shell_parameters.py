@@ -1,4 +1,4 @@
-"""What a user gives reaches a notebook as it was given: no shell runs a part of it, and no apostrophe or space breaks it."""
+"""What a user gives reaches a notebook as it was given: no shell runs a part of it, no apostrophe or space breaks it."""
 
 import json
 import os
@@ -91,7 +91,11 @@ def test_files_of_any_name_reach_the_notebook_and_nothing_in_them_runs(tmp_path:
 
 @pytest.mark.parametrize(
     ("parameter", "message"),
-    [("maps=ribosome=pdb:3j9i'$(touch owned)'a", "'maps' holds"), ("seeds=0'; touch owned; '", "'seeds' is"), ("profile=quick; touch owned", "'profile' is")],
+    [
+        ("maps=ribosome=pdb:3j9i'$(touch owned)'a", "'maps' holds"),
+        ("seeds=0'; touch owned; '", "'seeds' is"),
+        ("profile=quick; touch owned", "'profile' is"),
+    ],
     ids=["maps", "seeds", "profile"],
 )  # fmt: skip
 def test_what_is_no_entry_seed_or_profile_is_refused_before_anything_runs(tmp_path: Path, copy: Path, parameter: str, message: str) -> None:

@@ -140,11 +140,11 @@ def protein_sign(protein: str, name: object) -> float:
 
 
 def check_class_names(names: Iterable[str]) -> None:
-    """Raise ValueError unless files and the columns of tables can carry the names of classes that are to be generated."""
+    """Raise ValueError unless files and tables can carry the names of classes that are to be generated."""
     word = r"[A-Za-z0-9_.+-]+"
     unsafe = [name for name in names if not re.fullmatch(rf"(?![_.+-]){word}( {word})*", name)]
     if unsafe:
         raise ValueError(
-            f"Class names {unsafe}; expected letters, digits, '_', '.', '+', '-' and single spaces between them, beginning with "
-            "a letter or digit, since files and tables carry them."
+            f"Class names {unsafe}; expected letters, digits, '_', '.', '+', '-' and single spaces between them, "
+            "beginning with a letter or digit, since files and tables carry them."
         )

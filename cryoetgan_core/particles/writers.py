@@ -133,7 +133,7 @@ def _write_hdf5(path: Path, name: str, data: np.ndarray, voxel_size_A: float) ->
 
 
 def _zarr_store(path: Path, order: Parts, shape: tuple[int, ...], voxel_size_A: float) -> zarr.Array:
-    """The store of all particles. Of machines that begin together each makes one; the first puts its own in place, whole."""
+    """The store of all particles. Machines that begin together each make one; the first puts its own in place."""
     if not path.exists():
         wanted = dict(shape=(order.n, *shape), chunks=(order.part, *shape), dtype="float32", config={"write_empty_chunks": True})
         made = temporary(path)
