@@ -1,4 +1,4 @@
-"""What is written here, opened with the programs that it is written for: RELION, copick, cryoCAT, eulerangles, TomoTwin, DeepFinder.
+"""What is written here, opened with the programs that it is written for.
 
 Particles go through `streaming.generate_to` as a user's do, with a generator that adds nothing: what comes out is the
 density in its pose, so that an average must be the reference, and voxels are known. Programs of Python run in
@@ -96,10 +96,11 @@ def reconstructed(folder: Path, star: str, *options: object) -> np.ndarray:
 
 
 def check_generated(folder: Path, n: int) -> Iterator[tuple[str, str, bool]]:
-    """`relion_reconstruct`, `relion_project` and a classification by `relion_refine`, on noise-free particles as `generate` writes them."""
+    """`relion_reconstruct` and `relion_project` on noise-free particles as `generate` writes them."""
     write_noise_free(folder, n, "mrc")
     for star in ("particles.star", "particles_relion5.star"):
-        values = [correlation(reconstructed(folder, star, "--class", k + 1), reference(name)) for k, name in enumerate(CLASSES)]
+        averages = [reconstructed(folder, star, "--class", k + 1) for k in range(len(CLASSES))]
+        values = [correlation(a, reference(name)) for a, name in zip(averages, CLASSES, strict=True)]
         yield f"relion_reconstruct: {star}, noise-free, {' / '.join(CLASSES)}", _numbers(*values), min(values) > ALIGNED
     table = pd.read_csv(folder / "particles.csv")
     values = []
@@ -107,7 +108,8 @@ def check_generated(folder: Path, n: int) -> Iterator[tuple[str, str, bool]]:
         write_mrc(folder / "reference.mrc", reference(name), VOXEL_A)
         relion(folder, "relion_project", "--i", "reference.mrc", "--o", "turned", "--3d_rot", "--ang", "particles.star")
         rows = np.flatnonzero(table["class_name"] == name)
-        pairs = [(mrcfile.read(folder / f"turned{i + 1:06d}.mrc"), mrcfile.read(folder / table["file"][i])) for i in rows]
+        names = [(f"turned{i + 1:06d}.mrc", table["file"][i]) for i in rows]
+        pairs = [[mrcfile.read(folder / name) for name in two] for two in names]
         values.append(float(np.mean([correlation(*pair) for pair in pairs])))
     yield (
         f"relion_project --3d_rot: mean over particles, {' / '.join(CLASSES)}",
@@ -117,24 +119,32 @@ def check_generated(folder: Path, n: int) -> Iterator[tuple[str, str, bool]]:
 
 
 def check_subtomograms(folder: Path, n: int) -> Iterator[tuple[str, str, bool]]:
-    """`relion_reconstruct` and `relion_refine` on subtomograms with a missing wedge of 60 degrees, without and with its weight.
+    """`relion_reconstruct` and `relion_refine` on subtomograms with a missing wedge, and its weight.
 
     The microscope has a phase plate and no defocus: RELION's average of 3-D particles is not corrected for a CTF.
     """
     folder.mkdir(parents=True)
-    still = dict.fromkeys(("defocus_um", "defocus_spread_um", "b_factor_A2", "ice_thickness_A", "field_A", "point_spread_px"), 0.0)
+    blur = ("defocus_um", "defocus_spread_um", "b_factor_A2", "ice_thickness_A", "field_A", "point_spread_px")
+    still = dict.fromkeys(blur, 0.0)
     scope = replace(MICROSCOPES["S2"], phase_shift_deg=90.0, **still)
-    particles = subtomograms(class_references(("ribosome",), BOX, VOXEL_A), n, BOX, VOXEL_A, scope, stream(0, "clients"), snr=SNR)
+    references = class_references(("ribosome",), BOX, VOXEL_A)
+    particles = subtomograms(references, n, BOX, VOXEL_A, scope, stream(0, "clients"), snr=SNR)
     write_star(particles, folder / "particles.star", folder / "volumes")
     wanted = reference("ribosome")
-    plain, weighted = (correlation(reconstructed(folder, "particles.star", *options), wanted) for options in ((), ("--ctf",)))
+    plain = correlation(reconstructed(folder, "particles.star"), wanted)
+    weighted = correlation(reconstructed(folder, "particles.star", "--ctf"), wanted)
     yield f"relion_reconstruct: subtomograms, wedge of 60 degrees, SNR {SNR:g}", _numbers(plain), plain > ALIGNED - 0.02
-    yield "relion_reconstruct --ctf: the same, rlnCtfImage tells the wedge", _numbers(weighted), weighted > max(ALIGNED, plain)
+    yield (
+        "relion_reconstruct --ctf: the same, rlnCtfImage tells the wedge",
+        _numbers(weighted),
+        weighted > max(ALIGNED, plain),
+    )
     write_mrc(folder / "reference.mrc", wanted, VOXEL_A)
     (folder / "refine").mkdir()
     relion(
-        folder, "relion_refine", "--i", "particles.star", "--o", "refine/run", "--ref", "reference.mrc", "--skip_align", "--iter", 1, "--K", 1,
-        "--ctf", "--ctf_corrected_ref", "--ini_high", 60, "--particle_diameter", 400, "--tau2_fudge", 4, "--dont_check_norm",
+        folder, "relion_refine", "--i", "particles.star", "--o", "refine/run", "--ref", "reference.mrc",
+        "--skip_align", "--iter", 1, "--K", 1, "--ctf", "--ctf_corrected_ref", "--ini_high", 60,
+        "--particle_diameter", 400, "--tau2_fudge", 4, "--dont_check_norm",
     )  # fmt: skip
     average = correlation(mrcfile.read(folder / "refine" / "run_it001_class001.mrc"), wanted)
     yield "relion_refine --skip_align --ctf: class average", _numbers(average), average > REFINED
@@ -158,7 +168,8 @@ for run in copick.from_file(f"{folder}/copick.json").runs:
     array = tomograms[0].numpy()
     found["runs"][run.name] = [list(array.shape), hashlib.sha256(array.astype("<f4").tobytes()).hexdigest()]
     for s in run.get_segmentations():
-        found["segmentations"][f"{run.name} {s.name} {s.is_multilabel}"] = hashlib.sha256(s.numpy().tobytes()).hexdigest()
+        digest = hashlib.sha256(s.numpy().tobytes()).hexdigest()
+        found["segmentations"][f"{run.name} {s.name} {s.is_multilabel}"] = digest
     for picks in run.picks:
         points, matrices = picks.numpy()
         found["picks"][f"{run.name} {picks.pickable_object_name}"] = [points.tolist(), matrices[:, :3, :3].tolist()]
@@ -175,7 +186,11 @@ import json, sys, warnings
 warnings.simplefilter("ignore")
 from cryocat.cryomotl import DynamoMotl, RelionMotl
 found = {}
-for name, motl in (("star", RelionMotl(f"{sys.argv[1]}/particles.star", binning=1.0)), ("dynamo", DynamoMotl(f"{sys.argv[1]}/particles.tbl"))):
+motls = {
+    "star": RelionMotl(f"{sys.argv[1]}/particles.star", binning=1.0),
+    "dynamo": DynamoMotl(f"{sys.argv[1]}/particles.tbl"),
+}
+for name, motl in motls.items():
     position = motl.df[["x", "y", "z"]].to_numpy() + motl.df[["shift_x", "shift_y", "shift_z"]].to_numpy()
     matrices = [r.as_matrix().tolist() for r in motl.get_rotations()]
     found[name] = [motl.df["tomo_id"].tolist(), position.tolist(), matrices, motl.df["class"].tolist()]
@@ -189,7 +204,8 @@ star = starfile.read(f"{sys.argv[1]}/particles.star")["particles"]
 angles = star[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy()
 table = dynamotable.read(f"{sys.argv[1]}/particles.tbl")
 dynamo = table[["tdrot", "tilt", "narot"]].to_numpy()
-print(json.dumps({"dynamo": convert_eulers(angles, source_meta="relion", target_meta="dynamo").tolist(), "table": dynamo.tolist()}))
+converted = convert_eulers(angles, source_meta="relion", target_meta="dynamo")
+print(json.dumps({"dynamo": converted.tolist(), "table": dynamo.tolist()}))
 """
 TOMOTWIN = """
 import json, sys
@@ -207,7 +223,8 @@ for path in sorted(Path(sys.argv[1]).glob("tomograms/*.h5")):
     with contextlib.redirect_stdout(io.StringIO()):
         array = read_array(str(path))
     found[path.name] = [list(array.shape), str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest()]
-found["objects"] = [[int(o[k]) if k in ("tomo_idx", "label") else float(o[k]) for k in ("tomo_idx", "label", "z", "y", "x")] for o in objl.read_xml(f"{sys.argv[1]}/particles.xml")]
+objects = objl.read_xml(f"{sys.argv[1]}/particles.xml")
+found["objects"] = [[float(o[k]) for k in ("tomo_idx", "label", "z", "y", "x")] for o in objects]
 print(json.dumps(found))
 """
 
@@ -246,13 +263,14 @@ def _written(folder: Path) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
 
 
 def check_copick(python: str, folder: Path) -> Iterator[tuple[str, str, bool]]:
-    """A project that copick opens: voxels, picks, matrices, segmentations, and the STAR, CSV and Dynamo tables beside it."""
+    """A project that copick opens: voxels, picks, segmentations, and the tables beside it."""
     write_noise_free(folder, 8, "copick", ("mask", "density"))
     found = ask(python, COPICK, folder, VOXEL_A)
     table, centres, poses = _written(folder)
     same = []
     for name, (_, digest) in found["runs"].items():
-        store = zarr.open_array(folder / copick.RUNS / name / f"VoxelSpacing{VOXEL_A:.3f}" / "generated.zarr" / "0", mode="r")[:]
+        spacing = folder / copick.RUNS / name / f"VoxelSpacing{VOXEL_A:.3f}"
+        store = zarr.open_array(spacing / "generated.zarr" / "0", mode="r")[:]
         same.append(digest == hashlib.sha256(store.astype("<f4").tobytes()).hexdigest() and store.std() > 0)
     yield (
         "voxels of every tomogram, bit by bit",
@@ -270,17 +288,27 @@ def check_copick(python: str, folder: Path) -> Iterator[tuple[str, str, bool]]:
     places, turns = 0.0, 0.0
     for (run, name), part in table.groupby(["tomogram", "class_name"]):
         points, matrices = found["picks"].get(f"{run} {name}", ([], []))
-        places, turns = max(places, _apart(points, centres[part.index])), max(turns, _apart(matrices, poses[part.index]))
+        places, turns = (
+            max(places, _apart(points, centres[part.index])),
+            max(turns, _apart(matrices, poses[part.index])),
+        )
     yield "picks", _difference(places, turns), places < 1e-3 and turns < 1e-5
     for kind in ("star", "csv"):
         places, turns = 0.0, 0.0
         for run, part in table.groupby("tomogram"):
             points, matrices = found[kind].get(run, ([], []))
-            places, turns = max(places, _apart(points, centres[part.index])), max(turns, _apart(matrices, poses[part.index]))
+            places, turns = (
+                max(places, _apart(points, centres[part.index])),
+                max(turns, _apart(matrices, poses[part.index])),
+            )
         yield f"particles.{kind}, by run", _difference(places, turns), places < 1e-3 and turns < 1e-5
     points, matrices = found["dynamo"]
     places, turns = _apart(points, centres + VOXEL_A), _apart(matrices, poses)  # Dynamo counts from 1, copick does not
-    yield "particles.tbl, less the voxel from which Dynamo counts", _difference(places, turns), places < 1e-3 and turns < 1e-5
+    yield (
+        "particles.tbl, less the voxel from which Dynamo counts",
+        _difference(places, turns),
+        places < 1e-3 and turns < 1e-5,
+    )
 
 
 def _difference(places_A: float, matrices: float) -> str:
@@ -307,7 +335,11 @@ def check_eulerangles(python: str, folder: Path) -> Iterator[tuple[str, str, boo
     write_noise_free(folder, 8, "mrc")
     found = ask(python, EULERANGLES, folder)
     apart = np.abs((np.array(found["dynamo"]) - np.array(found["table"]) + 180) % 360 - 180).max()
-    yield "angles of particles.star, made Dynamo's, and those of particles.tbl", f"within {apart:.0e} degrees", apart < 1e-3
+    yield (
+        "angles of particles.star, made Dynamo's, and those of particles.tbl",
+        f"within {apart:.0e} degrees",
+        apart < 1e-3,
+    )
 
 
 def check_tomotwin(python: str, folder: Path) -> Iterator[tuple[str, str, bool]]:
@@ -331,11 +363,17 @@ def check_deepfinder(python: str, folder: Path) -> Iterator[tuple[str, str, bool
     for name, (_, kind, digest) in found.items():
         with h5py.File(folder / "tomograms" / name) as file:
             data = file["dataset"][:]
-        same.append(digest == hashlib.sha256(data.tobytes()).hexdigest() and kind == ("int8" if "_mask" in name else "float32"))
-    yield "tomograms and label maps, bit by bit", f"{sum(same)} of {2 * table['tomogram'].nunique()} equal", all(same) and len(same) == 4
+        wanted_kind = "int8" if "_mask" in name else "float32"
+        same.append(digest == hashlib.sha256(data.tobytes()).hexdigest() and kind == wanted_kind)
+    yield (
+        "tomograms and label maps, bit by bit",
+        f"{sum(same)} of {2 * table['tomogram'].nunique()} equal",
+        all(same) and len(same) == 4,
+    )
     numbers = {name: k + 1 for k, name in enumerate(sorted(CLASSES))}
     wanted = np.column_stack([
-        table["tomogram"].str.rpartition("-")[2].astype(int) - 1, table["class_name"].map(numbers), centres[:, ::-1] / VOXEL_A,
+        table["tomogram"].str.rpartition("-")[2].astype(int) - 1, table["class_name"].map(numbers),
+        centres[:, ::-1] / VOXEL_A,
     ])  # fmt: skip
     apart = _apart(objects, wanted)
     yield "object list: tomogram, class and position of each particle", f"within {apart:.0e} voxels", apart < 1e-2
@@ -395,8 +433,12 @@ def table_of(found: dict, before: dict) -> pd.DataFrame:
     """Rows of `measure`, beside what the same checks found on the first version."""
     known = {(row["client"], row["check"]): row["found"] for row in before["rows"]}
     marks = {True: "yes", False: "NO", None: "-"}
-    rows = [(r["client"], r["check"], known.get((r["client"], r["check"]), ""), r["found"], marks[r["right"]]) for r in found["rows"]]
-    return pd.DataFrame(rows, columns=["client", "check", "first version", "now", "right"]).set_index(["client", "check"])
+    rows = []
+    for row in found["rows"]:
+        key = row["client"], row["check"]
+        rows.append((*key, known.get(key, ""), row["found"], marks[row["right"]]))
+    columns = ["client", "check", "first version", "now", "right"]
+    return pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 
 
 def _rows(client: str, outcomes: Iterator[tuple[str, str, bool]]) -> list[dict]:

@@ -1,4 +1,4 @@
-"""What is written, opened with the programs that it is written for; those that are not here are skipped, with the reason."""
+"""What is written, opened with the programs that it is written for; those not here are skipped, with the reason."""
 
 import json
 import os
@@ -29,7 +29,10 @@ def test_relion_takes_the_weight_of_the_missing_wedge(tmp_path: Path) -> None:
     assert [right for _, _, right in outcomes] == [True] * 3, outcomes
     folder = tmp_path / "subtomograms"
     weight = next(folder.glob("volumes/wedge*.mrc"))
-    told, wanted = correlation(reconstructed(folder, "particles.star", "--ctf"), reference("ribosome")), mrcfile.read(weight)
+    told, wanted = (
+        correlation(reconstructed(folder, "particles.star", "--ctf"), reference("ribosome")),
+        mrcfile.read(weight),
+    )
     clients.write_mrc(weight, np.fft.fftshift(wanted, axes=0), clients.VOXEL_A)  # a wedge somewhere else
     assert correlation(reconstructed(folder, "particles.star", "--ctf"), reference("ribosome")) < told - 0.003
 

@@ -105,7 +105,10 @@ def in_tomogram(table: pd.DataFrame, name: str, path: str | Path) -> pd.DataFram
 
 
 def dynamo_to_relion(angles_deg: np.ndarray) -> np.ndarray:
-    """RELION's (rot, tilt, psi) of Dynamo's (tdrot, tilt, narot), (N, 3): both programs' inverse rotations, from the particle to the reference, are equal: Rz(narot) Rx(tilt) Rz(tdrot) is Rz(rot) Ry(tilt) Rz(psi)."""
+    """RELION's (rot, tilt, psi) of Dynamo's (tdrot, tilt, narot), (N, 3), of the same pose.
+
+    Both programs' rotation from the particle to the reference: Rz(narot) Rx(tilt) Rz(tdrot) = Rz(rot) Ry(tilt) Rz(psi).
+    """
     tdrot, tilt, narot = np.asarray(angles_deg, float).T
     return np.stack([_wrapped(narot - 90), tilt, _wrapped(tdrot + 90)], 1)
 

@@ -138,7 +138,7 @@ def object_name(class_name: str) -> str:
 def write_volume(
     root: Path, run: str, name: str, volume: np.ndarray, voxel_size_A: float, segmentation_of: Mapping[str, str] | None = None
 ) -> Path:
-    """Write a volume (Z, Y, X) as OME-Zarr 0.4 (one level, no compression: noise has none) where a project has it. Returns the store.
+    """Write a volume (Z, Y, X) where a project has it, as OME-Zarr 0.4 of one level, uncompressed; returns the store.
 
     Parameters
     ----------
@@ -158,7 +158,8 @@ def write_volume(
     chunks = tuple(min(CHUNK, s) for s in volume.shape)
     group.create_array(
         "0", data=np.ascontiguousarray(volume), chunks=chunks, compressors=None, config={"write_empty_chunks": True},
-        chunk_key_encoding={"name": "v2", "separator": "/"},  # OME-Zarr 0.4: with another, readers find no chunk, and see zeros
+        # that of OME-Zarr 0.4: with another, readers find no chunk, and see zeros
+        chunk_key_encoding={"name": "v2", "separator": "/"},
     )  # fmt: skip
     scale = {"type": "scale", "scale": [voxel_size_A] * 3}
     axes = [{"name": a, "type": "space", "unit": "angstrom"} for a in "zyx"]

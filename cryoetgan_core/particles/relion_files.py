@@ -162,7 +162,9 @@ def numeric(table: pd.DataFrame, columns: tuple[str, ...], path: Path) -> None:
 
 
 def box_poses(table: pd.DataFrame, path: Path) -> Tensor:
-    """Rotations (N, 3, 3) of the boxes of a particle table: x of the box is the tomogram's ``A_subtomogram x`` (RELION 4 and 5); the identity where the table says none.
+    """Rotations (N, 3, 3) of the boxes of a particle table (RELION 4 and 5), the identity where it says none.
+
+    The box's point x is the tomogram's ``A_subtomogram x``.
 
     Raises
     ------

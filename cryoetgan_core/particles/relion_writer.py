@@ -1,4 +1,4 @@
-"""STAR files that RELION's programs read: one MRC volume a particle, its optics, its pose, and the weight of its missing wedge.
+"""STAR files that RELION's programs read: an MRC volume a particle, optics, pose, the weight of the missing wedge.
 
 RELION takes ``3@stack.mrcs`` for a section, so each particle is a file of its own. A wedge's weight (rlnCtfImage) is
 the half transform that RELION 3.1 and later read: (D, D, D // 2 + 1), kz and ky in FFT order, kx from 0; 1 where a
@@ -21,7 +21,8 @@ from .table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS, SHIFT_COLUM
 COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")  # voxels of rlnTomoTiltSeriesPixelSize
 CENTRED = tuple(f"rlnCenteredCoordinate{a}Angst" for a in "XYZ")  # RELION 5: angstrom, from the tomogram's centre
 CLASS, NAME = "cryoetganClassName", "cryoetganParticleName"  # RELION keeps columns that it does not know
-UNKNOWN = "unknown-0"  # a tomogram without a name: an empty word would shift the columns after it, and cryoCAT asks for a number
+# A tomogram without a name: an empty word would shift the columns after it, and cryoCAT asks for a number
+UNKNOWN = "unknown-0"
 WEDGE_SAMPLES = 2  # of the reconstruction whose outermost slices the wedge ends with, a voxel
 # What RELION asks of every optics group; only computing a CTF from a defocus uses them, and these STAR files hold none
 OPTICS = {"rlnVoltage": 300.0, "rlnSphericalAberration": 2.7, "rlnAmplitudeContrast": 0.1}
@@ -29,7 +30,7 @@ _MICROSCOPE = dict(zip(OPTICS, ("voltage_kV", "cs_mm", "amplitude_contrast"), st
 
 
 def volume_name(class_name: str, number: int, particle: str) -> str:
-    """Name of a particle's file without its ending. TomoTwin reads the class from the four digits after ``id``, or from the class's own name."""
+    """Name of a particle's file without its ending; TomoTwin reads the class from what follows ``id``."""
     safe = (re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:60] for text in (class_name or "unknown", particle))
     return f"{next(safe)}_id{number:04d}_{next(safe)}"
 
@@ -44,7 +45,7 @@ def write_mrc(path: Path, data: np.ndarray, voxel_size_A: float) -> None:
 
 
 def write_wedge(folder: Path, tilt_range_deg: tuple[float, float], box: int, voxel_size_A: float) -> Path:
-    """Write the weight of a missing wedge (beam z, tilt axis y), for a box of `box` voxels, into `folder`; returns the file."""
+    """Write the weight of a missing wedge (beam z, tilt axis y) for a box into `folder`; returns the file."""
     low, high = tilt_range_deg
     path = folder / f"wedge_{low:.1f}_{high:.1f}.mrc"
     weight = wedge(box, low, high, WEDGE_SAMPLES * box).numpy()
@@ -56,16 +57,18 @@ def optics_of(table: pd.DataFrame, box: int, voxel_size_A: float, version: int =
     """The one optics group of particles: the microscope as their table tells it, else 300 kV, 2.7 mm and 0.1."""
     told = {c: float(table[m].iloc[0]) for c, m in _MICROSCOPE.items() if m in table and table[m].nunique() == 1}
     return {
-        "rlnOpticsGroup": 1, "rlnOpticsGroupName": "opticsGroup1", **(OPTICS | told), "rlnTomoTiltSeriesPixelSize": voxel_size_A,
-        **({"rlnTomoSubtomogramBinning": 1.0} if version == 5 else {}), "rlnCtfDataAreCtfPremultiplied": 0, "rlnImagePixelSize": voxel_size_A,
-        "rlnImageSize": box, "rlnImageDimensionality": 3,
+        "rlnOpticsGroup": 1, "rlnOpticsGroupName": "opticsGroup1", **(OPTICS | told),
+        "rlnTomoTiltSeriesPixelSize": voxel_size_A, **({"rlnTomoSubtomogramBinning": 1.0} if version == 5 else {}),
+        "rlnCtfDataAreCtfPremultiplied": 0, "rlnImagePixelSize": voxel_size_A, "rlnImageSize": box,
+        "rlnImageDimensionality": 3,
     }  # fmt: skip
 
 
 def particle_columns(table: pd.DataFrame, numbers: Mapping[str, int], voxel_size_A: float) -> pd.DataFrame:
-    """Columns of data_particles but for the files' names; `numbers` are those of the classes. What no particle of the table knows is left out.
+    """Columns of data_particles but for the files' names; `numbers` are those of the classes.
 
-    rlnTomoParticleName is the tomogram and a number from 1, as in RELION 5's own files.
+    What no particle of the table knows is left out. rlnTomoParticleName is the tomogram and a number from 1, as in
+    RELION 5's own files.
     """
     tomograms, names, classes = (table[c].astype(str).to_numpy() for c in ("tomogram", "particle", "class_name"))
     tomograms = np.where(tomograms == "", UNKNOWN, tomograms)
@@ -90,7 +93,7 @@ def particle_columns(table: pd.DataFrame, numbers: Mapping[str, int], voxel_size
 
 
 def write_star(particles: ParticleSet, path: str | Path, volumes_mrc_dir: str | Path) -> None:
-    """Write particles as MRC volumes and a STAR file, as RELION 3.1 and later read it, that names them relative to itself.
+    """Write particles as MRC volumes and a STAR file that names them relative to itself, for RELION 3.1 and later.
 
     Coordinates are in voxels of the particles, shifts become rlnOriginXAngst... with RELION's sign (minus). A group of
     columns in which nothing is known is left out. Where the table tells tilt_min_deg and tilt_max_deg, and the tilt axis
@@ -121,12 +124,14 @@ def write_star(particles: ParticleSet, path: str | Path, volumes_mrc_dir: str | 
         ranges = list(zip(table["tilt_min_deg"].astype(float), table["tilt_max_deg"].astype(float), strict=True))
         files = {tilts: (inside / write_wedge(folder, tilts, box, voxel).name).as_posix() for tilts in set(ranges)}
         columns.insert(1, "rlnCtfImage", [files[tilts] for tilts in ranges])
-    write_atomically(path, lambda p: p.write_text(star_head(optics_of(table, box, voxel), list(columns)) + star_rows(columns)))
+    text = star_head(optics_of(table, box, voxel), list(columns)) + star_rows(columns)
+    write_atomically(path, lambda p: p.write_text(text))
 
 
 def _tilts_about_y(table: pd.DataFrame) -> bool:
     """Whether all particles' tilt range is known, and their tilt axis is y."""
-    known = {"tilt_min_deg", "tilt_max_deg"} <= set(table) and table[["tilt_min_deg", "tilt_max_deg"]].notna().all(axis=None)
+    ends = ["tilt_min_deg", "tilt_max_deg"]
+    known = set(ends) <= set(table) and table[ends].notna().all(axis=None)
     return bool(known and ("tilt_axis_deg" not in table or (table["tilt_axis_deg"] == 0).all()))
 
 

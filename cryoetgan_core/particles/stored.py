@@ -1,4 +1,7 @@
-"""Volumes on disk that a table names, ``FILE`` or ``NUMBER@FILE`` (from 1): unread until they are indexed. And our own table of generated particles, particles.csv."""
+"""Volumes on disk that a table names, ``FILE`` or ``NUMBER@FILE`` (from 1), and our own table, particles.csv.
+
+Volumes stay unread until they are indexed.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -68,14 +71,15 @@ def read_particles_csv(path: str | Path, *, protein: str = "bright") -> Particle
     path = Path(path)
     sign = protein_sign(protein, path)
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys((*TEXT_COLUMNS, "file"), str), keep_default_na=False, na_values=[""])
+        texts = dict.fromkeys((*TEXT_COLUMNS, "file"), str)
+        table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as CSV ({error})") from error
     missing = {"file", "voxel_size_A", "box", *NUMBER_COLUMNS} - set(table)
     if missing or table.empty:
         raise ValueError(
-            f"{path}: {len(table)} rows, without {', '.join(sorted(missing))}; expected particles.csv of generated particles. "
-            "(Those of the first version had inverse angles: generate them again.)"
+            f"{path}: {len(table)} rows, without {', '.join(sorted(missing))}; expected particles.csv of generated "
+            "particles. (Those of the first version had inverse angles: generate them again.)"
         )
     if table["x_A"].notna().any():
         raise ValueError(

@@ -12,7 +12,15 @@ from .pseudo_subtomogram import check_weights, divided
 from .relion_files import ANGLES, ORIGINS, box_poses, inside, numeric, read_star, table_of, without_turned_boxes
 from .relion_writer import CENTRED, CLASS, COORDINATES, NAME, UNKNOWN
 from .stored import stored_volumes
-from .table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, ParticleSet, particle_table, protein_sign
+from .table import (
+    ANGLE_COLUMNS,
+    CENTRED_COLUMNS,
+    POSITION_COLUMNS,
+    SHIFT_COLUMNS,
+    ParticleSet,
+    particle_table,
+    protein_sign,
+)
 
 UPSAMPLE = 3  # before a box is turned back into the tomogram's frame: about 1 % relative error
 
@@ -20,7 +28,7 @@ UPSAMPLE = 3  # before a box is turned back into the tomogram's frame: about 1 %
 def read_subtomogram_star(
     path: str | Path, *, protein: str = "bright", voxel_size_A: float | None = None, wiener: float = 0.1
 ) -> ParticleSet:
-    """Read a STAR file of 3-D subtomograms, as RELION 3.1 and `relion_writer.write_star` make them, or of RELION's pseudo-subtomograms.
+    """Read a STAR file of 3-D subtomograms (RELION 3.1, `relion_writer.write_star`) or of pseudo-subtomograms.
 
     Where the optics table says that data are CTF-premultiplied and rlnCtfImage names their weights, the volumes are the
     quotient (`pseudo_subtomogram`); the weights of other subtomograms are left alone.
@@ -69,8 +77,8 @@ def read_subtomogram_star(
         if weights:
             volume = divided(volume, weights[i], wiener)
         if turned[i]:
-            back = rotate_volume(torch.from_numpy(volume), boxes[i : i + 1], torch.zeros(1, 3), voxel, upsample=UPSAMPLE)
-            volume = back[0].numpy()
+            one, still = torch.from_numpy(volume), torch.zeros(1, 3)
+            volume = rotate_volume(one, boxes[i : i + 1], still, voxel, upsample=UPSAMPLE)[0].numpy()
         return sign * volume
 
     volumes, names = stored_volumes(path, table["rlnImageName"].astype(str), box, voxel, in_tomogram)

@@ -1,8 +1,13 @@
-"""Labelled particles as the next tool wants them: volumes as MRC, HDF5, zarr, or side by side in the tomograms of a copick project or of DeepFinder; tables as STAR (RELION 3.1 and 5), Dynamo table and CSV, written bit by bit."""
+"""Labelled particles as the next tool wants them, written bit by bit.
+
+Volumes: MRC, HDF5, zarr, or side by side in the tomograms of a copick project or of DeepFinder. Tables: STAR (RELION
+3.1 and 5), Dynamo table, CSV.
+"""
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +21,16 @@ from ..files import temporary, write_atomically
 from ..specimen.poses import relion_angles_to_pose
 from . import copick
 from .coordinates import relion_to_dynamo
-from .relion_writer import CENTRED, optics_of, particle_columns, star_head, star_rows, volume_name, write_mrc, write_wedge
+from .relion_writer import (
+    CENTRED,
+    optics_of,
+    particle_columns,
+    star_head,
+    star_rows,
+    volume_name,
+    write_mrc,
+    write_wedge,
+)
 from .simulated import MAX_SHIFT
 from .table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, particle_centres
 
@@ -24,6 +38,7 @@ FORMATS = ("mrc", "hdf5", "zarr", "copick", "deepfinder")
 IN_TOMOGRAMS = ("copick", "deepfinder")  # kinds whose particles lie side by side in one tomogram a part
 PICKER = {"user": "cryoetgan", "session": "1"}  # whose picks and segmentations those of a copick project are
 _DYNAMO_WIDTH = 35  # columns of a table
+_GENERAL = "data_general\n\n_rlnTomoSubTomosAre2DStacks 0\n\n\n"  # of RELION 5
 
 
 class Parts(Protocol):
@@ -42,17 +57,23 @@ def class_numbers(order: Parts) -> dict[str, int]:
 
 
 def tomogram_name(part: int) -> str:
-    """Name of the tomogram that holds a part; its number, from 1, is that of the Dynamo table and the one that cryoCAT reads."""
+    """Name of the tomogram that holds a part; its number, from 1, is that of the Dynamo table and cryoCAT's."""
     return f"generated-{part + 1:06d}"
 
 
 def write_volumes(
-    folder: Path, part: int, order: Parts, table: pd.DataFrame, volumes: np.ndarray, voxel_size_A: float, channel: str = ""
+    folder: Path,
+    part: int,
+    order: Parts,
+    table: pd.DataFrame,
+    volumes: np.ndarray,
+    voxel_size_A: float,
+    channel: str = "",
 ) -> list[str]:
     """Write the volumes (N, D, D, D) of a part, each file at once; returns where each is, relative to `folder`.
 
-    "mrc": a file each; "hdf5": a stack a part, ``3@volumes/000000.h5`` the third; "zarr": one store, of which a part is a
-    chunk; "copick" and "deepfinder": a tomogram a part, in which the particles lie side by side (`place_in_mosaic` says
+    "mrc": a file each; "hdf5": a stack a part, ``3@volumes/000000.h5`` the third; "zarr": one store, of which a part is
+    a chunk; "copick" and "deepfinder": a tomogram a part, in which the particles lie side by side (`place_in_mosaic` says
     where), beside it the channels: "mask" as a label map (0, or the class's number), "density".
     """
     if order.volumes in IN_TOMOGRAMS:
@@ -149,49 +170,54 @@ def _zarr_store(path: Path, order: Parts, shape: tuple[int, ...], voxel_size_A: 
 
 
 def write_tables(
-    folder: Path, parts: list[Path], order: Parts, box: int, voxel_size_A: float, tilt_range_deg: tuple[float, float] | None = None
+    folder: Path,
+    parts: list[Path],
+    order: Parts,
+    box: int,
+    voxel_size_A: float,
+    tilt_range_deg: tuple[float, float] | None = None,
 ) -> None:
-    """Join the tables of all parts, one at a time, into particles.csv and particles.tbl (Dynamo), and what the kind of volumes asks for.
+    """Join the tables of all parts, one at a time: particles.csv, particles.tbl (Dynamo), and by kind of volumes
 
-    "mrc": particles.star (RELION 3.1) and particles_relion5.star, with the weight of the missing wedge where the tilt range
-    is known. "copick": copick.json, and particles.star with the positions. "deepfinder": particles.xml, its object list.
+    "mrc": particles.star (RELION 3.1) and particles_relion5.star, with the weight of the missing wedge where the tilt
+    range is known; "copick": copick.json, and particles.star with the positions; "deepfinder": its object list,
+    particles.xml.
     """
     numbers = class_numbers(order)
-    tables: dict[str, tuple] = {
-        "particles.csv": (
-            lambda t: ",".join(_csv_columns(t, order, box, voxel_size_A)) + "\n",
-            lambda t: _csv_columns(t, order, box, voxel_size_A).to_csv(index=False, header=False, float_format="%.9f"),
-            "",
-        ),
-        "particles.tbl": (lambda t: "", lambda t: _dynamo_lines(t, numbers, voxel_size_A), ""),
-    }
     weight = ""
     if order.volumes == "mrc" and tilt_range_deg:
         weight = f"volumes/{write_wedge(folder / 'volumes', tilt_range_deg, box, voxel_size_A).name}"
-    for version in {"mrc": (3, 5), "copick": (3,)}.get(order.volumes, ()):
 
-        def columns(table: pd.DataFrame, version: int = version) -> pd.DataFrame:
-            return _star_columns(table, numbers, voxel_size_A, version, weight)
+    def csv(table: pd.DataFrame, first: bool) -> str:
+        return _csv_columns(table, order, box, voxel_size_A).to_csv(index=False, header=first, float_format="%.9f")
 
-        general = "data_general\n\n_rlnTomoSubTomosAre2DStacks 0\n\n\n" if version == 5 else ""
-        tables["particles.star" if version == 3 else "particles_relion5.star"] = (
-            lambda t, c=columns, g=general, v=version: star_head(optics_of(t, box, voxel_size_A, v), list(c(t)), g), lambda t, c=columns: star_rows(c(t)), "",
-        )  # fmt: skip
-    if order.volumes == "deepfinder":
-        tables["particles.xml"] = (lambda t: "<objlist>\n", lambda t: _deepfinder_lines(t, numbers, voxel_size_A), "</objlist>\n")
-    for target, (head, lines, tail) in tables.items():
+    def dynamo(table: pd.DataFrame, first: bool) -> str:
+        return _dynamo_lines(table, numbers, voxel_size_A)
 
-        def write(path: Path, head: object = head, lines: object = lines, tail: str = tail) -> None:
+    def deepfinder(table: pd.DataFrame, first: bool) -> str:
+        return ("<objlist>\n" if first else "") + _deepfinder_lines(table, numbers, voxel_size_A)
+
+    def star(table: pd.DataFrame, first: bool, version: int = 3) -> str:
+        columns = _star_columns(table, numbers, voxel_size_A, version, weight)
+        optics = optics_of(table, box, voxel_size_A, version)
+        return (star_head(optics, list(columns), _GENERAL if version == 5 else "") if first else "") + star_rows(columns)
+
+    texts = {"particles.csv": csv, "particles.tbl": dynamo} | {
+        "mrc": {"particles.star": star, "particles_relion5.star": partial(star, version=5)},
+        "copick": {"particles.star": star},
+        "deepfinder": {"particles.xml": deepfinder},
+    }.get(order.volumes, {})
+    for target, text in texts.items():
+
+        def write(path: Path, text: Callable[[pd.DataFrame, bool], str] = text) -> None:
             first = 0
             with path.open("w") as handle:
                 for k, part in enumerate(parts):
                     table = _read_part(part)
                     table.index += first
                     first += len(table)
-                    if k == 0:
-                        handle.write(head(table))
-                    handle.write(lines(table))
-                handle.write(tail)
+                    handle.write(text(table, k == 0))
+                handle.write("</objlist>\n" if text is deepfinder else "")
 
         write_atomically(folder / target, write)
     if order.volumes == "copick":
@@ -199,25 +225,27 @@ def write_tables(
 
 
 def _read_part(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"particle": str, "class_name": str, "tomogram": str}, keep_default_na=False, na_values=[""])
+    texts = dict.fromkeys(("particle", "class_name", "tomogram"), str)
+    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
 
 
 def _csv_columns(table: pd.DataFrame, order: Parts, box: int, voxel_size_A: float) -> pd.DataFrame:
-    """The table, and what its readers ask for: voxel and box; in a copick project also the columns of copick's own CSV."""
+    """The table with voxel and box, and in a copick project the columns of copick's own CSV."""
     table = table.assign(voxel_size_A=voxel_size_A, box=box)
     if order.volumes != "copick":
         return table
     matrices = np.tile(np.eye(4), (len(table), 1, 1))
     matrices[:, :3, :3] = _poses(table).numpy()
     entries = {f"transform_{i}{j}": matrices[:, i, j] for i in range(4) for j in range(4)}
-    return table.assign(run_name=table["tomogram"], **dict(zip("xyz", particle_centres(table).T, strict=True)), **entries)
+    places = dict(zip("xyz", particle_centres(table).T, strict=True))
+    return table.assign(run_name=table["tomogram"], **places, **entries)
 
 
 def _poses(table: pd.DataFrame) -> torch.Tensor:
     return relion_angles_to_pose(*torch.from_numpy(table[list(ANGLE_COLUMNS)].to_numpy(float, copy=True)).unbind(1))
 
 
-def _star_columns(table: pd.DataFrame, numbers: dict[str, int], voxel_size_A: float, version: int, weight: str) -> pd.DataFrame:
+def _star_columns(table: pd.DataFrame, numbers: Mapping[str, int], voxel_size_A: float, version: int, weight: str) -> pd.DataFrame:
     if table["x_A"].notna().all():  # the centre of the particle, which needs no origin then
         centres = dict(zip(POSITION_COLUMNS, particle_centres(table).T, strict=True))
         return particle_columns(table.assign(**centres, **dict.fromkeys(SHIFT_COLUMNS, np.nan)), numbers, voxel_size_A)
@@ -230,7 +258,7 @@ def _star_columns(table: pd.DataFrame, numbers: dict[str, int], voxel_size_A: fl
 
 
 def _dynamo_lines(table: pd.DataFrame, numbers: dict[str, int], voxel_size_A: float) -> str:
-    """Rows of a Dynamo table. Dynamo counts voxels from 1 (copick and cryoCAT take its positions as they are: one voxel more than theirs)."""
+    """Rows of a Dynamo table. Dynamo counts voxels from 1; copick and cryoCAT take its positions as they are."""
     rows = np.zeros((len(table), _DYNAMO_WIDTH))
     rows[:, 0] = table["particle"].astype(int) + 1  # tag
     rows[:, 1] = 1  # aligned

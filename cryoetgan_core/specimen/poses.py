@@ -54,7 +54,7 @@ def random_shifts(n: int, max_shift_A: float, generator: torch.Generator, dtype:
 
 
 def relion_angles_to_pose(rot_deg: Tensor, tilt_deg: Tensor, psi_deg: Tensor) -> Tensor:
-    """Rotations R (..., 3, 3) from the reference to the particle, on xyz column vectors, of RELION's angles (...) in degrees.
+    """Poses R (..., 3, 3), on xyz column vectors, of RELION's angles (...) in degrees.
 
     RELION's Euler matrix A, in the 3DEM convention (Heymann, Chagoyen and Belnap, J. Struct. Biol. 151, 2005).
     """
@@ -70,7 +70,7 @@ def relion_angles_to_pose(rot_deg: Tensor, tilt_deg: Tensor, psi_deg: Tensor) ->
 
 
 def pose_to_relion_angles(rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """RELION's angles (rot, tilt, psi), each (...) in degrees, of rotations R (..., 3, 3) from the reference to the particle.
+    """RELION's angles (rot, tilt, psi), each (...) in degrees, of poses R (..., 3, 3).
 
     rot and psi lie in (-180, 180], tilt in [0, 180]. At tilt 0 or 180 only one angle is defined: rot is then 0.
     """
