@@ -66,8 +66,8 @@ class Results:
         return [r["metrics"][source][metric] for r in self(comparison_names(self.profile, self.seeds)) if _is(r, dataset, snr)]
 
     def without(self, variant: str, metric: str) -> list[float]:
-        """A metric of a form of the physics generator, from Table 8."""
-        parts = self(ablation_names(self.profile, self.seeds))
+        """A metric of a form of the physics generator at the first seed, from Table 8."""
+        parts = self(ablation_names(self.profile, self.seeds[:1]))
         return [r["metrics"][PHYSICS][metric] for r in parts if r["variant"] == variant]
 
     def client(self, check: str) -> float:

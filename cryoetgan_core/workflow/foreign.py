@@ -71,7 +71,9 @@ def make_authors(folder: Path, config: RunConfig) -> dict:
     for preset in ("adapted", "physics"):
         chosen = make_config(config.profile, OWN_DATA, preset, box=config.box, seed=config.seed)
         sets |= generated_set(train_on(chosen, both, paths.runs(config.profile) / "foreign" / f"authors_{preset}", replace=True), both)
-    return {"rows": benchmark(sets, both, seed=config.seed), "particles": len(particles)} | described(config, MODULE, both)
+    return {"rows": benchmark(sets, both, seed=config.seed, shares=(1.0,), real_shares=()), "particles": len(particles)} | described(
+        config, MODULE, both
+    )
 
 
 def make_homologue(folder: Path, config: RunConfig, *, given: str, recorded: str, density: str) -> dict:
