@@ -17,7 +17,7 @@ from cryoetgan_core.microscope.simulate import MICROSCOPES, Microscope, draw_rec
 from cryoetgan_core.microscope.tilt_scheme import recording_order, tilt_angles, tilt_matrices
 from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.simulated import class_references, subtomograms
-from cryoetgan_core.specimen import random_rotations, relion_euler_to_matrix, rotate_volume
+from cryoetgan_core.specimen import random_rotations, relion_angles_to_pose, rotate_volume
 from cryoetgan_core.specimen.alignment import unposed
 from cryoetgan_core.specimen.crowding import Crowding, place_neighbours, radius_A
 
@@ -273,14 +273,14 @@ def test_mean_of_particles_aligned_by_their_poses_converges_to_the_density() -> 
     microscope = dataclasses.replace(MICROSCOPES["S1"], correction="phase_flip", dose_weighting=True)
     particles = subtomograms(references, 96, 40, 13.68, microscope, rng(), snr=0.1, crowding=Crowding(0.003))
     table = particles.table
-    euler = relion_euler_to_matrix(*(torch.tensor(table[c].to_numpy()) for c in ("rot_deg", "tilt_deg", "psi_deg")))
+    rotations = relion_angles_to_pose(*(torch.tensor(table[c].to_numpy()) for c in ("rot_deg", "tilt_deg", "psi_deg")))
     shifts = torch.tensor(table[["shift_z_A", "shift_y_A", "shift_x_A"]].to_numpy().copy())
-    back = unposed(torch.from_numpy(particles.volumes), euler.mT, shifts, 13.68)
+    back = unposed(torch.from_numpy(particles.volumes), rotations, shifts, 13.68)
     truth = torch.zeros(40, 40, 40)
     truth[5:35, 5:35, 5:35] = references["ribosome"]
     resolution = [resolution_A(fourier_shell_correlation(back[:n].mean(0), truth), 13.68) for n in (6, 96)]
     assert resolution[1] < 40 and resolution[1] < resolution[0]
-    wrong = unposed(torch.from_numpy(particles.volumes), euler, shifts, 13.68).mean(0)  # the inverse poses: the control
+    wrong = unposed(torch.from_numpy(particles.volumes), rotations.mT, shifts, 13.68).mean(0)  # the inverse poses: the control
     assert resolution_A(fourier_shell_correlation(wrong, truth), 13.68) > 100
 
 
