@@ -12,7 +12,7 @@ from ..baselines import CTF, FORMULAS, RELEASED, WHITE, WRONG_MICROSCOPE
 from ..downstream import GENERATED, PHYSICS, REAL, START, gap_closed
 from ..metrics import prediction_interval, student_interval
 from .artefacts import PAGE_WIDTH_IN
-from .tables import over_draws
+from .tables import BOUNDS, over_draws
 
 # Metric: whether more is better, and digits shown
 AUDITED = {
@@ -51,6 +51,7 @@ def audit_table(audit: dict, runs: Mapping[str, dict]) -> pd.DataFrame:
     rows = []
     for metric, (_, digits) in AUDITED.items():
         mean, low, high = prediction_interval([controls[name]["metrics"][metric] for name in perfect])
+        low, high = np.clip((low, high), *BOUNDS.get(metric, (-np.inf, np.inf)))
         row = {"metric": metric.replace("_", " "), f"{PERFECT} [95 %]": f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"}
         marks = {}
         for name in others:
