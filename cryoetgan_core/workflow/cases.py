@@ -11,6 +11,7 @@ import numpy as np
 from .. import paths
 from ..config import RunConfig
 from ..files import write_atomically
+from ..provenance import code_hash
 from . import densities, foreign, measurements, proof, runs
 from .plan import planned_runs
 from .results import read_results
@@ -50,7 +51,8 @@ def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
     def make(case: foreign.Foreign) -> dict:
         if not files or not foreign.there(case, Path(files)):
             raise FileNotFoundError(f"files {files!r} holds not all of {', '.join(case.files)}: give the folder that does.")
-        return case.make(Path(files), case.config)
+        # what these results run is all of `foreign`, whichever module measured them
+        return case.make(Path(files), case.config) | {"module": foreign.MODULE, "code_hash": code_hash(foreign.MODULE)}
 
     planned = foreign.planned(profile, seed)
     return {name: Case(case.config, lambda case=case: make(case), foreign.MODULE) for name, case in planned.items()}
