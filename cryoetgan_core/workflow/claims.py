@@ -149,8 +149,8 @@ CLAIMS = (
           lambda r: mean(r.without("without wedge mask", "wedge_power")), ">", 3, "2"),
     Claim("No particle is memorised by the paper's generator (S1)", "table2_metrics", "nearest-train share - that of another real draw",
           lambda r: mean(r.metric("S1", "nearest_train")) - mean(r.metric("S1", "nearest_train", of="floor")), "<", 0.25, "0.1", 2),
-    Claim("`make figures` takes under an hour on two cores", "benchmark_figures", "minutes: its jobs' time over two cores",
-          lambda r: sum(job["seconds"] for job in measured(r.profile, "benchmark_figures", dict)["jobs"]) / 120, "<", 60, "a factor of 1.5", 0),
+    Claim("`make figures` takes under an hour on two cores", "benchmark_figures", "minutes: its jobs' processor time over two cores",
+          lambda r: sum(job["processor_s"] for job in measured(r.profile, "benchmark_figures", dict)["jobs"]) / 120, "<", 60, "a factor of 1.5", 0),
     Claim("In the quick profile some classes of S2 are never named", "table2_metrics", "classes never named in a run, most of the draws",
           lambda r: max((len(missed) for missed in never_named({str(k): v for k, v in enumerate(r.runs("S2"))}).values()), default=0), ">=", 1, "1", 0),
 )  # fmt: skip

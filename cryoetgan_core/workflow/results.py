@@ -95,7 +95,7 @@ def show_source(results: Mapping[str, dict]) -> None:
     folder = "figures/<profile>/results, committed" if all_of[0]["read_from"] == COMMITTED else "runs/<profile>/results, your own"
     commits = sorted({r["provenance"]["commit"] + ("" if r["provenance"]["clean"] else ", changed") for r in all_of})
     machines = sorted({r["provenance"]["gpu"] or r["provenance"]["processor"] for r in all_of})
-    print(f"{len(all_of)} results from {folder}; commit {', '.join(commits)}; {', '.join(machines)}")
+    print(f"Results ({len(all_of)}) from {folder}; commit {', '.join(commits)}; {', '.join(machines)}")
     older = [name for name, r in results.items() if r["code_hash"] != code_hash(r["module"])]
     if older:
         print(f"The code has changed since for {len(older)} of them ({', '.join(older[:3])}{', ...' if len(older) > 3 else ''}).")
