@@ -120,12 +120,13 @@ def accuracy_by_snr(results: Sequence[dict]) -> Figure:
     sets = list(dict.fromkeys(table["dataset"]))
     figure, axes = plt.subplots(1, len(sets), sharex=True, sharey=True, figsize=(PAGE_WIDTH_IN, 2.4), layout="constrained", squeeze=False)
     for axis, name in zip(axes[0], sets, strict=True):
-        for source, (colour, marker) in STYLES.items():
+        for k, (source, (colour, marker)) in enumerate(STYLES.items()):
             part = table[(table["dataset"] == name) & (table["source"] == source)]
             points = {snr: student_interval(g["accuracy"], bounds=(0, 100)) for snr, g in part.groupby("snr")}
             mean, low, high = np.array(list(points.values())).T
             bars = np.nan_to_num([mean - low, high - mean])
-            axis.errorbar(list(points), mean, bars, color=colour, marker=marker, ms=3, lw=1, capsize=2, label=source)
+            beside = 1.02 ** (k - len(STYLES) / 2)  # so that no bar hides another
+            axis.errorbar([snr * beside for snr in points], mean, bars, color=colour, marker=marker, ms=3, lw=1, capsize=2, label=source)
         axis.set(xscale="log", xlabel="signal-to-noise ratio", title=name, ylim=(0, 100))
         axis.set_xticks(sorted(table["snr"].unique()), [f"{s:g}" for s in sorted(table["snr"].unique())])
         axis.xaxis.set_minor_locator(NullLocator())
