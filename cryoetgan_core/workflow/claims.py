@@ -70,6 +70,11 @@ class Results:
         parts = self(ablation_names(self.profile, self.seeds[:1]))
         return [r["metrics"][PHYSICS][metric] for r in parts if r["variant"] == variant]
 
+    def authors(self, source: str) -> float:
+        """Accuracy on the authors' particles after training on a source, mean over the probes."""
+        (result,) = self([f"foreign_authors_seed{self.seeds[0]}"])
+        return float(np.mean([row["accuracy"] for row in result["rows"] if row["source"] == source]))
+
     def client(self, check: str) -> float:
         """Least number of a check with a client's own program, from the committed table of `clients.ipynb`."""
         rows = read_json(paths.reference(self.profile) / "clients.json", "run clients.ipynb again")["rows"]
@@ -114,8 +119,10 @@ def best_formula(results: Results, of: Callable[[str], list[float]]) -> float:
 CLAIMS = (
     Claim("What we write averages to its reference in RELION 3.1, as written", "clients", "correlation, noise-free",
           lambda r: r.client("relion_reconstruct: particles.star, noise-free"), ">", 0.99, "0.001", 4),
-    Claim("Density maps become subtomograms whose label a classifier trained on real ones still reads (S1)", "table2_metrics",
-          "accuracy, mean over draws (%)", lambda r: mean(r.metric("S1", "accuracy")), ">", 45, "25 points a seed"),
+    Claim("Trained for two minutes the paper's generator loses most labels, and how many differs widely between data draws (S1)", "table2_metrics",
+          "accuracy, mean over draws (%); chance 25, real 99", lambda r: mean(r.metric("S1", "accuracy")), "<", 65, "25 points a draw"),
+    Claim("The physics generator fails on particles of the authors' own simulator", "foreign_data", "accuracy / real's",
+          lambda r: r.authors(PHYSICS) / r.authors(REAL), "<", 0.8, "0.15", 2),
     Claim("A newly trained network tells the paper's generator from real every time", "table2_metrics", "least AUC, S1 and S2",
           lambda r: min(r.metric("S1", "auc") + r.metric("S2", "auc")), ">", 0.95, "0.01", 2),
     Claim("The released and the described recipe collapse in a training of two minutes", "table2_metrics",
@@ -129,8 +136,8 @@ CLAIMS = (
           "controls that fool the least fooled of them", lambda r: min(r.fooled(m) for m in ("precision", "density", "coverage")), ">=", 1, "0", 0),
     Claim("FID, spectrum over tilt and the two-sample test are not", "metric_audit", "controls that fool the most fooled of them",
           lambda r: max(r.fooled(m) for m in ("fid", "angular", "auc")), "=", 0, "0", 0),
-    Claim("As training data the quick CryoETGAN is far better than density + white noise (S1, SNR 0.1)", "table6_downstream",
-          "accuracy on real, difference (points)", lambda r: mean(r.downstream(GENERATED)) - mean(r.downstream(WHITE)), ">", 20, "15 points"),
+    Claim("As training data the quick CryoETGAN is better than density + white noise, on average (S1, SNR 0.1)", "table6_downstream",
+          "accuracy on real, difference of means (points)", lambda r: mean(r.downstream(GENERATED)) - mean(r.downstream(WHITE)), ">", 0, "30 points"),
     Claim("It is not better than the CTF formula, which learns nothing", "table6_downstream", "accuracy on real, CryoETGAN - CTF formula",
           lambda r: mean(r.downstream(GENERATED)) - mean(r.downstream(CTF)), "<", 5, "5 points"),
     Claim("Trained on the physics generator alone a classifier is nearly as good as on real (S1, SNR 0.05)", "table7_physics",
