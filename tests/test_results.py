@@ -199,6 +199,7 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
         "PYTHONPATH": str(folder),
         "CRYOETGAN_RUNS": str(folder / "runs"),
         "CRYOETGAN_FIGURES": str(folder / "figs"),
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
     }
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 
