@@ -1,5 +1,6 @@
 """Baselines, controls, the two-sample test, repeats against recordings, and the downstream benchmark, on cases whose answer is known."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -83,6 +84,15 @@ def test_the_ctf_of_the_formula_is_the_microscopes() -> None:
     torch.testing.assert_close(found, wanted.to(found), atol=0.02, rtol=0)
     assert OFF and not torch.allclose(found, ctf_factor(box, voxel_size_A, scope, 5.0)[0], atol=0.1)
     assert K_SQUARED in FORMULAS and CTF in FORMULAS
+
+
+def test_the_wrong_defocus_of_a_formula_is_that_of_its_name(small: tuple) -> None:
+    _, _, domains = small
+    x, voxel_size_A, scope = domains.volumes("X_train"), domains.X_train.voxel_size_A, DATASETS["S1"].microscope
+    for name, error_um in OFF.items():
+        other = dataclasses.replace(scope, defocus_um=scope.defocus_um + error_um)
+        wanted = baseline(CTF, x, voxel_size_A, other, 0.3, rng())
+        torch.testing.assert_close(baseline(name, x, voxel_size_A, scope, 0.3, rng()), wanted)
 
 
 def test_controls_are_what_their_names_say(small: tuple) -> None:
