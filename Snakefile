@@ -56,7 +56,7 @@ def data_of(case):
 
 
 MAIN = [*each_seed("S1", "adapted"), *each_seed("S2", "adapted")]
-RECIPES = [r for dataset, presets in paper.RECIPES.items() for preset in presets for r in each_seed(dataset, preset)]
+RECIPES = [r for dataset, presets in paper.recipes(PROFILE).items() for preset in presets for r in each_seed(dataset, preset)]
 NOISE = each_seed("S1", "adapted", [paper.noise_variant(level) for level in paper.PROFILES[PROFILE].noise_levels])
 ABLATION = each_seed("S1", "adapted", [paper.ablation_variant(name) for name in paper.ABLATION])
 AUDIT = results([f"audit_S1_seed{NUMBERS[0]}"])
@@ -138,7 +138,7 @@ rule simulate_data:
 def parameters_of(wildcards):
     """Everything that a result depends on but its data."""
     case = CASES[wildcards.name]
-    return {"config": dataclasses.asdict(case.config), "code": code_hash(case.module)}
+    return {"config": dataclasses.asdict(case.config), "code": paper.code_of(case.module, case.config.generator)}
 
 
 rule train:

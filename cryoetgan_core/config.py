@@ -1,4 +1,4 @@
-"""Everything that configures a run, in one place: the data sets, the presets of the objective, and the three profiles.
+"""Everything that configures a run, in one place: the data sets, the presets of the objective, and the four profiles.
 
 A run is configured by one frozen `RunConfig`. `make_config` fills it from a profile and a preset and refuses an unknown name or a
 wrong type by name: papermill itself accepts a misspelt parameter in silence.
@@ -271,6 +271,13 @@ PROFILES = {
         {"S1": 24, "S2": 24, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
         dict(width=8, critic_width=16, batch=4, steps=120, classifier_width=8, classifier_dense=64, classifier_epochs=25),
+        physics=dict(batch=8, steps=250, validate_every=25, patience=10),
+    ),
+    "evening": Profile(
+        "laptop, an evening; one run takes 20 to 40 minutes of a core",
+        {"S1": 24, "S2": 24, OWN_DATA: 24},
+        {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
+        dict(width=16, critic_width=16, batch=4, steps=2000, classifier_width=8, classifier_dense=64, classifier_epochs=25),
         physics=dict(batch=8, steps=250, validate_every=25, patience=10),
     ),
     "paper": Profile(

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+FOLD_ON = ("cpu", "cuda")  # devices on which thin convolutions are taken as 2-D ones
 FEW_PLANES = 20480  # of a batch: at most as many and ATen takes its slow kernel
 EPSILON = 1e-5  # of instance norms
 FEW_VOXELS = 64  # of the result: at most as many, and at least as many channels, and a matrix product is quicker
@@ -58,11 +59,24 @@ def conv3d(x: torch.Tensor, weight: torch.Tensor, stride: int = 1) -> torch.Tens
         blocks = x.unfold(2, k, stride).unfold(3, k, stride).unfold(4, k, stride)  # (B, C, d, h, w, k, k, k)
         columns = blocks.permute(0, 2, 3, 4, 1, 5, 6, 7).reshape(b, -1, c * k**3)
         return (columns @ weight.flatten(1).T).mT.reshape(b, -1, *blocks.shape[2:5])
+    if x.device.type == "cuda" and c == 1 and (k, stride) == (4, 2) and "cuda" in FOLD_ON and not any(n % 2 for n in x.shape[2:]):
+        return halve(x, weight)
     if x.device.type != "cpu" or b * c * d * h > FEW_PLANES or min(c, weight.shape[0]) < 16:
         return F.conv3d(x, weight, stride=stride)
     depth = (d - k) // stride + 1
     below = FEW_PLANES // (b * c * h) + 1 - d
     return F.conv3d(F.pad(x, [0, 0, 0, 0, 0, below]), weight, stride=stride)[:, :, :depth]
+
+
+def halve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """'VALID' 4^3 convolution of stride 2 of volumes (B, C, D, H, W) of even sides, as one of stride 1.
+
+    Blocks of 2^3 voxels become channels and the kernel 2^3: the same sum, and quicker where there are few channels.
+    """
+    b, c, d, h, w = x.shape
+    blocks = x.reshape(b, c, d // 2, 2, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, 8 * c, d // 2, h // 2, w // 2)
+    kernel = weight.view(-1, c, 2, 2, 2, 2, 2, 2).permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(-1, 8 * c, 2, 2, 2)
+    return F.conv3d(blocks, kernel, bias)
 
 
 def conv_valid(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -82,7 +96,7 @@ def conv_valid(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     Tensor (B, C_out, D - k + 1, H - k + 1, W - k + 1)
     """
     c_out, c_in, k = weight.shape[:3]
-    if x.device.type != "cpu" or min(c_out, c_in) > 2:
+    if x.device.type not in FOLD_ON or min(c_out, c_in) > 2:
         return F.conv3d(x, weight)
     b, _, d, h, w = x.shape
     depth = d - k + 1
@@ -182,10 +196,7 @@ class ThinConv(nn.Conv3d):
 
 
 class HalvingConv(nn.Conv3d):
-    """3-D convolution 4^3 of stride 2, zero-padded by 1: n voxels become n / 2.
-
-    A stride of 2 is one of 1 over blocks of 2^3 voxels taken as channels, with a kernel of 2^3: the same sum, and quicker where there are few channels.
-    """
+    """3-D convolution 4^3 of stride 2, zero-padded by 1: n voxels become n / 2 (`halve`)."""
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__(c_in, c_out, 4, stride=2, padding=1)
@@ -193,8 +204,4 @@ class HalvingConv(nn.Conv3d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.in_channels > 1 or any(n % 2 for n in x.shape[-3:]):
             return super().forward(x)
-        x = F.pad(x, [1] * 6)
-        b, c, d, h, w = x.shape
-        blocks = x.view(b, c, d // 2, 2, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, 8 * c, d // 2, h // 2, w // 2)
-        kernel = self.weight.view(-1, c, 2, 2, 2, 2, 2, 2).permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(-1, 8 * c, 2, 2, 2)
-        return F.conv3d(blocks, kernel, self.bias)
+        return halve(F.pad(x, [1] * 6), self.weight, self.bias)

@@ -16,6 +16,7 @@ from .paths import ROOT
 
 PACKAGES = ("torch", "numpy", "matplotlib", "torch-ctf", "gemmi")
 PACKAGE = Path(__file__).parent
+PHYSICS = ("physics", "physics_networks", "physics_start")  # modules that a run of the paper's generator never calls
 
 
 def _git(*arguments: str) -> str:
@@ -62,27 +63,31 @@ def array_hash(*arrays: np.ndarray) -> str:
 
 
 @lru_cache
-def code_hash(*modules: str) -> str:
+def code_hash(*modules: str, without: tuple[str, ...] = ()) -> str:
     """Twelve hexadecimal digits of the code that `modules` (e.g. "training") run: their own and that of every module they import here.
+
+    Modules `without`, and what only they import, are left out: what is imported and never run.
 
     Comments, docstrings and layout do not count, so that rewording a sentence makes no result old. Nor does config.py, whose values have
     a hash of their own (`RunConfig.hash`).
     """
     digest = hashlib.sha256()
-    for path in code_files(*modules):
+    for path in code_files(*modules, without=without):
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n{_statements(path)}\n".encode())
     return digest.hexdigest()[:12]
 
 
-def code_files(*modules: str) -> list[Path]:
-    """The files of this package that `modules` import, directly or not, with their own; sorted."""
-    found, waiting = set(), [_file(tuple(name.split("."))) for name in modules]
-    missing = [name for name, path in zip(modules, waiting, strict=True) if path is None]
+def code_files(*modules: str, without: tuple[str, ...] = ()) -> list[Path]:
+    """The files of this package that `modules` import, directly or not, with their own, but for those `without`; sorted."""
+    named = {name: _file(tuple(name.split("."))) for name in (*modules, *without)}
+    missing = [name for name, path in named.items() if path is None]
     if missing:
         raise ValueError(f"no module {', '.join(missing)} in {PACKAGE}; expected names such as 'training' or 'particles.simulated'")
+    left_out = {named[name] for name in without}
+    found, waiting = set(), [named[name] for name in modules]
     while waiting:
         path = waiting.pop()
-        if path not in found:
+        if path not in found | left_out:
             found.add(path)
             waiting += sorted(_imports(path))
     return sorted(found)

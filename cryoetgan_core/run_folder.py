@@ -10,6 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .files import SETTINGS_CHECKSUM, load_tensors, remove_temporaries, save_tensors, write_atomically
+from .provenance import PHYSICS, code_hash, provenance
 from .training import Trainer, TrainingDiverged
 
 READ_EVERY = 50  # steps on a GPU
@@ -106,6 +107,8 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     trainer.processes.wait()
     if not resumed and not trainer.started:
         trainer.start()
+        if len(trainer.validation):  # the start is the first candidate
+            trainer.validate()
         if first:  # so that nobody has to estimate it again
             save_checkpoint(trainer, folder)
     if not first:
@@ -124,6 +127,7 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
         "hash": config.hash,
         "fingerprint": trainer.fingerprint,
         "acquisition": trainer.acquisition and trainer.acquisition.record,
+        "trained_by": provenance() | {"code_hash": code_hash("training", without=PHYSICS if config.generator == "paper" else ())},
     }
     text = json.dumps(settings, indent=1).encode()
     write_atomically(folder / "config.json", lambda p: p.write_bytes(text))

@@ -17,8 +17,9 @@ from cryoetgan_core import paths, plotting, workflow
 from cryoetgan_core.config import DATASETS, make_config
 from cryoetgan_core.particles.domains import Domains
 from cryoetgan_core.particles.simulated import class_references, density_maps
-from cryoetgan_core.provenance import PACKAGE, array_hash, code_files, code_hash
+from cryoetgan_core.provenance import PACKAGE, PHYSICS, array_hash, code_files, code_hash
 from cryoetgan_core.seeds import stream
+from cryoetgan_core.workflow.record import code_of
 from cryoetgan_core.workflow.results import check_same_data
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -214,12 +215,12 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_every_profile_is_planned_whole(checkout: Path) -> None:
-    for profile, seeds in (("quick", "0"), ("paper", "0 1 2")):
+    for profile, seeds, runs in (("quick", "0", 10), ("evening", "0", 12), ("paper", "0 1 2", 12)):
         done = snakemake(checkout, "-n", "--config", f"profile={profile}", f"seeds={seeds}")
         assert done.returncode == 0, done.stderr[-2000:]
         planned = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, flags=re.M))
         seeded = len(seeds.split())
-        assert int(planned["simulate_data"]) == 2 * seeded and int(planned["train"]) == 10 * seeded
+        assert int(planned["simulate_data"]) == 2 * seeded and int(planned["train"]) == runs * seeded
         assert int(planned["measure"]) == {1: 16, 3: 30}[seeded]
         drawn = {name for name in planned if name.startswith(("fig", "table"))} | {"metric_audit", "physics_generator"}
         assert {"table7_physics", "table8_ingredients", "table9_densities", "fig13_defocus"} <= drawn
@@ -256,3 +257,10 @@ def test_a_change_in_configuration_or_code_makes_a_result_again(checkout: Path) 
 def test_one_number_a_draw_has_no_interval_and_several_are_bounded() -> None:
     assert plotting.over_draws([83.94], 1) == "83.9"
     assert plotting.over_draws([90.0, 99.0, 99.9], 1, (0, 100)) == "96.3 [82.7, 100.0]"
+
+
+def test_a_run_of_the_papers_generator_does_not_depend_on_the_physics() -> None:
+    names = {p.relative_to(PACKAGE).as_posix() for p in code_files("workflow.runs", without=PHYSICS)}
+    assert {"models.py", "training.py", "evaluation.py"} <= names and not {"physics.py", "neighbours.py"} & names
+    assert code_of("workflow.runs", "paper") != code_of("workflow.runs", "physics") == code_hash("workflow.runs")
+    assert code_of("workflow.measurements", "paper") == code_hash("workflow.measurements")

@@ -6,7 +6,14 @@ import torch
 
 from ..config import RunConfig
 from ..particles.domains import Domains
-from ..provenance import array_hash, code_hash, provenance
+from ..provenance import PHYSICS, array_hash, code_hash, provenance
+
+RUNS = "workflow.runs"
+
+
+def code_of(module: str, generator: str) -> str:
+    """`code_hash` of a module that made a result with a configuration's `generator`: a run of the paper's one never calls the physics."""
+    return code_hash(module, without=PHYSICS if module == RUNS and generator == "paper" else ())
 
 
 def described(config: RunConfig, module: str, domains: Domains | None = None, classifier: torch.nn.Module | None = None) -> dict:
@@ -17,7 +24,12 @@ def described(config: RunConfig, module: str, domains: Domains | None = None, cl
     module : that made it, e.g. "workflow.runs"; its code and that of all it imports is hashed.
     domains, classifier : what it was measured on and by.
     """
-    found = {"config": dataclasses.asdict(config), "config_hash": config.hash, "module": module, "code_hash": code_hash(module)}
+    found = {
+        "config": dataclasses.asdict(config),
+        "config_hash": config.hash,
+        "module": module,
+        "code_hash": code_of(module, config.generator),
+    }
     if domains is not None:
         found["data_hash"] = domains.hash
     if classifier is not None:

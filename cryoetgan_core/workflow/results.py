@@ -13,7 +13,8 @@ import numpy as np
 from .. import paths
 from ..config import RunConfig
 from ..files import read_json, write_atomically
-from ..provenance import code_hash, provenance
+from ..provenance import provenance
+from .record import code_of
 from .simulated_sets import DATA_FIELDS
 
 OWN, COMMITTED = "own", "committed"
@@ -96,7 +97,7 @@ def show_source(results: Mapping[str, dict]) -> None:
     commits = sorted({r["provenance"]["commit"] + ("" if r["provenance"]["clean"] else ", changed") for r in all_of})
     machines = sorted({r["provenance"]["gpu"] or r["provenance"]["processor"] for r in all_of})
     print(f"Results ({len(all_of)}) from {folder}; commit {', '.join(commits)}; {', '.join(machines)}")
-    older = [name for name, r in results.items() if r["code_hash"] != code_hash(r["module"])]
+    older = [name for name, r in results.items() if r["code_hash"] != code_of(r["module"], r["config"]["generator"])]
     if older:
         print(f"The code has changed since for {len(older)} of them ({', '.join(older[:3])}{', ...' if len(older) > 3 else ''}).")
 

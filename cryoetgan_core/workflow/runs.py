@@ -17,7 +17,7 @@ from ..processes import Processes
 from ..run_folder import read_log, train
 from ..seeds import stream
 from ..training import ALONE, Trainer
-from .record import described
+from .record import RUNS, described
 from .simulated_sets import SIMULATE_AGAIN, data_folder, default_device, load_data, recorded_repeats
 
 
@@ -54,7 +54,7 @@ def make_run(name: str, config: RunConfig) -> dict:
             "seconds_evaluation": round(time.perf_counter() - start, 1),
             "slices": slices,
         }
-        | described(config, "workflow.runs", domains, classifier)
+        | described(config, RUNS, domains, classifier)
     )
 
 
