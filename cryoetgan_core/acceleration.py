@@ -8,8 +8,6 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
-from .config import RunConfig
-
 Tree = torch.Tensor | list | tuple | dict  # of tensors
 WARM_UP = 3  # steps as usual before one is recorded: libraries choose their kernels, optimisers make their state
 
@@ -21,7 +19,7 @@ class Acceleration:
     Parameters
     ----------
     channels_last : keep the channels of a voxel together in memory, as tensor cores take them.
-    graphs : record the step once as CUDA graphs and replay it, so that its thousands of launches cost no time. The paper's networks in one process only.
+    graphs : record the step once as CUDA graphs and replay it, so that its thousands of launches cost no time. In one process only.
     compile : backend of torch.compile for both of the paper's generators ("inductor"), or "" for none. The critics' penalties need second derivatives, which it does not do.
     fused : the optimiser as one kernel for all parameters.
     """
@@ -32,22 +30,16 @@ class Acceleration:
     fused: bool = False
 
     @classmethod
-    def automatic(cls, config: RunConfig, device: torch.device, processes: int = 1) -> "Acceleration":
+    def automatic(cls, device: torch.device, processes: int = 1) -> "Acceleration":
         """All but compilation, whose first step takes minutes, on a GPU; nothing on a CPU, where none of it is quicker in float32."""
-        gpu, paper = device.type == "cuda", config.generator == "paper"
-        return cls(channels_last=gpu and paper, graphs=gpu and paper and processes == 1, fused=gpu)
+        gpu = device.type == "cuda"
+        return cls(channels_last=gpu, graphs=gpu and processes == 1, fused=gpu)
 
-    def check(self, config: RunConfig, device: torch.device, processes: int) -> None:
-        """Raise ValueError where the device, the generator or several processes do not allow what is asked for."""
+    def check(self, device: torch.device, processes: int) -> None:
+        """Raise ValueError where the device or several processes do not allow what is asked for."""
         for asked, allowed, why in (
             (self.graphs, device.type == "cuda", "CUDA graphs need a GPU"),
             (self.graphs, processes == 1, "CUDA graphs record one process"),
-            (
-                self.graphs,
-                config.generator == "paper",
-                "the physics generator places neighbours on the CPU, which a CUDA graph cannot record",
-            ),
-            (bool(self.compile), config.generator == "paper", "only the paper's generators are compiled"),
         ):
             if asked and not allowed:
                 raise ValueError(f"Acceleration: {why}; leave it out of {self}.")

@@ -13,10 +13,10 @@ class Acquisition:
 
     Attributes
     ----------
-    tilt_range_deg : lowest and highest tilt; None: estimated from the subtomograms.
+    tilt_range_deg : lowest and highest tilt of all particles; None: of each (below), or estimated from the subtomograms.
+    tilt_ranges_deg : (N, 2) lowest and highest tilt of each particle, where they differ.
     microscope : optics and doses, for a generator with the CTF formula.
     defocus_um, off_axis_A : (N,) of the particles: defocus at zero tilt, and distance from the tilt axis (0 where unknown).
-    tilt_step_deg : between tilts, by which slices overlap; what a wrong one does to the noise, N takes up.
     """
 
     voxel_size_A: float
@@ -24,7 +24,7 @@ class Acquisition:
     microscope: Microscope | None = None
     defocus_um: torch.Tensor | None = None
     off_axis_A: torch.Tensor | None = None
-    tilt_step_deg: float = 3.0
+    tilt_ranges_deg: torch.Tensor | None = None
 
     @property
     def record(self) -> dict:
@@ -32,7 +32,6 @@ class Acquisition:
         return {
             "voxel_size_A": self.voxel_size_A,
             "tilt_range_deg": self.tilt_range_deg and list(self.tilt_range_deg),
-            "tilt_step_deg": self.tilt_step_deg,
             "microscope": self.microscope and asdict(self.microscope),
         }
 
@@ -40,6 +39,4 @@ class Acquisition:
     def from_record(cls, record: dict) -> "Acquisition":
         """What `record` told."""
         tilts, microscope = record["tilt_range_deg"], record["microscope"]
-        return cls(
-            record["voxel_size_A"], tilts and tuple(tilts), microscope and Microscope(**microscope), tilt_step_deg=record["tilt_step_deg"]
-        )
+        return cls(record["voxel_size_A"], tilts and tuple(tilts), microscope and Microscope(**microscope))

@@ -19,6 +19,7 @@ CTF_AND_WEDGE = "CTF formula + wedge + noise"
 DEFOCUS_ERRORS_um = (-2.0, -1.0, 1.0, 2.0)
 OFF = {f"CTF formula, {error:+g} um + noise": error for error in DEFOCUS_ERRORS_um}
 FORMULAS = (WHITE, K_SQUARED, CTF, *OFF, CTF_AND_WEDGE)  # what a user can make from densities in a few lines
+BACKGROUND = "CTF formula + wedge + real background"
 WRONG_MICROSCOPE = "our microscope, wrong settings"
 REDRAWS = 5  # independent draws of real subtomograms that play the perfect generator
 
@@ -81,6 +82,27 @@ def baseline(
     return standardised_set(made)
 
 
+def on_background(
+    densities: torch.Tensor, background: torch.Tensor, voxel_size_A: float, microscope: Microscope, snr: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Subtomograms (N, D, D, D), z-scored as a set: densities filtered by the CTF formula, in the true wedge, added to empty boxes of real tomograms.
+
+    Parameters
+    ----------
+    background : Tensor (M, D, D, D)
+        Drawn with repetition, flipped along the tilt axis and turned by half about it at random, which leaves the wedge in place.
+    """
+    box = densities.shape[-1]
+    factor = ctf_factor(box, voxel_size_A, microscope, microscope.defocus_um)
+    factor = factor * wedge(box, microscope.tilt_min_deg, microscope.tilt_max_deg, box)
+    signal = torch.fft.irfftn(torch.fft.rfftn(densities, dim=(-3, -2, -1)) * factor, s=(box,) * 3, dim=(-3, -2, -1))
+    empty = background[torch.randint(len(background), (len(densities),), generator=generator)]
+    for axes in ((-2,), (-3, -1)):
+        turned = torch.rand((len(empty), 1, 1, 1), generator=generator) < 0.5
+        empty = torch.where(turned, empty.flip(axes), empty)
+    return standardised_set(signal * (snr / signal.var(dim=(1, 2, 3)).mean()).sqrt() + standardised_set(empty))
+
+
 def wrong_microscope(
     references: Mapping[str, torch.Tensor], per_class: int, box: int, voxel_size_A: float, config: RunConfig, generator: torch.Generator
 ) -> torch.Tensor:
@@ -120,7 +142,7 @@ def controls(domains: Domains, references: Mapping[str, torch.Tensor], config: R
         "noise x 0.98": (real("less noise", 0.98), labels),
         "noise x 1.02": (real("more noise", 1.02), labels),
         f"{only} alone": (real("one class", only=only), torch.full((total,), 1)),
-        "particle removed": ((_empty_ice(total, config, noise_std, voxel_size_A) - mean) / std, labels),
+        "particle removed": ((empty_ice(total, config, noise_std, voxel_size_A) - mean) / std, labels),
     }
     for kind in (WHITE, CTF, RELEASED):
         x = domains.volumes("X_test")
@@ -129,7 +151,7 @@ def controls(domains: Domains, references: Mapping[str, torch.Tensor], config: R
     return sets
 
 
-def _empty_ice(count: int, config: RunConfig, noise_std: float, voxel_size_A: float) -> torch.Tensor:
+def empty_ice(count: int, config: RunConfig, noise_std: float, voxel_size_A: float) -> torch.Tensor:
     """Reconstructions (count, D, H, W) of tilt images that hold nothing but noise."""
     scope, rng = DATASETS[config.dataset].microscope, stream(config.data_seed, "control", "empty")
     size, volumes = image_size(config.box), []

@@ -96,7 +96,7 @@ def rows(
     box, width = (17, 2) if small else (40, 64)
     batches = batches or ((1, 2) if small else (16, 1, 4, 32, 64) if device.type == "cuda" else (1, 4))
     config = make_config("paper", "own", "described", box=box, width=width, critic_width=width, batch=batches[0], pool=0)
-    automatic = Acceleration.automatic(config, device)
+    automatic = Acceleration.automatic(device)
     best = (f"bfloat16; {automatic}", "bfloat16", automatic)
     for label, dtype, acceleration in tricks:
         if acceleration.compile and device.type == "cpu":

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from .losses import ADVERSARIAL
 from .microscope.simulate import MICROSCOPES, Microscope
 from .models import NOISE_PLACES, OUTPUTS
-from .physics import INGREDIENTS
 from .specimen.assemblies import S1_CLASSES, S2_CLASSES
 from .specimen.crowding import Crowding
 
@@ -52,7 +51,7 @@ class RunConfig:
     data_seed: int = 0  # of the data draw: poses, defocus and noise of both domains; `make_config` sets it to `seed`
     noise_level: float = 0.2  # std of Gaussian noise added to density maps (protein interior ~ 1) before z-scoring; Table 3
     # networks
-    generator: str = "paper"  # "paper" or "physics" (`physics.PhysicsGenerator`, with its own small critic and inverse)
+    generator: str = "paper"  # "paper", or "physics" (`physics.PhysicsGenerator`), which is estimated and not trained
     width: int = 64  # channels of the generators' first layer (paper: 64)
     critic_width: int = 64  # channels of the discriminators' first layer (paper: 64)
     output: str = "tanh"  # generator's last activation: "tanh" (released) or "linear"
@@ -62,11 +61,7 @@ class RunConfig:
     spectral_norm: bool = True  # divide each critic weight by its largest singular value (Table 4)
     # the physics generator
     transfer: str = "table"  # T: "table", learned, or "ctf", the formula at each particle's defocus times a learned envelope
-    tilt_range: str = "estimated"  # of the wedge: "estimated" from the subtomograms, or "told" by their metadata
-    without: str = ""  # names of physics.INGREDIENTS that are switched off, separated by spaces
-    periodic: bool = False  # subtomograms wrap round at the faces of their box, as some simulators' do
-    one_snr: bool = False  # noise set particle by particle to one signal-to-noise ratio, as some simulators do
-    table_rate: float = 3.0  # learning rate of the operator's tables over that of the networks
+    tilt_range: str = "known"  # of the wedge: "known", by the particles' table where it tells, else "estimated"; or "estimated" always
     # objective
     adversarial: str = "wasserstein"  # "wasserstein", "least_squares" (Table 4) or "relativistic"
     real_label: float = 1.0  # least squares: the target for real scores (released: 0.8)
@@ -118,7 +113,7 @@ class RunConfig:
             ("preset", tuple(PRESETS)),
             ("generator", ("paper", "physics")),
             ("transfer", ("table", "ctf")),
-            ("tilt_range", ("estimated", "told")),
+            ("tilt_range", ("known", "estimated")),
             ("output", OUTPUTS),
             ("noise", NOISE_PLACES),
             ("critic_norm", ("instance", "none")),
@@ -134,9 +129,6 @@ class RunConfig:
                 raise ValueError(f"Parameter {name!r} is {getattr(self, name)}; expected at least 1.")
         if self.box < 17:
             raise ValueError(f"Parameter 'box' is {self.box}; expected at least 17: at 16 the discriminator's last norm sees one voxel.")
-        unknown = set(self.without.split()) - set(INGREDIENTS)
-        if unknown:
-            raise ValueError(f"Parameter 'without' names {', '.join(sorted(unknown))}; expected some of {', '.join(INGREDIENTS)}.")
         if not 0 <= self.validation_share <= 0.5:
             raise ValueError(f"Parameter 'validation_share' is {self.validation_share}; expected 0 to 0.5.")
         if self.clip < 0:
@@ -146,8 +138,8 @@ class RunConfig:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that name this configuration."""
-        fields = dataclasses.asdict(self)
+        """Twelve hexadecimal digits that name this configuration: of the fields that are not as by default, so that a new field renames no run."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
     def replace(self, **changes: object) -> "RunConfig":
@@ -212,27 +204,8 @@ PRESETS: dict[str, dict] = {
         ema=0.98,
         pool=0,
     ),
-    # The microscope operator with learned parts (`physics.PhysicsGenerator`), against a relativistic critic with zero-centred penalties (Huang et al. 2024), with the log power
-    # spectrum and the cycle from x. Rates and weights were chosen on sets of S1 and S2 of another data seed.
-    "physics": dict(
-        generator="physics",
-        adversarial="relativistic",
-        spectral_norm=False,
-        zero_centred_penalty=0.1,
-        critic_norm="none",
-        noise_level=0.0,
-        cycle_x=1.0,
-        cycle_y=0.0,
-        log_power=3.0,
-        learning_rate=5e-4,
-        critic_learning_rate=3e-3,
-        beta2=0.99,
-        decay_from=0.5,
-        ema=0.97,
-        pool=0,
-        augment=True,
-        validation_share=0.15,
-    ),
+    # The microscope whose curves are estimated from the particles (`physics.PhysicsGenerator`): nothing is trained.
+    "physics": dict(generator="physics", noise_level=0.0),
 }
 
 
@@ -245,7 +218,6 @@ class Profile:
     snr: dict[str, float]
     sizes: dict = field(default_factory=dict)
     noise_levels: tuple[float, ...] = (0.0, 0.2, 0.5, 1.0)  # of Figures 5 and 6; the paper has 0, 0.2 and 0.5
-    physics: dict = field(default_factory=dict)  # what differs for the physics generator
 
 
 PROFILES = {
@@ -271,14 +243,12 @@ PROFILES = {
         {"S1": 24, "S2": 24, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
         dict(width=8, critic_width=16, batch=4, steps=120, classifier_width=8, classifier_dense=64, classifier_epochs=25),
-        physics=dict(batch=8, steps=250, validate_every=25, patience=10),
     ),
     "evening": Profile(
         "laptop, an evening; one run takes 20 to 40 minutes of a core",
         {"S1": 24, "S2": 24, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
         dict(width=16, critic_width=16, batch=4, steps=2000, classifier_width=8, classifier_dense=64, classifier_epochs=25),
-        physics=dict(batch=8, steps=250, validate_every=25, patience=10),
     ),
     "paper": Profile(
         "GPU; the paper's sizes: 400 subtomograms a class, width 64, 50 epochs of S1's 1,600",
@@ -296,7 +266,6 @@ PROFILES = {
             classifier_epochs=20,
             checkpoint_every=1000,
         ),
-        physics=dict(batch=16, steps=2000, critic_width=32, validate_every=100, patience=10),
     ),
 }
 
@@ -318,5 +287,4 @@ def make_config(profile: str = "quick", dataset: str = "S1", preset: str = "adap
     chosen = PROFILES[profile]
     base = dict(profile=profile, dataset=dataset, preset=preset, box=chosen.boxes[dataset], snr=chosen.snr[dataset])
     base |= PRESETS[preset] | chosen.sizes
-    base |= chosen.physics if base.get("generator") == "physics" else {}
     return RunConfig(**base).replace(**{"data_seed": changes.get("seed", 0)} | changes)

@@ -68,7 +68,7 @@ def conv3d(x: torch.Tensor, weight: torch.Tensor, stride: int = 1) -> torch.Tens
     return F.conv3d(F.pad(x, [0, 0, 0, 0, 0, below]), weight, stride=stride)[:, :, :depth]
 
 
-def halve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def halve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """'VALID' 4^3 convolution of stride 2 of volumes (B, C, D, H, W) of even sides, as one of stride 1.
 
     Blocks of 2^3 voxels become channels and the kernel 2^3: the same sum, and quicker where there are few channels.
@@ -76,7 +76,7 @@ def halve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = Non
     b, c, d, h, w = x.shape
     blocks = x.reshape(b, c, d // 2, 2, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, 8 * c, d // 2, h // 2, w // 2)
     kernel = weight.view(-1, c, 2, 2, 2, 2, 2, 2).permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(-1, 8 * c, 2, 2, 2)
-    return F.conv3d(blocks, kernel, bias)
+    return F.conv3d(blocks, kernel)
 
 
 def conv_valid(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -179,29 +179,3 @@ class Conv(nn.Module):
         if self.spectral:  # the result is divided rather than the weight, which is the larger
             y = y / self.spectral_norm()
         return y if self.bias is None else y + self.bias.view(1, -1, 1, 1, 1)
-
-
-class ThinConv(nn.Conv3d):
-    """3-D convolution with an odd cubic kernel and few channels, zero-padded to keep the size.
-
-    With the channels last in memory, which a chain of these keeps, a CPU takes a third of the time: the same sum.
-    """
-
-    def __init__(self, c_in: int, c_out: int, kernel: int):
-        super().__init__(c_in, c_out, kernel, padding=kernel // 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        last = torch.channels_last_3d
-        return self._conv_forward(x.contiguous(memory_format=last), self.weight.contiguous(memory_format=last), self.bias)
-
-
-class HalvingConv(nn.Conv3d):
-    """3-D convolution 4^3 of stride 2, zero-padded by 1: n voxels become n / 2 (`halve`)."""
-
-    def __init__(self, c_in: int, c_out: int):
-        super().__init__(c_in, c_out, 4, stride=2, padding=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.in_channels > 1 or any(n % 2 for n in x.shape[-3:]):
-            return super().forward(x)
-        return halve(F.pad(x, [1] * 6), self.weight, self.bias)

@@ -13,7 +13,7 @@ from .particles.domains import Domains
 from .seeds import stream
 
 GENERATED, PHYSICS, REAL = "CryoETGAN", "physics generator", "real"
-START, TRUE = "physics generator, start alone", "our microscope, true settings"
+TRUE = "our microscope, true settings"
 SHARES = (0.1, 0.3, 1.0)  # labelled volumes of each class, as a share of the training half
 REAL_SHARES = (0.01, 0.05, 0.2)  # real labels added to all the synthetic ones
 CURVES = (WHITE, CTF, GENERATED, PHYSICS, REAL)  # sources that get learning curves and mixtures; the others are measured whole

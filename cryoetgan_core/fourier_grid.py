@@ -9,12 +9,12 @@ from functools import lru_cache
 
 import torch
 
-from .microscope.back_projection import insertion_weights, noise_power, transform_size
-from .microscope.projection import sinc2
+from .microscope.back_projection import insertion_weights
 
 CPU = torch.device("cpu")
-RADII, TILTS, AXIS_ANGLES = 15, 36, 7  # nodes of the learned tables: 14 steps to Nyquist, 5 degrees, 15 degrees
+RADII, TILTS = 15, 36  # nodes of the tables: 14 steps to Nyquist, 5 degrees
 FINE_RADII = 65  # nodes of curves that are formulas
+LEAST_POWER = 1e-3  # of the most that a spatial frequency has, to tell a tilt range by
 CORNER = math.sqrt(3) / 2  # spatial frequency of the corner of Fourier space
 
 
@@ -54,17 +54,15 @@ def between(position: torch.Tensor, nodes: int, periodic: bool) -> tuple[torch.T
 def lookup(size: int, kind: str, device: torch.device = CPU) -> Lookup:
     """From the nodes of a table to the voxels of an rfft of `size`^3, flattened.
 
-    kind: "radius" (RADII nodes from 0 to Nyquist; beyond it the last value), "tilt" (RADII x TILTS, the first node at -90 degrees, periodic), "axis"
-    (RADII x AXIS_ANGLES, from along the tilt axis to across it), "fine" (FINE_RADII from 0 to the corner) or "fine tilt" (FINE_RADII x TILTS).
+    kind: "radius" (RADII nodes from 0 to Nyquist; beyond it the last value), "tilt" (RADII x TILTS, the first node at -90
+    degrees, periodic), "fine" (FINE_RADII from 0 to the corner) or "fine tilt" (FINE_RADII x TILTS).
     """
-    radius, tilt, axis = (c.flatten() for c in coordinates(size, device))
+    radius, tilt, _ = (c.flatten() for c in coordinates(size, device))
     fine = kind.startswith("fine")
     radii = FINE_RADII if fine else RADII
     index, weight = between(radius / (CORNER if fine else 0.5) * (radii - 1), radii, periodic=False)
     if kind.endswith("tilt"):
         second, nodes = between((tilt + 90) / 180 * TILTS, TILTS, periodic=True), TILTS
-    elif kind == "axis":
-        second, nodes = between(axis / 90 * (AXIS_ANGLES - 1), AXIS_ANGLES, periodic=False), AXIS_ANGLES
     else:
         return Lookup(index, weight)
     index = (index[:, :, None] * nodes + second[0][:, None, :]).flatten(1)
@@ -89,52 +87,75 @@ def _tilts(tilt_min_deg: float, tilt_max_deg: float, step_deg: float) -> tuple[f
     return tuple(torch.linspace(tilt_min_deg, tilt_max_deg, max(2, round((tilt_max_deg - tilt_min_deg) / step_deg) + 1)).tolist())
 
 
-@lru_cache(maxsize=32)
-def wedge(size: int, tilt_min_deg: float, tilt_max_deg: float, samples: int, device: torch.device = CPU) -> torch.Tensor:
-    """Share (size, size, size // 2 + 1) of each voxel of an rfft of `size`^3 that a tilt series from `tilt_min_deg` to `tilt_max_deg` reaches.
+@lru_cache(maxsize=64)
+def wedge(size: int, tilt_min_deg: float, tilt_max_deg: float, samples: int | None = None, device: torch.device = CPU) -> torch.Tensor:
+    """Share (size, size, size // 2 + 1) of each voxel of an rfft of `size`^3 that a tilt series reaches: 1, and 0 in the missing wedge.
 
-    1 inside, 0 in the missing wedge, and between them the edge of the outermost slices, one sample wide in a reconstruction whose transform has `samples` samples for the same
-    extent per voxel (a larger one has the sharper edge).
+    Between them lies the edge of the outermost slices, one sample wide in a transform of `samples` samples for the same extent
+    (twice `size` by default, as reconstructions pad).
     """
+    samples = samples or 2 * size
     tilts = _tilts(tilt_min_deg, tilt_max_deg, 1.0)  # no gaps
     reached = insertion_weights(samples, tilts).clamp(max=1).view(samples, samples)
     reached[0, 0] = 1.0
     return at_every_ky(reached, size).contiguous().to(device)
 
 
-@lru_cache(maxsize=32)
-def slice_transfer(
-    size: int, tilt_min_deg: float, tilt_max_deg: float, step_deg: float, samples: int, device: torch.device = CPU
-) -> torch.Tensor:
-    """Amplitude (size, size, size // 2 + 1) that a weighted back-projection leaves of each voxel of an rfft of `size`^3: its missing wedge, with the edge and the gaps of its slices.
+def coloured(power: torch.Tensor, padded: int, steps: int = 10) -> torch.Tensor:
+    """Amplitude (P, P, P // 2 + 1) of noise in a box of `padded`^3 voxels that has a given power in the box cut out of it.
 
-    Arguments as in `slice_noise`. What one point at the centre spreads to is the same, before the weights of linear interpolation are divided out (`interpolation_weight`): its image in a transform of
-    `samples` samples, cut to `size` voxels.
+    What is cut out does not wrap round, so that power leaks between its frequencies, most of all along the axes. The
+    leak is known exactly: the autocorrelation is multiplied by the overlap of the box with itself at each lag. The amplitude is
+    found by dividing by the ratio of the power expected to the one wanted, `steps` times.
+
+    Parameters
+    ----------
+    power : Tensor (D, D, D // 2 + 1)
+        Wanted mean power of the cut volumes' rfft (norm "ortho"); 1 for white noise of variance 1.
     """
-    reached = insertion_weights(samples, _tilts(tilt_min_deg, tilt_max_deg, step_deg)).clamp(max=1).view(samples, samples)
-    before = samples // 2 - size // 2
-    spread = torch.fft.fftshift(torch.fft.ifft2(reached.double()).real)[before : before + size, before : before + size]
-    plane = torch.fft.fft2(torch.fft.ifftshift(spread)).real.float()
-    return plane[:, None, : size // 2 + 1].expand(size, size, -1).contiguous().to(device)
+    n = power.shape[0]
+    if padded == n:
+        return power.clamp(min=0).sqrt()
+    lag = torch.arange(n)
+    fold = torch.zeros(n, padded)
+    fold[lag, lag] += 1 - lag / n
+    fold[lag, (lag - n) % padded] += lag / n
+
+    wanted = power.clamp(min=1e-9)
+    log_power = finer(wanted.log(), padded)
+    for _ in range(steps):
+        correlation = torch.fft.irfftn(log_power.exp(), s=(padded,) * 3)
+        expected = torch.fft.rfftn(along_axes(correlation, fold, fold, fold)).real
+        log_power = (log_power + finer((wanted / expected.clamp(min=1e-12)).log().clamp(-1, 1), padded)).clamp(min=-25)
+    return (log_power / 2).exp()
 
 
-def interpolation_weight(size: int, samples: int, device: torch.device = CPU) -> torch.Tensor:
-    """Real-space weight (size, size) over (z, x) of linear interpolation between slices in a transform of `samples` samples; 1 at index ``size // 2``."""
-    before = samples // 2 - size // 2
-    line = sinc2(samples, device)[before : before + size]
-    return line[:, None] * line
+def finer(values: torch.Tensor, padded: int) -> torch.Tensor:
+    """A real, even function (D, D, D // 2 + 1) of the frequencies of a box, interpolated at those of a padded one (P, P, P // 2 + 1)."""
+    if padded == len(values):
+        return values
+    up = _interpolation(len(values), padded)
+    return along_axes(_whole(values), up, up, up[: padded // 2 + 1])
 
 
-@lru_cache(maxsize=32)
-def slice_noise(
-    size: int, tilt_min_deg: float, tilt_max_deg: float, step_deg: float, samples: int, device: torch.device = CPU
-) -> torch.Tensor:
-    """Power (size, size, size // 2 + 1) that white images leave at each voxel of an rfft of `size`^3: less where slices overlap, zero in the missing wedge.
+def along_axes(volume: torch.Tensor, *matrices: torch.Tensor) -> torch.Tensor:
+    """A volume (D, D, D) with each of its axes multiplied by a matrix (new, D)."""
+    for axis, matrix in enumerate(matrices):
+        volume = torch.tensordot(matrix, volume, dims=([1], [axis])).movedim(0, axis)
+    return volume
 
-    Arguments as in `wedge`, with the tilt step. Where a single slice passes, the noise is what that slice has, so towards the wedge the power rises before it falls.
-    """
-    power = noise_power(samples, _tilts(tilt_min_deg, tilt_max_deg, step_deg)).view(samples, samples)
-    return at_every_ky(power, size).contiguous().to(device)
+
+def _interpolation(size: int, finer: int) -> torch.Tensor:
+    """Matrix (finer, size) of linear interpolation between the frequencies of an fft of `size`, periodic, at those of an fft of `finer`."""
+    index, weight = between(torch.fft.fftfreq(finer) * size + size, size, periodic=True)
+    return torch.zeros(finer, size).scatter_add_(1, index % size, weight)
+
+
+def _whole(half: torch.Tensor) -> torch.Tensor:
+    """A real, even function (D, D, D) of the frequencies of an fft, from its half (D, D, D // 2 + 1)."""
+    n = half.shape[0]
+    back = -torch.arange(n) % n
+    return torch.cat([half, half[back][:, back][:, :, torch.arange(n - n // 2 - 1, 0, -1)]], 2)
 
 
 def window(box: int, device: torch.device = CPU) -> torch.Tensor:
@@ -152,11 +173,11 @@ def windowed_power(volumes: torch.Tensor, chunk: int = 64) -> torch.Tensor:
     return total / len(volumes)
 
 
-def estimate_tilt_range(volumes: torch.Tensor, step_deg: float = 3.0) -> tuple[float, float]:
+def estimate_tilt_range(volumes: torch.Tensor) -> tuple[float, float]:
     """Lowest and highest tilt, in degrees, that volumes (N, D, D, D) show; (-90, 90) where no angle stands out: no wedge.
 
-    Where their power over the tilt falls to half (`_falls_at`), less what the width of the outermost slice adds to that: found by the same measurement on white images
-    `step_deg` apart, as `slice_noise` has them.
+    An edge is where their power over the tilt has fallen to `_falls_at`'s level, less what the window and the width of the
+    outermost slice add to that: found by the same measurement on white noise with a wedge.
     """
     n = volumes.shape[-1]
     found = _falls_at(windowed_power(volumes.cpu().float()))
@@ -164,7 +185,7 @@ def estimate_tilt_range(volumes: torch.Tensor, step_deg: float = 3.0) -> tuple[f
         return found
     low, high = found
     for _ in range(3):
-        white = _falls_at(_seen_through_window(slice_noise(n, low, high, step_deg, transform_size(n, n))))
+        white = _falls_at(_seen_through_window(wedge(n, low, high)))
         low, high = low + found[0] - white[0], high + found[1] - white[1]
     return low, high
 
@@ -183,12 +204,17 @@ def _seen_through_window(power: torch.Tensor) -> torch.Tensor:
 def _falls_at(power: torch.Tensor, step_deg: float = 2.0) -> tuple[float, float]:
     """Tilts at which a `power` (D, D, D // 2 + 1) falls to that of the missing wedge, or (-90, 90).
 
-    The mean log power in bins of `step_deg` beyond half of Nyquist; an edge is where it crosses half the level of the half of
-    all angles that have most: the window blurs an edge evenly.
+    The mean log power in bins of `step_deg`, over the outer half of the spatial frequencies that hold power: files may be low-passed.
+    The power of a tilt series falls with the tilt, with dose and thickness, by a factor of five or so. So an edge is
+    where it crosses a tenth of its level inside, or the middle (in log power) between inside and wedge where the wedge is less deep.
     """
     n = len(power)
     radius, tilt, axis = coordinates(n)
-    keep = (radius > 0.25) & (radius < 0.5) & (axis > 30)
+    shells = (radius * n).round().long().flatten()
+    mean = torch.zeros(n).index_add_(0, shells, power.flatten()) / torch.bincount(shells, minlength=n).clamp(min=1)
+    held = torch.where(mean[1 : n // 2] > LEAST_POWER * mean[1 : n // 2].max())[0]
+    highest = (float(held.max()) + 1.5) / n
+    keep = (radius > highest / 2) & (radius < highest) & (axis > 30)
     bins = round(180 / step_deg)
     index = ((tilt[keep] + 90) / 180 * bins).long().clamp(max=bins - 1)
     log_power = power[keep].clamp(min=1e-12).log()
@@ -201,7 +227,7 @@ def _falls_at(power: torch.Tensor, step_deg: float = 2.0) -> tuple[float, float]
     inside, outside = level.sort().values[len(level) // 2 :].median(), level.min()
     if inside - outside < math.log(4):
         return -90.0, 90.0
-    edge = inside - math.log(2)
+    edge = max(inside - math.log(10), (inside + outside) / 2)
     missing = level < edge
     start = int(level.argmin())  # grow the wedge from its emptiest angle, both ways, across +-90
     order = torch.arange(len(level))

@@ -14,8 +14,7 @@ from .files import SETTINGS_CHECKSUM, load_tensors, read_json
 from .microscope.simulate import Microscope
 from .models import Generator
 from .networks import Scaling, build_networks
-from .physics import SOURCES, PhysicsGenerator
-from .physics_networks import Restorer
+from .physics import PhysicsGenerator
 from .seeds import stream
 
 CHUNK = 16  # volumes made at a time
@@ -31,7 +30,12 @@ class TrainedRun:
     config: RunConfig
     scaling: Scaling
     G: Generator | PhysicsGenerator
-    F: Generator | Restorer
+    F: Generator | None  # the physics generator has no inverse
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next(iter(self.G.state_dict().values())).device
 
 
 def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
@@ -56,17 +60,20 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
     if metadata.get("config_hash") != config.hash:
         raise ValueError(f"{folder}: the weights are not those of config.json: {TRAIN_AGAIN}.")
     acquisition = Acquisition.from_record(settings["acquisition"]) if config.generator == "physics" else None
-    networks = build_networks(config, device, acquisition)
-    for name in ("G", "F"):
-        networks[name].load_state_dict({k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")})
-    networks.eval().requires_grad_(False)
-    return TrainedRun(config, Scaling(**settings["scaling"]), networks["G"], networks["F"])
+    if config.generator == "physics":
+        networks = {"G": PhysicsGenerator(config.box, acquisition, transfer=config.transfer).to(device)}
+    else:
+        networks = {name: network for name, network in build_networks(config, device).items() if name in ("G", "F")}
+    for name, network in networks.items():
+        network.load_state_dict({k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")})
+        network.eval().requires_grad_(False)
+    return TrainedRun(config, Scaling(**settings["scaling"]), networks["G"], networks.get("F"))
 
 
 @torch.no_grad()
 def _inputs(run: TrainedRun, density: torch.Tensor, seed: int, number: int) -> tuple[torch.Tensor, Draws]:
     """What the generator takes for one density (D, D, D): that, with its noise (1, 1, D, D, D), and its random draws, from a stream named by `seed` and `number` alone."""
-    device = next(run.G.parameters()).device
+    device = run.device
     rng = stream(seed, "generate", number, device=device)
     x = density.to(device)[None, None]
     if run.config.noise_level:
@@ -123,7 +130,7 @@ def generate(
         )
     out, threads = torch.empty(densities.shape), torch.get_num_threads()
     # Each thread of a CPU makes volumes of its own by a physics generator, whose many short operations share threads badly where other work runs beside them
-    workers = threads if run.config.generator == "physics" and next(run.G.parameters()).device.type == "cpu" else 1
+    workers = threads if run.config.generator == "physics" and run.device.type == "cpu" else 1
     if workers > 1:
         # What glibc maps anew and gives back at each use is what is larger than the largest block freed so far (mallopt(3), at most 32 MiB): without this a fifth of the time
         torch.empty(LARGEST_BLOCK, dtype=torch.uint8)
@@ -146,7 +153,15 @@ def generate(
 
 @torch.no_grad()
 def restore(run: TrainedRun, subtomograms: torch.Tensor, *, seed: int = 0) -> torch.Tensor:
-    """The inverse generator F: subtomograms (N, D, H, W) in network units to z-scored densities."""
+    """The inverse generator F: subtomograms (N, D, H, W) in network units to z-scored densities.
+
+    Raises
+    ------
+    ValueError
+        For a physics generator, which has no inverse.
+    """
+    if run.F is None:
+        raise ValueError("The physics generator has no inverse: restore with a run of the paper's generator.")
     device = next(run.F.parameters()).device
     volumes = subtomograms.to(device)[:, None]
     with autocast(run.config.compute_dtype, device):
@@ -154,22 +169,10 @@ def restore(run: TrainedRun, subtomograms: torch.Tensor, *, seed: int = 0) -> to
 
 
 @torch.no_grad()
-def generate_repeats(run: TrainedRun, densities: torch.Tensor, *, repeats: int = 5, seed: int = 0, source: str = "") -> torch.Tensor:
+def generate_repeats(run: TrainedRun, densities: torch.Tensor, *, repeats: int = 5, seed: int = 0) -> torch.Tensor:
     """Repeated generations (N, repeats, D, H, W) from each density; their voxelwise standard deviation is the uncertainty map (released code: 5).
 
-    All randomness varies, the noise added to the density and the generator's own; or, of a physics generator, only one `source` of `physics.SOURCES`, the rest as in the first repeat.
+    All randomness varies: the noise added to the density, and the generator's own.
     """
     n = len(densities)
-    if not source:
-        return torch.stack([generate(run, densities, seed=seed, first=(r + 1) * n) for r in range(repeats)], 1)
-    if source not in SOURCES or run.config.generator != "physics":
-        raise ValueError(
-            f"generate_repeats: source {source!r} of a {run.config.generator} generator; a physics one has {', '.join(SOURCES)}."
-        )
-    made = []
-    for i, density in enumerate(densities):
-        drawn = [_inputs(run, density, seed, (r + 1) * n + i) for r in range(repeats)]
-        x, base = drawn[0]
-        varied = [(x, base | {name: d[name] for name in SOURCES[source] if name in d}) for _, d in drawn]
-        made.append(torch.cat([_translate(run, varied[k : k + CHUNK]) for k in range(0, repeats, CHUNK)]))
-    return torch.stack(made)
+    return torch.stack([generate(run, densities, seed=seed, first=(r + 1) * n) for r in range(repeats)], 1)

@@ -1,4 +1,4 @@
-"""The networks of a run, whichever generator it has, and the units in which they see both domains."""
+"""The networks of a run of the paper's generator, and the units in which generators see both domains."""
 
 import dataclasses
 import math
@@ -6,11 +6,8 @@ import math
 import torch
 from torch import nn
 
-from .acquisition import Acquisition
 from .config import RunConfig
 from .models import Discriminator, Generator
-from .physics import PhysicsGenerator
-from .physics_networks import PatchCritic, Restorer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,28 +37,10 @@ class Scaling:
         return (subtomogram - self.y_mean) / self.y_std
 
 
-def build_networks(config: RunConfig, device: torch.device | str = "cpu", acquisition: Acquisition | None = None) -> nn.ModuleDict:
-    """G (X to Y), F (Y to X) and the critics D_Y and, for the paper's generator, D_X, with weights drawn from the run's seed.
-
-    Raises
-    ------
-    ValueError
-        When the physics generator is asked for without an `acquisition`.
-    """
-    if config.generator == "physics" and acquisition is None:
-        raise ValueError("The physics generator needs an acquisition: at least the voxel size of the subtomograms.")
+def build_networks(config: RunConfig, device: torch.device | str = "cpu") -> nn.ModuleDict:
+    """The paper's networks: G (X to Y), F (Y to X) and their critics D_Y and D_X, with weights drawn from the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        if config.generator == "physics":
-            without = tuple(config.without.split())
-            networks = {
-                "G": PhysicsGenerator(
-                    config.box, acquisition, transfer=config.transfer, without=without, periodic=config.periodic, one_snr=config.one_snr
-                ),
-                "F": Restorer(config.box),
-                "D_Y": PatchCritic(config.critic_width),
-            }
-            return nn.ModuleDict(networks).to(device)
         generator = dict(output=config.output, skip=config.skip)
         critic = dict(spectral_norm=config.spectral_norm, norm=config.critic_norm)
         networks = nn.ModuleDict(

@@ -8,12 +8,8 @@ from .config import RunConfig
 
 
 def make_optimizer(config: RunConfig, networks: list[nn.Module], acceleration: Acceleration) -> torch.optim.Optimizer:
-    """Adam(beta1, beta2) or RMSProp(0.9), as the configuration says; every step sets the learning rate, times the group's "scale"."""
-    tables = [p for network in networks if hasattr(network, "tables") for p in network.tables()]
-    known = {id(p) for p in tables}
-    parameters = [{"params": [p for n in networks for p in n.parameters() if id(p) not in known], "scale": 1.0}]
-    if tables:
-        parameters.append({"params": tables, "scale": config.table_rate})
+    """Adam(beta1, beta2) or RMSProp(0.9), as the configuration says; every step sets the learning rate."""
+    parameters = [{"params": [p for n in networks for p in n.parameters()]}]
     options = {}
     if acceleration.graphs:  # which read the learning rate where it lies
         device = parameters[0]["params"][0].device
@@ -32,12 +28,12 @@ def decay(config: RunConfig, step: int) -> float:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give each group the learning rate `rate` times its scale; a recorded step reads it where it lies."""
+    """Set the learning rate; a recorded step reads it where it lies."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(rate * group["scale"])
+            group["lr"].fill_(rate)
         else:
-            group["lr"] = rate * group["scale"]
+            group["lr"] = rate
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

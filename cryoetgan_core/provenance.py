@@ -16,7 +16,7 @@ from .paths import ROOT
 
 PACKAGES = ("torch", "numpy", "matplotlib", "torch-ctf", "gemmi")
 PACKAGE = Path(__file__).parent
-PHYSICS = ("physics", "physics_networks", "physics_start")  # modules that a run of the paper's generator never calls
+PHYSICS = ("physics", "physics_estimate")  # modules that a run of the paper's generator never calls
 
 
 def _git(*arguments: str) -> str:

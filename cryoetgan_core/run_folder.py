@@ -9,10 +9,16 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from .acquisition import Acquisition
+from .config import RunConfig
 from .files import SETTINGS_CHECKSUM, load_tensors, remove_temporaries, save_tensors, write_atomically
+from .networks import Scaling
+from .physics import PhysicsGenerator
+from .physics_estimate import estimate as estimate_physics
 from .provenance import PHYSICS, code_hash, provenance
-from .training import Trainer, TrainingDiverged
+from .training import Trainer, TrainingDiverged, fingerprint
 
+MOST_TO_ESTIMATE = 2000  # subtomograms that the physics generator is estimated from
 READ_EVERY = 50  # steps on a GPU
 LOG_REMEDY = "delete it, and training goes on from its checkpoint with a log that begins there"
 
@@ -103,14 +109,8 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     folder.mkdir(parents=True, exist_ok=True)
     if first:
         remove_temporaries(folder)
-    resumed = load_checkpoint(trainer, folder, replace=replace)
+    load_checkpoint(trainer, folder, replace=replace)
     trainer.processes.wait()
-    if not resumed and not trainer.started:
-        trainer.start()
-        if len(trainer.validation):  # the start is the first candidate
-            trainer.validate()
-        if first:  # so that nobody has to estimate it again
-            save_checkpoint(trainer, folder)
     if not first:
         while not trainer.finished:
             trainer.step()
@@ -122,15 +122,7 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
         return folder / "weights.safetensors"
     if not trainer.finished:
         (folder / "weights.safetensors").unlink(missing_ok=True)  # never an older run's weights beside this configuration
-    settings = dataclasses.asdict(config) | {
-        "scaling": dataclasses.asdict(trainer.scaling),
-        "hash": config.hash,
-        "fingerprint": trainer.fingerprint,
-        "acquisition": trainer.acquisition and trainer.acquisition.record,
-        "trained_by": provenance() | {"code_hash": code_hash("training", without=PHYSICS if config.generator == "paper" else ())},
-    }
-    text = json.dumps(settings, indent=1).encode()
-    write_atomically(folder / "config.json", lambda p: p.write_bytes(text))
+    text = _write_settings(folder, config, trainer.scaling, trainer.fingerprint)
     log_path = folder / "log.jsonl"
     kept = _log_so_far(folder, trainer.steps_done)
     write_atomically(log_path, lambda p: p.write_text("".join(json.dumps(line) + "\n" for line in kept)))
@@ -164,8 +156,47 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     weights = {f"G.{k}": v for k, v in (trainer.best or trainer.ema).items()} | {
         f"F.{k}": v for k, v in trainer.networks["F"].state_dict().items()
     }
-    weights = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-    metadata = {"config_hash": config.hash, SETTINGS_CHECKSUM: hashlib.sha256(text).hexdigest()}
-    save_tensors(weights, folder / "weights.safetensors", metadata)
+    _write_weights(folder, config, weights, text)
     trainer.processes.wait()
     return folder / "weights.safetensors"
+
+
+def estimate(config: RunConfig, x: torch.Tensor, y: torch.Tensor, acquisition: Acquisition, folder: Path) -> Path:
+    """Estimate the physics generator from raw densities `x` (N, D, H, W) and subtomograms `y` (M, D, H, W); returns the path of the weights.
+
+    The folder holds config.json and weights.safetensors, as that of a trained run does.
+
+    Raises
+    ------
+    ValueError
+        When T is the CTF formula and the particles have no defocus, or the volumes do not vary.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scaling = Scaling.of(x, y, config.noise_level)
+    few = torch.linspace(0, len(y) - 1, min(len(y), MOST_TO_ESTIMATE)).round().long()
+    G = PhysicsGenerator(config.box, acquisition, transfer=config.transfer)
+    estimate_physics(G, scaling.x(x), scaling.y(y[few]))
+    text = _write_settings(folder, config, scaling, fingerprint(config, x, y), acquisition)
+    _write_weights(folder, config, {f"G.{k}": v for k, v in G.state_dict().items()}, text)
+    return folder / "weights.safetensors"
+
+
+def _write_settings(folder: Path, config: RunConfig, scaling: Scaling, name: str, acquisition: Acquisition | None = None) -> bytes:
+    """Write config.json of a run; returns what it holds."""
+    settings = dataclasses.asdict(config) | {
+        "scaling": dataclasses.asdict(scaling),
+        "hash": config.hash,
+        "fingerprint": name,
+        "acquisition": acquisition and acquisition.record,
+        "trained_by": provenance() | {"code_hash": code_hash("run_folder", without=PHYSICS if config.generator == "paper" else ())},
+    }
+    text = json.dumps(settings, indent=1).encode()
+    write_atomically(folder / "config.json", lambda p: p.write_bytes(text))
+    return text
+
+
+def _write_weights(folder: Path, config: RunConfig, weights: dict[str, torch.Tensor], settings: bytes) -> None:
+    """Write weights.safetensors of a run, which names the config.json that it belongs to."""
+    weights = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+    metadata = {"config_hash": config.hash, SETTINGS_CHECKSUM: hashlib.sha256(settings).hexdigest()}
+    save_tensors(weights, folder / "weights.safetensors", metadata)

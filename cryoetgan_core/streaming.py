@@ -198,7 +198,7 @@ def generate_to(
             remove_temporaries(folder / finished, below=True)
         remove_temporaries(folder, older_than_s=LONGEST_WRITE_S)  # others may write the tables at this moment
         # the paper's generator leaves no wedge that a weight could tell
-        tilts = tuple(run.G.tilt_range_deg.tolist()) if run.config.generator == "physics" else None
+        tilts = run.G.tilt_range_deg if run.config.generator == "physics" else None
         write_tables(folder, [_part_table(folder, k) for k in range(order.parts)], order, box, voxel_size_A, tilts)
 
 

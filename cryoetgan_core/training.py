@@ -11,20 +11,17 @@ import torch
 
 from . import losses
 from .acceleration import Acceleration, Recorded, Tree, autocast
-from .acquisition import Acquisition
 from .config import RunConfig
 from .networks import Scaling, build_networks
 from .optimizers import decay, load_optimizer, make_optimizer, optimizer_tensors, set_rate
-from .physics_start import start_from
 from .processes import Processes
 from .seeds import stream
-from .selection import FLOOR, distance
+from .selection import distance
 
 ALONE = Processes()
 MOST_ON_DEVICE = 1 << 31  # values of the subtomograms (8 GiB) that are kept on the training device
 MOST_HELD_OUT = 1000  # subtomograms to validate on
 LEAST_MADE = 64  # volumes to validate, whose mean is measured, however few are held out
-MOST_TO_START = 2000  # subtomograms that the physics generator's start looks at
 
 
 class TrainingDiverged(RuntimeError):
@@ -54,18 +51,20 @@ class Trainer:
         x: torch.Tensor,
         y: torch.Tensor,
         device: torch.device | str = "cpu",
-        acquisition: Acquisition | None = None,
         processes: Processes = ALONE,
         acceleration: Acceleration | None = None,
-        *,
-        start: bool = True,
     ):
-        """Take raw train densities `x` (N, D, H, W), raw train subtomograms `y` (M, D, H, W) and, for the physics generator, how these were recorded.
+        """Take raw train densities `x` (N, D, H, W) and raw train subtomograms `y` (M, D, H, W).
 
         Every one of several `processes` takes the same arguments, and its own part of each batch. `acceleration` is what suits the device by default.
-        With `start` False the physics generator is left as drawn, for `start` or for a checkpoint, which holds what the
-        start estimated.
+
+        Raises
+        ------
+        ValueError
+            For a configuration of the physics generator, which is not trained; for volumes that do not fit the configuration.
         """
+        if config.generator != "paper":
+            raise ValueError(f"Trainer: generator {config.generator!r} is estimated (`run_folder.estimate`), not trained.")
         self.config, self.device, self.steps_done = config, torch.device(device), 0
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)  # where streams and graphs are made
@@ -75,20 +74,17 @@ class Trainer:
                     f"Training {name} have shape {tuple(volumes.shape)}; expected at least {config.batch} (the batch) of {config.box}^3."
                 )
         check_batch(config.batch, processes)
-        self.processes, self.acceleration = processes, acceleration or Acceleration.automatic(config, self.device, processes.count)
-        self.acceleration.check(config, self.device, processes.count)
+        self.processes, self.acceleration = processes, acceleration or Acceleration.automatic(self.device, processes.count)
+        self.acceleration.check(self.device, processes.count)
         self.fingerprint = fingerprint(config, x, y)
         self.scaling = Scaling.of(x, y, config.noise_level)
         # as given, scaled batch by batch: subtomograms may be more than memory holds
         self.x, self.y = x.to(self.device)[:, None], (y if y.numel() > MOST_ON_DEVICE else y.to(self.device))[:, None]
-        self.acquisition, self.networks = acquisition, build_networks(config, self.device, acquisition)
+        self.networks = build_networks(config, self.device)
         held_out = min(round(config.validation_share * len(y)), MOST_HELD_OUT, len(y) - config.batch)
         held_out = held_out if held_out > 1 else 0  # one volume has no spread to measure a distance by
         order = torch.randperm(len(y), generator=stream(config.seed, "validation"))
         self.validation, self.rows = self._real(order[:held_out]), {"x": torch.arange(len(x)), "y": order[held_out:].sort().values}
-        self.started = config.generator != "physics"
-        if start:
-            self.start()
         self.acceleration.prepare(self.networks)
         self.ema = {k: v.clone() for k, v in self.networks["G"].state_dict().items()}
         self.best, self.validations = {}, []  # the averaged generator at the least distance; (step, distance) of each validation
@@ -100,15 +96,6 @@ class Trainer:
         self.pools = {"Y": torch.empty(0), "X": torch.empty(0)}
         self.failed = {name: torch.zeros((), dtype=torch.long, device=self.device) for name in groups}  # the first step that did, or 0
         self._ready()
-
-    def start(self) -> None:
-        """Let the physics generator start from what both domains tell; before the first step."""
-        if not self.started:
-            rows = self.rows["y"]
-            few = torch.linspace(0, len(rows) - 1, min(len(rows), MOST_TO_START)).round().long()
-            start_from(self.networks["G"], self.scaling.x(self.x[:, 0].cpu()), self._real(rows[few])[:, 0])
-            self.ema = {k: v.clone() for k, v in self.networks["G"].state_dict().items()}
-            self.started = True
 
     def _ready(self) -> None:
         """Let the halves of a step be recorded anew: what they read and write has moved."""
@@ -224,8 +211,7 @@ class Trainer:
             log["cycle_y"] = losses.cycle_loss(y, self._pass("G", fakes["D_X"], inputs["G(F(y))"]))
             total = total + config.cycle_y * log["cycle_y"]
         if config.log_power:
-            bins = dict(angular_bins=18, signed=True, floor=FLOOR) if config.generator == "physics" else {}
-            log["log_power"] = losses.log_power_loss(y, fakes["D_Y"], **bins, over_all=self.processes.mean)
+            log["log_power"] = losses.log_power_loss(y, fakes["D_Y"], over_all=self.processes.mean)
             total = total + config.log_power * log["log_power"]
         finite = self._descend("generators", total)
         self._update_ema()
@@ -258,20 +244,11 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Distance of the averaged generator's volumes from the held-out real ones (`selection.distance`); keeps the generator where it is the least so far.
-
-        A physics generator's mean is measured here and taken off.
-        """
+        """Distance of the averaged generator's volumes from the held-out real ones (`selection.distance`); keeps the generator where it is the least so far."""
         G = self.networks["G"]
         own = {k: v.clone() for k, v in G.state_dict().items()}
-        measured = self.config.generator == "physics"
-        for state in (own, self.ema) if measured else (self.ema,):
-            G.load_state_dict(state)
-            fakes = self._to_validate()
-            if measured:
-                mean = self.processes.of_first(float(fakes.mean()))
-                state["offset"] -= mean
-                fakes = fakes - mean
+        G.load_state_dict(self.ema)
+        fakes = self._to_validate()
         G.load_state_dict(own)
         found = self.processes.of_first(distance(self.validation[:, 0].cpu(), fakes[:, 0].cpu()))
         if not self.validations or found < min(value for _, value in self.validations):
@@ -356,5 +333,5 @@ class Trainer:
         self.validations = [(int(step), value) for step, value in state.get("validations", torch.zeros(0, 2)).tolist()]
         for name, optimizer in self.optimizers.items():
             load_optimizer(optimizer, part(f"optimizer.{name}."))
-        self.steps_done, self.started = steps_done, True
+        self.steps_done = steps_done
         self._ready()

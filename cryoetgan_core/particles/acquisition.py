@@ -10,12 +10,12 @@ from ..microscope.simulate import Microscope
 from .table import ParticleSet
 
 
-def acquisition(particles: ParticleSet, *, tilt_range: str = "estimated", transfer: str = "table") -> Acquisition:
+def acquisition(particles: ParticleSet, *, tilt_range: str = "known", transfer: str = "table") -> Acquisition:
     """Voxel size, and what the table tells where it is asked for.
 
     Parameters
     ----------
-    tilt_range : "told": by the columns tilt_min_deg and tilt_max_deg, with tilt_step_deg where it is there; "estimated": left to the generator.
+    tilt_range : "known": by the columns tilt_min_deg and tilt_max_deg where they are there, else left to the generator, as with "estimated".
     transfer : "ctf": optics, dose and each particle's defocus from the columns named as the fields of `Microscope`, defocus_um and dose_e_A2; "table": left out.
 
     Raises
@@ -29,15 +29,19 @@ def acquisition(particles: ParticleSet, *, tilt_range: str = "estimated", transf
         """The one value of a column."""
         if name not in table or table[name].isna().any() or table[name].nunique() != 1:
             raise ValueError(
-                f"The particles' table has no column {name!r} with one value for all; tilt_range 'estimated' and transfer 'table' need none."
+                f"The particles' table has no column {name!r} with one value for all, which transfer 'ctf' needs; transfer 'table' does not."
             )
         value = table[name].iloc[0]
         return value.item() if isinstance(value, np.generic) else value
 
-    tilts = (float(shared("tilt_min_deg")), float(shared("tilt_max_deg"))) if tilt_range == "told" else None
-    step = {"tilt_step_deg": float(shared("tilt_step_deg"))} if tilt_range == "told" and "tilt_step_deg" in table else {}
+    tilts, ranges = None, None
+    ends = ["tilt_min_deg", "tilt_max_deg"]
+    if tilt_range == "known" and set(ends) <= set(table.columns) and not table[ends].isna().to_numpy().any():
+        ranges = torch.tensor(table[ends].to_numpy(float)).float()
+        if len(ranges.unique(dim=0)) == 1:
+            tilts, ranges = tuple(ranges[0].tolist()), None
     if transfer == "table":
-        return Acquisition(particles.voxel_size_A, tilts, **step)
+        return Acquisition(particles.voxel_size_A, tilts, tilt_ranges_deg=ranges)
     fields = {f.name for f in dataclasses.fields(Microscope)} & set(table.columns) - {"defocus_um"}
     scope = Microscope(**{name: shared(name) for name in fields}, total_dose_e_A2=float(shared("dose_e_A2")))
     if "defocus_um" not in table or table["defocus_um"].isna().any():
@@ -53,5 +57,5 @@ def acquisition(particles: ParticleSet, *, tilt_range: str = "estimated", transf
         scope,
         torch.tensor(table["defocus_um"].to_numpy(float)).float(),
         torch.tensor(off_axis).float(),
-        **step,
+        ranges,
     )

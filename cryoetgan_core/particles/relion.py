@@ -187,6 +187,7 @@ def _table(path: str | Path, stacks: list[TiltStack], unit_A: float, class_name:
     position = np.array([s.coordinates for s in stacks]) * unit_A
     # RELION's origin offsets move the particle's centre by minus their value
     shift = -np.array([s.origins_A for s in stacks])
+    tilts = [_tilts_deg(s) for s in stacks]
     return particle_table(
         len(stacks),
         class_name=class_name,
@@ -196,7 +197,15 @@ def _table(path: str | Path, stacks: list[TiltStack], unit_A: float, class_name:
         **dict(zip(("rot_deg", "tilt_deg", "psi_deg"), angles.T, strict=True)),
         **dict(zip(("x_A", "y_A", "z_A"), position.T, strict=True)),
         **dict(zip(("shift_x_A", "shift_y_A", "shift_z_A"), shift.T, strict=True)),
+        tilt_min_deg=[t.min() for t in tilts],
+        tilt_max_deg=[t.max() for t in tilts],
     )
+
+
+def _tilts_deg(stack: TiltStack) -> np.ndarray:
+    """Tilt of each visible image: the angle of its slice through Fourier space about y, as `fourier_grid.coordinates` counts it."""
+    beam = stack.matrices[stack.visible][:, 2]  # in the tomogram, xyz
+    return (np.degrees(np.arctan2(beam[:, 0], beam[:, 2])) + 90) % 180 - 90
 
 
 def average_correlation(path: str | Path, average: str | Path, *, mirror_z: bool = False) -> float:

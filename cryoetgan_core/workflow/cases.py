@@ -12,7 +12,7 @@ from .. import paths
 from ..config import RunConfig
 from ..files import write_atomically
 from ..provenance import code_hash
-from . import densities, foreign, measurements, proof, runs
+from . import densities, foreign, measurements, mismatch, proof, reach, runs
 from .plan import planned_runs
 from .results import read_results
 from .simulated_sets import has_data, simulate_data
@@ -42,7 +42,10 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     for name, (config, make, needs) in measurements.planned(profile, seeds).items():
         cases[name] = Case(config, make, "workflow.measurements", needs)
     cases |= {name: Case(config, make, "workflow.proof") for name, (config, make) in proof.planned(profile, seeds).items()}
-    return cases | {name: Case(config, make, "workflow.densities") for name, (config, make) in densities.planned(profile, seeds[0]).items()}
+    for module in (densities, mismatch, reach):  # of the first draw
+        name = f"workflow.{module.__name__.rsplit('.', 1)[-1]}"
+        cases |= {case: Case(config, make, name) for case, (config, make) in module.planned(profile, seeds[0]).items()}
+    return cases
 
 
 def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:

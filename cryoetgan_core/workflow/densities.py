@@ -11,7 +11,7 @@ from ..evaluation import told_apart
 from ..generation import generate
 from ..particles.simulated import RESOLUTION_VOXELS, class_references
 from ..seeds import stream
-from .proof import HEADLINE_SNR, proof_config, small_probes, trained
+from .proof import HEADLINE_SNR, estimated, proof_config, small_probes
 from .record import described
 from .simulated_sets import simulated_domains
 
@@ -30,7 +30,7 @@ def make_given(
     recorded: Mapping[str, str] | None = None,
     densities: Mapping[str, str] | None = None,
 ) -> dict:
-    """Train the physics generator, and make the baseline, from densities that differ from what was recorded; accuracy on real, and how it is told apart.
+    """Estimate the physics generator, and make the baseline, from densities that differ from what was recorded; accuracy on real, and how it is told apart.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def make_given(
     voxel_size_A = dataset.field_of_view_A / config.box
     shown = class_references(dataset.classes, config.box, voxel_size_A, densities, resolution_voxels)
     domains = simulated_domains(config, maps=dict(recorded or {}), densities=shown)
-    run, took = trained(config, domains, f"{config.dataset}_given-{given.replace(' ', '-')}_seed{config.seed}")
+    run, took = estimated(config, domains, f"{config.dataset}_given-{given.replace(' ', '-')}_seed{config.seed}")
     x, y = domains.volumes("X_train"), domains.volumes("Y_train")
     sets = {
         CTF: baseline(CTF, x, voxel_size_A, dataset.microscope, config.snr, stream(config.seed, "baselines", "given")),

@@ -9,15 +9,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from scipy import ndimage
+
 from .. import paths
+from ..classification import probe_logits, train_probe
 from ..config import OWN_DATA, RunConfig, make_config
 from ..downstream import benchmark, generated_set, reference_sets
 from ..evaluation import told_apart
 from ..generation import generate
 from ..microscope.simulate import MICROSCOPES
 from ..particles import own_data
+from ..particles.domains import Domains
+from ..particles.table import ParticleSet, particle_table
+from ..particles.volume_files import read_hdf5
 from .densities import make_given
-from .measurements import start_alone
 from .proof import HEADLINE_SNR, proof_config
 from .real import make_real
 from .record import described
@@ -26,6 +32,8 @@ from .runs import train_on
 MODULE = "workflow.foreign"
 RIBOSOMES, MAPS = "experimental/ribosome_tiltstacks", "density_maps"
 AUTHORS = "simulated/released_simulator/four_classes_box28_snr0.3.npz"
+DEEPFINDER = ("simulated/deepfinder_tomos/tomo1_data.h5", "simulated/deepfinder_tomos/tomo2_data.h5")
+DEEPFINDER_VOXEL_A, LEAST_SHAPE = 10.0, 50  # not in the files, and only a name for the frequencies; voxels of a particle that is whole
 AUTHORS_SNR = 0.3  # of their file
 AUTHORS_MAPS = {"proteasome_26s": "4cr2.mrc", "ribosome_80s": "6qzp.mrc", "tric": "4v94.mrc#0", "proteasome_t20s": "3j9i.mrc"}
 
@@ -57,7 +65,7 @@ def make_cubes(folder: Path, config: RunConfig, *, tomogram: str, density: str, 
     made = generate(run, both.volumes("X_test"), seed=config.seed + 1)
     found = {"generated": told_apart(wanted, made), "real": told_apart(wanted, floor)}
     counts = {"particles": len(particles), "train": len(floor), "test": len(wanted), "voxel_size_A": particles.voxel_size_A}
-    return counts | {"metrics": found, "tilt_range_deg": run.G.tilt_range_deg.tolist()} | described(config, MODULE, both)
+    return counts | {"metrics": found, "tilt_range_deg": list(run.G.tilt_range_deg)} | described(config, MODULE, both)
 
 
 def make_authors(folder: Path, config: RunConfig) -> dict:
@@ -67,13 +75,59 @@ def make_authors(folder: Path, config: RunConfig) -> dict:
     both = own_data.domains(particles, densities, config)
     # the authors' defocus and width of the wedge are those of MICROSCOPES["S1"], so the formulas and the released simulator are told the truth
     sets = reference_sets(both, MICROSCOPES["S1"], AUTHORS_SNR, config.seed)
-    sets |= start_alone(config, both, paths.runs(config.profile) / "foreign" / "authors_start")
     for preset in ("adapted", "physics"):
         chosen = make_config(config.profile, OWN_DATA, preset, box=config.box, seed=config.seed)
         sets |= generated_set(train_on(chosen, both, paths.runs(config.profile) / "foreign" / f"authors_{preset}", replace=True), both)
     return {"rows": benchmark(sets, both, seed=config.seed, shares=(1.0,), real_shares=()), "particles": len(particles)} | described(
         config, MODULE, both
     )
+
+
+def make_deepfinder(folder: Path, config: RunConfig) -> dict:
+    """DeepFinder's simulated tomograms of nine classes: the generator is estimated on one tomogram, and judged on the other, in turn.
+
+    A label volume holds each particle's shape in its pose, which is the density given. The number of particles is small, so probes tell little.
+    """
+    first, second = (_deepfinder(folder / name, f"tomogram {i}", config.box) for i, name in enumerate(DEEPFINDER))
+    folds = {}
+    for name, (train, test) in {"first": (first, second), "second": (second, first)}.items():
+        both = Domains(train[0], test[0], train[1], test[1])
+        run = train_on(config, both, paths.runs(config.profile) / "foreign" / f"deepfinder_{name}")
+        x, wanted, floor = both.volumes("X_test"), run.scaling.y(both.volumes("Y_test")), run.scaling.y(both.volumes("Y_train"))
+        made = generate(run, x, seed=config.seed + 1)
+        probe = {}
+        for source, volumes, labels in (
+            ("generated", generate(run, both.volumes("X_train"), seed=config.seed + 2), "X_train"),
+            ("real", floor, "Y_train"),
+        ):
+            network = train_probe(volumes, both.labels(labels), len(both.classes), seed=config.seed)
+            probe[source] = 100 * float((probe_logits(network, wanted).argmax(1) == both.labels("Y_test")).double().mean())
+        folds[name] = {
+            "generated": told_apart(wanted, made),
+            "real": told_apart(wanted, floor),
+            "accuracy": probe,
+            "tilt_range_deg": run.G.tilt_range_deg,
+        }
+    return {"folds": folds, "particles": [len(first[1]), len(second[1])], "classes": list(both.classes)} | described(config, MODULE)
+
+
+def _deepfinder(path: Path, tomogram: str, box: int) -> tuple[ParticleSet, ParticleSet]:
+    """Shapes, bright on 0, and subtomograms of one tomogram: a box around every particle of its label volume that fits."""
+    volume = -read_hdf5(path, (3,)).astype(np.float32)  # protein is dark
+    labels = read_hdf5(path.with_name(path.name.replace("data", "target")), (3,))
+    shapes, volumes, names = [], [], []
+    for label in range(1, int(labels.max()) + 1):
+        parts, count = ndimage.label(labels == label)
+        for i, centre in enumerate(ndimage.center_of_mass(parts > 0, parts, range(1, count + 1)), 1):
+            corner = np.round(centre).astype(int) - box // 2
+            cut = tuple(slice(c, c + box) for c in corner)
+            if (corner < 0).any() or (corner + box > volume.shape).any() or (parts == i).sum() < LEAST_SHAPE:
+                continue
+            shapes.append((parts == i)[cut].astype(np.float32)), volumes.append(volume[cut]), names.append(f"class {label}")
+    table = particle_table(
+        len(names), class_name=names, particle=[f"{tomogram} {i}" for i in range(len(names))], tomogram=tomogram, source=str(path)
+    )
+    return tuple(ParticleSet(np.stack(stack), table, DEEPFINDER_VOXEL_A) for stack in (shapes, volumes))
 
 
 def make_homologue(folder: Path, config: RunConfig, *, given: str, recorded: str, density: str) -> dict:
@@ -94,6 +148,7 @@ def planned(profile: str, seed: int) -> dict[str, Foreign]:
         "ribosomes": Foreign(ribosomes, own(box=28), make_ribosomes),
         "emd1155": Foreign((emd,), own(), cubes),
         "authors": Foreign(authors, own(box=28), make_authors),
+        "deepfinder": Foreign((*DEEPFINDER, *(f.replace("data", "target") for f in DEEPFINDER)), own(box=20), make_deepfinder),
     }
     for given, density in (("a homologue", "4v7r.mrc"), ("a distant homologue", "4v4r.mrc")):
         make = partial(make_homologue, given=given, recorded="6qzp.mrc", density=density)

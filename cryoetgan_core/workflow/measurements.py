@@ -10,7 +10,7 @@ from .. import paths
 from ..baselines import WRONG_MICROSCOPE, controls, wrong_microscope
 from ..classification import load_classifier
 from ..config import DATASETS, RunConfig, make_config
-from ..downstream import START, benchmark, generated_set, reference_sets
+from ..downstream import benchmark, generated_set, reference_sets
 from ..evaluation import compare, spectra
 from ..files import read_json
 from ..generation import load_run
@@ -45,7 +45,7 @@ def make_audit(config: RunConfig) -> dict:
 
 
 def make_downstream(config: RunConfig) -> dict:
-    """The downstream benchmark (`downstream.benchmark`) of a finished run, beside every formula, wrong settings, the start alone, and real."""
+    """The downstream benchmark (`downstream.benchmark`) of a finished run, beside every formula, wrong settings, the physics generator, and real."""
     domains, dataset = load_data(config), DATASETS[config.dataset]
     voxel_size_A = domains.X_train.voxel_size_A
     maps = read_json(data_folder(config) / "data.json", SIMULATE_AGAIN)["maps"]
@@ -55,18 +55,17 @@ def make_downstream(config: RunConfig) -> dict:
     sets = reference_sets(domains, dataset.microscope, config.snr, config.data_seed)
     rng = stream(config.data_seed, "downstream", WRONG_MICROSCOPE)
     sets[WRONG_MICROSCOPE] = wrong_microscope(references, config.train_per_class, config.box, voxel_size_A, config, rng)
-    sets |= start_alone(config, domains, paths.runs(config.profile) / "start_alone" / name)
+    sets |= physics_set(config, domains, paths.runs(config.profile) / "physics" / name)
     sets |= generated_set(load_run(paths.runs(config.profile) / name, default_device()), domains)
     small = dict(steps=4) if config.profile == "smoke" else {}
     return {"rows": benchmark(sets, domains, seed=config.seed, **small)} | described(config, "workflow.measurements", domains)
 
 
-def start_alone(config: RunConfig, domains: Domains, folder: Path) -> dict[str, torch.Tensor]:
-    """The physics generator as it starts, hardly trained (one step): a generation of each training density."""
+def physics_set(config: RunConfig, domains: Domains, folder: Path) -> dict[str, torch.Tensor]:
+    """The physics generator of the same set: a generation of each training density."""
     sizes = dict(box=config.box, snr=config.snr, seed=config.seed, data_seed=config.data_seed)
-    start = make_config(config.profile, config.dataset, "physics", **sizes, steps=1)
-    run = train_on(start, domains, folder, replace=True)
-    return {START: next(iter(generated_set(run, domains).values()))}
+    physics = make_config(config.profile, config.dataset, "physics", **sizes, tilt_range="estimated")
+    return generated_set(train_on(physics, domains, folder), domains)
 
 
 def planned(profile: str, seeds: list[int]) -> dict[str, tuple[RunConfig, Callable[[], dict], str]]:

@@ -1,28 +1,30 @@
-"""The physics generator measured: beside formulas, simulators and real subtomograms at several noise levels, without its parts, and at a new defocus.
+"""The physics generator measured: beside formulas, simulators and real subtomograms at two noise levels, without its parts, and at a new defocus.
 
-Each case simulates its own set, trains and measures.
+Each case simulates its own set, estimates and measures.
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 
 import numpy as np
 import torch
 
-from .. import paths
-from ..baselines import WRONG_MICROSCOPE, wrong_microscope
+from .. import paths, physics_estimate
+from ..baselines import BACKGROUND, WRONG_MICROSCOPE, empty_ice, on_background, wrong_microscope
 from ..config import DATASETS, RunConfig, make_config
-from ..downstream import PHYSICS, REAL, START, TRUE, benchmark, reference_sets
+from ..downstream import PHYSICS, REAL, TRUE, benchmark, reference_sets
 from ..evaluation import told_apart
 from ..fourier_grid import RADII, TILTS, coordinates, lookup, wedge, window
 from ..generation import TrainedRun, generate, generate_repeats
-from ..metrics import angular_log_ratio, angular_power_spectra
+from ..metrics import angular_log_ratio, angular_power_spectra, fourier_shell_correlation
 from ..microscope.simulate import transfer_function
+from ..networks import Scaling
+from ..particles.acquisition import acquisition
 from ..particles.domains import Domains
 from ..particles.simulated import class_references, poses_of, subtomograms
-from ..physics import SOURCES
-from ..run_folder import read_log
+from ..physics import PhysicsGenerator
 from ..seeds import stream
 from .record import described
 from .runs import train_on
@@ -30,14 +32,10 @@ from .simulated_sets import simulated_domains
 
 SNRS = (0.05, 0.02)
 HEADLINE_SNR = 0.05  # at which every seed, that is every data draw, is measured; the others at the first
-# What all particles need not share: the row "no variation" is without all of it at once
-VARIATION = ("structure", "deformation", "neighbours", "transfer_spread", "contrast", "noise_amplitude", "voxel_amplitude")
-VARIANTS: dict[str, dict] = {  # Table 8, beside the whole generator and its start alone, which Table 7 measures
-    "without wedge mask": {"without": "wedge"},
-    "without log power loss": {"log_power": 0.0},
-    "without critic": {"adversarial_weight": 0.0},
-    "without any variation": {"without": " ".join(VARIATION)},
-}
+WHOLE = "all"
+VARIANTS = tuple(f"without {part}" for part in physics_estimate.PARTS if part != "one SNR")  # Table 8; that part is off here
+ABLATED = {"S1": HEADLINE_SNR, "S2": 0.1}  # where: on S2 the CTF crosses zero
+MEAN_OF, CLEAN = 200, 20  # generations whose mean is compared with that of recordings without noise
 DEFOCI_um = (3.0, 5.0)  # trained on, asked for
 
 
@@ -47,13 +45,11 @@ def _domains(profile: str, dataset: str, snr: float, data_seed: int) -> Domains:
     return simulated_domains(proof_config(profile, dataset, snr, data_seed))
 
 
-def trained(config: RunConfig, domains: Domains, name: str) -> tuple[TrainedRun, dict]:
-    """Train the generator of a case in its own folder under runs/; the run, and what training took."""
-    folder = paths.runs(config.profile) / "proof" / name
-    run = train_on(config, domains, folder, replace=True)
-    log = read_log(folder)
-    validations = [(line["step"], line["validation"]) for line in log if "validation" in line]
-    return run, {"seconds_training": log[-1]["seconds"], "steps": len(log), "validations": validations}
+def estimated(config: RunConfig, domains: Domains, name: str) -> tuple[TrainedRun, dict]:
+    """Estimate the generator of a case in its own folder under runs/; the run, and what it took."""
+    start = time.perf_counter()
+    run = train_on(config, domains, paths.runs(config.profile) / "proof" / name)
+    return run, {"seconds_estimating": round(time.perf_counter() - start, 1)}
 
 
 def small_probes(config: RunConfig) -> dict:
@@ -80,14 +76,13 @@ def _told_apart(sets: Mapping[str, torch.Tensor], real: torch.Tensor, dataset: s
 def make_comparison(config: RunConfig) -> dict:
     """One draw of a set at one noise level: every source of training data, by accuracy on real test subtomograms, and how it is told apart.
 
-    The formulas and the released simulator get the true SNR, defocus and width of the wedge; TRUE is another draw of the simulator that made
-    the real ones, the upper bound; START is the physics generator before its training.
+    The formulas and the released simulator get the true SNR, defocus and width of the wedge, and BACKGROUND empty boxes of the same microscope too; TRUE is another draw
+    of the simulator that made the real ones, the upper bound. The physics generator is told nothing.
     """
     domains, dataset = _domains(config.profile, config.dataset, config.snr, config.data_seed), DATASETS[config.dataset]
     voxel_size_A = domains.X_train.voxel_size_A
     name = f"{config.dataset}_snr{config.snr:g}_seed{config.seed}"
-    run, took = trained(config, domains, name)
-    start, _ = trained(config.replace(steps=1), domains, f"{name}_start")
+    run, took = estimated(config, domains, name)
     y = domains.volumes("Y_train")
     real_train, real_test = (y - y.mean()) / y.std(), (domains.volumes("Y_test") - y.mean()) / y.std()
     references = class_references(domains.classes, config.box, voxel_size_A)
@@ -102,102 +97,104 @@ def make_comparison(config: RunConfig) -> dict:
 
     def made_from(half: str, per_class: int) -> dict[str, torch.Tensor]:
         x, seed = domains.volumes(f"X_{half}"), config.seed + (1 if half == "train" else 2)
-        return {TRUE: another(half, per_class), START: generate(start, x, seed=seed), PHYSICS: generate(run, x, seed=seed)}
+        return {TRUE: another(half, per_class), PHYSICS: generate(run, x, seed=seed)}
 
     sets = reference_sets(domains, dataset.microscope, config.snr, config.data_seed)
+    background = empty_ice(len(real_test), config, noise_std, voxel_size_A)
+    rng = stream(config.data_seed, "downstream", BACKGROUND)
+    sets[BACKGROUND] = on_background(domains.volumes("X_train"), background, voxel_size_A, dataset.microscope, config.snr, rng)
     rng = stream(config.data_seed, "downstream", WRONG_MICROSCOPE)
     sets[WRONG_MICROSCOPE] = wrong_microscope(references, config.train_per_class, config.box, voxel_size_A, config, rng)
     rows = benchmark(sets | made_from("train", config.train_per_class), domains, seed=config.seed, **small_probes(config))
     tests = made_from("test", config.test_per_class)
     tests[REAL] = real_train[:: max(1, len(real_train) // len(real_test))]  # of other tomograms, whose defocus differs
     told = _told_apart(tests, real_test, config.dataset)
-    return {"rows": rows, "metrics": told, "tilt_range_deg": run_tilt_range(run)} | took | described(config, "workflow.proof", domains)
-
-
-def run_tilt_range(run: TrainedRun) -> tuple[float, float]:
-    """The tilt range that a physics generator was told or estimated, in degrees."""
-    low, high = run.G.tilt_range_deg.tolist()
-    return low, high
+    return {"rows": rows, "metrics": told, "tilt_range_deg": run.G.tilt_range_deg} | took | described(config, "workflow.proof", domains)
 
 
 def make_ablation(config: RunConfig, variant: str) -> dict:
-    """The physics generator without one of its parts: accuracy of a probe trained on it, and how it is told apart."""
+    """The physics generator with one part of its estimate replaced (VARIANTS): accuracy of a probe trained on it, and how it is told apart."""
     domains = _domains(config.profile, config.dataset, config.snr, config.data_seed)
-    run, took = trained(config, domains, f"{config.dataset}_{variant.replace(' ', '-')}_seed{config.seed}")
+    start = time.perf_counter()
+    x, y = domains.volumes("X_train"), domains.volumes("Y_train")
+    scaling = Scaling.of(x, y, config.noise_level)
+    G = PhysicsGenerator(config.box, acquisition(domains.Y_train, tilt_range=config.tilt_range))
+    physics_estimate.estimate(G, scaling.x(x), scaling.y(y), variant.removeprefix("without ") if variant != WHOLE else "")
+    run, took = TrainedRun(config, scaling, G, None), {"seconds_estimating": round(time.perf_counter() - start, 1)}
     sets = {PHYSICS: generate(run, domains.volumes("X_train"), seed=config.seed + 1)}
     rows = benchmark(sets, domains, seed=config.seed, **small_probes(config))
-    y = domains.volumes("Y_train")
     real = (domains.volumes("Y_test") - y.mean()) / y.std()
     told = _told_apart({PHYSICS: generate(run, domains.volumes("X_test"), seed=config.seed + 2)}, real, config.dataset)
-    return {"variant": variant, "rows": rows, "metrics": told} | took | described(config, "workflow.proof", domains)
+    _, generated, clean = _repeats(run, domains, config, MEAN_OF)
+    return (
+        {"variant": variant, "rows": rows, "metrics": told, "fsc": _mean_fsc(generated, clean)}
+        | took
+        | described(config, "workflow.proof", domains)
+    )
 
 
 def make_interpretation(config: RunConfig, repeats: int = 40) -> dict:
-    """What a trained generator has learned, beside the truth of the simulator: T and noise over (frequency, tilt), and the uncertainty split by source."""
+    """What a generator has estimated, beside the truth of the simulator: T and noise over (frequency, tilt), and means of many generations beside means of many recordings."""
     domains, scope = _domains(config.profile, config.dataset, config.snr, config.data_seed), DATASETS[config.dataset].microscope
-    run, took = trained(config, domains, f"{config.dataset}_interpretation_seed{config.seed}")
+    run, took = estimated(config, domains, f"{config.dataset}_interpretation_seed{config.seed}")
     voxel_size_A, n = domains.X_train.voxel_size_A, config.box
-    drawn = torch.zeros(1)
-    q = torch.linspace(0, 0.5, RADII) / voxel_size_A
-    with torch.no_grad():
-        learned = run.G.transfer_table(drawn)[0] if config.transfer == "table" else run.G.transfer_table(drawn.long())[0]
-        noise = run.G.noise_table()
+    at, inside = lookup(n, "tilt"), (coordinates(n)[0] <= 0.5).float().flatten()
+    tables = {
+        k: physics_estimate.node_means(at, v.flatten(), inside) for k, v in (("noise", run.G.noise_power), ("support", run.G.support))
+    }
     # The truth: the transfer of each tilt, mean of the tomograms recorded, along a line of the image's transform
     defoci = torch.from_numpy(domains.Y_train.table.groupby("tomogram")["defocus_um"].mean().to_numpy(copy=True)).float()
     line = transfer_function(scope, defoci.expand(len(scope.angles_deg), -1), (256, 256), voxel_size_A).mean(1)[:, 0]
+    densities, generated, recorded = _repeats(run, domains, config, repeats, noise=True)
+    _, many, clean = _repeats(run, domains, config, MEAN_OF)
+    middle = n // 2
+    sheet = {}
+    for plane, cut in (("xy", (slice(None), middle)), ("xz", (slice(None), slice(None), middle))):
+        shown = {"density": densities, "one generated": generated[:, 0], "one recorded": recorded[:, 0]}
+        shown |= {f"mean of {repeats} generated": generated.mean(1), f"mean of {repeats} recorded": recorded.mean(1)}
+        sheet |= {f"{name}, {plane}": v[cut].numpy().round(3).tolist() for name, v in shown.items()}
+    variance = {"generated": generated.var(1).mean((1, 2, 3)).tolist(), "recorded": recorded.var(1).mean((1, 2, 3)).tolist()}
+    return {
+        "frequency_per_A": (torch.linspace(0, 0.5, RADII) / voxel_size_A).tolist(), "transfer": run.G.T.tolist(),
+        "tilts_deg": torch.linspace(-90, 90, TILTS + 1)[:-1].tolist(), "tilt_range_deg": run.G.tilt_range_deg,
+        "true_frequency_per_A": (torch.fft.rfftfreq(256) / voxel_size_A).tolist(), "true_transfer": line.tolist(), "true_tilts_deg": scope.angles_deg.tolist(),
+        "classes": list(domains.classes), "sheet": sheet, "variance": variance, "voxel_size_A": voxel_size_A,
+        "fsc": _mean_fsc(many, clean),
+    } | {k: v.view(RADII, TILTS).tolist() for k, v in tables.items()} | took | described(config, "workflow.proof", domains)  # fmt: skip
+
+
+def _repeats(
+    run: TrainedRun, domains: Domains, config: RunConfig, repeats: int, *, noise: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The first test density of each class (C, D, D, D), `repeats` generations of it, and recordings of it in its pose, with or without noise, (C, R, D, H, W)."""
     first = domains.X_test.table.groupby("class_name", sort=False).head(1)
     densities = domains.volumes("X_test")[first.index.to_numpy(copy=True)]
-    variance = {}
-    for source in ("", *SOURCES):
-        volumes = generate_repeats(run, densities, repeats=repeats, seed=config.seed + 3, source=source)
-        variance[source or "all"] = volumes.var(1)
     rotations, shifts = poses_of(first)
-    recorded = {}
-    for name, noise_std in (("all", float(domains.Y_train.table["noise_std"].iloc[0])), ("without noise", 1e-6)):
-        made = subtomograms(
-            class_references(domains.classes, n, voxel_size_A), repeats, n, voxel_size_A, scope, stream(config.seed, "repeats"), snr=config.snr,
-            noise_std=noise_std, crowding=DATASETS[config.dataset].crowding,
-            poses=(rotations.repeat_interleave(repeats, 0), shifts.repeat_interleave(repeats, 0)),
-        )  # fmt: skip
-        recorded[name] = run.scaling.y(torch.from_numpy(made.volumes)).unflatten(0, (len(densities), repeats)).var(1)
-    return {
-        "frequency_per_A": q.tolist(), "transfer": learned.tolist(), "noise": [[v if v == v else None for v in row] for row in noise.tolist()], "tilts_deg": torch.linspace(-90, 90, TILTS + 1)[:-1].tolist(),
-        "true_frequency_per_A": (torch.fft.rfftfreq(256) / voxel_size_A).tolist(), "true_transfer": line.tolist(),
-        "true_tilts_deg": scope.angles_deg.tolist(), "tilt_range_deg": run_tilt_range(run), "classes": list(domains.classes),
-        "variance": {k: v.mean((1, 2, 3)).tolist() for k, v in variance.items()}, "true_variance": {k: v.mean((1, 2, 3)).tolist() for k, v in recorded.items()},
-        "sheet": _sheet(run, domains, config.seed), "voxel_size_A": voxel_size_A,
-    } | took | described(config, "workflow.proof", domains)  # fmt: skip
+    n, voxel_size_A, count = config.box, domains.X_test.voxel_size_A, repeats if noise else CLEAN
+    recorded = subtomograms(
+        class_references(domains.classes, n, voxel_size_A), count, n, voxel_size_A, DATASETS[config.dataset].microscope,
+        stream(config.seed, "repeats"), snr=config.snr, noise_std=float(domains.Y_train.table["noise_std"].iloc[0]) if noise else 1e-6,
+        crowding=DATASETS[config.dataset].crowding, poses=(rotations.repeat_interleave(count, 0), shifts.repeat_interleave(count, 0)),
+    )  # fmt: skip
+    generated = generate_repeats(run, densities, repeats=repeats, seed=config.seed + 3)
+    return densities, generated, run.scaling.y(torch.from_numpy(recorded.volumes)).unflatten(0, (len(densities), count))
 
 
-def _sheet(run: TrainedRun, domains: Domains, seed: int, columns: int = 2) -> dict[str, list]:
-    """Central slices, xy and xz, of densities, their generations and real subtomograms, `columns` a class."""
-    index = {
-        half: np.concatenate([np.flatnonzero(domains.labels(half) == k)[:columns] for k in range(len(domains.classes))])
-        for half in ("X_test", "Y_test")
-    }
-    density = domains.volumes("X_test")[index["X_test"]]
-    sets = {
-        "density": density,
-        "generated": generate(run, density, seed=seed + 4),
-        "real": run.scaling.y(domains.volumes("Y_test")[index["Y_test"]]),
-    }
-    middle = density.shape[-1] // 2
-    return {
-        f"{name} {plane}": v[cut].round(decimals=3).tolist()
-        for name, v in sets.items()
-        for plane, cut in (("xy", (slice(None), middle)), ("xz", (slice(None), slice(None), middle)))
-    }
+def _mean_fsc(generated: torch.Tensor, recorded: torch.Tensor) -> list[float]:
+    """Fourier shell correlation (shells,) of the mean of `generated` with that of `recorded`, (C, R, D, D, D); mean over classes."""
+    curves = [fourier_shell_correlation(a.mean(0), b.mean(0)) for a, b in zip(generated, recorded, strict=True)]
+    return torch.stack(curves).mean(0).tolist()
 
 
 def make_defocus_knob(config: RunConfig, repeats: int = 200) -> dict:
-    """Train with the CTF formula at one defocus, ask for another, and compare with the simulator there.
+    """Estimate with the CTF formula at one defocus, ask for another, and compare with the simulator there.
 
     For one density the average of many generations, and of many recordings, tells the transfer function: Re(FT[average] conj FT[density]) / |FT[density]|^2 over spatial frequency.
     """
     scope = dataclasses.replace(DATASETS[config.dataset].microscope, defocus_um=DEFOCI_um[0], defocus_spread_um=0.25)
     other = dataclasses.replace(scope, defocus_um=DEFOCI_um[1])
     domains = simulated_domains(config, microscope=scope)
-    run, took = trained(config, domains, f"{config.dataset}_knob_seed{config.seed}")
+    run, took = estimated(config, domains, f"{config.dataset}_knob_seed{config.seed}")
     voxel_size_A, n = domains.X_train.voxel_size_A, config.box
     first = domains.X_test.table.groupby("class_name", sort=False).head(1)
     densities = domains.volumes("X_test")[first.index.to_numpy(copy=True)]
@@ -244,8 +241,8 @@ def make_defocus_knob(config: RunConfig, repeats: int = 200) -> dict:
 
 
 def proof_config(profile: str, dataset: str, snr: float, seed: int, **changes: object) -> RunConfig:
-    """Configuration of a case: preset "physics" at an SNR; the seed draws data and training."""
-    return make_config(profile, dataset, "physics", seed=seed, snr=snr, **changes)
+    """Configuration of a case: preset "physics" at an SNR, told nothing of the tilt range; the seed draws the data."""
+    return make_config(profile, dataset, "physics", **({"tilt_range": "estimated"} | changes), seed=seed, snr=snr)
 
 
 def comparison_names(profile: str, seeds: list[int]) -> list[str]:
@@ -258,9 +255,14 @@ def comparison_names(profile: str, seeds: list[int]) -> list[str]:
 
 
 def ablation_names(profile: str, seeds: list[int]) -> list[str]:
-    """Results that Table 8 reads beside those of `comparison_names`; the smoke profile has one."""
-    names = [f"physics_ablation_{variant.replace(' ', '-')}_seed{seed}" for seed in seeds for variant in VARIANTS]
-    return names if profile != "smoke" else names[:1]
+    """Results that Table 8 reads; the smoke profile has two."""
+    names = [
+        f"physics_ablation_{dataset}_{variant.replace(' ', '-')}_seed{seed}"
+        for seed in seeds
+        for dataset in ABLATED
+        for variant in (WHOLE, *VARIANTS)
+    ]
+    return names if profile != "smoke" else names[:2]
 
 
 def planned(profile: str, seeds: list[int]) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
@@ -271,11 +273,15 @@ def planned(profile: str, seeds: list[int]) -> dict[str, tuple[RunConfig, Callab
             for snr in SNRS if seed == first else (HEADLINE_SNR,):
                 config = proof_config(profile, dataset, snr, seed)
                 cases[f"physics_{dataset}_snr{snr:g}_seed{seed}"] = (config, partial(make_comparison, config))
-        for variant, changes in VARIANTS.items():
-            config = proof_config(profile, "S1", HEADLINE_SNR, seed, **changes)
-            cases[f"physics_ablation_{variant.replace(' ', '-')}_seed{seed}"] = (config, partial(make_ablation, config, variant))
+        for dataset, snr in ABLATED.items():
+            config = proof_config(profile, dataset, snr, seed)
+            for variant in (WHOLE, *VARIANTS):
+                cases[f"physics_ablation_{dataset}_{variant.replace(' ', '-')}_seed{seed}"] = (
+                    config,
+                    partial(make_ablation, config, variant),
+                )
     for dataset, snr in (("S1", 0.05), ("S2", 0.1)):
         config = proof_config(profile, dataset, snr, first)
         cases[f"physics_interpretation_{dataset}_seed{first}"] = (config, partial(make_interpretation, config))
-    config = proof_config(profile, "S2", 0.2, first, transfer="ctf", tilt_range="told")
+    config = proof_config(profile, "S2", 0.2, first, transfer="ctf", tilt_range="known")
     return cases | {f"physics_defocus_seed{first}": (config, partial(make_defocus_knob, config))}

@@ -1,4 +1,4 @@
-"""The physics generator on few measured particles: trained on all tilt series but one, judged on that one, in turn."""
+"""The physics generator on few measured particles: estimated from all tilt series but one, judged on that one, in turn."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -64,27 +64,25 @@ def density_in_poses(reference: torch.Tensor, average: str | Path, particles: Pa
 def make_real(
     particles: ParticleSet, densities: str, config: RunConfig, name: str, average: str = ""
 ) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Train on all tomograms but one, generate as many as that one holds, and compare, for up to FOLDS tomograms in turn.
+    """Estimate from all tomograms but one, generate as many as that one holds, and compare, for up to FOLDS tomograms in turn.
 
     Returns
     -------
-    numbers : for each tomogram left out the metrics of generated and, as the floor, of the real training particles against it; of all generated against all real ones, "auc", with
-        the mean of tomogram against tomogram as its floor; with an `average`, "fsc", that of the means of generated and of real particles, each brought back by the real poses.
+    numbers : for each tomogram left out the metrics of generated and, as the floor, of the real training particles against it; AUC with as many volumes of each as the
+        tomogram holds; with an `average`, "fsc", that of the means of generated and of real particles, each brought back by the real poses.
     volumes : "real" and "generated" (N, D, D, D) of all folds in network units, in the same order.
 
     Raises
     ------
     ValueError
-        When a tomogram, or what is left without it, holds too few particles; before anything is trained.
+        When a tomogram, or what is left without it, holds too few particles; before anything is estimated.
     """
     counts = particles.table["tomogram"].value_counts()
     tomograms = sorted(counts.index)[:FOLDS]
     for tomogram in tomograms:
         test, train = int(counts[tomogram]), int(counts.sum() - counts[tomogram])
         if test < 2 or train < config.batch:
-            raise ValueError(
-                f"Tomogram {tomogram!r} has {test} particles, all others {train}; expected at least 2, and {config.batch} to train."
-            )
+            raise ValueError(f"Tomogram {tomogram!r} has {test} particles, all others {train}; expected at least 2, and {config.batch}.")
     reference = class_references(*_named(densities, particles, config))
     x_halves = [
         density_maps(reference, n, config.box, particles.voxel_size_A, stream(config.data_seed, "real X", half))
@@ -110,16 +108,13 @@ def make_real(
         plenty = generate(run, both.volumes("X_test"), seed=config.seed + 2)
         floor = run.scaling.y(both.volumes("Y_train"))
         folds[tomogram] = {
-            "generated": _distances(wanted, plenty),
-            "real": _distances(wanted, floor),
-            "tilt_range_deg": run.G.tilt_range_deg.tolist(),
+            "generated": _distances(wanted, plenty) | {"auc": told_apart(wanted, volumes)["auc"]},
+            "real": _distances(wanted, floor) | {"auc": told_apart(wanted, floor[: len(wanted)])["auc"]},
+            "tilt_range_deg": list(run.G.tilt_range_deg),
         }
         real.append(wanted)
         generated.append(volumes)
     numbers = {"folds": folds, "particles": len(particles), "voxel_size_A": particles.voxel_size_A}
-    pooled = told_apart(torch.cat(real), torch.cat(generated))["auc"]
-    between = [told_apart(a, b)["auc"] for i, a in enumerate(real) for b in real[i + 1 :]]
-    numbers |= {"auc": pooled, "auc_floor": sum(between) / len(between)}
     if placed is not None:
         zero = torch.zeros(len(torch.cat(turned)), 3)
         means = [unposed(torch.cat(v), torch.cat(turned), zero, particles.voxel_size_A).mean(0) for v in (generated, real)]

@@ -14,7 +14,7 @@ from ..generation import TrainedRun, load_run
 from ..particles.acquisition import acquisition
 from ..particles.domains import Domains
 from ..processes import Processes
-from ..run_folder import read_log, train
+from ..run_folder import estimate, read_log, train
 from ..seeds import stream
 from ..training import ALONE, Trainer
 from .record import RUNS, described
@@ -24,10 +24,12 @@ from .simulated_sets import SIMULATE_AGAIN, data_folder, default_device, load_da
 def train_on(
     config: RunConfig, domains: Domains, folder: Path, *, replace: bool = False, progress: bool = False, processes: Processes = ALONE
 ) -> TrainedRun:
-    """Train (or resume) a run on both domains in a folder, with what the particles' table tells of the recording where the physics generator asks; the finished run."""
-    told = acquisition(domains.Y_train, tilt_range=config.tilt_range, transfer=config.transfer) if config.generator == "physics" else None
-    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"), default_device(), told, processes, start=False)
-    train(trainer, folder, replace=replace, progress=progress)
+    """Train (or resume) a run on both domains in a folder, or estimate the physics generator, with what the particles' table tells of the recording; the finished run."""
+    x, y = domains.volumes("X_train"), domains.volumes("Y_train")
+    if config.generator == "physics":
+        estimate(config, x, y, acquisition(domains.Y_train, tilt_range=config.tilt_range, transfer=config.transfer), folder)
+    else:
+        train(Trainer(config, x, y, default_device(), processes), folder, replace=replace, progress=progress)
     return load_run(folder, default_device())
 
 
