@@ -155,7 +155,7 @@ def make_interpretation(config: RunConfig, repeats: int = 40) -> dict:
         sheet |= {f"{name}, {plane}": v[cut].numpy().round(3).tolist() for name, v in shown.items()}
     variance = {"generated": generated.var(1).mean((1, 2, 3)).tolist(), "recorded": recorded.var(1).mean((1, 2, 3)).tolist()}
     return {
-        "frequency_per_A": (torch.linspace(0, 0.5, RADII) / voxel_size_A).tolist(), "transfer": run.G.T.tolist(),
+        "frequency_per_A": (torch.linspace(0, 0.5, RADII) / voxel_size_A).tolist(), "transfer": run.G.T.tolist(), "trust": run.G.trust.tolist(),
         "tilts_deg": torch.linspace(-90, 90, TILTS + 1)[:-1].tolist(), "tilt_range_deg": run.G.tilt_range_deg,
         "true_frequency_per_A": (torch.fft.rfftfreq(256) / voxel_size_A).tolist(), "true_transfer": line.tolist(), "true_tilts_deg": scope.angles_deg.tolist(),
         "classes": list(domains.classes), "sheet": sheet, "variance": variance, "voxel_size_A": voxel_size_A,
