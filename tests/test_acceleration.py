@@ -11,10 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cryoetgan_core import acceleration, benchmark, run_folder, training
 from cryoetgan_core.acceleration import WARM_UP, Acceleration, Recorded, autocast
-from cryoetgan_core.acquisition import Acquisition
 from cryoetgan_core.config import PRESETS, make_config
 from cryoetgan_core.convolution import Conv, InstanceNorm
-from cryoetgan_core.networks import build_networks
 from cryoetgan_core.training import Trainer, TrainingDiverged
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -30,7 +28,7 @@ def trainer(preset: str = "released", use: Acceleration = Acceleration(), device
     rng = torch.Generator().manual_seed(7)
     x, y = (torch.randn(12, 24, 24, 24, generator=rng) for _ in "xy")
     config = make_config("smoke", "S1", preset, **{"steps": 12} | changes)
-    return Trainer(config, x, y, device, Acquisition(10.0, tilt_range_deg=(-60.0, 60.0)), acceleration=use)
+    return Trainer(config, x, y, device, acceleration=use)
 
 
 def losses(made: Trainer, steps: int) -> torch.Tensor:
@@ -140,7 +138,7 @@ def test_nothing_in_a_step_waits_for_the_device(preset: str) -> None:
         torch.ones(3)[torch.tensor([True, False, True])]
 
 
-@pytest.mark.parametrize("preset", ["released", "adapted", "physics"])
+@pytest.mark.parametrize("preset", ["released", "adapted"])
 def test_bfloat16_is_near_float32_and_keeps_weights_in_float32(preset: str) -> None:
     """One step from the same weights: losses to a few hundredths, and Adam's or RMSProp's state, weights and scores in float32."""
     made, exact = trainer(preset, compute_dtype="bfloat16"), trainer(preset)
@@ -160,15 +158,6 @@ def test_norms_and_singular_values_are_float32_within_bfloat16() -> None:
         assert layer(x).dtype == torch.bfloat16
     with autocast("float32", torch.device("cpu")):
         assert layer(x).dtype == torch.float32
-
-
-def test_places_of_the_physics_generator_are_float32_within_bfloat16() -> None:
-    G = build_networks(make_config("smoke", "S1", "physics"), acquisition=Acquisition(10.0))["G"].requires_grad_(False)
-    x = torch.zeros(1, 1, 24, 24, 24)
-    x[..., 8:14, 9:15, 10:16] = 1.0
-    drawn = G.sample_noise(x, torch.Generator().manual_seed(0))["deformation"]
-    with autocast("bfloat16", torch.device("cpu")):
-        assert torch.equal(G.deform(x, drawn), trainer("physics").networks["G"].requires_grad_(False).deform(x, drawn))
 
 
 def test_losses_are_read_later_and_the_log_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,20 +196,15 @@ def test_a_failure_is_found_when_losses_are_read(tmp_path: Path, monkeypatch: py
 
 
 def test_what_cannot_be_had_is_refused() -> None:
-    for preset, use, why in (
-        ("adapted", Acceleration(graphs=True), "CUDA graphs need a GPU"),
-        ("physics", Acceleration(compile="inductor"), "only the paper's generators"),
-    ):
-        with pytest.raises(ValueError, match=why):
-            trainer(preset, use)
-    config, gpu = make_config("smoke"), torch.device("cuda")
+    with pytest.raises(ValueError, match="CUDA graphs need a GPU"):
+        trainer("adapted", Acceleration(graphs=True))
+    gpu = torch.device("cuda")
     with pytest.raises(ValueError, match="one process"):
-        Acceleration(graphs=True).check(config, gpu, 2)
-    with pytest.raises(ValueError, match="neighbours"):
-        Acceleration(graphs=True).check(make_config("smoke", "S1", "physics"), gpu, 1)
-    assert Acceleration.automatic(config, torch.device("cpu")) == Acceleration()
-    assert Acceleration.automatic(config, gpu) == Acceleration(channels_last=True, graphs=True, fused=True)
-    assert Acceleration.automatic(config, gpu, 2) == Acceleration(channels_last=True, fused=True)
+        Acceleration(graphs=True).check(gpu, 2)
+    Acceleration(graphs=True).check(gpu, 1)
+    assert Acceleration.automatic(torch.device("cpu")) == Acceleration()
+    assert Acceleration.automatic(gpu) == Acceleration(channels_last=True, graphs=True, fused=True)
+    assert Acceleration.automatic(gpu, 2) == Acceleration(channels_last=True, fused=True)
     with pytest.raises(ValueError, match="'compute_dtype' is 'float16'"):
         make_config("smoke", compute_dtype="float16")
 
@@ -246,7 +230,7 @@ def test_cuda_graphs_equal_eager_steps(preset: str) -> None:
 @GPU
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_no_step_on_a_gpu_waits_for_it() -> None:
-    made = trainer("adapted", Acceleration.automatic(make_config("smoke"), torch.device("cuda")), "cuda")
+    made = trainer("adapted", Acceleration.automatic(torch.device("cuda")), "cuda")
     losses(made, WARM_UP + 2)
     try:
         torch.cuda.set_sync_debug_mode("error")

@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cryoetgan_core.acquisition import Acquisition
 from cryoetgan_core.config import PRESETS, make_config
 from cryoetgan_core.files import temporary
 from cryoetgan_core.generation import generate, generate_repeats, load_run
@@ -83,7 +82,7 @@ def test_nan_stops_and_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
 
 def losses_after(steps: int = 2, **changes: object) -> tuple[float, ...]:
     torch.set_num_threads(1)
-    trainer = Trainer(make_config("smoke", **changes), *data(), acquisition=Acquisition(10.0))
+    trainer = Trainer(make_config("smoke", **changes), *data())
     for _ in range(steps):
         values = trainer.step()
     weights = sum(float(p.double().abs().sum()) for p in trainer.ema.values())
@@ -130,8 +129,8 @@ def test_every_field_changes_the_computation(change: dict) -> None:
     assert losses_after(**change) != losses_after()
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_trains(preset: str) -> None:
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "physics"])
+def test_every_preset_of_the_papers_model_trains(preset: str) -> None:
     assert all(math.isfinite(v) for v in losses_after(preset=preset))
 
 

@@ -5,16 +5,19 @@ from .evidence import AUDITED, audit_table, downstream_table, learning_curves, p
 from .operator import (
     accuracy_by_snr,
     comparison_table,
+    few_particles,
     generated_sheet,
     given_table,
     ingredient_table,
+    mismatch_table,
     mixed_sheet,
+    pose_table,
     real_table,
     shell_agreement,
+    shells_of_means,
     told_apart_table,
     transfer_and_noise,
     transfer_curves,
-    variance_by_source,
 )
 from .panels import contact_sheet, noise_sweep, overview, summary, uncertainty_maps
 from .physics import density_sheet, shell_curves, walk
@@ -25,7 +28,10 @@ __all__ = [
     "mixed_sheet",
     "real_table",
     "shell_agreement",
-    "variance_by_source",
+    "few_particles",
+    "mismatch_table",
+    "pose_table",
+    "shells_of_means",
     "transfer_curves",
     "transfer_and_noise",
     "ingredient_table",

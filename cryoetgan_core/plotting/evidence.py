@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..baselines import CTF, FORMULAS, RELEASED, WHITE, WRONG_MICROSCOPE
-from ..downstream import GENERATED, PHYSICS, REAL, START, gap_closed
+from ..downstream import GENERATED, PHYSICS, REAL, gap_closed
 from ..metrics import prediction_interval, student_interval
 from .artefacts import PAGE_WIDTH_IN
 from .tables import BOUNDS, over_draws
@@ -153,7 +153,7 @@ def downstream_table(results: Sequence[dict]) -> pd.DataFrame:
     most = int(table["real"].max())
     few = sorted({int(n) for n in table.loc[table["synthetic"] > 0, "real"]} - {0})
     rows, alone = [], {}
-    for source in (*FORMULAS, RELEASED, WRONG_MICROSCOPE, START, GENERATED, PHYSICS, REAL):
+    for source in (*FORMULAS, RELEASED, WRONG_MICROSCOPE, GENERATED, PHYSICS, REAL):
         own = table[table["source"] == source]
         if own.empty:
             continue

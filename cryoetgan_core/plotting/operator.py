@@ -1,4 +1,4 @@
-"""Figures and tables of the physics generator: what it learned, and how it compares."""
+"""Figures and tables of the physics generator: what it estimates, and how it compares."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,101 +8,140 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ..baselines import CTF, CTF_AND_WEDGE, FORMULAS, K_SQUARED, RELEASED, WHITE, WRONG_MICROSCOPE
-from ..downstream import PHYSICS, REAL, START, TRUE, gap_closed
+from ..baselines import BACKGROUND, CTF, CTF_AND_WEDGE, FORMULAS, K_SQUARED, RELEASED, WHITE, WRONG_MICROSCOPE
+from ..downstream import PHYSICS, REAL, TRUE, gap_closed
 from ..metrics import student_interval
 from .artefacts import COLUMN_WIDTH_IN, PAGE_WIDTH_IN
 from .tables import BOUNDS, over_draws
 
 STYLES = {  # source of training data to colour and marker
     WHITE: ("0.7", "s"), K_SQUARED: ("0.45", "s"), CTF: ("C1", "^"), CTF_AND_WEDGE: ("C3", "v"), WRONG_MICROSCOPE: ("C4", "P"),
-    TRUE: ("C2", "D"), START: ("C9", "o"), PHYSICS: ("C0", "o"), REAL: ("k", "x"),
+    BACKGROUND: ("C5", "<"), TRUE: ("C2", "D"), PHYSICS: ("C0", "o"), REAL: ("k", "x"),
 }  # fmt: skip
 
 
 def transfer_and_noise(result: dict) -> Figure:
-    """Learned transfer T and noise N over spatial frequency and tilt, beside the simulator's true transfer, and the mean over the recorded tilts of both transfers; dotted: the tilt range found.
+    """Estimated transfer T beside the simulator's, and the measured noise and the cap on the signal over spatial frequency and tilt.
 
-    T is known up to the units of density and subtomogram: the true one is scaled to the learned one by least squares up to 0.8 of Nyquist.
+    T is known up to the units of density and subtomogram: the true one, its mean over the recorded tilts, is scaled to the estimate by least squares up to 0.8 of Nyquist. Its course is dotted,
+    on grey, where the signal does not stand out of the noise (trust below one half). Lines at the tilt range found.
     """
     nyquist = 5.0 / result["voxel_size_A"]  # in 1/nm
-    tilts, learned, noise = (np.array(result[k], dtype=float) for k in ("tilts_deg", "transfer", "noise"))
-    true_tilts, truth = np.array(result["true_tilts_deg"]), np.array(result["true_transfer"])
     q, true_q = 10 * np.array(result["frequency_per_A"]), 10 * np.array(result["true_frequency_per_A"])
-    fine = q if len(learned) == len(q) else np.linspace(0, 3**0.5 / 2, len(learned)) * 10 / result["voxel_size_A"]
+    T, trust, truth = np.array(result["transfer"]), np.array(result["trust"]), np.array(result["true_transfer"]).mean(0)
+    at = q <= 0.8 * nyquist
+    there = np.interp(q[at], true_q, truth)
+    scale = float((T[at] * there).sum() / (there**2).sum())
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH_IN, 2.1), layout="constrained", width_ratios=(1.4, 1, 1))
+    axes[0].plot(true_q[true_q <= nyquist], scale * truth[true_q <= nyquist], color="k", lw=1, label="simulator, scaled")
+    axes[0].plot(q, T, color="C0", lw=0.8, ls=":")
+    axes[0].plot(q, np.where(trust >= 0.5, T, np.nan), color="C0", marker="o", ms=2, lw=0.8, label="estimated", clip_on=False)
+    for low, high in zip(q[:-1], q[1:], strict=True):
+        if np.interp((low + high) / 2, q, trust) < 0.5:
+            axes[0].axvspan(low, high, color="0.9", lw=0)
+    axes[0].axhline(0, color="0.7", lw=0.5)
+    axes[0].set(xlabel="spatial frequency (1/nm)", ylabel="T (network units)", xlim=(0, nyquist))
+    axes[0].legend(frameon=False, fontsize=6)
     low, high = result["tilt_range_deg"]
-    seen = (tilts > low) & (tilts < high)
-    mean, true_mean = learned[:, seen].mean(1), truth.mean(0)
-    at = fine <= 0.8 * nyquist
-    there = np.interp(fine[at], true_q, true_mean)
-    scale = float((mean[at] * there).sum() / (there**2).sum())
-    limit = 1.1 * np.abs(truth[:, true_q <= nyquist]).max() * abs(scale)
-    figure, axes = plt.subplots(1, 4, figsize=(PAGE_WIDTH_IN, 2.0), layout="constrained", width_ratios=(1, 1, 1, 1.2))
-    order, masked = np.argsort(true_tilts), np.where(seen[:, None], learned.T, np.nan)
-    for axis, title, rows, columns, values in (
-        (axes[0], "T, learned", tilts, fine, masked),
-        (axes[1], "T of the simulator, scaled", true_tilts[order], true_q, scale * truth[order]),
+    for axis, title, values, label in (
+        (axes[1], "noise, measured", 10 * np.log10(np.array(result["noise"])), "power (dB)"),
+        (axes[2], "cap on the signal", np.array(result["support"]), "share of T"),
     ):
-        image = axis.pcolormesh(columns, rows, values, vmin=-limit, vmax=limit, cmap="RdBu_r", shading="nearest", rasterized=True)
-        axis.set_title(title)
-    figure.colorbar(image, ax=axes[1], shrink=0.9, extend="both", label="T (network units)")  # T beyond the particles' power may be larger
-    image = axes[2].pcolormesh(
-        q, tilts, np.where(seen[:, None], noise.T, np.nan), cmap="viridis", shading="nearest", rasterized=True, vmin=0
-    )
-    axes[2].set_title("N, learned")
-    figure.colorbar(image, ax=axes[2], shrink=0.9, label="N (network units)")
-    for axis in axes[:3]:
-        axis.axhline(low, color="k", lw=0.5, ls=":"), axis.axhline(high, color="k", lw=0.5, ls=":")
-        axis.set(xlabel="frequency (1/nm)", ylim=(-90, 90), xlim=(0, nyquist), yticks=[-90, -45, 0, 45, 90], facecolor="0.85")
-    axes[0].set_ylabel("tilt of the slice (°)")
-    axes[3].plot(true_q[true_q <= nyquist], scale * true_mean[true_q <= nyquist], color="k", lw=1, label="simulator")
-    axes[3].plot(fine, mean, color="C0", marker="o", ms=2, lw=0.8, label="learned", clip_on=False)
-    axes[3].axhline(0, color="0.7", lw=0.5)
-    axes[3].set(title="mean over tilts", xlabel="frequency (1/nm)", ylabel="T (network units)", xlim=(0, nyquist))
-    axes[3].legend(frameon=False, fontsize=6)
+        image = axis.pcolormesh(q, result["tilts_deg"], values.T, cmap="viridis", shading="nearest", rasterized=True)
+        figure.colorbar(image, ax=axis, shrink=0.9, label=label)
+        axis.axhline(low, color="w", lw=0.5, ls=":"), axis.axhline(high, color="w", lw=0.5, ls=":")
+        axis.set(title=title, xlabel="spatial frequency (1/nm)", ylim=(-90, 90), yticks=[-90, -45, 0, 45, 90])
+    axes[1].set_ylabel("tilt of the slice (°)")
     return figure
 
 
 def generated_sheet(result: dict) -> Figure:
-    """Central slices of densities, their generations and real subtomograms, along and across the beam, two a class."""
+    """Central slices, along (xy) and across (xz) the beam, a class a column: the density; one generation and one recording of it in its pose; means of many of both.
+
+    Grey values of single volumes run over 2.5 standard deviations. Those of the means are scaled to the recorded mean's, so that generated and recorded can be compared.
+    """
     sheet, classes = {k: np.array(v) for k, v in result["sheet"].items()}, result["classes"]
-    columns = len(next(iter(sheet.values())))
+    width = PAGE_WIDTH_IN if len(classes) > 5 else 0.62 * PAGE_WIDTH_IN
     figure, axes = plt.subplots(
-        len(sheet), columns, figsize=(PAGE_WIDTH_IN, PAGE_WIDTH_IN * len(sheet) / columns * 1.04), layout="constrained", squeeze=False
+        len(sheet), len(classes), figsize=(width, width * len(sheet) / len(classes) * 1.0), layout="constrained", squeeze=False
     )
-    for k, (row, (name, slices)) in enumerate(zip(axes, sheet.items(), strict=True)):
-        limit = (0, 1) if name.startswith("density") else (-2.5, 2.5)
+    for row, (name, slices) in zip(axes, sheet.items(), strict=True):
         for i, (axis, image) in enumerate(zip(row, slices, strict=True)):
-            axis.imshow(image, vmin=limit[0], vmax=limit[1], cmap="gray", origin="lower")
+            if name.startswith("mean"):
+                reference = sheet[name.replace("generated", "recorded")][i]
+                low, high = np.quantile(reference, (0.005, 0.995))
+            else:
+                low, high = (0, 1) if name.startswith("density") else (-2.5, 2.5)
+            axis.imshow(image, vmin=low, vmax=high, cmap="gray", origin="lower")
             axis.set(xticks=[], yticks=[])
-            if k == 0 and i % 2 == 0:
-                axis.set_title(classes[i // (columns // len(classes))].replace("_", " "), fontsize=6, loc="left")
-        row[0].set_ylabel(name, fontsize=6)
-    side = len(slices[0])
+        row[0].set_ylabel(name.replace(", ", "\n"), fontsize=5)
+    for axis, name in zip(axes[0], classes, strict=True):
+        axis.set_title(name.replace("_", " "), fontsize=6)
+    side = slices.shape[-1]
     axes[0, 0].plot([1, 1 + 200 / result["voxel_size_A"]], [1.2, 1.2], color="w", lw=2)
     axes[0, 0].annotate("20 nm", (1, 2.4), color="w", fontsize=6)
     axes[0, 0].set(xlim=(-0.5, side - 0.5), ylim=(-0.5, side - 0.5))
     return figure
 
 
-def variance_by_source(result: dict) -> Figure:
-    """Variance between generations from one density, by its source, on a logarithmic scale, and that between recordings of it, with and without noise."""
-    figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.6), layout="constrained")
-    place = np.arange(len(result["classes"]))
-    apart = {"transfer": "transfer, contrast", "structure": "structure, deformation"}  # what each source draws
-    shown = [(apart.get(k, k), v, {"all": "0.5"}.get(k, f"C{i}"), "o") for i, (k, v) in enumerate(result["variance"].items())]
-    recorded = result["true_variance"]
-    shown += [("recordings", recorded["all"], "k", "_"), ("recordings without noise", recorded["without noise"], "k", "x")]
-    for label, values, colour, marker in shown:
-        whole = label == "all"
-        axis.plot(
-            place, values, marker, color=colour, ms=6 if whole else 3 if marker == "o" else 5, mfc="none" if whole else colour,
-            label="all at once" if whole else label,
-        )  # fmt: skip
-    axis.set_xticks(place, [c.replace("_", "\n") for c in result["classes"]])
-    axis.set(yscale="log", ylabel="variance of a voxel\n(all voxels: 1)", xlim=(-0.5, len(place) - 0.5))
-    figure.legend(frameon=False, fontsize=6, loc="outside upper center", ncols=2)
+def shells_of_means(results: Mapping[str, dict]) -> Figure:
+    """Fourier shell correlation of the mean of many generations with that of recordings without noise, by set."""
+    figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.0), layout="constrained")
+    for name, result in results.items():
+        curve = np.array(result["fsc"])
+        axis.plot(np.arange(1, len(curve)) / (len(curve) - 1), curve[1:], marker="o", ms=2, lw=0.8, label=name)
+    axis.axhline(0, color="0.7", lw=0.5)
+    axis.set(xlabel="spatial frequency / Nyquist", ylabel="Fourier shell correlation", ylim=(-1, 1.02), xlim=(0, 1))
+    axis.legend(frameon=False, fontsize=6)
     return figure
+
+
+def few_particles(result: dict) -> Figure:
+    """Accuracy on real of a classifier trained on the generator, and distances from real, against the particles it was estimated from."""
+    rows = pd.DataFrame([{k: v for k, v in r.items() if k != "metrics"} | r["metrics"] for r in result["rows"]])
+    table = rows.groupby("particles").mean(numeric_only=True)
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH_IN * 0.8, 2.1), layout="constrained")
+    axes[0].plot(table.index, table["accuracy"], marker="o", ms=3, color="C0", label=PHYSICS)
+    real = np.mean([row["accuracy"] for row in result["real"]])
+    axes[0].axhline(real, color="k", lw=0.8, ls="--", label=f"real labels, {max(table.index)} particles")
+    axes[0].set(ylabel="accuracy on real test (%)", ylim=(0, 100))
+    for name, label in (("spectrum", "log spectrum"), ("angular", "angular"), ("moments", "moments"), ("auc", "AUC")):
+        axes[1].plot(table.index, table[name], marker="o", ms=3, label=label)
+    axes[1].set(ylabel="distance from real; AUC", ylim=(0, None))
+    for axis in axes:
+        axis.set(xscale="log", xlabel="particles")
+        axis.set_xticks(list(table.index), [str(n) for n in table.index])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.legend(frameon=False, fontsize=6)
+    return figure
+
+
+def pose_table(result: dict) -> pd.DataFrame:
+    """A row a class: median angular error of the same alignment on generated and on real particles, and the FSC of their averages, mean to half of Nyquist."""
+    rows = []
+    for name, found in result["classes"].items():
+        error, curve = found["median_error_deg"], np.array(found["fsc_of_means"])
+        rows.append(
+            {
+                "class": name,
+                "generated (°)": f"{error['generated']:.1f}",
+                "real (°)": f"{error['real']:.1f}",
+                "FSC of averages": f"{curve[1 : len(curve) // 2 + 1].mean():.2f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def mismatch_table(results: Sequence[dict]) -> pd.DataFrame:
+    """A row a condition: accuracy on real of the CTF formula, of the physics generator and of real labels, the share of real, and how it is told apart."""
+    rows = []
+    for r in results:
+        mean = {source: _accuracy(r, source) for source in (CTF, PHYSICS, REAL)}
+        row = {"particles": r["condition"]} | {f"{source} (%)": f"{m:.1f}" for source, m in mean.items()}
+        row |= {"share of real": f"{mean[PHYSICS] / max(mean[REAL], 1e-9):.2f}", "AUC": f"{r['metrics'][PHYSICS]['auc']:.2f}"}
+        row |= {"angular (real)": f"{r['metrics'][PHYSICS]['angular']:.2f} ({r['metrics'][REAL]['angular']:.2f})"}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def comparison_rows(results: Sequence[dict]) -> pd.DataFrame:
@@ -144,7 +183,7 @@ def comparison_table(results: Sequence[dict]) -> pd.DataFrame:
     for (dataset, snr), part in table.groupby(["dataset", "snr"], sort=False):
         found = {source: g["accuracy"].to_numpy() for source, g in part.groupby("source", sort=False)}
         mean = {source: float(values.mean()) for source, values in found.items()}
-        column = {s: over_draws(found[s], 1, (0, 100)) for s in (*FORMULAS, RELEASED, WRONG_MICROSCOPE, TRUE, START, PHYSICS, REAL)}
+        column = {s: over_draws(found[s], 1, (0, 100)) for s in (*FORMULAS, RELEASED, WRONG_MICROSCOPE, BACKGROUND, TRUE, PHYSICS, REAL)}
         ratio = found[PHYSICS] / np.where(found[REAL] > 0, found[REAL], np.nan)
         column |= {"share of real": over_draws(ratio, 3), "gap closed": f"{gap_closed(mean)[PHYSICS]:.2f}"}
         columns[f"{dataset}, SNR {snr:g}"] = column | {"draws": str(part["seed"].nunique())}
@@ -158,7 +197,7 @@ def told_apart_table(results: Sequence[dict]) -> pd.DataFrame:
     for r in results:
         groups.setdefault((r["config"]["dataset"], r["config"]["snr"]), []).append(r["metrics"])
     for (dataset, snr), found in groups.items():
-        for source, label in ((PHYSICS, PHYSICS), (START, START), (TRUE, "real, another draw"), (REAL, "real, train half")):
+        for source, label in ((PHYSICS, PHYSICS), (TRUE, "real, another draw"), (REAL, "real, train half")):
             columns = {
                 title: over_draws([m[source][name] for m in found], digits, BOUNDS.get(name, (0, np.inf)))
                 for title, name, digits in (
@@ -169,28 +208,32 @@ def told_apart_table(results: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def ingredient_table(comparisons: Sequence[dict], parts: Sequence[dict]) -> pd.DataFrame:
-    """Table 8, a row a form of the physics generator: accuracy on real of a probe trained on it, AUC, angular distance, wedge power.
+def ingredient_table(parts: Sequence[dict]) -> pd.DataFrame:
+    """Table 8, a row a set and form of the estimate: accuracy on real of a probe trained on it, how it is told apart, and the FSC of a mean of generations.
 
-    Parameters
-    ----------
-    comparisons : results of `workflow.proof.make_comparison`, which hold the whole generator and its start alone.
-    parts : results of `workflow.proof.make_ablation` of the same draws.
+    The FSC is with the mean of recordings without noise: mean to half of Nyquist, and from there on.
     """
-    seeds = {r["config"]["seed"] for r in parts}
-    found: dict[str, list[tuple[float, dict]]] = {"all": [], "start alone": []}
-    for r in comparisons:
-        if r["config"]["dataset"] == "S1" and r["config"]["snr"] == parts[0]["config"]["snr"] and r["config"]["seed"] in seeds:
-            for name, source in (("all", PHYSICS), ("start alone", START)):
-                found[name].append((_accuracy(r, source), r["metrics"][source]))
+    groups: dict[tuple[str, str], list[dict]] = {}
     for r in parts:
-        found.setdefault(r["variant"], []).append((_accuracy(r, PHYSICS), r["metrics"][PHYSICS]))
+        groups.setdefault((r["config"]["dataset"], r["variant"]), []).append(r)
     rows = []
-    for name, values in found.items():
-        row: dict[str, object] = {"generator": name, "accuracy on real (%)": over_draws([a for a, _ in values], 1, (0, 100))}
-        for title, metric, digits in (("AUC", "auc", 2), ("angular", "angular", 3), ("wedge power / real", "wedge_power", 2)):
-            row[title] = over_draws([m[metric] for _, m in values], digits, BOUNDS.get(metric, (0, np.inf)))
-        rows.append(row | {"draws": len(values)})
+    for (dataset, variant), found in groups.items():
+        row: dict[str, object] = {
+            "set": dataset,
+            "estimate": variant,
+            "accuracy on real (%)": over_draws([_accuracy(r, PHYSICS) for r in found], 1, (0, 100)),
+        }
+        for title, metric, digits in (
+            ("AUC", "auc", 2),
+            ("angular", "angular", 2),
+            ("moments", "moments", 2),
+            ("wedge power / real", "wedge_power", 1),
+        ):
+            row[title] = over_draws([r["metrics"][PHYSICS][metric] for r in found], digits, BOUNDS.get(metric, (0, np.inf)))
+        middle = len(found[0]["fsc"]) // 2 + 1
+        for title, chosen in (("FSC, low", slice(1, middle)), ("FSC, high", slice(middle, None))):
+            row[title] = over_draws([float(np.mean(r["fsc"][chosen])) for r in found], 2, (-1, 1))
+        rows.append(row | {"draws": len(found)})
     return pd.DataFrame(rows)
 
 
@@ -256,10 +299,10 @@ def shell_agreement(correlation: Sequence[float], voxel_size_A: float) -> Figure
 
 
 def real_table(result: dict) -> pd.DataFrame:
-    """A row a tilt series left out: distances of generated volumes from its particles, and of the real training particles in brackets."""
-    names = ("spectrum", "angular", "moments", "autocorrelation")
+    """A row a tomogram left out: distances of generated volumes from its particles, and of the real training particles in brackets."""
+    names = ("spectrum", "angular", "moments", "autocorrelation", "auc")
     rows = {
-        tomogram: {"wedge found (°)": f"{fold['tilt_range_deg'][0]:.0f} to {fold['tilt_range_deg'][1]:.0f}"}
+        tomogram: {"wedge used (°)": f"{fold['tilt_range_deg'][0]:.0f} to {fold['tilt_range_deg'][1]:.0f}"}
         | {name: f"{fold['generated'][name]:.2f} ({fold['real'][name]:.2f})" for name in names}
         for tomogram, fold in result["folds"].items()
     }

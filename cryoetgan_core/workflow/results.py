@@ -121,3 +121,8 @@ def measured(profile: str, name: str, make: Callable[[], dict], *, anew: bool = 
         if path.exists():
             return read_json(path, "delete it and make the measurement again")
     raise FileNotFoundError(f"{own} is missing: run `make figures PROFILE={profile}`, or this notebook with measure set to True.")
+
+
+def committed(name: str, profile: str = "quick") -> dict:
+    """A committed table by name, of what is not made anew."""
+    return read_json(paths.reference(profile) / f"{name}.json", "check the file out again")
