@@ -63,6 +63,8 @@ AUDIT = results([f"audit_S1_seed{NUMBERS[0]}"])
 DOWNSTREAM = results(f"downstream_S1_seed{s}" for s in NUMBERS)
 COMPARISONS = results(paper.comparison_names(PROFILE, NUMBERS))
 PARTS = results(paper.ablation_names(PROFILE, NUMBERS))
+MISMATCH = results(paper.mismatch_names(PROFILE, NUMBERS[0]))
+REACH = results(f"physics_{name}_seed{NUMBERS[0]}" for name in ("few", "poses"))
 INTERPRETATION = results(f"physics_interpretation_{dataset}_seed{NUMBERS[0]}" for dataset in DATASETS)
 # notebook: (results it reads, artefacts it writes)
 FIGURE_NOTEBOOKS = {
@@ -78,10 +80,12 @@ FIGURE_NOTEBOOKS = {
     "atoms_to_subtomogram": ([], ["microscope_walk"]),
     "physics_generator": (
         INTERPRETATION,
-        ["fig9_physics_S1", "fig10_transfer_and_noise_S1", "fig10_transfer_and_noise_S2", "fig11_variance_by_source_S1"],
+        [*(f"{name}_{d}" for name in ("fig9_physics", "fig10_transfer_and_noise") for d in DATASETS), "fig11_shells_of_means"],
     ),
     "table7_physics": (COMPARISONS, ["table7_physics", "fig12_accuracy_by_snr"]),
-    "table8_ingredients": ([*COMPARISONS, *PARTS], ["table8_ingredients"]),
+    "table8_ingredients": (PARTS, ["table8_ingredients"]),
+    "mismatch": (MISMATCH, ["table11_mismatch"]),
+    "reach": (REACH, ["fig15_few_particles", "table12_poses"]),
     "table9_densities": (results(paper.given_names(PROFILE, NUMBERS[0])), ["table9_given_densities"]),
     "fig13_defocus": (results([f"physics_defocus_seed{NUMBERS[0]}"]), ["fig13_defocus"]),
     "table2_metrics": (RECIPES, ["table2_metrics"]),

@@ -19,6 +19,7 @@ from .acquisition import Acquisition
 from .config import RunConfig, make_config
 from .generation import TrainedRun, generate
 from .networks import Scaling, build_networks
+from .physics import PhysicsGenerator
 from .timing import hardware, peak_memory_MiB, seconds_per_call
 from .training import Trainer
 
@@ -42,9 +43,12 @@ def volumes(box: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def untrained(config: RunConfig, device: torch.device | str = "cpu", acceleration: Acceleration = Acceleration()) -> TrainedRun:  # noqa: B008
     """A run whose weights are those of the beginning: as quick as a trained one."""
-    networks = build_networks(config, device, TOLD).eval().requires_grad_(False)
+    scaling = Scaling(0.0, 1.0, 0.0, 1.0)
+    if config.generator == "physics":
+        return TrainedRun(config, scaling, PhysicsGenerator(config.box, TOLD).to(device), None)
+    networks = build_networks(config, device).eval().requires_grad_(False)
     acceleration.prepare(networks)
-    return TrainedRun(config, Scaling(0.0, 1.0, 0.0, 1.0), networks["G"], networks["F"])
+    return TrainedRun(config, scaling, networks["G"], networks["F"])
 
 
 def memory_GiB(device: torch.device) -> float:

@@ -47,7 +47,7 @@ class Unchanged(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.anything = nn.Parameter(torch.zeros(1))  # tells the device
-        self.register_buffer("tilt_range_deg", torch.tensor([-90.0, 90.0]))  # a density has no missing wedge
+        self.tilt_range_deg = (-90.0, 90.0)  # a density has no missing wedge
 
     def sample_noise(self, x: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
         """No random draws."""
