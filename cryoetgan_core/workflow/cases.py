@@ -10,12 +10,14 @@ import numpy as np
 
 from .. import paths
 from ..config import RunConfig
+from ..downstream import benchmark, generated_set
 from ..files import write_atomically
+from ..generation import load_run
 from ..provenance import code_hash
 from . import densities, foreign, measurements, mismatch, proof, reach, runs
 from .plan import planned_runs
 from .results import read_results
-from .simulated_sets import has_data, simulate_data
+from .simulated_sets import default_device, has_data, load_data, simulate_data
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Case:
 def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     """Every result that the figures and tables of a profile read, by name."""
     cases = {
-        name: Case(config, lambda name=name, config=config: runs.make_run(name, config), "workflow.runs")
+        name: Case(config, lambda name=name, config=config: make_run(name, config), "workflow.runs")
         for name, config in planned_runs(profile, seeds).items()
     }
     for name, (config, make, needs) in measurements.planned(profile, seeds).items():
@@ -46,6 +48,14 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
         name = f"workflow.{module.__name__.rsplit('.', 1)[-1]}"
         cases |= {case: Case(config, make, name) for case, (config, make) in module.planned(profile, seeds[0]).items()}
     return cases
+
+
+def make_run(name: str, config: RunConfig) -> dict:
+    """Train and measure a run (`runs.make_run`), and train probes on its volumes: "downstream", rows of accuracy on real test particles."""
+    found, domains = runs.make_run(name, config), load_data(config)
+    sets = generated_set(load_run(paths.runs(config.profile) / name, default_device()), domains)
+    rows = benchmark(sets, domains, seed=config.seed, curves=(), **proof.small_probes(config))
+    return found | {"downstream": rows}
 
 
 def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:

@@ -126,3 +126,8 @@ def measured(profile: str, name: str, make: Callable[[], dict], *, anew: bool = 
 def committed(name: str, profile: str = "quick") -> dict:
     """A committed table by name, of what is not made anew."""
     return read_json(paths.reference(profile) / f"{name}.json", "check the file out again")
+
+
+def is_committed(name: str, profile: str) -> bool:
+    """Whether a result is among the committed ones of a profile."""
+    return (paths.reference(profile) / f"{name}.json").exists()
