@@ -14,7 +14,7 @@ from ..downstream import benchmark, generated_set
 from ..files import write_atomically
 from ..generation import load_run
 from ..provenance import code_hash
-from . import densities, foreign, measurements, mismatch, proof, reach, runs
+from . import competitor, densities, foreign, measurements, mismatch, proof, reach, runs
 from .plan import planned_runs
 from .results import read_results
 from .simulated_sets import default_device, has_data, load_data, simulate_data
@@ -44,7 +44,7 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     for name, (config, make, needs) in measurements.planned(profile, seeds).items():
         cases[name] = Case(config, make, "workflow.measurements", needs)
     cases |= {name: Case(config, make, "workflow.proof") for name, (config, make) in proof.planned(profile, seeds).items()}
-    for module in (densities, mismatch, reach):  # of the first draw
+    for module in (competitor, densities, mismatch, reach):  # of the first draw
         name = f"workflow.{module.__name__.rsplit('.', 1)[-1]}"
         cases |= {case: Case(config, make, name) for case, (config, make) in module.planned(profile, seeds[0]).items()}
     return cases
