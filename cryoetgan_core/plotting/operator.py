@@ -47,7 +47,10 @@ def transfer_and_noise(result: dict) -> Figure:
         (axes[1], "noise, measured", 10 * np.log10(np.array(result["noise"])), "power (dB)"),
         (axes[2], "cap on the signal", np.array(result["support"]), "share of T"),
     ):
-        image = axis.pcolormesh(q, result["tilts_deg"], values.T, cmap="viridis", shading="nearest", rasterized=True)
+        ends = (None, None) if axis is axes[1] else (0, 1)
+        image = axis.pcolormesh(
+            q, result["tilts_deg"], values.T, vmin=ends[0], vmax=ends[1], cmap="viridis", shading="nearest", rasterized=True
+        )
         figure.colorbar(image, ax=axis, shrink=0.9, label=label)
         axis.axhline(low, color="w", lw=0.5, ls=":"), axis.axhline(high, color="w", lw=0.5, ls=":")
         axis.set(title=title, xlabel="spatial frequency (1/nm)", ylim=(-90, 90), yticks=[-90, -45, 0, 45, 90])
@@ -56,30 +59,31 @@ def transfer_and_noise(result: dict) -> Figure:
 
 
 def generated_sheet(result: dict) -> Figure:
-    """Central slices, along (xy) and across (xz) the beam, a class a column: the density; one generation and one recording of it in its pose; means of many of both.
+    """Central slices of the density, of one generation and one recording of it in its pose, and of means of many of both; along (xy) and across (xz) the beam, side by side for each class.
 
     Grey values of single volumes run over 2.5 standard deviations. Those of the means are scaled to the recorded mean's, so that generated and recorded can be compared.
     """
     sheet, classes = {k: np.array(v) for k, v in result["sheet"].items()}, result["classes"]
-    width = PAGE_WIDTH_IN if len(classes) > 5 else 0.62 * PAGE_WIDTH_IN
+    names = list(dict.fromkeys(name.rsplit(", ", 1)[0] for name in sheet))
+    columns = 2 * len(classes)
     figure, axes = plt.subplots(
-        len(sheet), len(classes), figsize=(width, width * len(sheet) / len(classes) * 1.0), layout="constrained", squeeze=False
+        len(names), columns, figsize=(PAGE_WIDTH_IN, 1.08 * PAGE_WIDTH_IN * len(names) / columns), layout="constrained", squeeze=False
     )
-    for row, (name, slices) in zip(axes, sheet.items(), strict=True):
-        for i, (axis, image) in enumerate(zip(row, slices, strict=True)):
+    for row, name in zip(axes, names, strict=True):
+        for k, axis in enumerate(row):
+            plane, i = ("xy", "xz")[k % 2], k // 2
             if name.startswith("mean"):
-                reference = sheet[name.replace("generated", "recorded")][i]
-                low, high = np.quantile(reference, (0.005, 0.995))
+                low, high = np.quantile(sheet[f"{name.replace('generated', 'recorded')}, {plane}"][i], (0.005, 0.995))
             else:
-                low, high = (0, 1) if name.startswith("density") else (-2.5, 2.5)
-            axis.imshow(image, vmin=low, vmax=high, cmap="gray", origin="lower")
+                low, high = (0, 1) if name == "density" else (-2.5, 2.5)
+            axis.imshow(sheet[f"{name}, {plane}"][i], vmin=low, vmax=high, cmap="gray", origin="lower")
             axis.set(xticks=[], yticks=[])
-        row[0].set_ylabel(name.replace(", ", "\n"), fontsize=5)
-    for axis, name in zip(axes[0], classes, strict=True):
-        axis.set_title(name.replace("_", " "), fontsize=6)
-    side = slices.shape[-1]
+        row[0].set_ylabel(name.replace("mean of ", "mean of\n").replace("one ", "one\n"), fontsize=5)
+    for k, axis in enumerate(axes[0]):
+        axis.set_title(f"{classes[k // 2].replace('_', ' ')}\nxy" if k % 2 == 0 else "xz", fontsize=5, pad=2)
+    side = sheet["density, xy"].shape[-1]
     axes[0, 0].plot([1, 1 + 200 / result["voxel_size_A"]], [1.2, 1.2], color="w", lw=2)
-    axes[0, 0].annotate("20 nm", (1, 2.4), color="w", fontsize=6)
+    axes[0, 0].annotate("20 nm", (1, 2.4), color="w", fontsize=5)
     axes[0, 0].set(xlim=(-0.5, side - 0.5), ylim=(-0.5, side - 0.5))
     return figure
 
