@@ -57,14 +57,17 @@ class Results:
             values.append(float(own.loc[most == most.max(), "accuracy"].mean()))
         return values
 
+    def _comparisons(self, snr: float) -> list[dict]:
+        return self([name for name in comparison_names(self.profile, self.seeds) if f"_snr{snr:g}_" in name])
+
     def comparison(self, dataset: str, source: str, snr: float = 0.05) -> list[float]:
         """The same at an SNR, from the comparisons of Table 7."""
-        found = [r for r in self(comparison_names(self.profile, self.seeds)) if _is(r, dataset, snr)]
+        found = [r for r in self._comparisons(snr) if _is(r, dataset, snr)]
         return [float(np.mean([row["accuracy"] for row in r["rows"] if row["source"] == source])) for r in found]
 
     def apart(self, dataset: str, source: str, metric: str, snr: float = 0.05) -> list[float]:
         """A metric of a source's volumes against real test ones, from the comparisons of Table 7."""
-        return [r["metrics"][source][metric] for r in self(comparison_names(self.profile, self.seeds)) if _is(r, dataset, snr)]
+        return [r["metrics"][source][metric] for r in self._comparisons(snr) if _is(r, dataset, snr)]
 
     def without(self, dataset: str, variant: str, metric: str) -> float:
         """A metric of a form of the estimate at the first seed, from Table 8."""

@@ -131,3 +131,11 @@ def committed(name: str, profile: str = "quick") -> dict:
 def is_committed(name: str, profile: str) -> bool:
     """Whether a result is among the committed ones of a profile."""
     return (paths.reference(profile) / f"{name}.json").exists()
+
+
+def made(profile: str, names: list[str]) -> list[str]:
+    """Those of the results that there are: one's own where there is any, else the committed ones; all of them in the smoke profile, which makes what is missing."""
+    if profile == "smoke":
+        return names
+    own = [name for name in names if (paths.results(profile) / f"{name}.json").exists()]
+    return own or [name for name in names if is_committed(name, profile)]
