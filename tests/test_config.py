@@ -46,12 +46,20 @@ def test_a_changed_field_changes_the_hash() -> None:
     assert make_config("smoke").hash != make_config("smoke", noise_level=0.3).hash
 
 
+def test_a_new_field_renames_no_run() -> None:
+    """A run made before a field existed is one that has its default."""
+    config = make_config("smoke")
+    told = dataclasses.asdict(config)
+    longer = dataclasses.make_dataclass("Longer", [("new", int, 3)], bases=(RunConfig,), frozen=True)
+    assert longer(**told).hash == config.hash != longer(**told, new=4).hash
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
         ({"profil": "smoke"}, "Unknown parameter 'profil'"),
         ({"seed": "1"}, "'seed' is '1' \\(str\\); expected int"),
-        ({"profile": "huge"}, "expected one of smoke, quick, paper"),
+        ({"profile": "huge"}, "expected one of smoke, quick, evening, paper"),
         ({"profile": 3}, "write -r profile 3"),
     ],
 )

@@ -6,7 +6,17 @@ import torch
 import torch.nn.functional as F
 
 from cryoetgan_core import winograd
-from cryoetgan_core.convolution import Conv, InstanceNorm, channels_last, conv3d, conv_valid, reflect_by_flips, reflect_pad, same_padding
+from cryoetgan_core.convolution import (
+    Conv,
+    InstanceNorm,
+    channels_last,
+    conv3d,
+    conv_valid,
+    halve,
+    reflect_by_flips,
+    reflect_pad,
+    same_padding,
+)
 from cryoetgan_core.losses import gradient_penalty
 from cryoetgan_core.models import C3D, Discriminator, Generator
 
@@ -38,6 +48,20 @@ def test_conv3d_of_small_volumes_equals_the_plain_one_to_the_second_derivative(b
         gradient = torch.autograd.grad(y.square().sum(), (x, w), create_graph=True)
         second = torch.autograd.grad(gradient[0].square().sum(), (x, w))
         found.append((y, *gradient, *second))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12 * float(theirs.detach().abs().max()))
+
+
+@pytest.mark.parametrize(("c_in", "c_out"), [(1, 4), (3, 2)])
+def test_halving_by_blocks_equals_the_plain_convolution_to_the_second_derivative(c_in: int, c_out: int) -> None:
+    """Which a GPU takes where there is one channel."""
+    torch.manual_seed(0)
+    x = torch.randn(2, c_in, 8, 10, 12, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(c_out, c_in, 4, 4, 4, dtype=torch.float64, requires_grad=True)
+    found = []
+    for y in (halve(x, w), F.conv3d(x, w, stride=2)):
+        gradient = torch.autograd.grad(y.pow(3).sum(), (x, w), create_graph=True)
+        found.append((y, *gradient, *torch.autograd.grad(gradient[0].square().sum(), (x, w))))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12 * float(theirs.detach().abs().max()))
 

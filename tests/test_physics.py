@@ -12,7 +12,7 @@ import torch
 
 from cryoetgan_core.acquisition import Acquisition
 from cryoetgan_core.baselines import BACKGROUND, FORMULAS, RELEASED, WRONG_MICROSCOPE, on_background
-from cryoetgan_core.config import DATASETS, make_config
+from cryoetgan_core.config import make_config
 from cryoetgan_core.downstream import PHYSICS, REAL, TRUE
 from cryoetgan_core.fourier_grid import (
     CORNER,
@@ -190,7 +190,7 @@ def test_wedge_is_where_no_slice_passes() -> None:
 def test_lookup_gives_back_what_is_linear_in_its_coordinates(kind: str) -> None:
     radius, tilt, _ = (c.flatten() for c in coordinates(16))
     at, (radii, highest) = lookup(16, kind), (FINE_RADII, CORNER) if kind.startswith("fine") else (RADII, 0.5)
-    assert at.weight.sum(-1) == pytest.approx(1.0)
+    torch.testing.assert_close(at.weight.sum(-1), torch.ones(len(radius)))
     tilts = TILTS if kind.endswith("tilt") else 1
     inside = radius <= highest
     torch.testing.assert_close(at(torch.linspace(0, highest, radii).repeat_interleave(tilts))[inside], radius[inside], atol=1e-5, rtol=0)
@@ -201,14 +201,14 @@ def test_lookup_gives_back_what_is_linear_in_its_coordinates(kind: str) -> None:
 
 def test_noise_that_is_cut_out_has_the_power_wanted() -> None:
     """Where it wraps round nothing leaks, and the amplitude is the root of the power."""
-    wanted = mean_power(noise_recorded(800))
+    wanted = mean_power(noise_recorded(600))
     torch.testing.assert_close(coloured(wanted, SMALL).square(), wanted)
     amplitude = coloured(wanted, 22)
-    found = mean_power(noise_of(amplitude, 400, SMALL, "cut"))
-    plain = mean_power(noise_of(filtered_up(wanted, 22).sqrt(), 400, SMALL, "cut"))
+    found = mean_power(noise_of(amplitude, 300, SMALL, "cut"))
+    plain = mean_power(noise_of(filtered_up(wanted, 22).sqrt(), 300, SMALL, "cut"))
     ratio = [over_shells(found / wanted, low, low + 0.1) for low in (0.05, 0.15, 0.25, 0.35)]
     assert ratio == pytest.approx([1] * 4, abs=0.09)
-    assert (found / wanted).log().std() < 0.15 < 0.3 < (plain / wanted).log().std()  # 0.07 is what 400 volumes leave
+    assert (found / wanted).log().std() < 0.15 < 0.3 < (plain / wanted).log().std()  # 0.08 is what 300 volumes leave
 
 
 def filtered_up(power: torch.Tensor, padded: int) -> torch.Tensor:
@@ -312,12 +312,12 @@ def test_how_files_were_made_is_found_in_them(wraps: bool, one_snr: bool) -> Non
     G = estimated_from(x, z_scored(y))
     assert (bool(G.wraps), bool(G.one_snr), bool(G.standardised)) == (wraps, one_snr, False)
     assert G.tilt_range_deg == pytest.approx((-60, 60), abs=3)
-    assert (G.T[1:8] * y.std() / 0.7).numpy() == pytest.approx(1, abs=0.15)
-    made = made_by(G, x) * y.std() + y.mean()
+    assert (G.T[1:7] * y.std() / 0.7).numpy() == pytest.approx(1, abs=0.15)
+    made, before = (mean_power(v) for v in (made_by(G, x), z_scored(y)))
     for low in (0.05, 0.15, 0.25, 0.35):  # noise and signal have the power measured
-        for degrees in ((-50, 50), (70, 90)):
-            assert over_shells(mean_power(made) / mean_power(y), low, low + 0.1, degrees) == pytest.approx(1, abs=0.25)
-    assert float(made.mean() - y.mean()) == pytest.approx(0, abs=0.03)
+        assert over_shells(made, low, low + 0.1, (-50, 50)) == pytest.approx(over_shells(before, low, low + 0.1, (-50, 50)), rel=0.15)
+        assert over_shells(made, low, low + 0.1, (-91, -70)) < 1.3 * over_shells(before, low, low + 0.1, (-91, -70)) + 1e-6
+    assert abs(float(made_by(G, x).mean())) < 0.03
 
 
 def test_volumes_made_for_standardised_ones_are_standardised() -> None:
@@ -343,11 +343,10 @@ def test_noise_of_low_passed_files_stays_where_theirs_is() -> None:
 
 
 def test_the_signal_has_at_most_its_share_of_the_power_measured() -> None:
-    """Files that are nearly all signal, from densities that have more of it at places than they: cut back to MOST_SIGNAL of what was measured."""
-    truth, x = known_generator(4.0, wraps=True), z_scored(blobs(96))
-    y = z_scored(made_by(truth, z_scored(blobs(128, seed=1))))
-    limit = smoothed_power(y)
-    shares = {}
+    """Files that are nearly all signal, from densities striped as no molecule of theirs is: cut back to MOST_SIGNAL of what was measured."""
+    truth, stripes = known_generator(4.0, wraps=True), 1 + torch.cos(2 * torch.pi * 3 / SMALL * torch.arange(SMALL))
+    x, y = z_scored(blobs(96) * stripes), z_scored(made_by(truth, z_scored(blobs(128, seed=1))))
+    limit, shares = smoothed_power(y), {}
     for without in ("", "cap"):
         G = estimated_from(x, y, without=without)
         shares[without] = (mean_power(signals(G, x[:, None])) / limit).flatten()
@@ -373,35 +372,37 @@ def test_the_amplitude_of_dimmed_faces_is_found() -> None:
 
 @pytest.fixture(scope="module", params=["none", "phase_flip"])
 def recorded(request):
-    """Densities and subtomograms of an S2-like microscope whose CTF crosses zero at node 7.9, z-scored; noise-free ones; whether phases were flipped."""
+    """Densities and subtomograms of an S2-like microscope whose CTF crosses zero at node 7.8, z-scored; mean power of some densities, and
+    of these recorded without noise; whether phases were flipped."""
     voxel_size_A, scope = 11.0, dataclasses.replace(S2, correction=request.param)
     references = class_references(("tric", "ribosome"), BOX, voxel_size_A)
-    x = density_maps(references, 32, BOX, voxel_size_A, stream(0, "x"))
+    x = density_maps(references, 48, BOX, voxel_size_A, stream(0, "x"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="At 11 A the CTF of 8 um carries")  # a little farther than the margin
-        y = subtomograms(references, 32, BOX, voxel_size_A, scope, stream(0, "y"), snr=1.0)
-        clean = subtomograms(references, 32, BOX, voxel_size_A, scope, stream(0, "z"), snr=1e6, poses=poses_of(x.table))
-    x, y, clean = (torch.from_numpy(v.volumes) for v in (x, y, clean))
-    return z_scored(x), z_scored(y), (clean - y.mean()) / y.std(), request.param == "phase_flip"
+        y = subtomograms(references, 64, BOX, voxel_size_A, scope, stream(0, "y"), snr=1.0)
+        few = x.select(np.r_[:12, 48:60])
+        clean = subtomograms(references, 12, BOX, voxel_size_A, scope, stream(0, "z"), snr=1e6, poses=poses_of(few.table))
+    x, y, few, clean = (torch.from_numpy(v.volumes) for v in (x, y, few, clean))
+    power = [mean_power(v) for v in ((few - x.mean()) / x.std(), (clean - y.mean()) / y.std())]
+    return z_scored(x), z_scored(y), power, request.param == "phase_flip"
 
 
 def test_level_and_sign_of_the_transfer_are_those_of_the_microscope(recorded) -> None:
     """Power shows the zero of the CTF; whether the sign changes there, or phases were flipped, third moments."""
-    x, y, clean, flipped = recorded
+    x, y, (of_x, of_clean), flipped = recorded
     reached, at = wedge(BOX, -60.0, 60.0).flatten() > 0.99, lookup(BOX, "radius")
 
     def over_nodes(values: torch.Tensor) -> torch.Tensor:
         return torch.zeros(RADII).index_add_(0, at.index[reached].flatten(), (values[reached, None] * at.weight[reached]).flatten())
 
-    of_clean, of_x = (torch.fft.rfftn(v, dim=(-3, -2, -1)).flatten(1).abs().square().mean(0) for v in (clean, x))
-    wanted = (over_nodes(of_clean) / over_nodes(of_x)).sqrt()  # root mean square over the tilts and defoci
+    wanted = (over_nodes(of_clean.flatten()) / over_nodes(of_x.flatten())).sqrt()  # root mean square over the tilts and defoci
     G = estimated_from(x, y)
     assert G.tilt_range_deg == pytest.approx((-60, 60), abs=3)
     assert (G.T[1:8] / wanted[1:8]).numpy() == pytest.approx(1, abs=0.25) and (G.T[:8] > 0).all()
     assert (G.T[9:11].abs() / wanted[9:11]).numpy() == pytest.approx(1, abs=0.3)
     assert (G.T[8:11].sign() == (1 if flipped else -1)).all()
     assert not (G.wraps or G.one_snr or G.standardised)
-    assert (estimated_from(x, y, without="sign").T > 0).all()
+    assert flipped or (estimated_from(x, y, without="sign").T > 0).all()
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -413,8 +414,8 @@ def test_an_estimate_without_a_part_leaves_it_alone(part: str) -> None:
         "amplitude": G.A - 1, "transfer": G.T - G.T[0], "one SNR": G.one_snr, "sign": G.T.sign() - G.T[0].sign(),
     }  # fmt: skip
     assert untouched.keys() == set(PARTS)
-    assert {name for name, found in untouched.items() if not found.any()} - {"sign"} == {part} - {"sign"}
-    assert not untouched[part].any() and all(v.isfinite().all() for v in G.state_dict().values())
+    assert not untouched.pop(part).any() and all(v.isfinite().all() for v in G.state_dict().values())
+    assert all(found.any() for name, found in untouched.items() if name not in ("cap", "sign"))  # which are not needed here
 
 
 @pytest.mark.parametrize("few", [1, 2, 5])
@@ -611,25 +612,28 @@ def test_densities_on_real_backgrounds_have_the_snr_asked_for_and_keep_the_wedge
     assert float(shared**2) == pytest.approx(1 / 1.5, abs=0.05)
 
 
+@pytest.fixture(scope="module")
+def as_recorded() -> Domains:
+    return mismatch.mismatched(proof.proof_config("smoke", "S1", 0.1, 0, train_per_class=4, test_per_class=2), "as recorded")
+
+
 @pytest.mark.parametrize("condition", ["astigmatism", "8 bits", "off-centre picks", "a class missing from the particles"])
-def test_a_condition_changes_what_it_says(condition: str) -> None:
+def test_a_condition_changes_what_it_says(condition: str, as_recorded: Domains, monkeypatch) -> None:
+    """Of what is recorded or done to the tomograms both halves, of picks only the training half."""
     config = proof.proof_config("smoke", "S1", 0.1, 0, train_per_class=4, test_per_class=2)
-    both, plain = mismatched(condition), mismatched("as recorded")
-    assert len(both.X_train) == len(plain.X_train) == 4 * len(DATASETS["S1"].classes) and both.X_train.volumes.shape[1:] == (config.box,) * 3
-    torch.testing.assert_close(both.volumes("X_train"), plain.volumes("X_train"))
-    changed = [not np.array_equal(getattr(both, h).volumes, getattr(plain, h).volumes) for h in ("Y_train", "Y_test")]
+    if condition not in mismatch.OPTICS:  # the same set is simulated once
+        monkeypatch.setattr(mismatch, "simulated_domains", lambda *_, **__: as_recorded)
+    both = mismatch.mismatched(config, condition)
+    assert len(both.X_train) == 4 * len(both.classes) and both.Y_test.volumes.shape == (2 * len(both.classes), *(config.box,) * 3)
+    torch.testing.assert_close(both.volumes("X_train"), as_recorded.volumes("X_train"))
+    changed = [not np.array_equal(getattr(both, h).volumes, getattr(as_recorded, h).volumes) for h in ("Y_train", "Y_test")]
     assert changed == [True, condition not in mismatch.PICKS]
     if condition == "a class missing from the particles":
-        assert set(plain.Y_train.table["class_name"]) - set(both.Y_train.table["class_name"]) == {both.classes[-1]}
+        assert set(as_recorded.Y_train.table["class_name"]) - set(both.Y_train.table["class_name"]) == {both.classes[-1]}
     if condition == "8 bits":
         assert set(np.unique(both.Y_test.volumes)) <= set(range(256))
     with pytest.raises(ValueError, match="condition 'fog'"):
         mismatch.mismatched(config, "fog")
-
-
-@lru_cache
-def mismatched(condition: str) -> Domains:
-    return mismatch.mismatched(proof.proof_config("smoke", "S1", 0.1, 0, train_per_class=4, test_per_class=2), condition)
 
 
 def test_tomograms_with_too_few_particles_are_refused_before_anything_is_estimated(particles, monkeypatch) -> None:

@@ -303,6 +303,48 @@ def test_a_step_takes_the_decayed_rate_and_moves_the_average_by_its_share() -> N
             torch.testing.assert_close(trainer.ema[key], 0.9 * before[key] + 0.1 * value)
 
 
+@pytest.mark.parametrize(("n", "share", "held_out"), [(3, 0.15, None), (4, 0.5, 0), (5, 0.5, 0), (6, 0.5, 2), (12, 0.15, 2), (12, 0.25, 3)])
+def test_any_number_of_particles_trains_or_is_refused_before_it_starts(tmp_path: Path, n: int, share: float, held_out: int | None) -> None:
+    """A batch is left to train on, and one volume held out would have no spread to measure a distance by."""
+    config, (x, y) = make_config("smoke", steps=2, validate_every=1, validation_share=share), data()
+    if held_out is None:
+        with pytest.raises(ValueError, match=rf"subtomograms have shape \({n}, .*at least 4 .the batch."):
+            Trainer(config, x, y[:n])
+        return
+    trainer = Trainer(config, x, y[:n])
+    assert len(trainer.validation) == held_out and len(trainer.rows["y"]) == n - held_out
+    train(trainer, tmp_path, progress=False)
+    assert trainer.steps_done == 2 and [math.isfinite(value) for _, value in trainer.validations] == [True] * (2 if held_out else 0)
+    assert generate(load_run(tmp_path), x[:1]).isfinite().all()
+
+
+def test_stopped_training_keeps_its_validations_and_the_best_generator(tmp_path: Path) -> None:
+    config = make_config("smoke", steps=6, checkpoint_every=1, validate_every=2, validation_share=0.25)
+    whole, broken = Trainer(config, *data()), Trainer(config, *data())
+    train(whole, tmp_path / "whole", progress=False)
+    broken.step, step = lambda: step() if broken.steps_done < 3 else interrupt(), broken.step
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, tmp_path / "broken", progress=False)
+    again = Trainer(config, *data())
+    ours, theirs = (load_file(p) for p in (tmp_path / "whole" / "weights.safetensors", train(again, tmp_path / "broken", progress=False)))
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+    assert whole.validations == again.validations and [step for step, _ in again.validations] == [2, 4, 6]
+    assert all(torch.equal(ours[f"G.{k}"], v) for k, v in again.best.items())
+    best = min(again.validations, key=lambda v: v[1])[0]
+    until = Trainer(config, *data())
+    while until.steps_done < best:
+        until.step()
+    assert all(torch.equal(v, again.best[k]) for k, v in until.ema.items())
+
+
+def test_training_stops_when_nothing_better_is_found() -> None:
+    trainer = Trainer(make_config("smoke", steps=100, patience=2), *data())
+    trainer.validations = [(2, 1.0), (4, 2.0)]
+    assert not trainer.finished
+    trainer.validations.append((6, 3.0))
+    assert trainer.finished
+
+
 def test_data_that_do_not_fit_are_refused() -> None:
     x, y = data()
     with pytest.raises(ValueError, match="24\\^3"):
