@@ -3,7 +3,7 @@
 y = A (FT^-1[ M T FT[x] + N FT[e] ]) + b
 
 x is the density, M the missing wedge of the tilt series, T the transfer function, e white noise, N the colour of the
-noise, A the amplitude of each voxel, and b sets the mean to zero. `physics_start` estimates all of them.
+noise, A the amplitude of each voxel, and b sets the mean to zero. `physics_estimate` estimates all of them.
 Volumes are ``(B, 1, D, H, W)``, indexed zyx; the beam runs along z and the tilt axis along y.
 """
 

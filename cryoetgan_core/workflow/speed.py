@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from .. import convolution, models, winograd
-from ..benchmark import TOLD, TRICKS, untrained, volumes
+from ..benchmark import TRICKS, untrained, volumes
 from ..benchmark import rows as benchmark_rows
 from ..config import RunConfig, make_config
 from ..generation import generate
@@ -59,7 +59,7 @@ def without(name: str) -> Iterator[None]:
 
 
 def _trainer(config: RunConfig, particles: int = 0) -> Trainer:
-    return Trainer(config, *volumes(config.box, particles or max(config.batch, 4)), acquisition=TOLD)
+    return Trainer(config, *volumes(config.box, particles or max(config.batch, 4)))
 
 
 def _exponent(x: list[int], seconds: list[float]) -> list[float]:
