@@ -129,6 +129,10 @@ class RunConfig:
                 raise ValueError(f"Parameter {name!r} is {getattr(self, name)}; expected at least 1.")
         if self.box < 17:
             raise ValueError(f"Parameter 'box' is {self.box}; expected at least 17: at 16 the discriminator's last norm sees one voxel.")
+        if self.generator == "physics" and self.compute_dtype != "float32":
+            raise ValueError(
+                f"Parameter 'compute_dtype' is {self.compute_dtype!r}; the physics generator has no convolutions: leave float32."
+            )
         if not 0 <= self.validation_share <= 0.5:
             raise ValueError(f"Parameter 'validation_share' is {self.validation_share}; expected 0 to 0.5.")
         if self.clip < 0:
