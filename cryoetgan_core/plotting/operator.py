@@ -260,12 +260,12 @@ def given_table(results: Sequence[dict]) -> pd.DataFrame:
 
 
 def transfer_curves(result: dict) -> Figure:
-    """Transfer function read from averages, of generations and of recordings, at the defocus trained on and at the one asked for."""
+    """Transfer function read from averages, of generations and of recordings, at the defocus of the particles and at the one asked for."""
     q = 10 * np.array(result["frequency_per_A"])
     figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.3), layout="constrained")
     for i, (which, defocus) in enumerate(zip(("trained", "asked"), result["defoci_um"], strict=True)):
         axis.plot(q, result["curves"][f"recorded, {which}"], color=f"C{i}", lw=2.5, alpha=0.4, label=f"recorded at {defocus:g} µm")
-        label = f"generated at {defocus:g} µm" + (" (trained)" if which == "trained" else " (never seen)")
+        label = f"generated at {defocus:g} µm" + (" (estimated there)" if which == "trained" else " (never seen)")
         axis.plot(q, result["curves"][f"generated, {which}"], color=f"C{i}", lw=0.8, marker="o", ms=2, label=label)
     axis.axhline(0, color="0.7", lw=0.5)
     axis.set(xlabel="spatial frequency (1/nm)", ylabel="transfer (network units)")
