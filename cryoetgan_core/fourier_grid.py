@@ -213,7 +213,8 @@ def _falls_at(power: torch.Tensor, step_deg: float = 2.0) -> tuple[float, float]
     shells = (radius * n).round().long().flatten()
     mean = torch.zeros(n).index_add_(0, shells, power.flatten()) / torch.bincount(shells, minlength=n).clamp(min=1)
     held = torch.where(mean[1 : n // 2] > LEAST_POWER * mean[1 : n // 2].max())[0]
-    highest = (float(held.max()) + 1.5) / n
+    last = int(held.max()) + 1
+    highest = (last + (0.5 if last == n // 2 - 1 else -0.5)) / n  # of files that are low-passed the last shell is half empty
     keep = (radius > highest / 2) & (radius < highest) & (axis > 30)
     bins = round(180 / step_deg)
     index = ((tilt[keep] + 90) / 180 * bins).long().clamp(max=bins - 1)

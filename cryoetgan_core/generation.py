@@ -31,6 +31,7 @@ class TrainedRun:
     scaling: Scaling
     G: Generator | PhysicsGenerator
     F: Generator | None  # the physics generator has no inverse
+    noise_distances: dict[str, float] | None = None  # of each kind of noise, from held-out particles, where there was a choice
 
     @property
     def device(self) -> torch.device:
@@ -61,13 +62,15 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
         raise ValueError(f"{folder}: the weights are not those of config.json: {TRAIN_AGAIN}.")
     acquisition = Acquisition.from_record(settings["acquisition"]) if config.generator == "physics" else None
     if config.generator == "physics":
-        networks = {"G": PhysicsGenerator(config.box, acquisition, transfer=config.transfer).to(device)}
+        backgrounds = len(weights.get("G.background", ()))
+        networks = {"G": PhysicsGenerator(config.box, acquisition, transfer=config.transfer, backgrounds=backgrounds).to(device)}
     else:
         networks = {name: network for name, network in build_networks(config, device).items() if name in ("G", "F")}
     for name, network in networks.items():
         network.load_state_dict({k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")})
         network.eval().requires_grad_(False)
-    return TrainedRun(config, Scaling(**settings["scaling"]), networks["G"], networks.get("F"))
+    scaling = Scaling(**settings["scaling"])
+    return TrainedRun(config, scaling, networks["G"], networks.get("F"), settings.get("noise_distances"))
 
 
 @torch.no_grad()

@@ -77,17 +77,21 @@ def log_power_loss(
     radial_bins: int = 12,
     angular_bins: int = 9,
     *,
-    signed: bool = False,
     floor: float = 1e-6,
     over_all: Callable[[torch.Tensor], torch.Tensor] = lambda power: power,
 ) -> torch.Tensor:
     """Mean squared log ratio of the two batches' power spectra, over spatial frequency and angle to the beam (z).
 
-    The angle is taken to the beam within the plane across the tilt axis (y), where the missing wedge lies; `signed` tells apart the two sides of the
-    beam, as a tilt range that is not symmetric needs. `floor` is added to both, so that frequencies which were filtered away do not count. Not in the paper. `over_all` makes the mean power of a whole batch
-    from that of these volumes, where other processes hold the rest.
+    The angle is taken within the plane across the tilt axis (y), where the missing wedge lies. Not in the paper.
+
+    Parameters
+    ----------
+    floor
+        Added to both, so that frequencies which were filtered away do not count.
+    over_all
+        Makes the mean power of a whole batch from that of these volumes, where other processes hold the rest.
     """
-    place, index, count = _power_bins(real.shape[-1], radial_bins, angular_bins, signed, real.device)
+    place, index, count = _power_bins(real.shape[-1], radial_bins, angular_bins, real.device)
 
     def log_power(volumes: torch.Tensor) -> torch.Tensor:
         power = torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs().square().mean(dim=(0, 1))
@@ -99,15 +103,12 @@ def log_power_loss(
 
 
 @cache  # for good: a CUDA graph reads this memory
-def _power_bins(
-    n: int, radial_bins: int, angular_bins: int, signed: bool, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _power_bins(n: int, radial_bins: int, angular_bins: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """For the bins of `log_power_loss` that hold a voxel of an rfft of `n`^3: which voxels count, flattened (V,), the bin of each (V,), and the voxels of each bin."""
     f, half = torch.fft.fftfreq(n, device=device), torch.fft.rfftfreq(n, device=device)
     kz, ky, kx = f[:, None, None], f[None, :, None], half[None, None, :]
     radius = (kz**2 + ky**2 + kx**2).sqrt()
-    # 0 along the beam, 1 across it; signed: 0 along the beam, through 1/2 across it, to 1
-    angle = torch.atan2(kx, kz).remainder(torch.pi) / torch.pi if signed else torch.atan2(kx.abs(), kz.abs()) / (torch.pi / 2)
+    angle = torch.atan2(kx.abs(), kz.abs()) / (torch.pi / 2)  # 0 along the beam, 1 across it
     angle = angle.expand_as(radius)
     shell = (radius / 0.5 * radial_bins).long()
     place = ((radius > 0) & (shell < radial_bins)).flatten().nonzero()[:, 0]

@@ -20,6 +20,7 @@ from .microscope.simulate import Microscope
 from .microscope.transfer import dose_filter
 
 REMEMBERED = 64  # training particles whose defocus, distance from the tilt axis and tilt range are kept, to draw from
+ORIENTATIONS = ((), (1,), (0, 2), (0, 1, 2))  # axes of an empty box that are flipped: these leave the wedge in place
 LEAST_WEDGE = 0.02  # share of the noise amplitude that stays in a missing wedge, where tilt ranges differ
 
 
@@ -35,6 +36,8 @@ class PhysicsGenerator(nn.Module):
     transfer : str
         "table", T over spatial frequency; or "ctf", each particle's CTF (torch-ctf) and dose decay times an
         estimated envelope, which needs `acquisition.microscope` and defoci.
+    backgrounds : int
+        Empty boxes of the user's tomograms that take the place of N FT[e]; 0 for none.
 
     Raises
     ------
@@ -42,18 +45,21 @@ class PhysicsGenerator(nn.Module):
         For an unknown transfer, or a CTF without its metadata.
     """
 
-    def __init__(self, box: int, acquisition: Acquisition, *, transfer: str = "table"):
+    def __init__(self, box: int, acquisition: Acquisition, *, transfer: str = "table", backgrounds: int = 0):
         super().__init__()
         if transfer not in ("table", "ctf"):
             raise ValueError(f"PhysicsGenerator: transfer {transfer!r}; expected 'table' or 'ctf'.")
         if transfer == "ctf" and acquisition.microscope is None:
-            raise ValueError("PhysicsGenerator: transfer 'ctf' needs the optics of the microscope and the defocus of each particle.")
+            raise ValueError(
+                "PhysicsGenerator: transfer 'ctf' needs the optics of the microscope and the defocus of each particle."
+            )
         self.box, self.acquisition, self.transfer = box, acquisition, transfer
         half = box // 2 + 1
         self.register_buffer("T", torch.ones(RADII))  # at each spatial frequency; with a CTF its size is the envelope
         self.register_buffer("noise_power", torch.ones(box, box, half))  # measured, at each voxel of the box's rfft
-        self.register_buffer("trust", torch.ones(RADII))  # by which T was lowered: 0 where no signal is seen, 1 where it stands out
-        self.register_buffer("support", torch.ones(box, box, half))  # share of T that the measured power allows, at each voxel
+        self.register_buffer("background", torch.zeros(backgrounds, box, box, box, dtype=torch.float16))
+        self.register_buffer("trust", torch.ones(RADII))  # by which T was lowered: 0 where no signal is seen
+        self.register_buffer("support", torch.ones(box, box, half))  # share of T that the measured power allows
         self.register_buffer("A", torch.ones(box, box, box))
         self.register_buffer("offset", torch.zeros(()))
         self.register_buffer("signal_power", torch.ones(()))  # mean over particles, for one_snr
@@ -62,8 +68,8 @@ class PhysicsGenerator(nn.Module):
         self.register_buffer("one_snr", torch.zeros(()))  # noise in proportion to each particle's signal
         self.register_buffer("standardised", torch.zeros(()))  # each volume has mean 0 and the same variance
         low, high = acquisition.tilt_range_deg or (-90.0, 90.0)
-        recordings = torch.tensor([0.0, 0.0, low, high]).repeat(REMEMBERED, 1)
-        self.register_buffer("recordings", recordings)  # defocus (um), distance from the axis (A), lowest and highest tilt
+        # defocus (um), distance from the tilt axis (A), lowest and highest tilt (degrees)
+        self.register_buffer("recordings", torch.tensor([0.0, 0.0, low, high]).repeat(REMEMBERED, 1))
         self._padded: tuple = (None, None, None)  # what `_in_padded_box` made
 
     @property
@@ -78,10 +84,16 @@ class PhysicsGenerator(nn.Module):
         return low, high
 
     def sample_noise(self, x: torch.Tensor, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
-        """Draw what differs between two generations from `x` (B, 1, D, D, D): white noise (B, P, P, P) and a recording (B,)."""
-        size, p = len(x), self.padded
-        noise = torch.randn((size, p, p, p), generator=generator, device=x.device, dtype=x.dtype)
-        return {"noise": noise, "recording": torch.randint(REMEMBERED, (size,), generator=generator, device=x.device)}
+        """Draw what differs between two generations from `x` (B, 1, D, D, D): a recording (B,), and noise.
+
+        Noise is white, (B, P, P, P); or the number of an empty box and of one of its four orientations, (B, 2).
+        """
+        size, p, on = len(x), self.padded, {"generator": generator, "device": x.device}
+        if len(self.background):
+            which = torch.stack([torch.randint(most, (size,), **on) for most in (len(self.background), len(ORIENTATIONS))], 1)
+            return {"empty": which, "recording": torch.randint(REMEMBERED, (size,), **on)}
+        noise = torch.randn((size, p, p, p), dtype=x.dtype, **on)
+        return {"noise": noise, "recording": torch.randint(REMEMBERED, (size,), **on)}
 
     def transfer_table(
         self, recording: torch.Tensor, microscope: Microscope | None = None, defocus_um: torch.Tensor | None = None
@@ -172,29 +184,35 @@ class PhysicsGenerator(nn.Module):
         before = p // 2 - n // 2
         seen = self.wedges(drawn["recording"], microscope)
         signal = self.signal_spectrum(x, drawn, microscope, defocus_um, seen)
-        amplitude = self._in_padded_box()[0]
-        if len(seen) > 1:  # tilt ranges differ, and the power measured is their mean
-            share = seen.square() + LEAST_WEDGE**2
-            amplitude = amplitude * (share / self._mean_share()).sqrt()
         strength = torch.ones(len(x), device=x.device)
         if self.one_snr:
             strength = (mean_square(signal) / self.signal_power).sqrt()
         if microscope is not None:
             strength = strength * (self.acquisition.microscope.total_dose_e_A2 / microscope.total_dose_e_A2) ** 0.5
-        noise = torch.fft.rfftn(drawn["noise"] * strength[:, None, None, None], dim=(-3, -2, -1))
+        strength = strength[:, None, None, None]
+        if "noise" in drawn:
+            noise = torch.fft.rfftn(drawn["noise"] * strength, dim=(-3, -2, -1))
+            signal = signal + scaled(noise, self._noise_amplitude(seen))
         inner = slice(before, before + n)
-        volumes = torch.fft.irfftn(signal + scaled(noise, amplitude), s=(p, p, p), dim=(-3, -2, -1))[:, None, inner, inner, inner]
-        volumes = volumes * self.A + self.offset
+        volumes = torch.fft.irfftn(signal, s=(p, p, p), dim=(-3, -2, -1))[:, inner, inner, inner] * self.A
+        if "empty" in drawn:
+            turned = [self.background[i].flip(ORIENTATIONS[k]) for i, k in drawn["empty"].tolist()]
+            volumes = volumes + strength * torch.stack(turned).to(volumes)
+        volumes = (volumes + self.offset)[:, None]
         if self.standardised:
             axes = (1, 2, 3, 4)
             volumes = (volumes - volumes.mean(axes, keepdim=True)) / volumes.std(axes, keepdim=True, correction=0)
         return volumes
 
-    def _mean_share(self) -> torch.Tensor:
-        """Mean (V,) over the recordings of the power that noise has in and beyond their wedges."""
+    def _noise_amplitude(self, seen: torch.Tensor) -> torch.Tensor:
+        """N (V,) or, where tilt ranges differ, (B, V), for what `wedges` gave: the power measured is the mean over them."""
+        amplitude = self._in_padded_box()[0]
+        if len(seen) == 1:
+            return amplitude
         kinds, count = self.recordings[:, 2:].unique(dim=0, return_counts=True)
         masks = [wedge(self.padded, low, high, device=self.T.device).flatten().square() for low, high in kinds.tolist()]
-        return (torch.stack(masks) * (count / count.sum())[:, None]).sum(0) + LEAST_WEDGE**2
+        mean = (torch.stack(masks) * (count / count.sum())[:, None]).sum(0)
+        return amplitude * ((seen.square() + LEAST_WEDGE**2) / (mean + LEAST_WEDGE**2)).sqrt()
 
     def signal_spectrum(
         self,

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from .fourier_grid import RADII, Lookup, coordinates, estimate_tilt_range, lookup, wedge, window
 from .physics import REMEMBERED, PhysicsGenerator, mean_square
 from .seeds import stream
-from .signal_moments import hats, level_by_power, parts_in_space, power_in_space, signs, slopes
+from .signal_moments import hats, level_by_power, parts_in_space, power_in_space, signs
 
 PARTS = (  # of the estimate
     "wedge",  # the missing wedge as a mask
@@ -19,9 +19,9 @@ PARTS = (  # of the estimate
 )
 STARTING = 320  # densities that stand for all
 LEVEL_STEPS = 3
+FACES = 0.2  # of the box, from each face: too near to it to tell the level of T
 MOST_SIGNAL = 0.95  # of the measured power, at most
 LEAST_NOISE = 0.05  # of the measured power, at least
-ENOUGH = 100  # particles whose mean power needs no smoothing
 WRAPPED = 0.5  # of the correlation between neighbouring voxels, across opposite faces of the box
 UNEQUAL = 0.1  # mean difference of log noise levels from those of equal noise, to look for a cause
 FITS = 0.6  # of that difference, where one signal-to-noise ratio for all explains it
@@ -29,13 +29,21 @@ SAME_SPREAD = 0.1  # of the spread of the volumes' variance that noise alone wou
 
 
 @torch.no_grad()
-def estimate(G: PhysicsGenerator, densities: torch.Tensor, subtomograms: torch.Tensor, without: str = "") -> None:
+def estimate(
+    G: PhysicsGenerator,
+    densities: torch.Tensor,
+    subtomograms: torch.Tensor,
+    without: str = "",
+    background: torch.Tensor | None = None,
+) -> None:
     """Estimate wedge, T, N and A, and how the files were made, from densities and subtomograms (N, D, D, D) in network units.
 
     Parameters
     ----------
     without : str
         One of PARTS to leave out, to measure what it is worth.
+    background : Tensor (K, D, D, D)
+        Empty boxes of the same tomograms, which G then takes for its noise.
 
     Raises
     ------
@@ -52,17 +60,19 @@ def estimate(G: PhysicsGenerator, densities: torch.Tensor, subtomograms: torch.T
     G.wraps.fill_(wraps_round(y))
     few = x[torch.linspace(0, len(x) - 1, min(STARTING, len(x))).round().long(), None]
     _estimate_transfer(G, x, y, few, without)
-    power = smoothed_power(y)
+    power = mean_power(y)
     if without != "cap":
         G.support.copy_(_support(power, mean_power(signals(G, few))))
     signal = signals(G, few)
     G.offset.copy_(y.mean() - signal.mean())
     signal = signal - signal.mean()
-    G.noise_power.copy_(torch.maximum(power - mean_power(signal), LEAST_NOISE * power).clamp(min=1e-9))
+    G.noise_power.copy_(torch.maximum(power - mean_power(signal), LEAST_NOISE * power).clamp(min=1e-14))
     if without == "noise colour":
         G.noise_power.fill_(float(y.var() - signal.var()))
     if not G.wraps and without != "amplitude":
         G.A.copy_(_amplitude(y, signal))
+    if background is not None:
+        G.background = (background - background.mean()).to(torch.float16)
     G.standardised.fill_(is_standardised(y))
     if without != "one SNR":
         G.one_snr.fill_(_one_snr(G, few, y))
@@ -118,25 +128,6 @@ def mean_power(volumes: torch.Tensor, chunk: int = 64) -> torch.Tensor:
     return torch.stack(parts).sum(0) / len(volumes)
 
 
-def smoothed_power(y: torch.Tensor) -> torch.Tensor:
-    """`mean_power` of few particles, smoothed as far as their number demands.
-
-    The tilt axis mirrors it (ky to -ky), which doubles the number. What is left is the ratio to a table over spatial frequency and
-    tilt, whose log is averaged over neighbouring voxels until ENOUGH particles stand behind each.
-    """
-    n, power = y.shape[-1], mean_power(y).clamp(min=1e-12)
-    power = (power + power[:, -torch.arange(n) % n]) / 2
-    blur = (ENOUGH / (2 * len(y))) ** (1 / 3)
-    if blur <= 1:
-        return power
-    at = lookup(n, "tilt")
-    table = node_means(at, power.flatten(), torch.ones(power.numel()))
-    model = at(table.clamp(min=1e-12).log()).view_as(power)
-    width = 1 + 2 * round(blur / 2 + 0.5)
-    ratio = F.pad((power / model.exp())[None, None], [width // 2] * 6, mode="circular")
-    return F.avg_pool3d(ratio, width, stride=1)[0, 0] * model.exp()
-
-
 def node_means(at: Lookup, values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Mean (nodes,) of values (V,) about each node of a table, with weights (V,); NaN-free: nodes without voxels take the mean of all."""
     size = int(at.index.max()) + 1
@@ -165,21 +156,18 @@ def _estimate_transfer(G: PhysicsGenerator, x: torch.Tensor, y: torch.Tensor, fe
     reached = wedge(n, *G.tilt_range_deg).flatten() > 0.99
     keep = reached & (radius <= 0.5)
     shells = hats(lookup(n, "radius"), len(keep)) * keep
-    parts = parts_in_space(y, shells)
-    lowest = _lowest_level(x, y, reached)
-    level = torch.full((RADII,), lowest)
+    margin = 0 if G.wraps else round(FACES * n)
+    parts = parts_in_space(y, shells, margin)
+    level = torch.full((RADII,), _lowest_level(x, y, reached))
     G.T.copy_(level)
     if without == "transfer":
         return
     for _ in range(LEVEL_STEPS):
-        level = level_by_power(parts, power_in_space(signals(G, few), shells), level)
-        level[0] = lowest
+        level, error = level_by_power(parts, power_in_space(signals(G, few), shells, margin), level)
         G.T.copy_(level)
-    made = signals(G, few)
-    slope, error = slopes(parts, power_in_space(made, shells))
-    G.trust.copy_(1 / (1 + (error / slope.clamp(min=1e-3)).square()))
+    G.trust.copy_(level.square() / (level.square() + error.square()))
     if G.transfer == "table" and without != "sign":
-        level = level * signs(level, y, made, shells)
+        level = level * signs(level, y, signals(G, few), shells)
     G.T.copy_(level * G.trust)
 
 

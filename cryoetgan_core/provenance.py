@@ -68,13 +68,11 @@ def code_hash(*modules: str, without: tuple[str, ...] = ()) -> str:
 
     Modules `without`, and what only they import, are left out: what is imported and never run.
 
-    Comments, docstrings and layout do not count, so that rewording a sentence makes no result old. Nor does config.py, whose values have
-    a hash of their own (`RunConfig.hash`).
+    Comments, docstrings, layout, and the file that a statement stands in do not count, so that neither a reworded sentence nor a
+    moved function makes a result old. Nor does config.py, whose values have a hash of their own (`RunConfig.hash`).
     """
-    digest = hashlib.sha256()
-    for path in code_files(*modules, without=without):
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n{_statements(path)}\n".encode())
-    return digest.hexdigest()[:12]
+    statements = sorted(s for path in code_files(*modules, without=without) for s in _statements(path))
+    return hashlib.sha256("\n".join(statements).encode()).hexdigest()[:12]
 
 
 def code_files(*modules: str, without: tuple[str, ...] = ()) -> list[Path]:
@@ -109,10 +107,10 @@ def _imports(path: Path) -> set[Path]:
     return files - {None, PACKAGE / "config.py"}
 
 
-def _statements(path: Path) -> str:
-    """A file's code without comments and docstrings."""
+def _statements(path: Path) -> list[str]:
+    """A file's statements but its imports, without comments and docstrings."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node, clean=False):
             node.body = node.body[1:]
-    return ast.dump(tree)
+    return [ast.dump(node) for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]

@@ -16,9 +16,14 @@ from .networks import Scaling
 from .physics import PhysicsGenerator
 from .physics_estimate import estimate as estimate_physics
 from .provenance import PHYSICS, code_hash, provenance
+from .seeds import stream
+from .selection import distance
 from .training import Trainer, TrainingDiverged, fingerprint
 
 MOST_TO_ESTIMATE = 2000  # subtomograms that the physics generator is estimated from
+MEASURED, REAL_BACKGROUND = "measured", "real background"  # noise of the physics generator
+HELD_OUT_EVERY, LEAST_HELD_OUT = 4, 64  # particle, to choose between them; generated volumes compared, at least
+CLEARLY = 0.8  # of the distance with measured noise, for real background to be taken: few particles tell it poorly
 READ_EVERY = 50  # steps on a GPU
 LOG_REMEDY = "delete it, and training goes on from its checkpoint with a log that begins there"
 
@@ -161,10 +166,20 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     return folder / "weights.safetensors"
 
 
-def estimate(config: RunConfig, x: torch.Tensor, y: torch.Tensor, acquisition: Acquisition, folder: Path) -> Path:
-    """Estimate the physics generator from raw densities `x` (N, D, H, W) and subtomograms `y` (M, D, H, W); returns the path of the weights.
+def estimate(
+    config: RunConfig, x: torch.Tensor, y: torch.Tensor, acquisition: Acquisition, folder: Path, background: torch.Tensor | None = None
+) -> Path:
+    """Estimate the physics generator from raw densities `x` (N, D, H, W) and subtomograms `y` (M, D, H, W).
+
+    Its noise is what is measured in the particles; or `background` (K, D, H, W), empty boxes of the tomograms, where
+    with it the volumes come clearly nearer to particles held out, by `selection.distance`.
 
     The folder holds config.json and weights.safetensors, as that of a trained run does.
+
+    Returns
+    -------
+    Path
+        Of the weights.
 
     Raises
     ------
@@ -174,20 +189,44 @@ def estimate(config: RunConfig, x: torch.Tensor, y: torch.Tensor, acquisition: A
     folder.mkdir(parents=True, exist_ok=True)
     scaling = Scaling.of(x, y, config.noise_level)
     few = torch.linspace(0, len(y) - 1, min(len(y), MOST_TO_ESTIMATE)).round().long()
-    G = PhysicsGenerator(config.box, acquisition, transfer=config.transfer)
-    estimate_physics(G, scaling.x(x), scaling.y(y[few]))
-    text = _write_settings(folder, config, scaling, fingerprint(config, x, y), acquisition)
+    x_scaled, y_scaled, distances = scaling.x(x), scaling.y(y[few]), None
+
+    def estimated(particles: torch.Tensor, empty: torch.Tensor | None) -> PhysicsGenerator:
+        G = PhysicsGenerator(config.box, acquisition, transfer=config.transfer)
+        estimate_physics(G, x_scaled, particles, background=empty)
+        return G
+
+    if background is not None:
+        background = scaling.y(background)
+        held = torch.arange(len(y_scaled)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+        distances = {}
+        for noise, empty in ((MEASURED, None), (REAL_BACKGROUND, background)):
+            G, wanted = estimated(y_scaled[~held], empty), y_scaled[held]
+            densities = x_scaled[torch.linspace(0, len(x) - 1, max(len(wanted), LEAST_HELD_OUT)).round().long(), None]
+            distances[noise] = distance(wanted, G(densities, G.sample_noise(densities, stream(config.seed, "held out", noise)))[:, 0])
+        if distances[REAL_BACKGROUND] > CLEARLY * distances[MEASURED]:
+            background = None
+    G = estimated(y_scaled, background)
+    text = _write_settings(folder, config, scaling, fingerprint(config, x, y), acquisition, distances)
     _write_weights(folder, config, {f"G.{k}": v for k, v in G.state_dict().items()}, text)
     return folder / "weights.safetensors"
 
 
-def _write_settings(folder: Path, config: RunConfig, scaling: Scaling, name: str, acquisition: Acquisition | None = None) -> bytes:
-    """Write config.json of a run; returns what it holds."""
+def _write_settings(
+    folder: Path,
+    config: RunConfig,
+    scaling: Scaling,
+    name: str,
+    acquisition: Acquisition | None = None,
+    distances: dict[str, float] | None = None,
+) -> bytes:
+    """Write config.json of a run; returns what it holds. `distances` from held-out particles, of each kind of noise."""
     settings = dataclasses.asdict(config) | {
         "scaling": dataclasses.asdict(scaling),
         "hash": config.hash,
         "fingerprint": name,
         "acquisition": acquisition and acquisition.record,
+        "noise_distances": distances,
         "trained_by": provenance() | {"code_hash": code_hash("run_folder", without=PHYSICS if config.generator == "paper" else ())},
     }
     text = json.dumps(settings, indent=1).encode()

@@ -18,27 +18,33 @@ def hats(at: Lookup, size: int) -> torch.Tensor:
     return torch.zeros(RADII, size).scatter_add_(0, at.index.T, at.weight.T)
 
 
-def power_in_space(volumes: torch.Tensor, bands: torch.Tensor, chunk: int = 64) -> torch.Tensor:
-    """Mean square (K, D^3), at each voxel, of volumes (N, D, D, D) filtered by each of `bands` (K, V), over the voxels of their rfft."""
+def power_in_space(volumes: torch.Tensor, bands: torch.Tensor, margin: int = 0, chunk: int = 64) -> torch.Tensor:
+    """Mean square (K, W) of volumes (N, D, D, D) filtered by each of `bands` (K, V), over the voxels of their rfft.
+
+    W are the voxels at least `margin` from the faces of the box. Nearer to them the filter shows what does not wrap round.
+    """
     n = volumes.shape[-1]
-    total = torch.zeros(len(bands), n**3)
+    inner = slice(margin, n - margin)
+    total = torch.zeros(len(bands), (n - 2 * margin) ** 3)
     for part in volumes.split(chunk):
         spectra = torch.fft.rfftn(part, dim=(-3, -2, -1))
         for k, band in enumerate(bands.view(-1, n, n, n // 2 + 1)):
-            total[k] += torch.fft.irfftn(spectra * band, s=(n, n, n), dim=(-3, -2, -1)).square().sum(0).flatten()
+            filtered = torch.fft.irfftn(spectra * band, s=(n, n, n), dim=(-3, -2, -1))
+            total[k] += filtered[:, inner, inner, inner].square().sum(0).flatten()
     return total / len(volumes)
 
 
-def parts_in_space(y: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
-    """`power_in_space` (P, K, D^3) of up to PARTS parts of at most ENOUGH subtomograms."""
+def parts_in_space(y: torch.Tensor, bands: torch.Tensor, margin: int = 0) -> torch.Tensor:
+    """`power_in_space` (P, K, W) of up to PARTS parts of at most ENOUGH subtomograms."""
     y = y[:: -(-len(y) // ENOUGH)]
-    return torch.stack([power_in_space(y[i::PARTS], bands) for i in range(min(PARTS, len(y)))])
+    return torch.stack([power_in_space(y[i::PARTS], bands, margin) for i in range(min(PARTS, len(y)))])
 
 
 def slopes(parts: torch.Tensor, made: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Least-squares slope (K,) over the voxels of `parts` (P, K, D^3) on `made` (K, D^3), and its standard error.
+    """Least-squares slope (K,) over the voxels of `parts` (P, K, W) on `made` (K, W), and its standard error.
 
-    Noise has the same power everywhere in a box, a particle has not: the slope tells how much of the signal made is in what was recorded.
+    Noise has the same power everywhere in a box, a particle has not: the slope tells how much of the signal made is in
+    what was recorded.
     """
     made = made.double() - made.double().mean(1, keepdim=True)
     slopes = ((parts * made).sum(2) / made.square().sum(1).clamp(min=1e-60)).float()
@@ -46,19 +52,26 @@ def slopes(parts: torch.Tensor, made: torch.Tensor) -> tuple[torch.Tensor, torch
     return slope, slopes.std(0) / len(parts) ** 0.5 if len(parts) > 1 else slope.abs()
 
 
-def level_by_power(parts: torch.Tensor, made: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-    """Level (RADII,) of T at which the signal stands out of the noise as it does in the subtomograms; that of the lowest frequency is kept.
+def level_by_power(parts: torch.Tensor, made: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Level (RADII,) of T at which the signal stands out of the noise as in the subtomograms, and its standard deviation.
 
-    `parts` (P, RADII, D^3) is the power recorded, `made` (RADII, D^3) that of the signal at `level`. Where the slope's error is large, a smooth course over the frequencies decides.
+    The level at the lowest frequency is kept. Where the slope's error is large, a smooth course over the frequencies decides.
+
+    Parameters
+    ----------
+    parts, made : Tensor (P, RADII, W), (RADII, W)
+        Power recorded, and that of the signal at `level` (RADII,).
     """
     slope, error = slopes(parts, made)
     slope = slope.clamp(min=1e-2)
     found, sigma = level.abs() * slope.sqrt(), level.abs() * error / (2 * torch.maximum(slope, error).sqrt())
-    found[0] = level[0].abs()
-    sigma = (sigma.square() + (0.03 * found).square()).sqrt()
+    found[0], sigma[0] = level[0].abs(), 0
+    precision = 1 / (sigma.square() + (0.03 * found).square())
     bend = torch.diff(torch.eye(RADII), n=2, dim=0) / (BEND * found.median())
-    smooth = torch.linalg.solve(torch.diag(sigma**-2) + bend.T @ bend, found / sigma.square())
-    return torch.maximum(smooth, 0.01 * found.median()) * level[0].sign()
+    covariance = torch.linalg.inv(torch.diag(precision) + bend.T @ bend)
+    smooth = torch.maximum(covariance @ (precision * found), 0.01 * found.median())
+    smooth[0] = found[0]
+    return smooth * level[0].sign(), covariance.diag().sqrt()
 
 
 def signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,8 @@ import tifffile
 import torch
 from scipy.ndimage import gaussian_filter
 
+from cryoetgan_core.particles import own_data
+from cryoetgan_core.particles.picked import background
 from cryoetgan_core.particles.picking import find_candidates, label_centres
 from cryoetgan_core.particles.tomogram import cut_cubes, read_labelled_tomogram, read_tomogram
 
@@ -133,6 +135,34 @@ def test_candidates_are_found_apart_and_inside():
     assert gaps.min() * 10.0 >= 100.0
     with pytest.raises(ValueError, match="asked for"):
         find_candidates(volume, 10.0, 500, 160.0)
+
+
+def test_background_holds_neither_picks_nor_what_nobody_picked_nor_vacuum(tmp_path):
+    side, box = 96, 12
+    rng = np.random.default_rng(0)
+    volume = rng.normal(0, 1, (side, side, side)).astype(np.float32)
+    volume[:, :, :30] *= 0.05  # outside the ice
+    grid = np.array([(z, y, x) for z in range(10, side, 19) for y in range(10, side, 19) for x in range(40, side, 19)])
+    for z, y, x in grid:
+        volume[z - 4 : z + 5, y - 4 : y + 5, x - 4 : x + 5] += 2
+    picked = grid[::2]
+    path = tmp_path / "tomogram.mrc"
+    mrcfile.write(path, -volume, voxel_size=10.0)
+    (tmp_path / "picks.csv").write_text("x,y,z\n" + "\n".join(f"{x},{y},{z}" for z, y, x in picked))
+    options = {"coordinates": str(tmp_path / "picks.csv"), "coordinate_voxel_size_A": 10.0}
+    particles = own_data.load(path, box, 0.0, options)
+    empty = background(particles, options, [str(path)])
+    assert len(empty) > 50 and set(empty.table["source"]) == {str(path)}
+    windows = np.lib.stride_tricks.sliding_window_view(volume, (box,) * 3)
+    for cube in empty.volumes[:40]:
+        corner = np.argwhere(windows[..., 0, 0, 0] == cube[0, 0, 0])[0]  # the values of noise name their place
+        np.testing.assert_array_equal(windows[tuple(corner)], cube)
+        assert np.abs(picked - (corner + box // 2)).max(1).min() >= box  # none overlaps a particle's box
+        assert corner[2] > 15  # more in the ice than outside of it
+    of_unpicked = particles.volumes.mean()
+    assert (empty.volumes.mean((1, 2, 3)) < 0.5 * of_unpicked).all()
+    assert background(particles, {"n": 5}, [str(path)]) is None
+    assert background(particles, options, ["elsewhere.mrc"]) is None
 
 
 def test_labels_become_particles(tmp_path):

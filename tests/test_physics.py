@@ -12,7 +12,7 @@ import torch
 
 from cryoetgan_core.acquisition import Acquisition
 from cryoetgan_core.baselines import BACKGROUND, FORMULAS, RELEASED, WRONG_MICROSCOPE, on_background
-from cryoetgan_core.config import make_config
+from cryoetgan_core.config import OWN_DATA, make_config
 from cryoetgan_core.downstream import PHYSICS, REAL, TRUE
 from cryoetgan_core.fourier_grid import (
     CORNER,
@@ -37,7 +37,7 @@ from cryoetgan_core.particles.domains import Domains
 from cryoetgan_core.particles.relion import _tilts_deg
 from cryoetgan_core.particles.simulated import class_references, density_maps, poses_of, subtomograms
 from cryoetgan_core.physics import REMEMBERED, PhysicsGenerator, mean_square
-from cryoetgan_core.physics_estimate import MOST_SIGNAL, PARTS, estimate, is_standardised, mean_power, signals, smoothed_power, wraps_round
+from cryoetgan_core.physics_estimate import MOST_SIGNAL, PARTS, estimate, is_standardised, mean_power, signals, wraps_round
 from cryoetgan_core.plotting import comparison_table
 from cryoetgan_core.run_folder import estimate as estimate_in
 from cryoetgan_core.seeds import stream
@@ -308,7 +308,7 @@ def test_volumes_that_were_each_standardised_are_told_from_those_that_were_not()
 def test_how_files_were_made_is_found_in_them(wraps: bool, one_snr: bool) -> None:
     """With their tilt range, and the level of T where the densities have power."""
     truth, x = known_generator(wraps=wraps, one_snr=one_snr), z_scored(blobs(96))
-    y = made_by(truth, z_scored(blobs(128, seed=1)))
+    y = made_by(truth, z_scored(blobs(400, seed=1)))
     G = estimated_from(x, z_scored(y))
     assert (bool(G.wraps), bool(G.one_snr), bool(G.standardised)) == (wraps, one_snr, False)
     assert G.tilt_range_deg == pytest.approx((-60, 60), abs=3)
@@ -346,7 +346,7 @@ def test_the_signal_has_at_most_its_share_of_the_power_measured() -> None:
     """Files that are nearly all signal, from densities striped as no molecule of theirs is: cut back to MOST_SIGNAL of what was measured."""
     truth, stripes = known_generator(4.0, wraps=True), 1 + torch.cos(2 * torch.pi * 3 / SMALL * torch.arange(SMALL))
     x, y = z_scored(blobs(96) * stripes), z_scored(made_by(truth, z_scored(blobs(128, seed=1))))
-    limit, shares = smoothed_power(y), {}
+    limit, shares = mean_power(y), {}
     for without in ("", "cap"):
         G = estimated_from(x, y, without=without)
         shares[without] = (mean_power(signals(G, x[:, None])) / limit).flatten()
@@ -370,6 +370,35 @@ def test_the_amplitude_of_dimmed_faces_is_found() -> None:
     assert torch.equal(estimated_from(x, z_scored(y), without="amplitude").A, torch.ones(SMALL, SMALL, SMALL))
 
 
+def spotted_background(n: int) -> torch.Tensor:
+    """Background (n, SMALL, SMALL, SMALL) that no Gaussian noise looks like: bright grains, far apart, on faint noise."""
+    rng = stream(8, "grains")
+    grains = (torch.rand((n, SMALL, SMALL, SMALL), generator=rng) < 0.02).float()
+    return 6 * grains + 0.3 * torch.randn(grains.shape, generator=rng)
+
+
+@pytest.mark.parametrize("true_background", [True, False])
+def test_real_background_is_taken_where_the_particles_held_out_are_like_it(tmp_path: Path, true_background: bool) -> None:
+    x, grains = blobs(64), spotted_background(96)
+    around = grains if true_background else grains.std() * torch.randn(grains.shape, generator=stream(9, "smooth"))
+    y = 0.5 * blobs(96, seed=2) + around
+    config = make_config("smoke", OWN_DATA, "physics").replace(box=SMALL + 2, noise_level=0.0)
+    x, y, empty = (torch.nn.functional.pad(v, [1] * 6, mode="circular") for v in (x, y, spotted_background(160)[96:]))
+    estimate_in(config, x, y, Acquisition(VOXEL_A, (-60.0, 60.0)), tmp_path, empty)
+    run = load_run(tmp_path)
+    distances = run.noise_distances
+    assert (distances["real background"] < 0.8 * distances["measured"]) == true_background == (len(run.G.background) > 0)
+    made, again = (generate(run, x, seed=1) for _ in range(2))
+    assert torch.equal(made, again) and not torch.equal(made, generate(run, x, seed=2))
+    kurtosis = ((made - made.mean()) / made.std()).pow(4).mean()
+    assert (float(kurtosis) > 6) == true_background
+    if true_background:  # every generation holds one of the empty boxes, in one of four orientations
+        without = generate(run, torch.zeros_like(x[:1]), seed=1)[0] - run.G.offset
+        flips = [run.G.background.float().flip(axes) for axes in ((), (2,), (1, 3), (1, 2, 3))]
+        nearest = min(float((stack - without).flatten(1).std(1).min()) for stack in flips)
+        assert nearest < 0.1 * float(run.G.background.float().std())
+
+
 @pytest.fixture(scope="module", params=["none", "phase_flip"])
 def recorded(request):
     """Densities and subtomograms of an S2-like microscope whose CTF crosses zero at node 7.8, z-scored; mean power of some densities, and
@@ -379,7 +408,7 @@ def recorded(request):
     x = density_maps(references, 48, BOX, voxel_size_A, stream(0, "x"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="At 11 A the CTF of 8 um carries")  # a little farther than the margin
-        y = subtomograms(references, 64, BOX, voxel_size_A, scope, stream(0, "y"), snr=1.0)
+        y = subtomograms(references, 128, BOX, voxel_size_A, scope, stream(0, "y"), snr=1.0)
         few = x.select(np.r_[:12, 48:60])
         clean = subtomograms(references, 12, BOX, voxel_size_A, scope, stream(0, "z"), snr=1e6, poses=poses_of(few.table))
     x, y, few, clean = (torch.from_numpy(v.volumes) for v in (x, y, few, clean))

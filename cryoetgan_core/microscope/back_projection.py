@@ -59,13 +59,6 @@ def insertion_weights(size: int, angles_deg: tuple[float, ...]) -> torch.Tensor:
 
 
 @lru_cache(maxsize=8)
-def noise_power(size: int, angles_deg: tuple[float, ...]) -> torch.Tensor:
-    """Power (size size,) of white noise of variance 1 a line sample after insertion, in FFT order: sum of the squared weights over the square of their sum, which counts at least as 1."""
-    matrix, total = _insertion(size, angles_deg, torch.device("cpu"))
-    row = torch.repeat_interleave(torch.arange(size * size), matrix.crow_indices().diff())
-    return torch.zeros(size * size).index_add_(0, row, matrix.values().square()) / total.clamp(min=1).square()
-
-
 @lru_cache(maxsize=8)
 def _inverse_transform(size: int, box: int, device: torch.device) -> torch.Tensor:
     """Matrix (box, size) from Fourier values in FFT order to the box's real-space samples, interpolation weight divided out."""

@@ -16,12 +16,16 @@ HALVES = ("X_train", "X_test", "Y_train", "Y_test")
 
 @dataclass(frozen=True)
 class Domains:
-    """X: density maps; Y: subtomograms. The test halves are never used by training or model choice."""
+    """X: density maps; Y: subtomograms. The test halves are never used by training or model choice.
+
+    `background` are boxes of the tomograms of Y_train that hold no particle, where there are any.
+    """
 
     X_train: ParticleSet
     X_test: ParticleSet
     Y_train: ParticleSet
     Y_test: ParticleSet
+    background: ParticleSet | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from . import copick
 from .data_portal import is_portal_run
 from .domains import Domains
 from .folder import is_3d_star, load_particles
+from .picked import background
 from .relion import write_star
 from .simulated import class_references, density_maps, subtomograms
 from .table import ParticleSet, check_class_names
@@ -112,11 +113,16 @@ def _test_mask(particles: ParticleSet) -> tuple[np.ndarray, np.ndarray]:
     return test, ~test
 
 
-def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domains:
-    """Both domains of a training on a user's particles.
+def domains(particles: ParticleSet, densities: str, config: RunConfig, options: Mapping[str, object] | None = None) -> Domains:
+    """Both domains of a training on a user's particles, and background where it can be cut beside them.
 
     The halves of Y are split by tomogram where there are several; cubes of one tomogram by position, with a gap of one box between the halves.
     X is as large as the profile says: densities cost nothing, so few particles need not mean few poses.
+
+    Parameters
+    ----------
+    options
+        Those that `load` was given. None: no background is cut.
 
     Raises
     ------
@@ -133,7 +139,10 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domain
         half: densities_for(densities, particles.voxel_size_A, config.box, n, stream(config.data_seed, "own X", half))
         for half, n in (("train", config.train_per_class), ("test", config.test_per_class))
     }
-    return Domains(x["train"], x["test"], particles.select(train), particles.select(test))
+    chosen, empty = particles.select(train), None
+    if options is not None and config.generator == "physics":
+        empty = background(particles, options, chosen.table["source"].unique())
+    return Domains(x["train"], x["test"], chosen, particles.select(test), empty)
 
 
 def sheet(both: Domains, real: torch.Tensor, fake: torch.Tensor, columns: int = 6) -> list:

@@ -1,16 +1,23 @@
 """Particles cut from tomograms where they were picked: by a table of positions, or in a copick project."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
+from ..seeds import stream
 from . import copick
 from .lazy import empty_volumes
-from .table import ParticleSet
+from .picking import find_empty
+from .table import ParticleSet, particle_table
 from .tomogram import cut_cubes, read_tomogram
+from .volume_files import VOLUME_SUFFIXES, ZARR_SUFFIXES, suffix_of
+
+MOST_EMPTY, LEAST_EMPTY = 256, 20  # cubes of background that are kept; and that are needed to draw from
 
 
 def cut_at(volume: np.ndarray, voxel_size_A: float, table: pd.DataFrame, box: int, **options) -> ParticleSet:
@@ -32,6 +39,65 @@ def cut_at(volume: np.ndarray, voxel_size_A: float, table: pd.DataFrame, box: in
     found.loc[named, "particle"] = kept["particle"][named]
     found[["shift_z_A", "shift_y_A", "shift_x_A"]] = shift
     return ParticleSet(particles.volumes, found, particles.voxel_size_A)
+
+
+def cut_empty(
+    volume: np.ndarray, voxel_size_A: float, picks: np.ndarray, box: int, target_voxel_size_A: float, most: int, generator: torch.Generator
+) -> np.ndarray:
+    """Background of a tomogram (Z, Y, X): cubes (M, box, box, box), at most `most`, that hold none of `picks` (N, 3), zyx voxels.
+
+    See `picking.find_empty`.
+    """
+    side = math.ceil(box * target_voxel_size_A / voxel_size_A)
+    points = find_empty(volume, picks, side, most, border=side // 2 + 1, generator=generator)
+    if not len(points):
+        return np.empty((0, box, box, box), np.float32)
+    return np.asarray(cut_cubes(volume, voxel_size_A, box, target_voxel_size_A, coordinates=points, edge="skip").volumes)
+
+
+def background(
+    particles: ParticleSet, options: Mapping[str, object], sources: Sequence[str], most: int = MOST_EMPTY
+) -> ParticleSet | None:
+    """Background cut from the tomograms that `particles` were cut from, or None where that cannot be done.
+
+    It needs tomograms on disk, beam along z, in which the particles were picked (`own_data.load` with coordinates,
+    labels or a copick project): where they were found by their structure alone, the others are not known.
+
+    Parameters
+    ----------
+    options
+        Of the reader that cut the particles: voxel size and sign of the protein are used.
+    sources
+        Which of the tomograms, as the particles' table names them.
+    most
+        Cubes at most, shared among the tomograms.
+
+    Raises
+    ------
+    ValueError
+        As `tomogram.read_tomogram`.
+    """
+    table = particles.table
+    placed = np.isfinite(table[["z_A", "y_A", "x_A"]].to_numpy()).all()
+    if "n" in options or options.get("beam_axis", "z") != "z" or not placed or not _are_tomograms(sources):
+        return None
+    known = {k: options[k] for k in ("voxel_size_A", "protein") if k in options}
+    box, found = particles.volumes.shape[-1], []
+    for number, source in enumerate(sources):
+        volume, voxel_size_A = read_tomogram(source, **known)
+        picks = table.loc[table["source"] == source, ["z_A", "y_A", "x_A"]].to_numpy() / voxel_size_A
+        share, rng = -(-most // len(sources)), stream(0, "background", number)
+        found.append(cut_empty(volume, voxel_size_A, picks, box, particles.voxel_size_A, share, rng))
+    volumes = np.concatenate(found)
+    if len(volumes) < LEAST_EMPTY:
+        return None
+    named = particle_table(len(volumes), source=np.repeat(sources, [len(f) for f in found]))
+    return ParticleSet(volumes, named, particles.voxel_size_A)
+
+
+def _are_tomograms(sources: Sequence[str]) -> bool:
+    """Whether all of the files (or zarr stores) that particles name are there and hold one volume each."""
+    return all(source and Path(source).exists() and suffix_of(Path(source)) in (*VOLUME_SUFFIXES, *ZARR_SUFFIXES) for source in sources)
 
 
 def read_copick(

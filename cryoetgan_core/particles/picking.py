@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 
 def find_candidates(
@@ -49,6 +50,39 @@ def find_candidates(
         order = torch.randperm(len(chosen), generator=generator)[:n].numpy()
         chosen = [chosen[i] for i in order]
     return np.array(chosen)
+
+
+def find_empty(
+    volume: np.ndarray, picks: np.ndarray, side: int, most: int, *, border: int, generator: torch.Generator, tries: int = 40
+) -> np.ndarray:
+    """(M, 3) zyx voxels, at most `most`, around which a cube of `side` voxels holds background and no pick.
+
+    Points are drawn evenly. Cubes of a pick and of a point do not overlap. Of the points left, the denser half goes
+    (particles that nobody picked), and so do those whose variance is not within a factor of two of the median (gold,
+    and what lies outside the ice).
+
+    Parameters
+    ----------
+    volume
+        (Z, Y, X), protein bright.
+    picks
+        (N, 3) zyx voxels of every particle that is known.
+    border
+        Voxels at least to the faces of the tomogram.
+    """
+    extent = np.array(volume.shape) - 2 * border
+    if (extent < 1).any():
+        return np.empty((0, 3), int)
+    drawn = torch.rand((tries * most, 3), generator=generator, dtype=torch.float64).numpy()
+    points = border + (drawn * extent).astype(int)
+    points = points[cKDTree(picks).query(points, p=np.inf)[0] >= side]
+    if not len(points):
+        return points
+    density = volume.astype(np.float32) - volume.mean(dtype=np.float64)
+    mean, square = (ndimage.uniform_filter(v, side)[tuple(points.T)] for v in (density, density**2))
+    variance = square - mean**2
+    alike = (variance > np.median(variance) / 2) & (variance < np.median(variance) * 2)
+    return points[alike & (mean <= np.median(mean[alike]))][:most]
 
 
 def label_centres(labels: np.ndarray, min_voxels: int = 1) -> pd.DataFrame:

@@ -21,8 +21,10 @@ from ..generation import generate
 from ..microscope.simulate import MICROSCOPES
 from ..particles import own_data
 from ..particles.domains import Domains
+from ..particles.picked import MOST_EMPTY, cut_empty
 from ..particles.table import ParticleSet, particle_table
 from ..particles.volume_files import read_hdf5
+from ..seeds import stream
 from .densities import make_given
 from .proof import HEADLINE_SNR, proof_config
 from .real import make_real
@@ -59,7 +61,8 @@ def make_ribosomes(folder: Path, config: RunConfig) -> dict:
 def make_cubes(folder: Path, config: RunConfig, *, tomogram: str, density: str, options: Mapping[str, object]) -> dict:
     """Cubes of one tomogram, split by position: distances of generated and, as the floor, of the training cubes from those left out."""
     particles = own_data.load(folder / tomogram, config.box, 0.0, options)
-    both = own_data.domains(particles, density, config)
+    name, equals, file = density.partition("=")
+    both = own_data.domains(particles, f"{name}={folder / file}" if equals else name, config)
     run = train_on(config, both, paths.runs(config.profile) / "foreign" / Path(tomogram).stem, replace=True)
     wanted, floor = (run.scaling.y(both.volumes(half)) for half in ("Y_test", "Y_train"))
     made = generate(run, both.volumes("X_test"), seed=config.seed + 1)
@@ -91,7 +94,7 @@ def make_deepfinder(folder: Path, config: RunConfig) -> dict:
     first, second = (_deepfinder(folder / name, f"tomogram {i}", config.box) for i, name in enumerate(DEEPFINDER))
     folds = {}
     for name, (train, test) in {"first": (first, second), "second": (second, first)}.items():
-        both = Domains(train[0], test[0], train[1], test[1])
+        both = Domains(train[0], test[0], train[1], test[1], train[2])
         run = train_on(config, both, paths.runs(config.profile) / "foreign" / f"deepfinder_{name}")
         x, wanted, floor = both.volumes("X_test"), run.scaling.y(both.volumes("Y_test")), run.scaling.y(both.volumes("Y_train"))
         made = generate(run, x, seed=config.seed + 1)
@@ -107,18 +110,20 @@ def make_deepfinder(folder: Path, config: RunConfig) -> dict:
             "real": told_apart(wanted, floor),
             "accuracy": probe,
             "tilt_range_deg": run.G.tilt_range_deg,
+            "noise_distances": run.noise_distances,
         }
     return {"folds": folds, "particles": [len(first[1]), len(second[1])], "classes": list(both.classes)} | described(config, MODULE)
 
 
-def _deepfinder(path: Path, tomogram: str, box: int) -> tuple[ParticleSet, ParticleSet]:
-    """Shapes, bright on 0, and subtomograms of one tomogram: a box around every particle of its label volume that fits."""
+def _deepfinder(path: Path, tomogram: str, box: int) -> tuple[ParticleSet, ParticleSet, ParticleSet]:
+    """Shapes, bright on 0, subtomograms and background of one tomogram: a box around every particle of its label volume that fits."""
     volume = -read_hdf5(path, (3,)).astype(np.float32)  # protein is dark
     labels = read_hdf5(path.with_name(path.name.replace("data", "target")), (3,))
-    shapes, volumes, names = [], [], []
+    shapes, volumes, names, picks = [], [], [], []
     for label in range(1, int(labels.max()) + 1):
         parts, count = ndimage.label(labels == label)
         for i, centre in enumerate(ndimage.center_of_mass(parts > 0, parts, range(1, count + 1)), 1):
+            picks.append(centre)
             corner = np.round(centre).astype(int) - box // 2
             cut = tuple(slice(c, c + box) for c in corner)
             if (corner < 0).any() or (corner + box > volume.shape).any() or (parts == i).sum() < LEAST_SHAPE:
@@ -127,7 +132,10 @@ def _deepfinder(path: Path, tomogram: str, box: int) -> tuple[ParticleSet, Parti
     table = particle_table(
         len(names), class_name=names, particle=[f"{tomogram} {i}" for i in range(len(names))], tomogram=tomogram, source=str(path)
     )
-    return tuple(ParticleSet(np.stack(stack), table, DEEPFINDER_VOXEL_A) for stack in (shapes, volumes))
+    rng, voxel_A = stream(0, "background", tomogram), DEEPFINDER_VOXEL_A
+    empty = cut_empty(volume, voxel_A, np.array(picks), box, voxel_A, MOST_EMPTY, rng)
+    cut = [ParticleSet(np.stack(stack), table, voxel_A) for stack in (shapes, volumes)]
+    return *cut, ParticleSet(empty, particle_table(len(empty), source=str(path)), voxel_A)
 
 
 def make_homologue(folder: Path, config: RunConfig, *, given: str, recorded: str, density: str) -> dict:
@@ -143,10 +151,16 @@ def planned(profile: str, seed: int) -> dict[str, Foreign]:
     homologue = proof_config(profile, "S1", HEADLINE_SNR, seed)
     ribosomes = (f"{RIBOSOMES}/optimisation_set.star", f"{RIBOSOMES}/average_box32_12A.mrc", f"{MAPS}/4v4r.mrc")
     authors = (AUTHORS, *(f"{MAPS}/{file.split('#')[0]}" for file in AUTHORS_MAPS.values()))
-    cubes = partial(make_cubes, tomogram=emd, density="membrane", options={"beam_axis": "y", "n": 80, "protein": "dark"})
+    cell, tubule = "experimental/empiar10499_TS254/recon_wbp_20A_int8.mrc", "experimental/microtubule/13pf_MT.tif"
+
+    def cubes(tomogram: str, density: str, **options: object) -> Callable[[Path, RunConfig], dict]:
+        return partial(make_cubes, tomogram=tomogram, density=density, options=options)
+
     found = {
         "ribosomes": Foreign(ribosomes, own(box=28), make_ribosomes),
-        "emd1155": Foreign((emd,), own(), cubes),
+        "emd1155": Foreign((emd,), own(), cubes(emd, "membrane", beam_axis="y", n=80, protein="dark")),
+        "empiar10499": Foreign((cell, f"{MAPS}/4v4r.mrc"), own(), cubes(cell, f"ribosome={MAPS}/4v4r.mrc", n=300, protein="dark")),
+        "microtubule": Foreign((tubule,), own(), cubes(tubule, "membrane", n=50, protein="bright", voxel_size_A=10.52)),
         "authors": Foreign(authors, own(box=28), make_authors),
         "deepfinder": Foreign((*DEEPFINDER, *(f.replace("data", "target") for f in DEEPFINDER)), own(box=20), make_deepfinder),
     }

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from .. import paths
@@ -27,7 +28,9 @@ def train_on(
     """Train (or resume) a run on both domains in a folder, or estimate the physics generator, with what the particles' table tells of the recording; the finished run."""
     x, y = domains.volumes("X_train"), domains.volumes("Y_train")
     if config.generator == "physics":
-        estimate(config, x, y, acquisition(domains.Y_train, tilt_range=config.tilt_range, transfer=config.transfer), folder)
+        known = acquisition(domains.Y_train, tilt_range=config.tilt_range, transfer=config.transfer)
+        empty = None if domains.background is None else torch.from_numpy(np.asarray(domains.background.volumes))
+        estimate(config, x, y, known, folder, empty)
     else:
         train(Trainer(config, x, y, default_device(), processes), folder, replace=replace, progress=progress)
     return load_run(folder, default_device())
