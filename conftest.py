@@ -1,4 +1,6 @@
-"""Tests and notebooks write runs and figures to a temporary folder, one a worker; the figures' results are read from figures/quick."""
+"""Tests and notebooks write runs and figures to a temporary folder, one a worker; the figures' results are read from
+figures/quick.
+"""
 
 import os
 import tempfile

@@ -1,4 +1,7 @@
-"""How a device carries out a training step: memory order, CUDA graphs, compilation. What is computed stays the same to rounding; `RunConfig.compute_dtype`, which changes it, is not here."""
+"""How a device carries out a training step: memory order, CUDA graphs, compilation.
+
+What is computed stays the same to rounding; `RunConfig.compute_dtype`, which changes it, is not here.
+"""
 
 import gc
 from collections.abc import Callable
@@ -18,10 +21,16 @@ class Acceleration:
 
     Parameters
     ----------
-    channels_last : keep the channels of a voxel together in memory, as tensor cores take them.
-    graphs : record the step once as CUDA graphs and replay it, so that its thousands of launches cost no time. In one process only.
-    compile : backend of torch.compile for both of the paper's generators ("inductor"), or "" for none. The critics' penalties need second derivatives, which it does not do.
-    fused : the optimiser as one kernel for all parameters.
+    channels_last
+        keep the channels of a voxel together in memory, as tensor cores take them.
+    graphs
+        record the step once as CUDA graphs and replay it, so that its thousands of launches cost no time. In one
+        process only.
+    compile
+        backend of torch.compile for both of the paper's generators ("inductor"), or "" for none. The critics' penalties
+        need second derivatives, which it does not do.
+    fused
+        the optimiser as one kernel for all parameters.
     """
 
     channels_last: bool = False
@@ -31,7 +40,9 @@ class Acceleration:
 
     @classmethod
     def automatic(cls, device: torch.device, processes: int = 1) -> "Acceleration":
-        """All but compilation, whose first step takes minutes, on a GPU; nothing on a CPU, where none of it is quicker in float32."""
+        """All but compilation, whose first step takes minutes, on a GPU; nothing on a CPU, where none of it is quicker
+        in float32.
+        """
         gpu = device.type == "cuda"
         return cls(channels_last=gpu, graphs=gpu and processes == 1, fused=gpu)
 
@@ -53,12 +64,16 @@ class Acceleration:
                 networks[name].compile(backend=self.compile, dynamic=False)
 
     def __str__(self) -> str:
-        used = [f.name if value is True else f"{f.name} {value}" for f in fields(self) if (value := getattr(self, f.name))]
+        used = [
+            f.name if value is True else f"{f.name} {value}" for f in fields(self) if (value := getattr(self, f.name))
+        ]
         return ", ".join(used) or "none"
 
 
 def autocast(dtype: str, device: torch.device) -> AbstractContextManager:
-    """Convolutions and matrix products in `dtype` where that is not "float32"; weights stay in float32, and so do norms, transforms and spectral normalisation, which turn it off."""
+    """Convolutions and matrix products in `dtype` where that is not "float32"; weights stay in float32, and so do
+    norms, transforms and spectral normalisation, which turn it off.
+    """
     return torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")
 
 
@@ -104,7 +119,8 @@ class CudaGraph:
 
 
 class Recorded:
-    """A function of a nest of tensors that, after WARM_UP calls, is a recording: it reads and writes the same memory every time.
+    """A function of a nest of tensors that, after WARM_UP calls, is a recording: it reads and writes the same memory
+    every time.
 
     Its results hold until the next call. What else the function reads (weights, optimiser state) must stay where it is.
     """

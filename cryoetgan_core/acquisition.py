@@ -13,10 +13,14 @@ class Acquisition:
 
     Attributes
     ----------
-    tilt_range_deg : lowest and highest tilt of all particles; None: of each (below), or estimated from the subtomograms.
-    tilt_ranges_deg : (N, 2) lowest and highest tilt of each particle, where they differ.
-    microscope : optics and doses, for a generator with the CTF formula.
-    defocus_um, off_axis_A : (N,) of the particles: defocus at zero tilt, and distance from the tilt axis (0 where unknown).
+    tilt_range_deg
+        lowest and highest tilt of all particles; None: of each (below), or estimated from the subtomograms.
+    tilt_ranges_deg
+        (N, 2) lowest and highest tilt of each particle, where they differ.
+    microscope
+        optics and doses, for a generator with the CTF formula.
+    defocus_um, off_axis_A
+        (N,) of the particles: defocus at zero tilt, and distance from the tilt axis (0 where unknown).
     """
 
     voxel_size_A: float

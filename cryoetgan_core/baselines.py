@@ -1,4 +1,6 @@
-"""Sets of volumes to compare a generator with: formulas and simulators without learning, and controls that a metric must not pass."""
+"""Sets of volumes to compare a generator with: formulas and simulators without learning, and controls that a metric
+must not pass.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,7 +16,12 @@ from .particles.domains import Domains
 from .particles.simulated import image_size, subtomograms
 from .seeds import stream
 
-WHITE, K_SQUARED, CTF, RELEASED = "density + white noise", "density x k^2 + noise", "CTF formula + noise", "released simulator"
+WHITE, K_SQUARED, CTF, RELEASED = (
+    "density + white noise",
+    "density x k^2 + noise",
+    "CTF formula + noise",
+    "released simulator",
+)
 CTF_AND_WEDGE = "CTF formula + wedge + noise"
 DEFOCUS_ERRORS_um = (-2.0, -1.0, 1.0, 2.0)
 OFF = {f"CTF formula, {error:+g} um + noise": error for error in DEFOCUS_ERRORS_um}
@@ -30,14 +37,17 @@ def standardised_set(volumes: torch.Tensor) -> torch.Tensor:
 
 
 def ctf_factor(box: int, voxel_size_A: float, microscope: Microscope, defocus_um: float) -> torch.Tensor:
-    """The contrast transfer function over the radius of a box's transform, (box, box, box // 2 + 1), by torch-ctf; protein bright."""
+    """The contrast transfer function over the radius of a box's transform, (box, box, box // 2 + 1), by torch-ctf;
+    protein bright.
+    """
     samples = 2048
     curve = calculate_ctf_1d(
         defocus=defocus_um, voltage=microscope.voltage_kV, spherical_aberration=microscope.cs_mm,
         amplitude_contrast=microscope.amplitude_contrast, phase_shift=microscope.phase_shift_deg,
         pixel_size=voxel_size_A / 2, n_samples=samples, oversampling_factor=1,
     )  # fmt: skip
-    # samples run from 0 to 1 / voxel: half a voxel as the pixel takes in the corners of the box, at sqrt(3) times its Nyquist frequency
+    # samples run from 0 to 1 / voxel: half a voxel as the pixel takes in the corners of the box, at sqrt(3) times its
+    # Nyquist frequency
     return curve[(_radius(box) * (samples - 1)).round().long()]
 
 
@@ -48,14 +58,20 @@ def _radius(box: int) -> torch.Tensor:
 
 
 def baseline(
-    kind: str, densities: torch.Tensor, voxel_size_A: float, microscope: Microscope, snr: float, generator: torch.Generator
+    kind: str,
+    densities: torch.Tensor,
+    voxel_size_A: float,
+    microscope: Microscope,
+    snr: float,
+    generator: torch.Generator,
 ) -> torch.Tensor:
-    """Subtomograms (N, D, D, D), z-scored as a set, made from densities without learning, by one of FORMULAS or by RELEASED.
+    """Subtomograms (N, D, D, D), z-scored as a set, made from densities without learning, by one of FORMULAS or by
+    RELEASED.
 
-    The formulas filter the density (not at all, by k^2, or by the CTF at the microscope's mean defocus, right or wrong) and add white noise
-    so that the variance of the filtered density over that of the noise, mean over the set, is `snr`. CTF_AND_WEDGE then empties the
-    microscope's missing wedge. RELEASED is the released code's simulator at the mean defocus, with noise at the SNR of each volume and a
-    wedge of the true width but symmetric about the beam.
+    The formulas filter the density (not at all, by k^2, or by the CTF at the microscope's mean defocus, right or wrong)
+    and add white noise so that the variance of the filtered density over that of the noise, mean over the set, is
+    `snr`. CTF_AND_WEDGE then empties the microscope's missing wedge. RELEASED is the released code's simulator at the
+    mean defocus, with noise at the SNR of each volume and a wedge of the true width but symmetric about the beam.
     """
     if kind == RELEASED:
         made = released_simulator(
@@ -74,7 +90,9 @@ def baseline(
     if kind == K_SQUARED:
         signal = filtered(densities, _radius(box) ** 2)
     elif kind != WHITE:
-        signal = filtered(densities, ctf_factor(box, voxel_size_A, microscope, microscope.defocus_um + OFF.get(kind, 0.0)))
+        signal = filtered(
+            densities, ctf_factor(box, voxel_size_A, microscope, microscope.defocus_um + OFF.get(kind, 0.0))
+        )
     sigma = (signal.var(dim=(1, 2, 3)).mean() / snr).sqrt()
     made = signal + sigma * torch.randn(signal.shape, generator=generator)
     if kind == CTF_AND_WEDGE:
@@ -83,14 +101,20 @@ def baseline(
 
 
 def on_background(
-    densities: torch.Tensor, background: torch.Tensor, voxel_size_A: float, microscope: Microscope, snr: float, generator: torch.Generator
+    densities: torch.Tensor,
+    background: torch.Tensor,
+    voxel_size_A: float,
+    microscope: Microscope,
+    snr: float,
+    generator: torch.Generator,
 ) -> torch.Tensor:
-    """Subtomograms (N, D, D, D), z-scored as a set: densities filtered by the CTF formula, in the true wedge, added to empty boxes of real tomograms.
+    """Subtomograms (N, D, D, D), z-scored as a set: densities filtered by the CTF formula, in the true wedge, added to
+    empty boxes of real tomograms.
 
     Parameters
     ----------
-    background : Tensor (M, D, D, D)
-        Drawn with repetition, flipped along the tilt axis and turned by half about it at random, which leaves the wedge in place.
+    background : Tensor (M, D, D, D) Drawn with repetition, flipped along the tilt axis and turned by half about it at
+        random, which leaves the wedge in place.
     """
     box = densities.shape[-1]
     factor = ctf_factor(box, voxel_size_A, microscope, microscope.defocus_um)
@@ -104,7 +128,12 @@ def on_background(
 
 
 def wrong_microscope(
-    references: Mapping[str, torch.Tensor], per_class: int, box: int, voxel_size_A: float, config: RunConfig, generator: torch.Generator
+    references: Mapping[str, torch.Tensor],
+    per_class: int,
+    box: int,
+    voxel_size_A: float,
+    config: RunConfig,
+    generator: torch.Generator,
 ) -> torch.Tensor:
     """Subtomograms (N, D, D, D), z-scored as a set, by our own simulator with the settings of a user who guessed them.
 
@@ -116,12 +145,14 @@ def wrong_microscope(
     return standardised_set(torch.from_numpy(made.volumes))
 
 
-def controls(domains: Domains, references: Mapping[str, torch.Tensor], config: RunConfig) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def controls(
+    domains: Domains, references: Mapping[str, torch.Tensor], config: RunConfig
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Name to volumes (N, D, H, W) in network units and labels (N,), as many as the real test half.
 
-    First REDRAWS draws of "real, another draw": what a perfect generator scores, and how much that varies. Then noise of 0.98 and 1.02
-    times the right amplitude, which no eye sees; one class alone; the particle removed, nothing but noise; density + white noise; the CTF
-    formula; and the released simulator.
+    First REDRAWS draws of "real, another draw": what a perfect generator scores, and how much that varies. Then noise
+    of 0.98 and 1.02 times the right amplitude, which no eye sees; one class alone; the particle removed, nothing but
+    noise; density + white noise; the CTF formula; and the released simulator.
     """
     train, test, dataset = domains.volumes("Y_train"), domains.Y_test, DATASETS[config.dataset]
     mean, std = train.mean(), train.std()
@@ -131,7 +162,8 @@ def controls(domains: Domains, references: Mapping[str, torch.Tensor], config: R
     def real(name: str, factor: float = 1.0, only: str = "") -> torch.Tensor:
         chosen = {only: references[only]} if only else dict(references)
         made = subtomograms(
-            chosen, total // len(chosen), config.box, voxel_size_A, dataset.microscope, stream(config.data_seed, "control", name),
+            chosen, total // len(chosen), config.box, voxel_size_A, dataset.microscope,
+            stream(config.data_seed, "control", name),
             snr=config.snr, noise_std=factor * noise_std, crowding=dataset.crowding,
         )  # fmt: skip
         return (torch.from_numpy(made.volumes) - mean) / std
@@ -146,7 +178,9 @@ def controls(domains: Domains, references: Mapping[str, torch.Tensor], config: R
     }
     for kind in (WHITE, CTF, RELEASED):
         x = domains.volumes("X_test")
-        made = baseline(kind, x, voxel_size_A, dataset.microscope, config.snr, stream(config.data_seed, "control", kind))
+        made = baseline(
+            kind, x, voxel_size_A, dataset.microscope, config.snr, stream(config.data_seed, "control", kind)
+        )
         sets[kind] = (made, domains.labels("X_test"))
     return sets
 

@@ -1,8 +1,9 @@
-"""What each acceleration is worth on a machine, in one call, and how long a training of the paper's size would take there.
+"""What each acceleration is worth on a machine, in one call, and how long a training of the paper's size would take
+there.
 
-python -m cryoetgan_core.benchmark              # the paper's networks at 40^3, width 64: minutes on a GPU, an hour on a CPU
-python -m cryoetgan_core.benchmark --small      # a trial of the script, seconds
-python -m cryoetgan_core.benchmark --output table.csv
+python -m cryoetgan_core.benchmark              # the paper's networks at 40^3, width 64: minutes on a GPU, an hour on a
+CPU python -m cryoetgan_core.benchmark --small      # a trial of the script, seconds python -m cryoetgan_core.benchmark
+--output table.csv
 """
 
 import argparse
@@ -29,7 +30,11 @@ TRICKS = (  # each with the ones above it
     ("+ channels last", "bfloat16", Acceleration(channels_last=True)),
     ("+ fused optimiser", "bfloat16", Acceleration(channels_last=True, fused=True)),
     ("+ CUDA graphs", "bfloat16", Acceleration(channels_last=True, fused=True, graphs=True)),
-    ("+ compiled generators", "bfloat16", Acceleration(channels_last=True, fused=True, graphs=True, compile="inductor")),
+    (
+        "+ compiled generators",
+        "bfloat16",
+        Acceleration(channels_last=True, fused=True, graphs=True, compile="inductor"),
+    ),
 )
 TOLD = Acquisition(voxel_size_A=13.68, tilt_range_deg=(-60.0, 60.0))  # to physics generators
 EPOCHS = 50 * 1600  # subtomograms that the paper's training sees
@@ -41,7 +46,11 @@ def volumes(box: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, box, box, box, generator=rng), torch.randn(n, box, box, box, generator=rng)
 
 
-def untrained(config: RunConfig, device: torch.device | str = "cpu", acceleration: Acceleration = Acceleration()) -> TrainedRun:  # noqa: B008
+def untrained(
+    config: RunConfig,
+    device: torch.device | str = "cpu",
+    acceleration: Acceleration = Acceleration(),  # noqa: B008
+) -> TrainedRun:
     """A run whose weights are those of the beginning: as quick as a trained one."""
     scaling = Scaling(0.0, 1.0, 0.0, 1.0)
     if config.generator == "physics":
@@ -66,7 +75,9 @@ def _clear(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def training(config: RunConfig, device: torch.device, label: str, acceleration: Acceleration, repeats: int) -> dict[str, object]:
+def training(
+    config: RunConfig, device: torch.device, label: str, acceleration: Acceleration, repeats: int
+) -> dict[str, object]:
     """One row: a training step of a configuration. What cannot be had here says why."""
     row = {"what": "training step", "how": label, "batch": config.batch}
     _clear(device)
@@ -75,7 +86,10 @@ def training(config: RunConfig, device: torch.device, label: str, acceleration: 
         for _ in range(WARM_UP if acceleration.graphs else 0):
             trainer.step()
         seconds = seconds_per_call(trainer.step, repeats)
-    except (ValueError, RuntimeError) as error:  # refused, too little memory, or no compiler: the other rows are wanted all the same
+    except (
+        ValueError,
+        RuntimeError,
+    ) as error:  # refused, too little memory, or no compiler: the other rows are wanted all the same
         return row | {"note": str(error).split(";")[0].splitlines()[0].removeprefix("Acceleration: ")}
     rate = config.batch / seconds
     row |= {"seconds": seconds, "volumes a second": rate, "minutes for 50 epochs of 1,600": EPOCHS / rate / 60}
@@ -96,10 +110,14 @@ def generation(
 def rows(
     small: bool, device: torch.device, tricks: tuple = TRICKS, batches: tuple[int, ...] = (), repeats: int = 3
 ) -> Iterator[dict[str, object]]:
-    """Rows of the table: every trick at the first batch, then all that this device has at the others; generation plain and with them."""
+    """Rows of the table: every trick at the first batch, then all that this device has at the others; generation plain
+    and with them.
+    """
     box, width = (17, 2) if small else (40, 64)
     batches = batches or ((1, 2) if small else (16, 1, 4, 32, 64) if device.type == "cuda" else (1, 4))
-    config = make_config("paper", "own", "described", box=box, width=width, critic_width=width, batch=batches[0], pool=0)
+    config = make_config(
+        "paper", "own", "described", box=box, width=width, critic_width=width, batch=batches[0], pool=0
+    )
     automatic = Acceleration.automatic(device)
     best = (f"bfloat16; {automatic}", "bfloat16", automatic)
     for label, dtype, acceleration in tricks:
@@ -109,7 +127,14 @@ def rows(
     for batch in batches[1:]:
         yield training(config.replace(batch=batch, compute_dtype=best[1]), device, best[0], best[2], repeats)
     for label, dtype, acceleration in (tricks[0], best):
-        yield generation(config.replace(compute_dtype=dtype), device, label, acceleration, 256 if device.type == "cuda" else 4, repeats)
+        yield generation(
+            config.replace(compute_dtype=dtype),
+            device,
+            label,
+            acceleration,
+            256 if device.type == "cuda" else 4,
+            repeats,
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,5 +1,9 @@
-"""Classifiers. The reference one, C3D trained on REAL subtomograms, labels generated ones (accuracy column) and spans the feature space; the probe is a small one
-trained afresh for every question: is this good training data, and can a network tell these two sets apart?"""
+"""Classifiers.
+
+The reference one, C3D trained on REAL subtomograms, labels generated ones (accuracy column) and spans the feature
+space; the probe is a small one trained afresh for every question: is this good training data, and can a network tell
+these two sets apart?
+"""
 
 from pathlib import Path
 
@@ -18,10 +22,18 @@ DEAD = 0.1  # share of a class's training volumes below which it does not read t
 
 
 def build_classifier(config: RunConfig, classes: int, start: int = 0) -> C3D:
-    """Untrained C3D of the run's sizes, with other weights for each `start`; the paper's has no batch norm, small widths need it."""
+    """Untrained C3D of the run's sizes, with other weights for each `start`; the paper's has no batch norm, small
+    widths need it.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.data_seed + start)
-        return C3D(classes, config.box, config.classifier_width, config.classifier_dense, batch_norm=config.classifier_width < 64)
+        return C3D(
+            classes,
+            config.box,
+            config.classifier_width,
+            config.classifier_dense,
+            batch_norm=config.classifier_width < 64,
+        )
 
 
 def train_classifier(
@@ -34,10 +46,13 @@ def train_classifier(
     device: str = "cpu",
     progress: bool = True,
 ) -> C3D:
-    """Train on volumes (N, 1, D, H, W) in network units with Adam, cross entropy and a one-cycle learning rate for a fixed number of epochs.
+    """Train on volumes (N, 1, D, H, W) in network units with Adam, cross entropy and a one-cycle learning rate for a
+    fixed number of epochs.
 
-    Augmented by flips along y and 180-degree turns about y (the tilt axis), which leave the missing wedge in place. Begun anew, at most STARTS times, while it does not read one of the classes of its own
-    training volumes: units of the dense layers can die for a class, which then is never named, on one processor and not on another. Where no start reads them all, the one whose mean share over classes is largest is kept. No other choice.
+    Augmented by flips along y and 180-degree turns about y (the tilt axis), which leave the missing wedge in place.
+    Begun anew, at most STARTS times, while it does not read one of the classes of its own training volumes: units of
+    the dense layers can die for a class, which then is never named, on one processor and not on another. Where no start
+    reads them all, the one whose mean share over classes is largest is kept. No other choice.
     """
     best, most = None, -1.0
     for start in range(STARTS):
@@ -52,11 +67,20 @@ def train_classifier(
 
 
 def _train_classifier(
-    config: RunConfig, volumes: torch.Tensor, labels: torch.Tensor, classes: int, seed: int, start: int, device: str, progress: bool
+    config: RunConfig,
+    volumes: torch.Tensor,
+    labels: torch.Tensor,
+    classes: int,
+    seed: int,
+    start: int,
+    device: str,
+    progress: bool,
 ) -> C3D:
     """`train_classifier` from one start."""
     network = build_classifier(config, classes, start).to(device)
-    rate = 1e-4 if config.classifier_width >= 64 else 1e-3  # the paper's 1e-4 for its width, as the mean level of the cycle
+    rate = (
+        1e-4 if config.classifier_width >= 64 else 1e-3
+    )  # the paper's 1e-4 for its width, as the mean level of the cycle
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     generator = stream(seed, "classifier")
     size, epochs = 16, config.classifier_epochs
@@ -73,7 +97,9 @@ def _train_classifier(
                 loss = F.cross_entropy(network(batch.to(device)), labels[index].to(device))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)  # without it one class in some runs is never predicted
+                torch.nn.utils.clip_grad_norm_(
+                    network.parameters(), 1.0
+                )  # without it one class in some runs is never predicted
                 optimizer.step()
                 schedule.step()
     return network.eval()
@@ -102,7 +128,9 @@ def load_classifier(path: Path, config: RunConfig, classes: int) -> C3D:
 
 
 class Probe(nn.Module):
-    """Small 3-D classifier: four conv 3^3 (16, 32, 64, 64), the first three of stride 2, batch norm and ReLU after each, mean over voxels, one dense layer."""
+    """Small 3-D classifier: four conv 3^3 (16, 32, 64, 64), the first three of stride 2, batch norm and ReLU after
+    each, mean over voxels, one dense layer.
+    """
 
     def __init__(self, classes: int):
         super().__init__()
@@ -117,7 +145,9 @@ class Probe(nn.Module):
         return self.logits(self.convolutions(y).mean((2, 3, 4)))
 
 
-def train_probe(volumes: torch.Tensor, labels: torch.Tensor, classes: int, *, seed: int = 0, steps: int = 200, batch: int = 32) -> Probe:
+def train_probe(
+    volumes: torch.Tensor, labels: torch.Tensor, classes: int, *, seed: int = 0, steps: int = 200, batch: int = 32
+) -> Probe:
     """Train a probe on volumes (N, D, H, W) for a fixed number of steps, whatever N; no validation, no model choice.
 
     Adam, one-cycle learning rate to 4e-3, classes drawn alike often, augmented as in `train_classifier`.
@@ -150,11 +180,15 @@ def probe_logits(network: Probe, volumes: torch.Tensor, chunk: int = 128) -> tor
     return torch.cat([network(v[:, None]) for v in volumes.split(chunk)])
 
 
-def two_sample_scores(real: torch.Tensor, fake: torch.Tensor, *, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """How generated each volume looks to a probe that did not see it: for each of two folds the scores of real and of generated volumes.
+def two_sample_scores(
+    real: torch.Tensor, fake: torch.Tensor, *, seed: int = 0
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """How generated each volume looks to a probe that did not see it: for each of two folds the scores of real and of
+    generated volumes.
 
-    Classifier two-sample test (Lopez-Paz and Oquab 2017): a probe trained on one half of both sets scores the other half, and the other way round. The mean `auc` of the folds
-    is 0.5 where the sets cannot be told apart. A probe takes 200 steps, fewer where there are fewer than 800 volumes.
+    Classifier two-sample test (Lopez-Paz and Oquab 2017): a probe trained on one half of both sets scores the other
+    half, and the other way round. The mean `auc` of the folds is 0.5 where the sets cannot be told apart. A probe takes
+    200 steps, fewer where there are fewer than 800 volumes.
     """
     steps = min(200, max(20, (len(real) + len(fake)) // 4))
     order = [torch.randperm(len(s), generator=stream(seed, "two-sample", i)) for i, s in enumerate((real, fake))]
@@ -170,7 +204,9 @@ def two_sample_scores(real: torch.Tensor, fake: torch.Tensor, *, seed: int = 0) 
 
 
 def auc(negative: torch.Tensor, positive: torch.Tensor) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative (Mann and Whitney), ties counted half."""
+    """Area under the ROC curve: the chance that a positive scores above a negative (Mann and Whitney), ties counted
+    half.
+    """
     ranks = torch.cat([negative, positive]).double().unique(return_inverse=True, return_counts=True)
     ends = ranks[2].cumsum(0).double()
     middle = (ends - (ranks[2] - 1) / 2)[ranks[1]]

@@ -1,7 +1,7 @@
 """Everything that configures a run, in one place: the data sets, the presets of the objective, and the four profiles.
 
-A run is configured by one frozen `RunConfig`. `make_config` fills it from a profile and a preset and refuses an unknown name or a
-wrong type by name: papermill itself accepts a misspelt parameter in silence.
+A run is configured by one frozen `RunConfig`. `make_config` fills it from a profile and a preset and refuses an unknown
+name or a wrong type by name: papermill itself accepts a misspelt parameter in silence.
 """
 
 import dataclasses
@@ -37,7 +37,10 @@ OWN_DATA = "own"  # the `dataset` of a run on a user's particles: classes and vo
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training run. Build it with `make_config`: bare defaults are the objective of "described" at the data sizes of "quick"."""
+    """One training run.
+
+    Build it with `make_config`: bare defaults are the objective of "described" at the data sizes of "quick".
+    """
 
     profile: str = "quick"  # where the sizes below come from
     dataset: str = "S1"  # "S1" (4 classes) or "S2" (7 classes): paper, Table 1
@@ -49,7 +52,9 @@ class RunConfig:
     test_per_class: int = 100  # instances of each domain in the test half
     snr: float = 0.1  # signal variance / noise variance over all voxels of the reconstructions, mean over the set
     data_seed: int = 0  # of the data draw: poses, defocus and noise of both domains; `make_config` sets it to `seed`
-    noise_level: float = 0.2  # std of Gaussian noise added to density maps (protein interior ~ 1) before z-scoring; Table 3
+    noise_level: float = (
+        0.2  # std of Gaussian noise added to density maps (protein interior ~ 1) before z-scoring; Table 3
+    )
     # networks
     generator: str = "paper"  # "paper", or "physics" (`physics.PhysicsGenerator`), which is estimated and not trained
     width: int = 64  # channels of the generators' first layer (paper: 64)
@@ -60,16 +65,23 @@ class RunConfig:
     critic_norm: str = "instance"  # "instance" (released) or "none"
     spectral_norm: bool = True  # divide each critic weight by its largest singular value (Table 4)
     # the physics generator
-    transfer: str = "table"  # T: "table", learned, or "ctf", the formula at each particle's defocus times a learned envelope
-    tilt_range: str = "known"  # of the wedge: "known", by the particles' table where it tells, else "estimated"; or "estimated" always
+    transfer: str = (
+        "table"  # T: "table", learned, or "ctf", the formula at each particle's defocus times a learned envelope
+    )
+    # of the wedge: "known", by the particles' table where it tells, else "estimated"; or "estimated" always
+    tilt_range: str = "known"
     # objective
     adversarial: str = "wasserstein"  # "wasserstein", "least_squares" (Table 4) or "relativistic"
     real_label: float = 1.0  # least squares: the target for real scores (released: 0.8)
     adversarial_weight: float = 1.0  # of the adversarial terms of generators and critics, against cycle and penalties
     gradient_penalty: float = 0.0  # weight; 0 turns it off (released: 10)
     gradient_penalty_norm: str = "volume"  # "volume", or "depth" as the released code takes it
-    clip: float = 0.0  # keep the critics' weights within +-clip after each step (Arjovsky et al. 2017: 0.01); 0 turns it off
-    zero_centred_penalty: float = 0.0  # half of it weighs R1 + R2, the squared slope at real and generated volumes; any loss
+    clip: float = (
+        0.0  # keep the critics' weights within +-clip after each step (Arjovsky et al. 2017: 0.01); 0 turns it off
+    )
+    zero_centred_penalty: float = (
+        0.0  # half of it weighs R1 + R2, the squared slope at real and generated volumes; any loss
+    )
     cycle_x: float = 10.0  # weight of |F(G(x)) - x|
     cycle_y: float = 10.0  # weight of |G(F(y)) - y|
     log_power: float = 0.0  # weight of the log power spectrum loss between y and G(x); not in the paper
@@ -84,9 +96,9 @@ class RunConfig:
     pool: int = 50  # earlier fakes kept for the critics; 0 turns it off
     batch: int = 1
     steps: int = 80_000  # generator steps
-    compute_dtype: str = (
-        "float32"  # of convolutions: "float32" or "bfloat16"; weights, norms, transforms, losses and spectral normalisation are float32
-    )
+    # of convolutions: "float32" or "bfloat16"; weights, norms, transforms, losses and spectral normalisation are
+    # float32
+    compute_dtype: str = "float32"
     augment: bool = False  # flips along y and 180-degree turns about y, which leave the missing wedge in place
     validation_share: float = (
         0.0  # of the real train half, held out to choose the generator (`selection.distance`); 0: the last one is taken
@@ -102,10 +114,13 @@ class RunConfig:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            wanted = {"int": int, "float": (int, float), "str": str, "bool": bool}[f.type if isinstance(f.type, str) else f.type.__name__]
+            wanted = {"int": int, "float": (int, float), "str": str, "bool": bool}[
+                f.type if isinstance(f.type, str) else f.type.__name__
+            ]
             if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
                 raise ValueError(
-                    f"Parameter {f.name!r} is {value!r} ({type(value).__name__}); expected {f.type if isinstance(f.type, str) else f.type.__name__}."
+                    f"Parameter {f.name!r} is {value!r} ({type(value).__name__}); expected "
+                    f"{f.type if isinstance(f.type, str) else f.type.__name__}."
                 )
         for name, allowed in (
             ("profile", tuple(PROFILES)),
@@ -123,15 +138,30 @@ class RunConfig:
             ("compute_dtype", ("float32", "bfloat16")),
         ):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"Parameter {name!r} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}.")
-        for name in ("box", "train_per_class", "test_per_class", "width", "critic_width", "batch", "steps", "checkpoint_every"):
+                raise ValueError(
+                    f"Parameter {name!r} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}."
+                )
+        for name in (
+            "box",
+            "train_per_class",
+            "test_per_class",
+            "width",
+            "critic_width",
+            "batch",
+            "steps",
+            "checkpoint_every",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"Parameter {name!r} is {getattr(self, name)}; expected at least 1.")
         if self.box < 17:
-            raise ValueError(f"Parameter 'box' is {self.box}; expected at least 17: at 16 the discriminator's last norm sees one voxel.")
+            raise ValueError(
+                f"Parameter 'box' is {self.box}; expected at least 17: at 16 the discriminator's last norm sees one "
+                "voxel."
+            )
         if self.generator == "physics" and self.compute_dtype != "float32":
             raise ValueError(
-                f"Parameter 'compute_dtype' is {self.compute_dtype!r}; the physics generator has no convolutions: leave float32."
+                f"Parameter 'compute_dtype' is {self.compute_dtype!r}; the physics generator has no convolutions: "
+                "leave float32."
             )
         if not 0 <= self.validation_share <= 0.5:
             raise ValueError(f"Parameter 'validation_share' is {self.validation_share}; expected 0 to 0.5.")
@@ -142,7 +172,9 @@ class RunConfig:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that name this configuration: of the fields that are not as by default, so that a new field renames no run."""
+        """Twelve hexadecimal digits that name this configuration: of the fields that are not as by default, so that a
+        new field renames no run.
+        """
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -151,14 +183,18 @@ class RunConfig:
         known = {f.name for f in dataclasses.fields(self)}
         unknown = sorted(set(changes) - known)
         if unknown:
-            raise ValueError(f"Unknown parameter {', '.join(map(repr, unknown))}; known are {', '.join(sorted(known))}.")
+            raise ValueError(
+                f"Unknown parameter {', '.join(map(repr, unknown))}; known are {', '.join(sorted(known))}."
+            )
         return dataclasses.replace(self, **changes)
 
 
 # Recipes of the objective and the networks. Each says which text it follows.
 PRESETS: dict[str, dict] = {
-    # What the released code computes (shared facts of its 'Wasserstein' switch): least squares with real label 0.8, a gradient penalty
-    # whose norm runs over the depth axis, cycle terms weighted twice (10 x 10), RMSProp (PyTorch's: TensorFlow 1 starts its mean square at 1, not 0).
+    # What the released code computes (shared facts of its 'Wasserstein' switch): least squares with real label 0.8, a
+    # gradient penalty
+    # whose norm runs over the depth axis, cycle terms weighted twice (10 x 10), RMSProp (PyTorch's: TensorFlow 1 starts
+    # its mean square at 1, not 0).
     "released": dict(
         adversarial="least_squares",
         real_label=0.8,
@@ -168,11 +204,15 @@ PRESETS: dict[str, dict] = {
         cycle_y=100.0,
         optimizer="rmsprop",
     ),
-    # What the paper's text says: a Wasserstein critic under spectral normalisation, and the cycle; the networks are the released ones.
+    # What the paper's text says: a Wasserstein critic under spectral normalisation, and the cycle; the networks are the
+    # released ones.
     "described": dict(adversarial="wasserstein", spectral_norm=True, cycle_x=10.0, cycle_y=10.0),
-    # Textbook objectives on the released networks, to compare: what each name says and nothing else. A Wasserstein critic is held by the gradient penalty over the
+    # Textbook objectives on the released networks, to compare: what each name says and nothing else. A Wasserstein
+    # critic is held by the gradient penalty over the
     # whole volume (Gulrajani et al. 2017); `spectral_norm` and `clip` are the other two ways, each a switch of its own.
-    "wasserstein": dict(adversarial="wasserstein", spectral_norm=False, gradient_penalty=10.0, critic_norm="none", beta2=0.9, pool=0),
+    "wasserstein": dict(
+        adversarial="wasserstein", spectral_norm=False, gradient_penalty=10.0, critic_norm="none", beta2=0.9, pool=0
+    ),
     # Mao et al. 2017, as in CycleGAN (Zhu et al. 2017).
     "least_squares": dict(adversarial="least_squares", spectral_norm=False),
     # Huang et al. 2024 (arXiv 2501.05441): pairing loss, R1 and R2, no momentum, an averaged generator.
@@ -186,9 +226,12 @@ PRESETS: dict[str, dict] = {
         ema=0.99,
         pool=0,
     ),  # fmt: skip
-    # The described model with what it needs to learn in a short budget. Generator: linear output, a linear skip under which the network starts silent,
-    # noise at every level. Critic: no instance norm (it divides each volume's amplitude away), a zero-centred gradient penalty that sets the scale of
-    # its scores, a higher learning rate than the generator's. Cycle only on x (y is stochastic), and the log power spectrum.
+    # The described model with what it needs to learn in a short budget. Generator: linear output, a linear skip under
+    # which the network starts silent,
+    # noise at every level. Critic: no instance norm (it divides each volume's amplitude away), a zero-centred gradient
+    # penalty that sets the scale of
+    # its scores, a higher learning rate than the generator's. Cycle only on x (y is stochastic), and the log power
+    # spectrum.
     "adapted": dict(
         adversarial="wasserstein",
         spectral_norm=True,
@@ -215,7 +258,10 @@ PRESETS: dict[str, dict] = {
 
 @dataclass(frozen=True)
 class Profile:
-    """Sizes of one profile. `sizes` override RunConfig fields; `boxes` and `snr` give the box and signal-to-noise ratio of each set."""
+    """Sizes of one profile.
+
+    `sizes` override RunConfig fields; `boxes` and `snr` give the box and signal-to-noise ratio of each set.
+    """
 
     purpose: str
     boxes: dict[str, int]
@@ -246,13 +292,23 @@ PROFILES = {
         "laptop; every figure in under 40 minutes on 2 cores",
         {"S1": 24, "S2": 24, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
-        dict(width=8, critic_width=16, batch=4, steps=120, classifier_width=8, classifier_dense=64, classifier_epochs=25),
+        dict(
+            width=8, critic_width=16, batch=4, steps=120, classifier_width=8, classifier_dense=64, classifier_epochs=25
+        ),
     ),
     "evening": Profile(
         "laptop, an evening; one run takes 20 to 40 minutes of a core",
         {"S1": 24, "S2": 24, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
-        dict(width=16, critic_width=16, batch=4, steps=2000, classifier_width=8, classifier_dense=64, classifier_epochs=25),
+        dict(
+            width=16,
+            critic_width=16,
+            batch=4,
+            steps=2000,
+            classifier_width=8,
+            classifier_dense=64,
+            classifier_epochs=25,
+        ),
     ),
     "paper": Profile(
         "GPU; the paper's sizes: 400 subtomograms a class, width 64, 50 epochs of S1's 1,600",
@@ -277,15 +333,19 @@ PROFILES = {
 def make_config(profile: str = "quick", dataset: str = "S1", preset: str = "adapted", **changes: object) -> RunConfig:
     """Build a run's configuration: the preset's recipe, then the profile's sizes, then `changes`.
 
-    Unless `changes` holds a `data_seed`, the data are drawn with the training's seed: runs of different seeds differ in both, so
-    that an interval over seeds is one over independent data draws and trainings.
+    Unless `changes` holds a `data_seed`, the data are drawn with the training's seed: runs of different seeds differ in
+    both, so that an interval over seeds is one over independent data draws and trainings.
 
     Raises
     ------
     ValueError
         For an unknown profile, data set, preset or field, or a value of the wrong type; the message names it.
     """
-    for name, value, allowed in (("profile", profile, PROFILES), ("dataset", dataset, (*DATASETS, OWN_DATA)), ("preset", preset, PRESETS)):
+    for name, value, allowed in (
+        ("profile", profile, PROFILES),
+        ("dataset", dataset, (*DATASETS, OWN_DATA)),
+        ("preset", preset, PRESETS),
+    ):
         if value not in allowed:
             raise ValueError(f"Parameter {name!r} is {value!r}; expected one of {', '.join(allowed)}.")
     chosen = PROFILES[profile]

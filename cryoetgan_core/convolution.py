@@ -40,7 +40,9 @@ def reflect_pad(x: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def reflect_by_flips(x: torch.Tensor, width: int) -> torch.Tensor:
-    """`reflect_pad` from flipped slices, which stays deterministic on CUDA (ReflectionPad3d does not) and keeps channels last in memory."""
+    """`reflect_pad` from flipped slices, which stays deterministic on CUDA (ReflectionPad3d does not) and keeps
+    channels last in memory.
+    """
     for axis in (-3, -2, -1):
         n = x.shape[axis]
         x = torch.cat([x.narrow(axis, 1, width).flip(axis), x, x.narrow(axis, n - 1 - width, width).flip(axis)], axis)
@@ -50,8 +52,9 @@ def reflect_by_flips(x: torch.Tensor, width: int) -> torch.Tensor:
 def conv3d(x: torch.Tensor, weight: torch.Tensor, stride: int = 1) -> torch.Tensor:
     """'VALID' 3-D convolution, quick on the CPU also for a single small volume.
 
-    ATen leaves its fast kernels where a batch has few planes (batch times channels times depth times height at most 20,480) for one that takes ten times as long; there zeros are
-    put below the volume until it has enough, and what they give is cut off. Few voxels of many channels are one matrix product. The same sums.
+    ATen leaves its fast kernels where a batch has few planes (batch times channels times depth times height at most
+    20,480) for one that takes ten times as long; there zeros are put below the volume until it has enough, and what
+    they give is cut off. Few voxels of many channels are one matrix product. The same sums.
     """
     b, c, d, h, _ = x.shape
     k = weight.shape[2]
@@ -59,7 +62,13 @@ def conv3d(x: torch.Tensor, weight: torch.Tensor, stride: int = 1) -> torch.Tens
         blocks = x.unfold(2, k, stride).unfold(3, k, stride).unfold(4, k, stride)  # (B, C, d, h, w, k, k, k)
         columns = blocks.permute(0, 2, 3, 4, 1, 5, 6, 7).reshape(b, -1, c * k**3)
         return (columns @ weight.flatten(1).T).mT.reshape(b, -1, *blocks.shape[2:5])
-    if x.device.type == "cuda" and c == 1 and (k, stride) == (4, 2) and "cuda" in FOLD_ON and not any(n % 2 for n in x.shape[2:]):
+    if (
+        x.device.type == "cuda"
+        and c == 1
+        and (k, stride) == (4, 2)
+        and "cuda" in FOLD_ON
+        and not any(n % 2 for n in x.shape[2:])
+    ):
         return halve(x, weight)
     if x.device.type != "cpu" or b * c * d * h > FEW_PLANES or min(c, weight.shape[0]) < 16:
         return F.conv3d(x, weight, stride=stride)
@@ -74,7 +83,11 @@ def halve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     Blocks of 2^3 voxels become channels and the kernel 2^3: the same sum, and quicker where there are few channels.
     """
     b, c, d, h, w = x.shape
-    blocks = x.reshape(b, c, d // 2, 2, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, 8 * c, d // 2, h // 2, w // 2)
+    blocks = (
+        x.reshape(b, c, d // 2, 2, h // 2, 2, w // 2, 2)
+        .permute(0, 1, 3, 5, 7, 2, 4, 6)
+        .reshape(b, 8 * c, d // 2, h // 2, w // 2)
+    )
     kernel = weight.view(-1, c, 2, 2, 2, 2, 2, 2).permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(-1, 8 * c, 2, 2, 2)
     return F.conv3d(blocks, kernel)
 
@@ -83,8 +96,9 @@ def conv_valid(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """'VALID' stride-1 convolution with an odd cubic kernel that has one channel at one of its two ends.
 
     On the CPU, ATen's 3-D convolution is slow for a single input or output channel. The same sum is then taken as a 2-D
-    convolution with the channels last in memory: the kernel's depth becomes the channels of the thin end, and a thin result's channels are those of
-    two neighbours along x, which fill the processor's vectors. Elsewhere this is `conv3d`.
+    convolution with the channels last in memory: the kernel's depth becomes the channels of the thin end, and a thin
+    result's channels are those of two neighbours along x, which fill the processor's vectors. Elsewhere this is
+    `conv3d`.
 
     Parameters
     ----------
@@ -101,14 +115,22 @@ def conv_valid(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     b, _, d, h, w = x.shape
     depth = d - k + 1
     if c_in <= c_out:
-        planes = x.unfold(2, k, 1).permute(0, 2, 3, 4, 1, 5).reshape(b * depth, h, w, c_in * k).contiguous()  # its k planes as channels
+        planes = (
+            x.unfold(2, k, 1).permute(0, 2, 3, 4, 1, 5).reshape(b * depth, h, w, c_in * k).contiguous()
+        )  # its k planes as channels
         y = F.conv2d(planes.permute(0, 3, 1, 2), weight.reshape(c_out, c_in * k, k, k))
         return y.permute(0, 2, 3, 1).reshape(b, depth, h - k + 1, w - k + 1, c_out).permute(0, 4, 1, 2, 3)
     x = F.pad(x, [0, w % 2])
     pairs = x.permute(0, 2, 3, 4, 1).reshape(b * d, h, -1, 2 * c_in)
     kernel = weight.permute(0, 2, 3, 4, 1)  # (C_out, kz, ky, kx, C_in)
-    both = torch.stack([F.pad(kernel, [0, 0, 0, 1]), F.pad(kernel, [0, 0, 1, 0])], 2).reshape(c_out * k * 2, k, -1, 2 * c_in)
-    y = F.conv2d(pairs.permute(0, 3, 1, 2), both.permute(0, 3, 1, 2)).contiguous().view(b, d, c_out, k, 2, h - k + 1, -1)
+    both = torch.stack([F.pad(kernel, [0, 0, 0, 1]), F.pad(kernel, [0, 0, 1, 0])], 2).reshape(
+        c_out * k * 2, k, -1, 2 * c_in
+    )
+    y = (
+        F.conv2d(pairs.permute(0, 3, 1, 2), both.permute(0, 3, 1, 2))
+        .contiguous()
+        .view(b, d, c_out, k, 2, h - k + 1, -1)
+    )
     y = sum(y[:, i : i + depth, :, i] for i in range(k))  # (B, depth, C_out, 2, H - k + 1, W' / 2)
     return y.permute(0, 2, 1, 4, 5, 3).flatten(4)[..., : w - k + 1]
 
@@ -116,8 +138,9 @@ def conv_valid(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 class InstanceNorm(nn.Module):
     """Instance norm with a learned scale, initially N(1, 0.02), and offset 0; eps 1e-5 (released code).
 
-    Computed as a group norm with one channel a group: the same function, three times faster on a CPU. With channels last in memory, which a group norm on a GPU would undo, it is
-    one multiplication and sum. Float32 also where the layers around it are not.
+    Computed as a group norm with one channel a group: the same function, three times faster on a CPU. With channels
+    last in memory, which a group norm on a GPU would undo, it is one multiplication and sum. Float32 also where the
+    layers around it are not.
     """
 
     def __init__(self, channels: int):
@@ -145,9 +168,9 @@ class InstanceNorm(nn.Module):
 class Conv(nn.Module):
     """A convolution's weight, initially N(0, 0.02), with optional bias and spectral normalisation.
 
-    With ``spectral=True`` the weight, as a matrix ``(out, in k^3)``, is divided by its largest singular value, estimated by one power
-    iteration a training step (Miyato et al. 2018, doi 10.48550/arXiv.1802.05957). The iteration runs only in
-    `power_iteration`, so that every pass within one step sees the same function.
+    With ``spectral=True`` the weight, as a matrix ``(out, in k^3)``, is divided by its largest singular value,
+    estimated by one power iteration a training step (Miyato et al. 2018, doi 10.48550/arXiv.1802.05957). The iteration
+    runs only in `power_iteration`, so that every pass within one step sees the same function.
     """
 
     def __init__(self, c_in: int, c_out: int, kernel: int, *, bias: bool = False, spectral: bool = False):

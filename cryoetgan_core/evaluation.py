@@ -1,7 +1,9 @@
-"""All metrics of a finished run on the test halves, and the same metrics of any other set of volumes, as floor or control.
+"""All metrics of a finished run on the test halves, and the same metrics of any other set of volumes, as floor or
+control.
 
-Everything is measured on volumes in network units, by a classifier that never saw the test halves nor a generated volume. A metric is
-one number a run: its uncertainty is the spread over runs of other data draws and training seeds, which the tables take.
+Everything is measured on volumes in network units, by a classifier that never saw the test halves nor a generated
+volume. A metric is one number a run: its uncertainty is the spread over runs of other data draws and training seeds,
+which the tables take.
 """
 
 import numpy as np
@@ -37,7 +39,8 @@ UNCERTAINTY_REPEATS = (5, 40)  # generations from one density: as the released c
 def _manifold_metrics(scores: ManifoldScores, prefix: str) -> dict[str, float]:
     """Precision, recall, density and coverage from one k-NN comparison."""
     per_volume = {
-        "precision": scores.inside > 0, "recall": scores.recalled, "density": scores.inside / scores.k, "coverage": scores.covered,
+        "precision": scores.inside > 0, "recall": scores.recalled, "density": scores.inside / scores.k,
+        "coverage": scores.covered,
     }  # fmt: skip
     return {f"{prefix}{name}": float(values.double().mean()) for name, values in per_volume.items()}
 
@@ -84,12 +87,15 @@ def told_apart(real: torch.Tensor, fake: torch.Tensor) -> dict[str, float]:
 def compare(
     real: torch.Tensor, fake: torch.Tensor, labels: torch.Tensor, classifier: C3D, train: torch.Tensor | None = None
 ) -> tuple[dict[str, float], torch.Tensor]:
-    """All metrics of `fake` (M, D, H, W) with wanted `labels` (M,) against `real` (N, D, H, W), and fake's confusion matrix.
+    """All metrics of `fake` (M, D, H, W) with wanted `labels` (M,) against `real` (N, D, H, W), and fake's confusion
+    matrix.
 
-    Names: psnr, precision, recall, density, coverage (raw voxels, k = 5), accuracy (%), feature_* (penultimate layer of the classifier), standardised_*
-    (voxels of volumes scaled to mean 0 and s.d. 1 each), fid, kid, inception_score (of the classifier), imagenet_fid and imagenet_is where those weights are at hand, spectrum (log radial power), angular (log power over frequency and
-    tilt), moments (s.d., skewness and kurtosis, in units of their spread between real volumes), autocorrelation (lags 1 to 3 along each axis), auc (can a fresh network tell them
-    apart), and, where `train` holds real training volumes, nearest_train (share of `fake` nearer to one of them than to `real`).
+    Names: psnr, precision, recall, density, coverage (raw voxels, k = 5), accuracy (%), feature_* (penultimate layer of
+    the classifier), standardised_* (voxels of volumes scaled to mean 0 and s.d. 1 each), fid, kid, inception_score (of
+    the classifier), imagenet_fid and imagenet_is where those weights are at hand, spectrum (log radial power), angular
+    (log power over frequency and tilt), moments (s.d., skewness and kurtosis, in units of their spread between real
+    volumes), autocorrelation (lags 1 to 3 along each axis), auc (can a fresh network tell them apart), and, where
+    `train` holds real training volumes, nearest_train (share of `fake` nearer to one of them than to `real`).
     """
     n = min(len(real), len(fake))
     _, real_features = predict(classifier, real[:, None])
@@ -115,18 +121,24 @@ def compare(
 
 
 def compare_repeats(recorded: torch.Tensor, generated: torch.Tensor) -> dict[str, float]:
-    """Many generations of a density against many recordings of it in the same pose, both (C, R, D, H, W), one density a class.
+    """Many generations of a density against many recordings of it in the same pose, both (C, R, D, H, W), one density a
+    class.
 
-    Names, each a mean over classes: molecule (Fourier shell correlation of the two averages, mean over shells to half the Nyquist
-    frequency), molecule_ceiling (what recordings reach against as many other recordings: that of two halves, stepped up by Spearman and
-    Brown's 2c / (1 + c)), uncertainty_ratio (root mean square of recorded minus mean generated, over the generations' standard deviation
-    and what their finite number adds: 1 where the map predicts the error) and uncertainty_rank (rank correlation of that error with the
-    map).
+    Names, each a mean over classes: molecule (Fourier shell correlation of the two averages, mean over shells to half
+    the Nyquist frequency), molecule_ceiling (what recordings reach against as many other recordings: that of two
+    halves, stepped up by Spearman and Brown's 2c / (1 + c)), uncertainty_ratio (root mean square of recorded minus mean
+    generated, over the generations' standard deviation and what their finite number adds: 1 where the map predicts the
+    error) and uncertainty_rank (rank correlation of that error with the map).
     """
     shells, r = slice(1, recorded.shape[-1] // 4 + 1), generated.shape[1]
     # a new value against the mean and s.d. of r others, under a normal distribution
     finite = ((1 + 1 / r) * (r - 1) / (r - 3)) ** 0.5
-    values: dict[str, list[float]] = {"molecule": [], "molecule_ceiling": [], "uncertainty_ratio": [], "uncertainty_rank": []}
+    values: dict[str, list[float]] = {
+        "molecule": [],
+        "molecule_ceiling": [],
+        "uncertainty_ratio": [],
+        "uncertainty_rank": [],
+    }
     for real, fake in zip(recorded, generated, strict=True):
         values["molecule"].append(float(fourier_shell_correlation(fake.mean(0), real.mean(0))[shells].mean()))
         half = fourier_shell_correlation(real[::2].mean(0), real[1::2].mean(0))[shells]
@@ -138,10 +150,16 @@ def compare_repeats(recorded: torch.Tensor, generated: torch.Tensor) -> dict[str
 
 
 def spectra(volumes: torch.Tensor) -> dict[str, list]:
-    """Mean "radial" and "angular" power spectrum of volumes (N, D, D, D), and the radial one's spread between volumes, as lists for a file."""
+    """Mean "radial" and "angular" power spectrum of volumes (N, D, D, D), and the radial one's spread between volumes,
+    as lists for a file.
+    """
     radial = radial_power_spectra(volumes)
     angular = angular_power_spectra(volumes).mean(0)
-    return {"radial": radial.mean(0).tolist(), "radial_std": radial.std(0).tolist(), "angular": angular.nan_to_num(-1).tolist()}
+    return {
+        "radial": radial.mean(0).tolist(),
+        "radial_std": radial.std(0).tolist(),
+        "angular": angular.nan_to_num(-1).tolist(),
+    }
 
 
 def floor(domains: Domains, redrawn: torch.Tensor, classifier: C3D) -> dict[str, float]:
@@ -164,13 +182,19 @@ def evaluate(
 
     Parameters
     ----------
-    recorded : (classes, R, D, H, W) subtomograms of the first test density of each class in its pose, where they can be had: adds `compare_repeats`.
+    recorded
+        (classes, R, D, H, W) subtomograms of the first test density of each class in its pose, where they can be had:
+        adds `compare_repeats`.
 
     Returns
     -------
-    numbers : {"metrics": ..., "confusion": ..., "real_confusion": ..., "real_accuracy": ...}, the last of the classifier on real test volumes.
-    slices : name to array (classes, EXAMPLES, D, W): xy slices "density", "real", "generated", "restored" (F of a real volume),
-        "cycled" (F of G of a density) and "density_xz", "generated_xz", "real_xz"; and "uncertainty_5", "uncertainty_40" (classes, 1, D, W) of the first density of each class.
+    numbers
+        {"metrics": ..., "confusion": ..., "real_confusion": ..., "real_accuracy": ...}, the last of the classifier on
+        real test volumes.
+    slices
+        name to array (classes, EXAMPLES, D, W): xy slices "density", "real", "generated", "restored" (F of a real
+        volume), "cycled" (F of G of a density) and "density_xz", "generated_xz", "real_xz"; and "uncertainty_5",
+        "uncertainty_40" (classes, 1, D, W) of the first density of each class.
     """
     real, labels = run.scaling.y(domains.volumes("Y_test")), domains.labels("X_test")
     fake = generate(run, domains.volumes("X_test"), seed=seed)
@@ -180,7 +204,9 @@ def evaluate(
     real_labels = domains.labels("Y_test")
     right = 100 * float((real_probabilities.argmax(1) == real_labels).double().mean())
     real_confusion = torch.zeros_like(confusion)
-    real_confusion.index_put_((real_labels, real_probabilities.argmax(1)), torch.ones_like(real_labels), accumulate=True)
+    real_confusion.index_put_(
+        (real_labels, real_probabilities.argmax(1)), torch.ones_like(real_labels), accumulate=True
+    )
 
     first = lambda which: torch.cat([torch.where(which == k)[0][:EXAMPLES] for k in range(len(domains.classes))])  # noqa: E731
     x_index, y_index = first(labels), first(real_labels)

@@ -1,6 +1,8 @@
-"""Fourier space as a microscopist divides it: spatial frequency, tilt of the slice that passes there, and angle to the tilt axis.
+"""Fourier space as a microscopist divides it: spatial frequency, tilt of the slice that passes there, and angle to the
+tilt axis.
 
-Volumes are ``(B, D, D, D)`` indexed zyx; the beam runs along z, the tilt axis along y. Spatial frequencies are in cycles per voxel, tilts in degrees.
+Volumes are ``(B, D, D, D)`` indexed zyx; the beam runs along z, the tilt axis along y. Spatial frequencies are in
+cycles per voxel, tilts in degrees.
 """
 
 import math
@@ -20,7 +22,9 @@ CORNER = math.sqrt(3) / 2  # spatial frequency of the corner of Fourier space
 
 @dataclass(frozen=True)
 class Lookup:
-    """Linear interpolation from the nodes of a table to Fourier voxels: the sum of ``table[..., index] * weight`` over the last axis."""
+    """Linear interpolation from the nodes of a table to Fourier voxels: the sum of ``table[..., index] * weight`` over
+    the last axis.
+    """
 
     index: torch.Tensor  # (V, 2 or 4) flat index of the node
     weight: torch.Tensor  # (V, 2 or 4)
@@ -32,7 +36,9 @@ class Lookup:
 
 @lru_cache(maxsize=16)
 def coordinates(size: int, device: torch.device = CPU) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Spatial frequency, tilt (-90 to 90) and angle to the tilt axis (0 to 90) of the voxels of an rfft of `size`^3, each (size, size, size // 2 + 1)."""
+    """Spatial frequency, tilt (-90 to 90) and angle to the tilt axis (0 to 90) of the voxels of an rfft of `size`^3,
+    each (size, size, size // 2 + 1).
+    """
     f, half = torch.fft.fftfreq(size, device=device), torch.fft.rfftfreq(size, device=device)
     kz, ky, kx = torch.meshgrid(f, f, half, indexing="ij")
     radius = (kz**2 + ky**2 + kx**2).sqrt()
@@ -54,8 +60,8 @@ def between(position: torch.Tensor, nodes: int, periodic: bool) -> tuple[torch.T
 def lookup(size: int, kind: str, device: torch.device = CPU) -> Lookup:
     """From the nodes of a table to the voxels of an rfft of `size`^3, flattened.
 
-    kind: "radius" (RADII nodes from 0 to Nyquist; beyond it the last value), "tilt" (RADII x TILTS, the first node at -90
-    degrees, periodic), "fine" (FINE_RADII from 0 to the corner) or "fine tilt" (FINE_RADII x TILTS).
+    kind: "radius" (RADII nodes from 0 to Nyquist; beyond it the last value), "tilt" (RADII x TILTS, the first node at
+    -90 degrees, periodic), "fine" (FINE_RADII from 0 to the corner) or "fine tilt" (FINE_RADII x TILTS).
     """
     radius, tilt, _ = (c.flatten() for c in coordinates(size, device))
     fine = kind.startswith("fine")
@@ -70,29 +76,41 @@ def lookup(size: int, kind: str, device: torch.device = CPU) -> Lookup:
 
 
 def at_every_ky(plane: torch.Tensor, size: int) -> torch.Tensor:
-    """A (kz, kx) plane (samples, samples) in FFT order, between its samples, at the voxels (size, size, size // 2 + 1) of an rfft of `size`^3."""
+    """A (kz, kx) plane (samples, samples) in FFT order, between its samples, at the voxels (size, size, size // 2 + 1)
+    of an rfft of `size`^3.
+    """
     samples = len(plane)
     shifted = torch.fft.fftshift(plane)  # frequency (i - samples // 2) / samples
 
     def place(frequency: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return between(frequency * samples + samples // 2, samples, periodic=True)
 
-    (z, wz), (x, wx) = place(torch.fft.fftfreq(size, device=plane.device)), place(torch.fft.rfftfreq(size, device=plane.device))
-    values = (shifted[z[:, None, :, None], x[None, :, None, :]] * wz[:, None, :, None] * wx[None, :, None, :]).sum((-2, -1))
+    (z, wz), (x, wx) = (
+        place(torch.fft.fftfreq(size, device=plane.device)),
+        place(torch.fft.rfftfreq(size, device=plane.device)),
+    )
+    values = (shifted[z[:, None, :, None], x[None, :, None, :]] * wz[:, None, :, None] * wx[None, :, None, :]).sum(
+        (-2, -1)
+    )
     return values[:, None, :].expand(size, size, -1)
 
 
 def _tilts(tilt_min_deg: float, tilt_max_deg: float, step_deg: float) -> tuple[float, ...]:
     """Tilts from the lowest to the highest, about `step_deg` apart."""
-    return tuple(torch.linspace(tilt_min_deg, tilt_max_deg, max(2, round((tilt_max_deg - tilt_min_deg) / step_deg) + 1)).tolist())
+    return tuple(
+        torch.linspace(tilt_min_deg, tilt_max_deg, max(2, round((tilt_max_deg - tilt_min_deg) / step_deg) + 1)).tolist()
+    )
 
 
 @lru_cache(maxsize=64)
-def wedge(size: int, tilt_min_deg: float, tilt_max_deg: float, samples: int | None = None, device: torch.device = CPU) -> torch.Tensor:
-    """Share (size, size, size // 2 + 1) of each voxel of an rfft of `size`^3 that a tilt series reaches: 1, and 0 in the missing wedge.
+def wedge(
+    size: int, tilt_min_deg: float, tilt_max_deg: float, samples: int | None = None, device: torch.device = CPU
+) -> torch.Tensor:
+    """Share (size, size, size // 2 + 1) of each voxel of an rfft of `size`^3 that a tilt series reaches: 1, and 0 in
+    the missing wedge.
 
-    Between them lies the edge of the outermost slices, one sample wide in a transform of `samples` samples for the same extent
-    (twice `size` by default, as reconstructions pad).
+    Between them lies the edge of the outermost slices, one sample wide in a transform of `samples` samples for the same
+    extent (twice `size` by default, as reconstructions pad).
     """
     samples = samples or 2 * size
     tilts = _tilts(tilt_min_deg, tilt_max_deg, 1.0)  # no gaps
@@ -102,11 +120,12 @@ def wedge(size: int, tilt_min_deg: float, tilt_max_deg: float, samples: int | No
 
 
 def coloured(power: torch.Tensor, padded: int, steps: int = 10) -> torch.Tensor:
-    """Amplitude (P, P, P // 2 + 1) of noise in a box of `padded`^3 voxels that has a given power in the box cut out of it.
+    """Amplitude (P, P, P // 2 + 1) of noise in a box of `padded`^3 voxels that has a given power in the box cut out
+    of it.
 
     What is cut out does not wrap round, so that power leaks between its frequencies, most of all along the axes. The
-    leak is known exactly: the autocorrelation is multiplied by the overlap of the box with itself at each lag. The amplitude is
-    found by dividing by the ratio of the power expected to the one wanted, `steps` times.
+    leak is known exactly: the autocorrelation is multiplied by the overlap of the box with itself at each lag. The
+    amplitude is found by dividing by the ratio of the power expected to the one wanted, `steps` times.
 
     Parameters
     ----------
@@ -131,7 +150,9 @@ def coloured(power: torch.Tensor, padded: int, steps: int = 10) -> torch.Tensor:
 
 
 def finer(values: torch.Tensor, padded: int) -> torch.Tensor:
-    """A real, even function (D, D, D // 2 + 1) of the frequencies of a box, interpolated at those of a padded one (P, P, P // 2 + 1)."""
+    """A real, even function (D, D, D // 2 + 1) of the frequencies of a box, interpolated at those of a padded one (P,
+    P, P // 2 + 1).
+    """
     if padded == len(values):
         return values
     up = _interpolation(len(values), padded)
@@ -146,7 +167,9 @@ def along_axes(volume: torch.Tensor, *matrices: torch.Tensor) -> torch.Tensor:
 
 
 def _interpolation(size: int, finer: int) -> torch.Tensor:
-    """Matrix (finer, size) of linear interpolation between the frequencies of an fft of `size`, periodic, at those of an fft of `finer`."""
+    """Matrix (finer, size) of linear interpolation between the frequencies of an fft of `size`, periodic, at those of
+    an fft of `finer`.
+    """
     index, weight = between(torch.fft.fftfreq(finer) * size + size, size, periodic=True)
     return torch.zeros(finer, size).scatter_add_(1, index % size, weight)
 
@@ -159,14 +182,18 @@ def _whole(half: torch.Tensor) -> torch.Tensor:
 
 
 def window(box: int, device: torch.device = CPU) -> torch.Tensor:
-    """Product of three Hann windows (box, box, box) with mean square 1: its transform leaks little across the edge of the wedge."""
+    """Product of three Hann windows (box, box, box) with mean square 1: its transform leaks little across the edge of
+    the wedge.
+    """
     line = torch.hann_window(box + 2, periodic=False, device=device)[1:-1]
     line = line / line.square().mean().sqrt()
     return line[:, None, None] * line[:, None] * line
 
 
 def windowed_power(volumes: torch.Tensor, chunk: int = 64) -> torch.Tensor:
-    """Mean power (D, D, D // 2 + 1) of volumes (N, D, D, D) seen through `window`; white noise of variance 1 has power 1 everywhere."""
+    """Mean power (D, D, D // 2 + 1) of volumes (N, D, D, D) seen through `window`; white noise of variance 1 has power
+    1 everywhere.
+    """
     mask, total = window(volumes.shape[-1], volumes.device), 0.0
     for part in volumes.split(chunk):
         total = total + torch.fft.rfftn(part * mask, dim=(-3, -2, -1), norm="ortho").abs().square().sum(0)
@@ -174,10 +201,11 @@ def windowed_power(volumes: torch.Tensor, chunk: int = 64) -> torch.Tensor:
 
 
 def estimate_tilt_range(volumes: torch.Tensor) -> tuple[float, float]:
-    """Lowest and highest tilt, in degrees, that volumes (N, D, D, D) show; (-90, 90) where no angle stands out: no wedge.
+    """Lowest and highest tilt, in degrees, that volumes (N, D, D, D) show; (-90, 90) where no angle stands out: no
+    wedge.
 
-    An edge is where their power over the tilt has fallen to `_falls_at`'s level, less what the window and the width of the
-    outermost slice add to that: found by the same measurement on white noise with a wedge.
+    An edge is where their power over the tilt has fallen to `_falls_at`'s level, less what the window and the width of
+    the outermost slice add to that: found by the same measurement on white noise with a wedge.
     """
     n = volumes.shape[-1]
     found = _falls_at(windowed_power(volumes.cpu().float()))
@@ -204,9 +232,10 @@ def _seen_through_window(power: torch.Tensor) -> torch.Tensor:
 def _falls_at(power: torch.Tensor, step_deg: float = 2.0) -> tuple[float, float]:
     """Tilts at which a `power` (D, D, D // 2 + 1) falls to that of the missing wedge, or (-90, 90).
 
-    The mean log power in bins of `step_deg`, over the outer half of the spatial frequencies that hold power: files may be low-passed.
-    The power of a tilt series falls with the tilt, with dose and thickness, by a factor of five or so. So an edge is
-    where it crosses a tenth of its level inside, or the middle (in log power) between inside and wedge where the wedge is less deep.
+    The mean log power in bins of `step_deg`, over the outer half of the spatial frequencies that hold power: files may
+    be low-passed. The power of a tilt series falls with the tilt, with dose and thickness, by a factor of five or so.
+    So an edge is where it crosses a tenth of its level inside, or the middle (in log power) between inside and wedge
+    where the wedge is less deep.
     """
     n = len(power)
     radius, tilt, axis = coordinates(n)
@@ -214,7 +243,9 @@ def _falls_at(power: torch.Tensor, step_deg: float = 2.0) -> tuple[float, float]
     mean = torch.zeros(n).index_add_(0, shells, power.flatten()) / torch.bincount(shells, minlength=n).clamp(min=1)
     held = torch.where(mean[1 : n // 2] > LEAST_POWER * mean[1 : n // 2].max())[0]
     last = int(held.max()) + 1
-    highest = (last + (0.5 if last == n // 2 - 1 else -0.5)) / n  # of files that are low-passed the last shell is half empty
+    highest = (
+        last + (0.5 if last == n // 2 - 1 else -0.5)
+    ) / n  # of files that are low-passed the last shell is half empty
     keep = (radius > highest / 2) & (radius < highest) & (axis > 30)
     bins = round(180 / step_deg)
     index = ((tilt[keep] + 90) / 180 * bins).long().clamp(max=bins - 1)
@@ -238,7 +269,9 @@ def _falls_at(power: torch.Tensor, step_deg: float = 2.0) -> tuple[float, float]
             here, there = (start + direction * steps) % len(level), (start + direction * (steps + 1)) % len(level)
             if not missing[there]:
                 share = float((edge - level[here]) / (level[there] - level[here]))
-                gap = float((centre[there] - centre[here]) % 180 if direction > 0 else -((centre[here] - centre[there]) % 180))
+                gap = float(
+                    (centre[there] - centre[here]) % 180 if direction > 0 else -((centre[here] - centre[there]) % 180)
+                )
                 return float(centre[here]) + share * gap
         return 90.0
 

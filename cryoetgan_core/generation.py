@@ -31,7 +31,9 @@ class TrainedRun:
     scaling: Scaling
     G: Generator | PhysicsGenerator
     F: Generator | None  # the physics generator has no inverse
-    noise_distances: dict[str, float] | None = None  # of each kind of noise, from held-out particles, where there was a choice
+    noise_distances: dict[str, float] | None = (
+        None  # of each kind of noise, from held-out particles, where there was a choice
+    )
 
     @property
     def device(self) -> torch.device:
@@ -50,12 +52,16 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
         When weights or configuration are damaged, cut off, or not of one training.
     """
     if not (folder / "weights.safetensors").exists():
-        raise FileNotFoundError(f"{folder} holds no weights.safetensors: train it with notebooks/train.ipynb (or `make figures`) first.")
+        raise FileNotFoundError(
+            f"{folder} holds no weights.safetensors: train it with notebooks/train.ipynb (or `make figures`) first."
+        )
     settings = read_json(folder / "config.json", TRAIN_AGAIN)
     weights, metadata = load_tensors(folder / "weights.safetensors", TRAIN_AGAIN)
     known = metadata.get(SETTINGS_CHECKSUM)
     if known and known != hashlib.sha256((folder / "config.json").read_bytes()).hexdigest():
-        raise ValueError(f"{folder / 'config.json'} is not the one that weights.safetensors was written with: {TRAIN_AGAIN}.")
+        raise ValueError(
+            f"{folder / 'config.json'} is not the one that weights.safetensors was written with: {TRAIN_AGAIN}."
+        )
     fields = {f.name for f in dataclasses.fields(RunConfig)}
     config = RunConfig(**{k: v for k, v in settings.items() if k in fields})
     if metadata.get("config_hash") != config.hash:
@@ -63,7 +69,9 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
     acquisition = Acquisition.from_record(settings["acquisition"]) if config.generator == "physics" else None
     if config.generator == "physics":
         backgrounds = len(weights.get("G.background", ()))
-        networks = {"G": PhysicsGenerator(config.box, acquisition, transfer=config.transfer, backgrounds=backgrounds).to(device)}
+        networks = {
+            "G": PhysicsGenerator(config.box, acquisition, transfer=config.transfer, backgrounds=backgrounds).to(device)
+        }
     else:
         networks = {name: network for name, network in build_networks(config, device).items() if name in ("G", "F")}
     for name, network in networks.items():
@@ -75,7 +83,9 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
 
 @torch.no_grad()
 def _inputs(run: TrainedRun, density: torch.Tensor, seed: int, number: int) -> tuple[torch.Tensor, Draws]:
-    """What the generator takes for one density (D, D, D): that, with its noise (1, 1, D, D, D), and its random draws, from a stream named by `seed` and `number` alone."""
+    """What the generator takes for one density (D, D, D): that, with its noise (1, 1, D, D, D), and its random draws,
+    from a stream named by `seed` and `number` alone.
+    """
     device = run.device
     rng = stream(seed, "generate", number, device=device)
     x = density.to(device)[None, None]
@@ -86,7 +96,9 @@ def _inputs(run: TrainedRun, density: torch.Tensor, seed: int, number: int) -> t
 
 @torch.no_grad()
 def _translate(run: TrainedRun, inputs: list[tuple[torch.Tensor, Draws]], **optics: object) -> torch.Tensor:
-    """Volumes (B, D, H, W) of what `_inputs` gave, in one batch; on a CPU the paper's generator takes one at a time, as quick there, which keeps its volumes the same to the bit."""
+    """Volumes (B, D, H, W) of what `_inputs` gave, in one batch; on a CPU the paper's generator takes one at a time, as
+    quick there, which keeps its volumes the same to the bit.
+    """
     device = inputs[0][0].device
     one_by_one = isinstance(run.G, Generator) and device.type == "cpu"
     with autocast(run.config.compute_dtype, device):
@@ -114,12 +126,15 @@ def generate(
 ) -> torch.Tensor:
     """Translate densities (N, D, H, W), protein interior about 1, into subtomograms (N, D, H, W) in network units.
 
-    Volume i draws its noise from a stream named by `seed` and ``first + i`` alone: the same particle comes out whatever the batch (to rounding; of the paper's generator on a CPU, to the bit).
-    Multiply by `scaling.y_std` and add `scaling.y_mean` for the grey values of the training subtomograms.
+    Volume i draws its noise from a stream named by `seed` and ``first + i`` alone: the same particle comes out whatever
+    the batch (to rounding; of the paper's generator on a CPU, to the bit). Multiply by `scaling.y_std` and add
+    `scaling.y_mean` for the grey values of the training subtomograms.
 
     Parameters
     ----------
-    microscope, defocus_um : for a physics generator with the CTF formula: optics, dose and tilt range, and defocus at zero tilt (N,), in place of those of the training particles.
+    microscope, defocus_um
+        for a physics generator with the CTF formula: optics, dose and tilt range, and defocus at zero tilt (N,), in
+        place of those of the training particles.
 
     Raises
     ------
@@ -129,13 +144,16 @@ def generate(
     asked = {k: v for k, v in (("microscope", microscope), ("defocus_um", defocus_um)) if v is not None}
     if asked and run.config.generator != "physics":
         raise ValueError(
-            f"The paper's generator cannot be told a {', '.join(asked)}: train a run with preset 'physics' and transfer 'ctf'."
+            f"The paper's generator cannot be told a {', '.join(asked)}: train a run with preset 'physics' and "
+            "transfer 'ctf'."
         )
     out, threads = torch.empty(densities.shape), torch.get_num_threads()
-    # Each thread of a CPU makes volumes of its own by a physics generator, whose many short operations share threads badly where other work runs beside them
+    # Each thread of a CPU makes volumes of its own by a physics generator, whose many short operations share threads
+    # badly where other work runs beside them
     workers = threads if run.config.generator == "physics" and run.device.type == "cpu" else 1
     if workers > 1:
-        # What glibc maps anew and gives back at each use is what is larger than the largest block freed so far (mallopt(3), at most 32 MiB): without this a fifth of the time
+        # What glibc maps anew and gives back at each use is what is larger than the largest block freed so far
+        # (mallopt(3), at most 32 MiB): without this a fifth of the time
         torch.empty(LARGEST_BLOCK, dtype=torch.uint8)
 
     def make(part: torch.Tensor) -> None:
@@ -173,7 +191,8 @@ def restore(run: TrainedRun, subtomograms: torch.Tensor, *, seed: int = 0) -> to
 
 @torch.no_grad()
 def generate_repeats(run: TrainedRun, densities: torch.Tensor, *, repeats: int = 5, seed: int = 0) -> torch.Tensor:
-    """Repeated generations (N, repeats, D, H, W) from each density; their voxelwise standard deviation is the uncertainty map (released code: 5).
+    """Repeated generations (N, repeats, D, H, W) from each density; their voxelwise standard deviation is the
+    uncertainty map (released code: 5).
 
     All randomness varies: the noise added to the density, and the generator's own.
     """

@@ -3,7 +3,8 @@
     torchrun --nproc-per-node 4 -m cryoetgan_core.launch train paper S1_adapted_seed0
     torchrun --nproc-per-node 8 -m cryoetgan_core.launch generate RUN FOLDER 1000000
 
-Training leaves the run's folder as `notebooks/train.ipynb` does, which then only measures it. Without torchrun both run in one process.
+Training leaves the run's folder as `notebooks/train.ipynb` does, which then only measures it. Without torchrun both run
+in one process.
 """
 
 import argparse
@@ -30,7 +31,9 @@ def train(profile: str, run: str) -> None:
         folder = paths.runs(profile) / name
         workflow.train_on(config, load_data(config), folder, replace=True, progress=these.rank == 0, processes=these)
         if these.rank == 0:
-            print(f"{folder}: trained by {these.count} process(es); notebooks/train.ipynb with run {name!r} measures it.")
+            print(
+                f"{folder}: trained by {these.count} process(es); notebooks/train.ipynb with run {name!r} measures it."
+            )
 
 
 def generate(trained: Path, output: Path, n: int, shares: str, part: int, volumes: str, seed: int) -> None:
@@ -41,14 +44,18 @@ def generate(trained: Path, output: Path, n: int, shares: str, part: int, volume
     with processes() as these:  # which gives each its own GPU
         run = load_run(trained, workflow.default_device())
         references = class_references(names, run.config.box, voxel_size_A, files)
-        made = list(generate_to(output, trained, run, references, order, voxel_size_A, shard=these.rank, shards=these.count))
+        made = list(
+            generate_to(output, trained, run, references, order, voxel_size_A, shard=these.rank, shards=these.count)
+        )
         print(f"process {these.rank}: {len(made)} parts made, {len(missing_parts(output, order))} missing")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line and do what it says."""
     parser = argparse.ArgumentParser(
-        prog="torchrun ... -m cryoetgan_core.launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="torchrun ... -m cryoetgan_core.launch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", required=True)
     training = actions.add_parser("train", help="a planned run")
@@ -59,7 +66,9 @@ def main(arguments: list[str] | None = None) -> None:
     making.add_argument("trained", type=Path, help="folder of the run")
     making.add_argument("output", type=Path, help="folder for the particles")
     making.add_argument("n", type=int, help="particles, of all processes together")
-    making.add_argument("--shares", default="", help='how often each class comes, as in "ribosome=3, tric=1"; all alike by default')
+    making.add_argument(
+        "--shares", default="", help='how often each class comes, as in "ribosome=3, tric=1"; all alike by default'
+    )
     making.add_argument("--part", type=int, default=256, help="particles of one part")
     making.add_argument("--volumes", default="mrc", help="kind of file: mrc, hdf5, zarr or copick")
     making.add_argument("--seed", type=int, default=0)

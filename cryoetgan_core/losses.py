@@ -16,8 +16,8 @@ def critic_loss(real: torch.Tensor, fake: torch.Tensor, kind: str, real_label: f
     """What the critic descends, given its scores of real and of generated volumes.
 
     "wasserstein": E[D(fake)] - E[D(real)] (Arjovsky et al. 2017), valid only under a Lipschitz constraint;
-    "least_squares": E[(D(real) - real_label)^2] + E[D(fake)^2] (Mao et al. 2017), halved; the released code has real_label 0.8;
-    "relativistic": E[softplus(D(fake) - D(real))] over pairs (Huang et al. 2024, arXiv 2501.05441).
+    "least_squares": E[(D(real) - real_label)^2] + E[D(fake)^2] (Mao et al. 2017), halved; the released code has
+    real_label 0.8; "relativistic": E[softplus(D(fake) - D(real))] over pairs (Huang et al. 2024, arXiv 2501.05441).
     """
     if kind == "wasserstein":
         return fake.mean() - real.mean()
@@ -26,11 +26,13 @@ def critic_loss(real: torch.Tensor, fake: torch.Tensor, kind: str, real_label: f
     return F.softplus(fake - real).mean()
 
 
-def generator_loss(fake: torch.Tensor, kind: str, real_label: float = 1.0, real: torch.Tensor | None = None) -> torch.Tensor:
+def generator_loss(
+    fake: torch.Tensor, kind: str, real_label: float = 1.0, real: torch.Tensor | None = None
+) -> torch.Tensor:
     """What the generator descends, given the critic's scores of its volumes.
 
-    "wasserstein": -E[D(fake)]; "least_squares": E[(D(fake) - real_label)^2], not halved, as released; "relativistic", which needs `real`:
-    E[softplus(D(real) - D(fake))].
+    "wasserstein": -E[D(fake)]; "least_squares": E[(D(fake) - real_label)^2], not halved, as released; "relativistic",
+    which needs `real`: E[softplus(D(real) - D(fake))].
     """
     if kind == "wasserstein":
         return -fake.mean()
@@ -45,7 +47,11 @@ def cycle_loss(volume: torch.Tensor, returned: torch.Tensor) -> torch.Tensor:
 
 
 def gradient_penalty(
-    critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, norm: str = "volume"
+    critic: Callable[[torch.Tensor], torch.Tensor],
+    real: torch.Tensor,
+    fake: torch.Tensor,
+    mix: torch.Tensor,
+    norm: str = "volume",
 ) -> torch.Tensor:
     """Squared deviation from 1 of the critic's gradient norm on real-fake mixtures (Gulrajani et al. 2017).
 
@@ -53,8 +59,11 @@ def gradient_penalty(
 
     Parameters
     ----------
-    mix : Tensor (B, 1, 1, 1, 1), uniform on [0, 1): the share of `real` in each mixture.
-    norm : "volume", the norm over all voxels of a volume; or "depth", the released code's: over the depth axis alone, then averaged.
+    mix
+        Tensor (B, 1, 1, 1, 1), uniform on [0, 1): the share of `real` in each mixture.
+    norm
+        "volume", the norm over all voxels of a volume; or "depth", the released code's: over the depth axis alone, then
+        averaged.
     """
     point = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
     gradient = torch.autograd.grad(critic(point).mean(dim=(1, 2, 3, 4)).sum(), point, create_graph=True)[0]
@@ -65,7 +74,9 @@ def gradient_penalty(
 
 
 def zero_centred_penalty(critic: Callable[[torch.Tensor], torch.Tensor], volumes: torch.Tensor) -> torch.Tensor:
-    """Mean squared gradient norm of the critic's mean patch score at `volumes`: R1 on real, R2 on generated ones (Mescheder et al. 2018)."""
+    """Mean squared gradient norm of the critic's mean patch score at `volumes`: R1 on real, R2 on generated ones
+    (Mescheder et al. 2018).
+    """
     point = volumes.detach().requires_grad_(True)
     gradient = torch.autograd.grad(critic(point).mean(dim=(1, 2, 3, 4)).sum(), point, create_graph=True)[0]
     return gradient.square().sum(dim=(1, 2, 3, 4)).mean()
@@ -96,15 +107,21 @@ def log_power_loss(
     def log_power(volumes: torch.Tensor) -> torch.Tensor:
         power = torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs().square().mean(dim=(0, 1))
         power = over_all(power)
-        total = torch.zeros(len(count), device=real.device, dtype=power.dtype).index_add_(0, index, power.flatten()[place])
+        total = torch.zeros(len(count), device=real.device, dtype=power.dtype).index_add_(
+            0, index, power.flatten()[place]
+        )
         return (total / count + floor).log()
 
     return (log_power(real) - log_power(fake)).square().mean()
 
 
 @cache  # for good: a CUDA graph reads this memory
-def _power_bins(n: int, radial_bins: int, angular_bins: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """For the bins of `log_power_loss` that hold a voxel of an rfft of `n`^3: which voxels count, flattened (V,), the bin of each (V,), and the voxels of each bin."""
+def _power_bins(
+    n: int, radial_bins: int, angular_bins: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """For the bins of `log_power_loss` that hold a voxel of an rfft of `n`^3: which voxels count, flattened (V,), the
+    bin of each (V,), and the voxels of each bin.
+    """
     f, half = torch.fft.fftfreq(n, device=device), torch.fft.rfftfreq(n, device=device)
     kz, ky, kx = f[:, None, None], f[None, :, None], half[None, None, :]
     radius = (kz**2 + ky**2 + kx**2).sqrt()

@@ -1,7 +1,8 @@
 """The networks: CryoETGAN's generator and discriminator, and the C3D classifier.
 
-Architecture: Wu et al. 2022 (doi 10.3389/fphys.2022.760404) as its released code builds it; `width` is that code's ngf = ndf (64).
-Volumes are ``(B, 1, D, H, W)``. Options that differ from the released networks are marked; the defaults are the released ones.
+Architecture: Wu et al. 2022 (doi 10.3389/fphys.2022.760404) as its released code builds it; `width` is that code's ngf
+= ndf (64). Volumes are ``(B, 1, D, H, W)``. Options that differ from the released networks are marked; the defaults are
+the released ones.
 """
 
 import torch
@@ -37,7 +38,9 @@ class UpConv(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type == "cpu":
             x = x.contiguous(memory_format=torch.channels_last_3d)  # the quicker order there
-        return F.pad(F.conv_transpose3d(x, self.weight, stride=2), [0, -1] * 3)  # cut by one operation rather than three slices
+        return F.pad(
+            F.conv_transpose3d(x, self.weight, stride=2), [0, -1] * 3
+        )  # cut by one operation rather than three slices
 
 
 class Generator(nn.Module):
@@ -45,18 +48,25 @@ class Generator(nn.Module):
 
     Parameters
     ----------
-    width : channels of the first layer (64 in the paper).
-    output : "tanh" (released) or "linear": z-scored voxels go beyond +-1, which tanh cannot reach.
-    noise : "bottleneck" (released: normal noise concatenated at a quarter of the resolution), "all" (also added, with a learned amplitude a
-        channel, at half and full resolution, so that voxel-scale noise can be drawn), or "none".
-    skip : add a linear path from input (and, where `noise` is "all", a white noise volume) to output, one 7^3 kernel each; the
-        network then learns what a linear filter cannot do. It starts as 0.3 x + 0.9 noise, the network's own output at 0. Not in the paper.
+    width
+        channels of the first layer (64 in the paper).
+    output
+        "tanh" (released) or "linear": z-scored voxels go beyond +-1, which tanh cannot reach.
+    noise
+        "bottleneck" (released: normal noise concatenated at a quarter of the resolution), "all" (also added, with a
+        learned amplitude a channel, at half and full resolution, so that voxel-scale noise can be drawn), or "none".
+    skip
+        add a linear path from input (and, where `noise` is "all", a white noise volume) to output, one 7^3 kernel each;
+        the network then learns what a linear filter cannot do. It starts as 0.3 x + 0.9 noise, the network's own output
+        at 0. Not in the paper.
     """
 
     def __init__(self, width: int = 64, *, output: str = "tanh", noise: str = "bottleneck", skip: bool = False):
         super().__init__()
         if output not in OUTPUTS or noise not in NOISE_PLACES:
-            raise ValueError(f"Generator: output {output!r} must be one of {OUTPUTS}, noise {noise!r} one of {NOISE_PLACES}.")
+            raise ValueError(
+                f"Generator: output {output!r} must be one of {OUTPUTS}, noise {noise!r} one of {NOISE_PLACES}."
+            )
         self.width, self.output, self.noise = width, output, noise
         deep = 2 * width
         self.first, self.first_norm = Conv(1, width, 7), InstanceNorm(width)
@@ -71,7 +81,8 @@ class Generator(nn.Module):
         if skip:
             self.skip = Conv(2 if noise == "all" else 1, 1, 7)
             with torch.no_grad():
-                # The linear path starts as the density under white noise; the network starts silent: random 7^3 kernels sum
+                # The linear path starts as the density under white noise; the network starts silent: random 7^3 kernels
+                # sum
                 # smooth densities coherently and would drown them.
                 self.skip.weight.zero_()
                 self.skip.weight[0, :, 3, 3, 3] = torch.tensor([0.3, 0.9])[: self.skip.weight.shape[1]]
@@ -122,11 +133,14 @@ class Discriminator(nn.Module):
 
     Parameters
     ----------
-    width : channels of the first layer (64 in the paper).
-    spectral_norm : divide every weight by its largest singular value.
-    norm : "instance" (released) or "none". Instance norm divides a volume's own spread away, and with it any bound on the critic's slope that
-        spectral normalisation gives. Without it that bound is loose: the largest singular value of the flattened kernel is 1, the gain of a 4^3
-        convolution of stride 2 up to sqrt(8).
+    width
+        channels of the first layer (64 in the paper).
+    spectral_norm
+        divide every weight by its largest singular value.
+    norm
+        "instance" (released) or "none". Instance norm divides a volume's own spread away, and with it any bound on the
+        critic's slope that spectral normalisation gives. Without it that bound is loose: the largest singular value of
+        the flattened kernel is 1, the gain of a 4^3 convolution of stride 2 up to sqrt(8).
     """
 
     def __init__(self, width: int = 64, *, spectral_norm: bool = True, norm: str = "instance"):
@@ -134,7 +148,9 @@ class Discriminator(nn.Module):
         if norm not in ("instance", "none"):
             raise ValueError(f"Discriminator: norm {norm!r} must be 'instance' or 'none'.")
         channels = [1, width, 2 * width, 4 * width, 8 * width]
-        self.convs = nn.ModuleList(Conv(a, b, 4, spectral=spectral_norm) for a, b in zip(channels, channels[1:], strict=False))
+        self.convs = nn.ModuleList(
+            Conv(a, b, 4, spectral=spectral_norm) for a, b in zip(channels, channels[1:], strict=False)
+        )
         use_norm = norm == "instance"
         self.norms = nn.ModuleList(InstanceNorm(c) if use_norm else nn.Identity() for c in channels[2:])
         self.score = Conv(channels[-1], 1, 4, bias=True, spectral=spectral_norm)
@@ -156,8 +172,9 @@ class Discriminator(nn.Module):
 class C3D(nn.Module):
     """The classifier of the accuracy column (Tran et al. 2015, doi 10.1109/ICCV.2015.510), any box.
 
-    conv (w, 2w, 4w x2, 8w x2, 8w x2) 3^3, five max-pools, two dense layers with dropout 0.5. The paper has w = 64 and dense 4096. `batch_norm` adds
-    one after each conv, which small training sets need; the pools round up so that boxes of 24 still reach the fifth.
+    conv (w, 2w, 4w x2, 8w x2, 8w x2) 3^3, five max-pools, two dense layers with dropout 0.5. The paper has w = 64 and
+    dense 4096. `batch_norm` adds one after each conv, which small training sets need; the pools round up so that boxes
+    of 24 still reach the fifth.
     """
 
     def __init__(self, classes: int, box: int, width: int = 64, dense: int = 4096, *, batch_norm: bool = False):

@@ -12,7 +12,9 @@ from .models import Discriminator, Generator
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """Mean and standard deviation by which each domain is z-scored as a whole (paper; one pair a set), from the train halves."""
+    """Mean and standard deviation by which each domain is z-scored as a whole (paper; one pair a set), from the train
+    halves.
+    """
 
     x_mean: float
     x_std: float
@@ -38,7 +40,9 @@ class Scaling:
 
 
 def build_networks(config: RunConfig, device: torch.device | str = "cpu") -> nn.ModuleDict:
-    """The paper's networks: G (X to Y), F (Y to X) and their critics D_Y and D_X, with weights drawn from the run's seed."""
+    """The paper's networks: G (X to Y), F (Y to X) and their critics D_Y and D_X, with weights drawn from the run's
+    seed.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         generator = dict(output=config.output, skip=config.skip)
@@ -46,7 +50,9 @@ def build_networks(config: RunConfig, device: torch.device | str = "cpu") -> nn.
         networks = nn.ModuleDict(
             {
                 "G": Generator(config.width, noise=config.noise, **generator),
-                "F": Generator(config.width, noise="bottleneck" if config.noise == "bottleneck" else "none", **generator),
+                "F": Generator(
+                    config.width, noise="bottleneck" if config.noise == "bottleneck" else "none", **generator
+                ),
                 "D_Y": Discriminator(config.critic_width, **critic),
                 "D_X": Discriminator(config.critic_width, **critic),
             }

@@ -1,4 +1,7 @@
-"""Every path of the project. Nothing depends on the working directory: papermill and nbval start kernels in different ones."""
+"""Every path of the project.
+
+Nothing depends on the working directory: papermill and nbval start kernels in different ones.
+"""
 
 import os
 from pathlib import Path
@@ -23,5 +26,7 @@ def results(profile: str) -> Path:
 
 
 def reference(profile: str) -> Path:
-    """Folder of the committed results, which no run writes: what notebooks read where there are no results of one's own."""
+    """Folder of the committed results, which no run writes: what notebooks read where there are no results of one's
+    own.
+    """
     return ROOT / "figures" / profile / "results"

@@ -90,7 +90,9 @@ class PhysicsGenerator(nn.Module):
         """
         size, p, on = len(x), self.padded, {"generator": generator, "device": x.device}
         if len(self.background):
-            which = torch.stack([torch.randint(most, (size,), **on) for most in (len(self.background), len(ORIENTATIONS))], 1)
+            which = torch.stack(
+                [torch.randint(most, (size,), **on) for most in (len(self.background), len(ORIENTATIONS))], 1
+            )
             return {"empty": which, "recording": torch.randint(REMEMBERED, (size,), **on)}
         noise = torch.randn((size, p, p, p), dtype=x.dtype, **on)
         return {"noise": noise, "recording": torch.randint(REMEMBERED, (size,), **on)}
@@ -98,7 +100,8 @@ class PhysicsGenerator(nn.Module):
     def transfer_table(
         self, recording: torch.Tensor, microscope: Microscope | None = None, defocus_um: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """T over spatial frequency: (1, RADII) of a table; over it and the tilt, (B, FINE_RADII, TILTS), of the CTF formula.
+        """T over spatial frequency: (1, RADII) of a table; over it and the tilt, (B, FINE_RADII, TILTS), of the CTF
+        formula.
 
         Parameters
         ----------
@@ -116,8 +119,10 @@ class PhysicsGenerator(nn.Module):
         at_tilt = defocus[:, None] + off_axis[:, None] * torch.sin(torch.deg2rad(tilt)) / 1e4  # (B, TILTS)
         voxel_A = self.acquisition.voxel_size_A
         curve = calculate_ctf_1d(
-            defocus=at_tilt, voltage=scope.voltage_kV, spherical_aberration=scope.cs_mm, amplitude_contrast=scope.amplitude_contrast,
-            phase_shift=scope.phase_shift_deg, pixel_size=voxel_A * 0.5 / CORNER, n_samples=FINE_RADII, oversampling_factor=1,
+            defocus=at_tilt, voltage=scope.voltage_kV, spherical_aberration=scope.cs_mm,
+            amplitude_contrast=scope.amplitude_contrast,
+            phase_shift=scope.phase_shift_deg, pixel_size=voxel_A * 0.5 / CORNER, n_samples=FINE_RADII,
+            oversampling_factor=1,
         )  # fmt: skip
         curve = curve.abs() if scope.correction == "phase_flip" else curve
         order = scope.angles_deg.argsort()
@@ -135,16 +140,21 @@ class PhysicsGenerator(nn.Module):
         return (self.T.abs().clamp(min=1e-6).log()[index] * weight).sum(-1).exp()
 
     def wedges(self, recording: torch.Tensor, microscope: Microscope | None = None) -> torch.Tensor:
-        """Share (B, V) of each voxel of the padded box's rfft that the tilt series of each recording reaches; (1, V) where all are alike."""
+        """Share (B, V) of each voxel of the padded box's rfft that the tilt series of each recording reaches; (1, V)
+        where all are alike.
+        """
         ranges = self.recordings[:, 2:]
         if microscope is not None:
             ranges = ranges.new_tensor([[microscope.tilt_min_deg, microscope.tilt_max_deg]])
         kinds, kind = ranges.unique(dim=0, return_inverse=True)
-        masks = torch.stack([wedge(self.padded, low, high, device=recording.device).flatten() for low, high in kinds.tolist()])
+        masks = torch.stack(
+            [wedge(self.padded, low, high, device=recording.device).flatten() for low, high in kinds.tolist()]
+        )
         return masks if len(masks) == 1 else masks[kind[recording]]
 
     def _in_padded_box(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """N, whose noise has the measured power in the box, and the support of T, (V,) each, at the voxels of the padded box's rfft.
+        """N, whose noise has the measured power in the box, and the support of T, (V,) each, at the voxels of the
+        padded box's rfft.
 
         Made anew when what they follow from changes.
         """
@@ -161,13 +171,14 @@ class PhysicsGenerator(nn.Module):
         microscope: Microscope | None = None,
         defocus_um: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Subtomograms (B, 1, D, D, D) from densities `x` and what `sample_noise` drew; the same draws give the same volumes.
+        """Subtomograms (B, 1, D, D, D) from densities `x` and what `sample_noise` drew; the same draws give the same
+        volumes.
 
         Parameters
         ----------
         microscope
-            With a CTF: optics, doses and tilt range in place of those of the training particles. The noise changes as one over
-            the root of the dose, as counted electrons do.
+            With a CTF: optics, doses and tilt range in place of those of the training particles. The noise changes as
+            one over the root of the dose, as counted electrons do.
         defocus_um
             With a CTF: (B,) defocus at zero tilt in place of the training particles'.
 
@@ -178,7 +189,8 @@ class PhysicsGenerator(nn.Module):
         """
         if self.transfer == "table" and (microscope is not None or defocus_um is not None):
             raise ValueError(
-                "This generator estimated its transfer function as a table: make one with transfer 'ctf' to set the microscope."
+                "This generator estimated its transfer function as a table: make one with transfer 'ctf' to set the "
+                "microscope."
             )
         n, p = self.box, self.padded
         before = p // 2 - n // 2
@@ -205,7 +217,9 @@ class PhysicsGenerator(nn.Module):
         return volumes
 
     def _noise_amplitude(self, seen: torch.Tensor) -> torch.Tensor:
-        """N (V,) or, where tilt ranges differ, (B, V), for what `wedges` gave: the power measured is the mean over them."""
+        """N (V,) or, where tilt ranges differ, (B, V), for what `wedges` gave: the power measured is the mean over
+        them.
+        """
         amplitude = self._in_padded_box()[0]
         if len(seen) == 1:
             return amplitude
@@ -222,7 +236,9 @@ class PhysicsGenerator(nn.Module):
         defocus_um: torch.Tensor | None = None,
         seen: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Transform (B, P, P, P // 2 + 1) of the noise-free subtomograms in the padded box; arguments as in `forward`, `seen` from `wedges`."""
+        """Transform (B, P, P, P // 2 + 1) of the noise-free subtomograms in the padded box; arguments as in `forward`,
+        `seen` from `wedges`.
+        """
         n, p = self.box, self.padded
         before = p // 2 - n // 2
         specimen = x[:, 0] if p == n else F.pad(x, [before, p - n - before] * 3, mode="replicate")[:, 0]
@@ -236,7 +252,9 @@ class PhysicsGenerator(nn.Module):
 def mean_square(spectrum: torch.Tensor) -> torch.Tensor:
     """Mean square (B,) of the volumes whose rfft is `spectrum` (B, P, P, P // 2 + 1)."""
     p = spectrum.shape[1]
-    weight = torch.full((p // 2 + 1,), 2.0, device=spectrum.device)  # all but two planes stand for their mirror images too
+    weight = torch.full(
+        (p // 2 + 1,), 2.0, device=spectrum.device
+    )  # all but two planes stand for their mirror images too
     weight[0] = 1
     if p % 2 == 0:
         weight[-1] = 1

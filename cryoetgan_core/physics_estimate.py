@@ -36,7 +36,8 @@ def estimate(
     without: str = "",
     background: torch.Tensor | None = None,
 ) -> None:
-    """Estimate wedge, T, N and A, and how the files were made, from densities and subtomograms (N, D, D, D) in network units.
+    """Estimate wedge, T, N and A, and how the files were made, from densities and subtomograms (N, D, D, D) in network
+    units.
 
     Parameters
     ----------
@@ -80,11 +81,16 @@ def estimate(
 
 
 def _remember(G: PhysicsGenerator, y: torch.Tensor) -> None:
-    """Keep REMEMBERED recordings: each particle's defocus, distance from the tilt axis and tilt range, or the range that `y` shows."""
+    """Keep REMEMBERED recordings: each particle's defocus, distance from the tilt axis and tilt range, or the range
+    that `y` shows.
+    """
     acquisition = G.acquisition
     if G.transfer == "ctf":
         if acquisition.defocus_um is None or not torch.isfinite(acquisition.defocus_um).all():
-            raise ValueError("PhysicsGenerator: transfer 'ctf' needs the defocus of each particle; some have none. Use transfer 'table'.")
+            raise ValueError(
+                "PhysicsGenerator: transfer 'ctf' needs the defocus of each particle; some have none. Use transfer "
+                "'table'."
+            )
         G.recordings[:, 0] = _spread_over(acquisition.defocus_um)
         if acquisition.off_axis_A is not None:
             G.recordings[:, 1] = _spread_over(acquisition.off_axis_A)
@@ -115,10 +121,14 @@ def wraps_round(y: torch.Tensor) -> bool:
 
 
 def is_standardised(y: torch.Tensor) -> bool:
-    """Whether each of volumes (N, D, D, D) was scaled to one variance: theirs then differ less than finite noise lets them."""
+    """Whether each of volumes (N, D, D, D) was scaled to one variance: theirs then differ less than finite noise lets
+    them.
+    """
     variance = y.flatten(1).var(1)
     power = mean_power(y).flatten()
-    expected = (2 * power.square().sum()).sqrt() / power.sum() if len(y) > 1 else torch.tensor(0.0)  # relative, of Gaussian noise
+    expected = (
+        (2 * power.square().sum()).sqrt() / power.sum() if len(y) > 1 else torch.tensor(0.0)
+    )  # relative, of Gaussian noise
     return len(y) > 1 and float(variance.std() / variance.mean()) < SAME_SPREAD * float(expected)
 
 
@@ -129,7 +139,9 @@ def mean_power(volumes: torch.Tensor, chunk: int = 64) -> torch.Tensor:
 
 
 def node_means(at: Lookup, values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Mean (nodes,) of values (V,) about each node of a table, with weights (V,); NaN-free: nodes without voxels take the mean of all."""
+    """Mean (nodes,) of values (V,) about each node of a table, with weights (V,); NaN-free: nodes without voxels take
+    the mean of all.
+    """
     size = int(at.index.max()) + 1
     total, share = torch.zeros(size), torch.zeros(size)
     share.index_add_(0, at.index.flatten(), (at.weight * weight[:, None]).flatten())
@@ -172,24 +184,31 @@ def _estimate_transfer(G: PhysicsGenerator, x: torch.Tensor, y: torch.Tensor, fe
 
 
 def _support(power: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
-    """Share of T's amplitude that leaves the signal at most MOST_SIGNAL of the measured `power`, both (D, D, D // 2 + 1)."""
+    """Share of T's amplitude that leaves the signal at most MOST_SIGNAL of the measured `power`, both (D, D, D // 2
+    + 1).
+    """
     return (MOST_SIGNAL * power / signal.clamp(min=1e-12)).clamp(max=1).sqrt()
 
 
 def _lowest_level(x: torch.Tensor, y: torch.Tensor, reached: torch.Tensor) -> float:
-    """Level of T, with its sign, at the lowest spatial frequencies: the mean of all subtomograms `y` against the mean of all densities `x`, both centred and of uniform poses."""
+    """Level of T, with its sign, at the lowest spatial frequencies: the mean of all subtomograms `y` against the mean
+    of all densities `x`, both centred and of uniform poses.
+    """
     radial, mask = lookup(x.shape[-1], "radius"), window(x.shape[-1])
     mean_x, mean_y = (torch.fft.rfftn(v.mean(0) * mask, dim=(-3, -2, -1), norm="ortho").flatten() for v in (x, y))
     weight = (radial.weight * (radial.index == 0)).sum(1) * reached
-    level = float(((mean_y * mean_x.conj()).real * weight).sum() / (mean_x.abs().square() * weight).sum().clamp(min=1e-12))
+    level = float(
+        ((mean_y * mean_x.conj()).real * weight).sum() / (mean_x.abs().square() * weight).sum().clamp(min=1e-12)
+    )
     return level if abs(level) > 1e-4 else 1e-4
 
 
 def _amplitude(y: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
-    """Amplitude (D, D, D) of the noise at each voxel, of mean square 1: what reconstruction and resampling leave at the faces of a box.
+    """Amplitude (D, D, D) of the noise at each voxel, of mean square 1: what reconstruction and resampling leave at the
+    faces of a box.
 
-    The variance of `y` less that of the signals: a profile along each axis, times what is left over (z, x), the mean of neighbours
-    and of half a turn about the tilt axis.
+    The variance of `y` less that of the signals: a profile along each axis, times what is left over (z, x), the mean of
+    neighbours and of half a turn about the tilt axis.
     """
     variance = (y.square().mean(0) - signal.square().mean(0)).clamp(min=0.1 * float(y.square().mean()))
     found = torch.ones_like(variance)
@@ -204,7 +223,9 @@ def _amplitude(y: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
 
 
 def _noise_levels(G: PhysicsGenerator, volumes: torch.Tensor) -> torch.Tensor:
-    """Log of each volume's (N, D, D, D) power over the mean, at the outer spatial frequencies, sorted to 101 quantiles."""
+    """Log of each volume's (N, D, D, D) power over the mean, at the outer spatial frequencies, sorted to 101
+    quantiles.
+    """
     n = G.box
     radius = coordinates(n)[0]
     keep = (wedge(n, *G.tilt_range_deg) > 0.5) & (radius > 0.25) & (radius <= 0.5)
@@ -214,12 +235,18 @@ def _noise_levels(G: PhysicsGenerator, volumes: torch.Tensor) -> torch.Tensor:
 
 
 def _one_snr(G: PhysicsGenerator, few: torch.Tensor, y: torch.Tensor) -> bool:
-    """Whether the noise of each particle is in proportion to its signal: the noise levels of `y` are then spread as those of such generations are, and not as those of equal noise."""
+    """Whether the noise of each particle is in proportion to its signal: the noise levels of `y` are then spread as
+    those of such generations are, and not as those of equal noise.
+    """
     found, distance = _noise_levels(G, y), []
-    parts = [G.signal_spectrum(part, G.sample_noise(part, stream(0, "one SNR", i))) for i, part in enumerate(few.split(16))]
+    parts = [
+        G.signal_spectrum(part, G.sample_noise(part, stream(0, "one SNR", i))) for i, part in enumerate(few.split(16))
+    ]
     G.signal_power.fill_(float(torch.cat([mean_square(part) for part in parts]).mean()))
     for one_snr in (False, True):
         G.one_snr.fill_(one_snr)
-        made = torch.cat([G(part, G.sample_noise(part, stream(0, "one SNR", i)))[:, 0] for i, part in enumerate(few.split(16))])
+        made = torch.cat(
+            [G(part, G.sample_noise(part, stream(0, "one SNR", i)))[:, 0] for i, part in enumerate(few.split(16))]
+        )
         distance.append(float((_noise_levels(G, made) - found).abs().mean()))
     return distance[0] > UNEQUAL and distance[1] < FITS * distance[0]

@@ -1,6 +1,8 @@
-"""Training by several processes, as torchrun starts them: each takes its part of every batch, and gradients are averaged over all.
+"""Training by several processes, as torchrun starts them: each takes its part of every batch, and gradients are
+averaged over all.
 
-The critics' penalties need second derivatives, and a step passes a network several times, which DistributedDataParallel does not support; its one task here, averaging gradients, is done once a descent.
+The critics' penalties need second derivatives, and a step passes a network several times, which DistributedDataParallel
+does not support; its one task here, averaging gradients, is done once a descent.
 """
 
 import os
@@ -83,7 +85,9 @@ class Processes:
 
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """Those that torchrun started, each with a GPU of its own where there are any (nccl; else gloo); one where it did not."""
+    """Those that torchrun started, each with a GPU of its own where there are any (nccl; else gloo); one where it
+    did not.
+    """
     if "RANK" not in os.environ:
         yield Processes()
         return

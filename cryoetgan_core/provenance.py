@@ -37,7 +37,8 @@ def provenance() -> dict[str, object]:
 
     Outside a git checkout the commit is "no git checkout"; the hash of the code (`code_hash`) names it there too.
     """
-    # Figures, results and notebook outputs are what a run itself rewrites: they do not make it another version of the code.
+    # Figures, results and notebook outputs are what a run itself rewrites: they do not make it another version of the
+    # code.
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!figures", ":!notebooks")
     commit = _git("rev-parse", "--short=12", "HEAD")
     return {
@@ -64,23 +65,29 @@ def array_hash(*arrays: np.ndarray) -> str:
 
 @lru_cache
 def code_hash(*modules: str, without: tuple[str, ...] = ()) -> str:
-    """Twelve hexadecimal digits of the code that `modules` (e.g. "training") run: their own and that of every module they import here.
+    """Twelve hexadecimal digits of the code that `modules` (e.g. "training") run: their own and that of every module
+    they import here.
 
     Modules `without`, and what only they import, are left out: what is imported and never run.
 
-    Comments, docstrings, layout, and the file that a statement stands in do not count, so that neither a reworded sentence nor a
-    moved function makes a result old. Nor does config.py, whose values have a hash of their own (`RunConfig.hash`).
+    Comments, docstrings, layout, and the file that a statement stands in do not count, so that neither a reworded
+    sentence nor a moved function makes a result old. Nor does config.py, whose values have a hash of their own
+    (`RunConfig.hash`).
     """
     statements = sorted(s for path in code_files(*modules, without=without) for s in _statements(path))
     return hashlib.sha256("\n".join(statements).encode()).hexdigest()[:12]
 
 
 def code_files(*modules: str, without: tuple[str, ...] = ()) -> list[Path]:
-    """The files of this package that `modules` import, directly or not, with their own, but for those `without`; sorted."""
+    """The files of this package that `modules` import, directly or not, with their own, but for those `without`;
+    sorted.
+    """
     named = {name: _file(tuple(name.split("."))) for name in (*modules, *without)}
     missing = [name for name, path in named.items() if path is None]
     if missing:
-        raise ValueError(f"no module {', '.join(missing)} in {PACKAGE}; expected names such as 'training' or 'particles.simulated'")
+        raise ValueError(
+            f"no module {', '.join(missing)} in {PACKAGE}; expected names such as 'training' or 'particles.simulated'"
+        )
     left_out = {named[name] for name in without}
     found, waiting = set(), [named[name] for name in modules]
     while waiting:
@@ -98,7 +105,9 @@ def _file(parts: tuple[str, ...]) -> Path | None:
 
 
 def _imports(path: Path) -> set[Path]:
-    """Files of this package that a file imports; of a package only the modules named, unless something of its `__init__` is."""
+    """Files of this package that a file imports; of a package only the modules named, unless something of its
+    `__init__` is.
+    """
     here, files = path.relative_to(PACKAGE).parent.parts, set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level > 0:
@@ -111,6 +120,8 @@ def _statements(path: Path) -> list[str]:
     """A file's statements but its imports, without comments and docstrings."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node, clean=False):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(
+            node, clean=False
+        ):
             node.body = node.body[1:]
     return [ast.dump(node) for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]

@@ -1,6 +1,7 @@
 """Weights of a released TensorFlow checkpoint, given as named arrays, into our networks.
 
-TensorFlow's kernels are ``(kz, ky, kx, in, out)`` (transposed convolutions ``(kz, ky, kx, out, in)``); ours have the channels first.
+TensorFlow's kernels are ``(kz, ky, kx, in, out)`` (transposed convolutions ``(kz, ky, kx, out, in)``); ours have the
+channels first.
 """
 
 from collections.abc import Mapping
@@ -55,7 +56,10 @@ def load_released_weights(network: Generator | Discriminator, arrays: Mapping[st
     for name, array in arrays.items():
         key = _our_name(name, layers)
         if key not in ours:
-            raise ValueError(f"Released variable {name!r} has no place in this {type(network).__name__}; was it built with other options?")
+            raise ValueError(
+                f"Released variable {name!r} has no place in this {type(network).__name__}; was it built with other "
+                "options?"
+            )
         tensor = torch.as_tensor(np.asarray(array, dtype=np.float32))
         if tensor.ndim == 5:
             tensor = tensor.permute(4, 3, 0, 1, 2)  # (.., in, out) to (out, in, ..); transposed ones to (in, out, ..)
@@ -63,7 +67,8 @@ def load_released_weights(network: Generator | Discriminator, arrays: Mapping[st
         tensor = tensor.reshape(-1) if key.endswith(".u") else tensor
         if tensor.shape != target.shape:
             raise ValueError(
-                f"Released variable {name!r} has shape {tuple(np.shape(array))}; expected one that fits {tuple(target.shape)}."
+                f"Released variable {name!r} has shape {tuple(np.shape(array))}; expected one that fits "
+                f"{tuple(target.shape)}."
             )
         target.copy_(tensor)
     if ours:

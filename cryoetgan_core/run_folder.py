@@ -32,7 +32,9 @@ def save_checkpoint(trainer: Trainer, folder: Path) -> None:
     """Write `checkpoint.safetensors` of a run, replacing the former one only once it is whole."""
     largest = max(float(p.detach().abs().max()) for p in trainer.networks.parameters())
     if not largest < 1e6:  # weights are of order 0.1: such a checkpoint would only fail again
-        raise TrainingDiverged(f"A weight reached {largest:.1e} at step {trainer.steps_done}; the checkpoint before it is kept.")
+        raise TrainingDiverged(
+            f"A weight reached {largest:.1e} at step {trainer.steps_done}; the checkpoint before it is kept."
+        )
     metadata = {"steps_done": str(trainer.steps_done), "fingerprint": trainer.fingerprint}
     save_tensors(trainer.tensors(), folder / "checkpoint.safetensors", metadata)
 
@@ -50,7 +52,9 @@ def load_checkpoint(trainer: Trainer, folder: Path, *, replace: bool = False) ->
     if metadata.get("fingerprint") != trainer.fingerprint:
         if replace:
             return False
-        raise ValueError(f"{path} belongs to another configuration or other data: delete the run's folder or choose another.")
+        raise ValueError(
+            f"{path} belongs to another configuration or other data: delete the run's folder or choose another."
+        )
     trainer.load_tensors(tensors, int(metadata["steps_done"]))
     return True
 
@@ -92,7 +96,9 @@ def validates(trainer: Trainer) -> bool:
 
 
 def reads(trainer: Trainer) -> bool:
-    """Whether losses are read from the device after the step that was done: always on a CPU; on a GPU now and then, because to read them is to wait for it."""
+    """Whether losses are read from the device after the step that was done: always on a CPU; on a GPU now and then,
+    because to read them is to wait for it.
+    """
     gpu, done = trainer.device.type == "cuda", trainer.steps_done
     return not gpu or done % READ_EVERY == 0 or done % trainer.config.checkpoint_every == 0 or trainer.finished
 
@@ -100,8 +106,11 @@ def reads(trainer: Trainer) -> bool:
 def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: bool = False) -> Path:
     """Train to the configured number of steps in `folder`, resuming what is there; returns the path of the weights.
 
-    The folder holds config.json, log.jsonl (a line a step), checkpoint.safetensors and, at the end, weights.safetensors: the generators, G being
-    the averaged one where `ema` is on, and of these, where `validation_share` is, the one with the least distance from the held-out real volumes. Of several processes the first writes; a run may go on with another number of them. `replace` starts anew over a run of another configuration or other data instead of refusing it.
+    The folder holds config.json, log.jsonl (a line a step), checkpoint.safetensors and, at the end,
+    weights.safetensors: the generators, G being the averaged one where `ema` is on, and of these, where
+    `validation_share` is, the one with the least distance from the held-out real volumes. Of several processes the
+    first writes; a run may go on with another number of them. `replace` starts anew over a run of another configuration
+    or other data instead of refusing it.
 
     Raises
     ------
@@ -126,7 +135,9 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
         trainer.processes.wait()
         return folder / "weights.safetensors"
     if not trainer.finished:
-        (folder / "weights.safetensors").unlink(missing_ok=True)  # never an older run's weights beside this configuration
+        (folder / "weights.safetensors").unlink(
+            missing_ok=True
+        )  # never an older run's weights beside this configuration
     text = _write_settings(folder, config, trainer.scaling, trainer.fingerprint)
     log_path = folder / "log.jsonl"
     kept = _log_so_far(folder, trainer.steps_done)
@@ -134,7 +145,12 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     start = time.perf_counter() - (kept[-1]["seconds"] if kept else 0.0)
     with (
         log_path.open("a") as log,
-        tqdm(total=config.steps, initial=trainer.steps_done, disable=not progress, desc=f"{config.preset} seed {config.seed}") as bar,
+        tqdm(
+            total=config.steps,
+            initial=trainer.steps_done,
+            disable=not progress,
+            desc=f"{config.preset} seed {config.seed}",
+        ) as bar,
     ):
         waiting = []  # steps whose losses were not read from the device
         while not trainer.finished:
@@ -146,12 +162,19 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
             if not reads(trainer):
                 continue
             trainer.check()
-            shown = torch.stack([torch.stack([torch.as_tensor(record[k]) for k in values]) for record in waiting]).tolist()
+            shown = torch.stack(
+                [torch.stack([torch.as_tensor(record[k]) for k in values]) for record in waiting]
+            ).tolist()
             log.writelines(
-                json.dumps(record | dict(zip(values, row, strict=True))) + "\n" for record, row in zip(waiting, shown, strict=True)
+                json.dumps(record | dict(zip(values, row, strict=True))) + "\n"
+                for record, row in zip(waiting, shown, strict=True)
             )
             bar.set_postfix(
-                {k: f"{v:.3f}" for k, v in zip(values, shown[-1], strict=True) if k in ("critic_Y", "adversarial_Y", "cycle_x")}
+                {
+                    k: f"{v:.3f}"
+                    for k, v in zip(values, shown[-1], strict=True)
+                    if k in ("critic_Y", "adversarial_Y", "cycle_x")
+                }
             )
             waiting = []
             if trainer.steps_done % config.checkpoint_every == 0:
@@ -167,7 +190,12 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
 
 
 def estimate(
-    config: RunConfig, x: torch.Tensor, y: torch.Tensor, acquisition: Acquisition, folder: Path, background: torch.Tensor | None = None
+    config: RunConfig,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    acquisition: Acquisition,
+    folder: Path,
+    background: torch.Tensor | None = None,
 ) -> Path:
     """Estimate the physics generator from raw densities `x` (N, D, H, W) and subtomograms `y` (M, D, H, W).
 
@@ -203,7 +231,9 @@ def estimate(
         for noise, empty in ((MEASURED, None), (REAL_BACKGROUND, background)):
             G, wanted = estimated(y_scaled[~held], empty), y_scaled[held]
             densities = x_scaled[torch.linspace(0, len(x) - 1, max(len(wanted), LEAST_HELD_OUT)).round().long(), None]
-            distances[noise] = distance(wanted, G(densities, G.sample_noise(densities, stream(config.seed, "held out", noise)))[:, 0])
+            distances[noise] = distance(
+                wanted, G(densities, G.sample_noise(densities, stream(config.seed, "held out", noise)))[:, 0]
+            )
         if distances[REAL_BACKGROUND] > CLEARLY * distances[MEASURED]:
             background = None
     G = estimated(y_scaled, background)
@@ -227,7 +257,8 @@ def _write_settings(
         "fingerprint": name,
         "acquisition": acquisition and acquisition.record,
         "noise_distances": distances,
-        "trained_by": provenance() | {"code_hash": code_hash("run_folder", without=PHYSICS if config.generator == "paper" else ())},
+        "trained_by": provenance()
+        | {"code_hash": code_hash("run_folder", without=PHYSICS if config.generator == "paper" else ())},
     }
     text = json.dumps(settings, indent=1).encode()
     write_atomically(folder / "config.json", lambda p: p.write_bytes(text))

@@ -1,4 +1,6 @@
-"""What power and third moments of noisy subtomograms say of a transfer function: noise is alike everywhere in a box and its values are symmetric about zero; a particle is in the middle."""
+"""What power and third moments of noisy subtomograms say of a transfer function: noise is alike everywhere in a box and
+its values are symmetric about zero; a particle is in the middle.
+"""
 
 import torch
 
@@ -21,7 +23,8 @@ def hats(at: Lookup, size: int) -> torch.Tensor:
 def power_in_space(volumes: torch.Tensor, bands: torch.Tensor, margin: int = 0, chunk: int = 64) -> torch.Tensor:
     """Mean square (K, W) of volumes (N, D, D, D) filtered by each of `bands` (K, V), over the voxels of their rfft.
 
-    W are the voxels at least `margin` from the faces of the box. Nearer to them the filter shows what does not wrap round.
+    W are the voxels at least `margin` from the faces of the box. Nearer to them the filter shows what does not wrap
+    round.
     """
     n = volumes.shape[-1]
     inner = slice(margin, n - margin)
@@ -53,9 +56,11 @@ def slopes(parts: torch.Tensor, made: torch.Tensor) -> tuple[torch.Tensor, torch
 
 
 def level_by_power(parts: torch.Tensor, made: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Level (RADII,) of T at which the signal stands out of the noise as in the subtomograms, and its standard deviation.
+    """Level (RADII,) of T at which the signal stands out of the noise as in the subtomograms, and its standard
+    deviation.
 
-    The level at the lowest frequency is kept. Where the slope's error is large, a smooth course over the frequencies decides.
+    The level at the lowest frequency is kept. Where the slope's error is large, a smooth course over the frequencies
+    decides.
 
     Parameters
     ----------
@@ -75,18 +80,23 @@ def level_by_power(parts: torch.Tensor, made: torch.Tensor, level: torch.Tensor)
 
 
 def signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: torch.Tensor) -> torch.Tensor:
-    """Sign (RADII,), 1 or -1, of T against its sign at low frequencies: beyond a zero of the CTF it changes, which power does not show.
+    """Sign (RADII,), 1 or -1, of T against its sign at low frequencies: beyond a zero of the CTF it changes, which
+    power does not show.
 
-    The mean over particles of (volume, low frequencies)^2 times (volume, a band of higher ones) is a third moment. Noise whose values are symmetric about zero adds nothing of its own, where the two have no frequency in
-    common; with the signal it adds its power times the mean particle in the band, which has the sign of T as well. That of subtomograms `y` is compared with that of a `signal` whose T has one sign, (N, D, D, D). Of all courses
-    of the sign over the bands, taken as independent, the likeliest is chosen, each change of which gains SIGN_CHANGE.
+    The mean over particles of (volume, low frequencies)^2 times (volume, a band of higher ones) is a third moment.
+    Noise whose values are symmetric about zero adds nothing of its own, where the two have no frequency in common; with
+    the signal it adds its power times the mean particle in the band, which has the sign of T as well. That of
+    subtomograms `y` is compared with that of a `signal` whose T has one sign, (N, D, D, D). Of all courses of the sign
+    over the bands, taken as independent, the likeliest is chosen, each change of which gains SIGN_CHANGE.
     """
     sign, level = torch.ones(RADII), level.abs()
     if len(y) < PARTS_FOR_SIGNS:  # too few to tell
         return sign
     falls = (level[1:-1] < DIP * level.cummax(0).values[:-2]) & (level[1:-1] <= level[2:])
     falls[: LEAST_LOW - 1] = False
-    first = int(torch.where(falls)[0][0]) + 1 if falls.any() else RADII // 2  # the bands below have the sign of the lowest
+    first = (
+        int(torch.where(falls)[0][0]) + 1 if falls.any() else RADII // 2
+    )  # the bands below have the sign of the lowest
     low = shells[:first].sum(0) * (shells[first:].sum(0) == 0)
     low[0] = 0  # the mean, which an offset changes
     recorded = torch.stack([_third_moment(y[i::PARTS_FOR_SIGNS], low, shells[first:]) for i in range(PARTS_FOR_SIGNS)])
@@ -100,7 +110,9 @@ def signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: to
 
 
 def _third_moment(volumes: torch.Tensor, low: torch.Tensor, bands: torch.Tensor, chunk: int = 64) -> torch.Tensor:
-    """Mean (K, D^3), at each voxel, of the square of volumes (N, D, D, D) filtered by `low` (V,) times these filtered by each of `bands` (K, V), over the voxels of their rfft."""
+    """Mean (K, D^3), at each voxel, of the square of volumes (N, D, D, D) filtered by `low` (V,) times these filtered
+    by each of `bands` (K, V), over the voxels of their rfft.
+    """
     n = volumes.shape[-1]
     total = torch.zeros(len(bands), n**3)
     for part in volumes.split(chunk):

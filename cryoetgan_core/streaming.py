@@ -1,4 +1,5 @@
-"""Labelled subtomograms by the million: in constant memory, in parts that machines share, and resumed where they stopped.
+"""Labelled subtomograms by the million: in constant memory, in parts that machines share, and resumed where they
+stopped.
 
 Particle i has its class, pose and noise from streams named by the seed and i alone, and parts are cut at fixed places,
 so the same seed gives the same files whichever machine makes which part. A part is there once its volumes, its table
@@ -37,13 +38,22 @@ class Order:
 
     Attributes
     ----------
-    n : particles.
-    shares : how often each class comes, by name; any positive numbers.
-    seed : of classes, poses and noise.
-    tilt_deg : range of the angle between the reference's z axis and the beam; (0, 180) with all directions alike are uniform poses, less is a preferred orientation.
-    part : particles of one part, which is made in one go and held in memory.
-    channels : further volumes of each particle: "mask" (inside the molecule; in tomograms its class's number), "density" (the input).
-    volumes : kind of file that holds them, one of FORMATS.
+    n
+        particles.
+    shares
+        how often each class comes, by name; any positive numbers.
+    seed
+        of classes, poses and noise.
+    tilt_deg
+        range of the angle between the reference's z axis and the beam; (0, 180) with all directions alike are uniform
+        poses, less is a preferred orientation.
+    part
+        particles of one part, which is made in one go and held in memory.
+    channels
+        further volumes of each particle: "mask" (inside the molecule; in tomograms its class's number), "density" (the
+        input).
+    volumes
+        kind of file that holds them, one of FORMATS.
     """
 
     n: int
@@ -61,16 +71,21 @@ class Order:
             raise ValueError(f"Order: shares {dict(self.shares)}; expected a positive number for each class.")
         check_class_names(self.shares)
         if self.volumes == "copick" and len(set(map(object_name, self.shares))) < len(self.shares):
-            raise ValueError(f"Order: classes {list(self.shares)} share a name as objects of a copick project; rename one.")
+            raise ValueError(
+                f"Order: classes {list(self.shares)} share a name as objects of a copick project; rename one."
+            )
         if not 0 <= self.tilt_deg[0] < self.tilt_deg[1] <= 180:
             raise ValueError(f"Order: tilt_deg {self.tilt_deg}; expected 0 <= low < high <= 180.")
         unknown = set(self.channels) - {"mask", "density"}
         if unknown or self.volumes not in FORMATS:
             raise ValueError(
-                f"Order: channels {self.channels} in {self.volumes!r}; expected some of mask, density in one of {', '.join(FORMATS)}."
+                f"Order: channels {self.channels} in {self.volumes!r}; expected some of mask, density in one of "
+                f"{', '.join(FORMATS)}."
             )
         if self.volumes == "deepfinder" and "mask" not in self.channels:
-            raise ValueError('Order: DeepFinder trains on label maps; expected channels ("mask",) with volumes "deepfinder".')
+            raise ValueError(
+                'Order: DeepFinder trains on label maps; expected channels ("mask",) with volumes "deepfinder".'
+            )
 
     @property
     def parts(self) -> int:
@@ -87,36 +102,53 @@ def particles_of(order: Order, part: int, box: int, voxel_size_A: float) -> pd.D
     classes, rows = [], []
     for i in numbers:
         rng = stream(order.seed, "particle", i)
-        classes.append(names[min(int(np.searchsorted(bounds, float(torch.rand((), generator=rng)), side="right")), len(names) - 1)])
+        classes.append(
+            names[min(int(np.searchsorted(bounds, float(torch.rand((), generator=rng)), side="right")), len(names) - 1)]
+        )
         rotation = random_rotations(1, rng)
         rot, tilt, psi = (float(a) for a in pose_to_relion_angles(rotation))
         if order.tilt_deg != (0.0, 180.0):
             cosine = low + (high - low) * float(torch.rand((), generator=rng, dtype=torch.float64))
             tilt = float(np.rad2deg(np.arccos(cosine)))
         rows.append((rot, tilt, psi, *random_shifts(1, MAX_SHIFT * box * voxel_size_A, rng)[0].tolist()))
-    columns = dict(zip(("rot_deg", "tilt_deg", "psi_deg", "shift_z_A", "shift_y_A", "shift_x_A"), np.array(rows).T, strict=True))
-    return particle_table(len(rows), class_name=classes, particle=[f"{i:09d}" for i in numbers], tomogram="generated-1", **columns)
+    columns = dict(
+        zip(("rot_deg", "tilt_deg", "psi_deg", "shift_z_A", "shift_y_A", "shift_x_A"), np.array(rows).T, strict=True)
+    )
+    return particle_table(
+        len(rows), class_name=classes, particle=[f"{i:09d}" for i in numbers], tomogram="generated-1", **columns
+    )
 
 
-def densities_of(table: pd.DataFrame, references: Mapping[str, torch.Tensor], box: int, voxel_size_A: float) -> torch.Tensor:
+def densities_of(
+    table: pd.DataFrame, references: Mapping[str, torch.Tensor], box: int, voxel_size_A: float
+) -> torch.Tensor:
     """Density maps (N, D, D, D) of the classes and poses of a table."""
     rotations, shifts = poses_of(table)
     out = torch.empty(len(table), box, box, box)
     for name, reference in references.items():
         own = torch.from_numpy((table["class_name"] == name).to_numpy(copy=True))
         if own.any():
-            out[own] = rotate_volume(reference, rotations[own], shifts[own], voxel_size_A, box=box, upsample=UPSAMPLE).float()
+            out[own] = rotate_volume(
+                reference, rotations[own], shifts[own], voxel_size_A, box=box, upsample=UPSAMPLE
+            ).float()
     return out
 
 
-def provenance(run_folder: Path, run: TrainedRun, references: Mapping[str, torch.Tensor], order: Order, voxel_size_A: float) -> dict:
-    """What made the particles: hashes of weights, configuration and references, the order, and versions. It holds no time and no place, so the same order gives the same card."""
+def provenance(
+    run_folder: Path, run: TrainedRun, references: Mapping[str, torch.Tensor], order: Order, voxel_size_A: float
+) -> dict:
+    """What made the particles: hashes of weights, configuration and references, the order, and versions.
+
+    It holds no time and no place, so the same order gives the same card.
+    """
     packages = ("torch", "numpy", "cryoetgan-core")
     return {
         "weights_sha256": hashlib.sha256((run_folder / "weights.safetensors").read_bytes()).hexdigest(),
         "config_hash": run.config.hash,
         "training_data": json.loads((run_folder / "config.json").read_text())["fingerprint"],
-        "references_sha256": {k: hashlib.sha256(v.contiguous().numpy().tobytes()).hexdigest() for k, v in references.items()},
+        "references_sha256": {
+            k: hashlib.sha256(v.contiguous().numpy().tobytes()).hexdigest() for k, v in references.items()
+        },
         "order": asdict(order) | {"shares": dict(order.shares)},
         "angles": "RELION's, from the reference to the particle",  # those of the first version were inverse
         "box": run.config.box,
@@ -142,12 +174,14 @@ def generate_to(
     shards: int = 1,
     replace: bool = False,
 ) -> Iterator[int]:
-    """Make the missing parts of an order in `folder`, one after another, and yield the number of each; of several machines the one numbered `shard` makes every `shards`-th.
+    """Make the missing parts of an order in `folder`, one after another, and yield the number of each; of several
+    machines the one numbered `shard` makes every `shards`-th.
 
-    Whoever finds all parts there at the end writes the tables: ``particles.csv``, ``particles.tbl`` (Dynamo) and those of
-    the kind of volumes (`particles.writers.write_tables`). `replace` starts anew over the parts of another order instead of
-    refusing the folder. Volumes of kind "copick" make a copick project: a mosaic tomogram a part, with picks; its
-    copick.json names the folder where it lies. Those of kind "deepfinder" are such mosaics and label maps in HDF5.
+    Whoever finds all parts there at the end writes the tables: ``particles.csv``, ``particles.tbl`` (Dynamo) and those
+    of the kind of volumes (`particles.writers.write_tables`). `replace` starts anew over the parts of another order
+    instead of refusing the folder. Volumes of kind "copick" make a copick project: a mosaic tomogram a part, with
+    picks; its copick.json names the folder where it lies. Those of kind "deepfinder" are such mosaics and label maps in
+    HDF5.
 
     Raises
     ------
@@ -163,7 +197,11 @@ def generate_to(
     card = provenance(run_folder, run, references, order, voxel_size_A)
     path = folder / "provenance.json"
     held = read_json(path, "choose an empty folder") if path.exists() else None
-    if order.volumes == "copick" and not path.exists() and ((folder / "copick.json").exists() or (folder / RUNS).exists()):
+    if (
+        order.volumes == "copick"
+        and not path.exists()
+        and ((folder / "copick.json").exists() or (folder / RUNS).exists())
+    ):
         raise ValueError(f"{folder} holds a copick project of another origin: choose an empty folder.")
     other = held is not None and held != json.loads(json.dumps(card))
     if other and replace:
@@ -172,15 +210,22 @@ def generate_to(
         for old in (folder / "volumes", folder / "tomograms", *(folder / RUNS).glob("generated-*")):
             shutil.rmtree(old, ignore_errors=True)
     elif other:
-        raise ValueError(f"{folder} holds particles of another order, seed, training or version (provenance.json): choose an empty folder.")
+        raise ValueError(
+            f"{folder} holds particles of another order, seed, training or version (provenance.json): choose an empty "
+            "folder."
+        )
     write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
     (folder / "parts").mkdir(exist_ok=True)
     box = run.config.box
     for part in [k for k in missing_parts(folder, order) if k % shards == shard]:
         table = particles_of(order, part, box, voxel_size_A)
         density = densities_of(table, references, box, voxel_size_A)
-        volumes = generate(run, density, seed=order.seed, first=part * order.part) * run.scaling.y_std + run.scaling.y_mean
-        channels = {"": volumes} | {c: density if c == "density" else (density > MASK_LEVEL).float() for c in order.channels}
+        volumes = (
+            generate(run, density, seed=order.seed, first=part * order.part) * run.scaling.y_std + run.scaling.y_mean
+        )
+        channels = {"": volumes} | {
+            c: density if c == "density" else (density > MASK_LEVEL).float() for c in order.channels
+        }
         for channel, values in channels.items():
             table[f"{channel}_file" if channel else "file"] = write_volumes(
                 folder, part, order, table, values.numpy(), voxel_size_A, channel
@@ -218,7 +263,9 @@ def _sizes(folder: Path, part: int, order: Order, table: pd.DataFrame) -> dict[s
         places = [place / own for place in places for own in ("zarr.json", f"c/{part}")]
     elif order.volumes == "copick":  # tomograms and picks
         places = [folder / RUNS / table["tomogram"].iloc[0]]
-    below = [p for place in [_part_table(folder, part), *places] for p in (place.rglob("*") if place.is_dir() else [place])]
+    below = [
+        p for place in [_part_table(folder, part), *places] for p in (place.rglob("*") if place.is_dir() else [place])
+    ]
     return {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(below) if not file.is_dir()}
 
 

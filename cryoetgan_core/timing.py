@@ -38,4 +38,5 @@ def peak_memory_MiB() -> float:
 def hardware() -> str:
     """One line: processor, threads that torch uses, GPU."""
     found = provenance()
-    return f"{found['processor']}, {torch.get_num_threads()} threads, {found['gpu'] or 'no GPU'}, torch {torch.__version__}"
+    gpu = found["gpu"] or "no GPU"
+    return f"{found['processor']}, {torch.get_num_threads()} threads, {gpu}, torch {torch.__version__}"

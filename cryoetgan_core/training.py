@@ -1,7 +1,7 @@
 """Training: everything that a step needs, and the step. `run_folder.train` calls it and keeps what it makes.
 
-Every random number of step k follows from the run's seed and k alone, so a resumed run needs no random states and equals an unbroken one bit for bit on
-the same CPU and thread count.
+Every random number of step k follows from the run's seed and k alone, so a resumed run needs no random states and
+equals an unbroken one bit for bit on the same CPU and thread count.
 """
 
 import hashlib
@@ -25,7 +25,9 @@ LEAST_MADE = 64  # volumes to validate, whose mean is measured, however few are 
 
 
 class TrainingDiverged(RuntimeError):
-    """A loss or gradient became NaN or infinite, or a weight exceeded 1e6; the last good checkpoint is left in place."""
+    """A loss or gradient became NaN or infinite, or a weight exceeded 1e6; the last good checkpoint is left in
+    place.
+    """
 
 
 def fingerprint(config: RunConfig, *volumes: torch.Tensor) -> str:
@@ -39,7 +41,9 @@ def fingerprint(config: RunConfig, *volumes: torch.Tensor) -> str:
 def check_batch(batch: int, processes: Processes) -> None:
     """Raise ValueError unless the processes can share a batch evenly."""
     if batch % processes.count:
-        raise ValueError(f"A batch of {batch} cannot be shared by {processes.count} processes; start as many as divide it.")
+        raise ValueError(
+            f"A batch of {batch} cannot be shared by {processes.count} processes; start as many as divide it."
+        )
 
 
 class Trainer:
@@ -56,25 +60,33 @@ class Trainer:
     ):
         """Take raw train densities `x` (N, D, H, W) and raw train subtomograms `y` (M, D, H, W).
 
-        Every one of several `processes` takes the same arguments, and its own part of each batch. `acceleration` is what suits the device by default.
+        Every one of several `processes` takes the same arguments, and its own part of each batch. `acceleration` is
+        what suits the device by default.
 
         Raises
         ------
         ValueError
-            For a configuration of the physics generator, which is not trained; for volumes that do not fit the configuration.
+            For a configuration of the physics generator, which is not trained; for volumes that do not fit the
+            configuration.
         """
         if config.generator != "paper":
-            raise ValueError(f"Trainer: generator {config.generator!r} is estimated (`run_folder.estimate`), not trained.")
+            raise ValueError(
+                f"Trainer: generator {config.generator!r} is estimated (`run_folder.estimate`), not trained."
+            )
         self.config, self.device, self.steps_done = config, torch.device(device), 0
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)  # where streams and graphs are made
         for name, volumes in (("densities", x), ("subtomograms", y)):
             if len(volumes) < config.batch or volumes.shape[-1] != config.box:
                 raise ValueError(
-                    f"Training {name} have shape {tuple(volumes.shape)}; expected at least {config.batch} (the batch) of {config.box}^3."
+                    f"Training {name} have shape {tuple(volumes.shape)}; expected at least {config.batch} (the batch) "
+                    f"of {config.box}^3."
                 )
         check_batch(config.batch, processes)
-        self.processes, self.acceleration = processes, acceleration or Acceleration.automatic(self.device, processes.count)
+        self.processes, self.acceleration = (
+            processes,
+            acceleration or Acceleration.automatic(self.device, processes.count),
+        )
         self.acceleration.check(self.device, processes.count)
         self.fingerprint = fingerprint(config, x, y)
         self.scaling = Scaling.of(x, y, config.noise_level)
@@ -84,17 +96,26 @@ class Trainer:
         held_out = min(round(config.validation_share * len(y)), MOST_HELD_OUT, len(y) - config.batch)
         held_out = held_out if held_out > 1 else 0  # one volume has no spread to measure a distance by
         order = torch.randperm(len(y), generator=stream(config.seed, "validation"))
-        self.validation, self.rows = self._real(order[:held_out]), {"x": torch.arange(len(x)), "y": order[held_out:].sort().values}
+        self.validation, self.rows = (
+            self._real(order[:held_out]),
+            {"x": torch.arange(len(x)), "y": order[held_out:].sort().values},
+        )
         self.acceleration.prepare(self.networks)
         self.ema = {k: v.clone() for k, v in self.networks["G"].state_dict().items()}
-        self.best, self.validations = {}, []  # the averaged generator at the least distance; (step, distance) of each validation
+        self.best, self.validations = (
+            {},
+            [],
+        )  # the averaged generator at the least distance; (step, distance) of each validation
         self.critics = [name for name in ("D_Y", "D_X") if name in self.networks]
         groups = {"generators": ["G", "F"], "critics": self.critics}
         self.optimizers = {
-            name: make_optimizer(config, [self.networks[n] for n in names], self.acceleration) for name, names in groups.items()
+            name: make_optimizer(config, [self.networks[n] for n in names], self.acceleration)
+            for name, names in groups.items()
         }
         self.pools = {"Y": torch.empty(0), "X": torch.empty(0)}
-        self.failed = {name: torch.zeros((), dtype=torch.long, device=self.device) for name in groups}  # the first step that did, or 0
+        self.failed = {
+            name: torch.zeros((), dtype=torch.long, device=self.device) for name in groups
+        }  # the first step that did, or 0
         self._ready()
 
     def _ready(self) -> None:
@@ -112,7 +133,9 @@ class Trainer:
         return self.scaling.y(volumes if volumes.device == self.x.device else self._send(volumes))
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Network inputs (x, y), (B, 1, D, H, W), of a step, for all processes together: each domain passes through its own shuffled epochs."""
+        """Network inputs (x, y), (B, 1, D, H, W), of a step, for all processes together: each domain passes through its
+        own shuffled epochs.
+        """
         config, picked = self.config, []
         for name, rows in self.rows.items():
             epoch, i = divmod(step, len(rows) // config.batch)
@@ -131,7 +154,8 @@ class Trainer:
         return self.scaling.x(x + noise), y
 
     def step(self) -> dict[str, torch.Tensor]:
-        """One update of both generators, then one of both critics; returns the losses by name, left on the device: reading one waits for the step.
+        """One update of both generators, then one of both critics; returns the losses by name, left on the device:
+        reading one waits for the step.
 
         On a GPU nothing here waits, and a loss or gradient that is not finite is found by `check`.
         """
@@ -159,12 +183,16 @@ class Trainer:
         for name, step in self.failed.items():
             if step:
                 raise TrainingDiverged(
-                    f"A loss or gradient of the {name} is not finite at step {int(step)} of preset {self.config.preset!r}: lower "
-                    "learning_rate, or turn spectral_norm or gradient_penalty on. The last checkpoint is from before it."
+                    f"A loss or gradient of the {name} is not finite at step {int(step)} of preset "
+                    f"{self.config.preset!r}: lower "
+                    "learning_rate, or turn spectral_norm or gradient_penalty on. The last checkpoint is from before "
+                    "it."
                 )
 
     def _inputs(self) -> tuple[dict[str, Tree], dict[str, torch.Tensor]]:
-        """This process's part of what a step needs, random numbers included: volumes and draws of the generators, and the mixtures of gradient penalties."""
+        """This process's part of what a step needs, random numbers included: volumes and draws of the generators, and
+        the mixtures of gradient penalties.
+        """
         config, part = self.config, self.processes.part
         rng = stream(config.seed, "generator", self.steps_done, device=self.device)
         x, y = map(part, self.batch(self.steps_done))
@@ -180,7 +208,9 @@ class Trainer:
         if config.cycle_y:
             inputs["G(F(y))"] = draws("G")
         mixed = self.critics if config.gradient_penalty and config.adversarial_weight else ()
-        return inputs, {name: part(torch.rand((config.batch, 1, 1, 1, 1), generator=rng, device=self.device)) for name in mixed}
+        return inputs, {
+            name: part(torch.rand((config.batch, 1, 1, 1, 1), generator=rng, device=self.device)) for name in mixed
+        }
 
     def _pass(self, name: str, volumes: torch.Tensor, *draws: Tree) -> torch.Tensor:
         """What a network makes of volumes, computed in the configured type; float32."""
@@ -189,7 +219,10 @@ class Trainer:
         return out if out.dtype == volumes.dtype else out.to(volumes.dtype)
 
     def _generators_update(self, inputs: dict[str, Tree]) -> dict[str, Tree]:
-        """Descend adversarial and cycle losses; returns losses, generated volumes, and whether all was finite. A CUDA graph can record it."""
+        """Descend adversarial and cycle losses; returns losses, generated volumes, and whether all was finite.
+
+        A CUDA graph can record it.
+        """
         config, x, y = self.config, inputs["x"], inputs["y"]
         for name in self.critics:
             self.networks[name].power_iteration()
@@ -202,7 +235,9 @@ class Trainer:
         for name in self.critics if config.adversarial_weight else ():
             real_scores = self._pass(name, reals[name]) if config.adversarial == "relativistic" else None
             scores = self._pass(name, fakes[name])
-            log[f"adversarial_{name[-1]}"] = losses.generator_loss(scores, config.adversarial, config.real_label, real_scores)
+            log[f"adversarial_{name[-1]}"] = losses.generator_loss(
+                scores, config.adversarial, config.real_label, real_scores
+            )
             total = total + config.adversarial_weight * log[f"adversarial_{name[-1]}"]
         if config.cycle_x:
             log["cycle_x"] = losses.cycle_loss(x, self._pass("F", fakes["D_Y"], inputs["F(G(x))"]))
@@ -219,13 +254,19 @@ class Trainer:
         return {"log": {k: v.detach() for k, v in log.items()}, "fakes": kept, "finite": finite}
 
     def _critics_update(self, inputs: dict[str, Tree]) -> dict[str, Tree]:
-        """Descend the critics' losses, given real and generated volumes of each; returns losses and whether all was finite. A CUDA graph can record it."""
+        """Descend the critics' losses, given real and generated volumes of each; returns losses and whether all was
+        finite.
+
+        A CUDA graph can record it.
+        """
         config, log, total = self.config, {}, 0.0
         for key, fake in inputs["fake"].items():
             real, name = inputs["real"][key], key[-1]
             self.networks[key].requires_grad_(True)
             critic = partial(self._pass, key)
-            log[f"critic_{name}"] = losses.critic_loss(critic(real), critic(fake), config.adversarial, config.real_label)
+            log[f"critic_{name}"] = losses.critic_loss(
+                critic(real), critic(fake), config.adversarial, config.real_label
+            )
             total = total + config.adversarial_weight * log[f"critic_{name}"]
             if config.gradient_penalty:
                 penalty = losses.gradient_penalty(critic, real, fake, inputs["mix"][key], config.gradient_penalty_norm)
@@ -244,7 +285,9 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Distance of the averaged generator's volumes from the held-out real ones (`selection.distance`); keeps the generator where it is the least so far."""
+        """Distance of the averaged generator's volumes from the held-out real ones (`selection.distance`); keeps the
+        generator where it is the least so far.
+        """
         G = self.networks["G"]
         own = {k: v.clone() for k, v in G.state_dict().items()}
         G.load_state_dict(self.ema)
@@ -257,7 +300,9 @@ class Trainer:
         return found
 
     def _to_validate(self) -> torch.Tensor:
-        """Volumes (M, 1, D, H, W) that the generator makes as it is, as many as are held out or LEAST_MADE, from densities spread over all."""
+        """Volumes (M, 1, D, H, W) that the generator makes as it is, as many as are held out or LEAST_MADE, from
+        densities spread over all.
+        """
         config, G, fakes = self.config, self.networks["G"], []
         count = max(len(self.validation), min(LEAST_MADE, len(self.x)))
         for part in torch.linspace(0, len(self.x) - 1, count).round().long().split(config.batch):
@@ -292,7 +337,9 @@ class Trainer:
             self.ema[key].lerp_(value, 1 - self.config.ema)
 
     def _pooled(self, name: str, fake: torch.Tensor) -> torch.Tensor:
-        """Fakes for a critic: each is kept and, half of the time, exchanged for an older one (Shrivastava et al. 2017)."""
+        """Fakes for a critic: each is kept and, half of the time, exchanged for an older one (Shrivastava et al.
+        2017).
+        """
         pool, size = self.pools[name], self.config.pool
         if size == 0:
             return fake

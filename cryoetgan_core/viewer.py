@@ -1,4 +1,6 @@
-"""A volume viewer for notebooks: three orthogonal slices of a particle, sets one below the other, real beside generated."""
+"""A volume viewer for notebooks: three orthogonal slices of a particle, sets one below the other, real beside
+generated.
+"""
 
 import io
 from collections.abc import Mapping
@@ -17,12 +19,14 @@ SIDE_PX = 220
 class VolumeViewer(widgets.VBox):
     """Look through sets of particles.
 
-    Sliders choose the particle and the place (z, y, x) of the slices, in voxels; contrast is a range of percentiles of the particle's grey values; the class is chosen once for all sets, which show their own
-    particle of that number. Volumes on disk are read one at a time.
+    Sliders choose the particle and the place (z, y, x) of the slices, in voxels; contrast is a range of percentiles of
+    the particle's grey values; the class is chosen once for all sets, which show their own particle of that number.
+    Volumes on disk are read one at a time.
 
     Parameters
     ----------
-    sets : particles by name, drawn from top to bottom; one box for all.
+    sets
+        particles by name, drawn from top to bottom; one box for all.
 
     Raises
     ------
@@ -39,7 +43,9 @@ class VolumeViewer(widgets.VBox):
         self.class_name = widgets.Dropdown(options=[EVERY, *classes], description="class")
         self.particle = widgets.IntSlider(description="particle", min=0, max=0, continuous_update=False)
         self.place = {
-            axis: widgets.IntSlider(description=axis, min=0, max=self.box - 1, value=self.box // 2, layout=widgets.Layout(width="260px"))
+            axis: widgets.IntSlider(
+                description=axis, min=0, max=self.box - 1, value=self.box // 2, layout=widgets.Layout(width="260px")
+            )
             for axis in "zyx"
         }
         self.contrast = widgets.FloatRangeSlider(description="contrast %", min=0, max=100, step=0.5, value=(0.5, 99.5))
@@ -62,7 +68,11 @@ class VolumeViewer(widgets.VBox):
     def _rows(self, name: str) -> np.ndarray:
         """Indices of a set's particles of the chosen class."""
         labels = self.sets[name].table["class_name"].to_numpy()
-        return np.arange(len(labels)) if self.class_name.value == EVERY else np.flatnonzero(labels == self.class_name.value)
+        return (
+            np.arange(len(labels))
+            if self.class_name.value == EVERY
+            else np.flatnonzero(labels == self.class_name.value)
+        )
 
     def _choose_class(self) -> None:
         self.particle.max = max(max(len(self._rows(name)) for name in self.sets) - 1, 0)
@@ -82,9 +92,8 @@ class VolumeViewer(widgets.VBox):
             volume, row = np.asarray(particles.volumes[i]), particles.table.iloc[i]
             low, high = np.percentile(volume, self.contrast.value)
             told = [str(row["class_name"] or "no class"), str(row["particle"]), str(row["tomogram"])]
-            self.captions[
-                name
-            ].value = f"<b>{name}</b>: {', '.join(filter(None, told))}; {self.box * particles.voxel_size_A:.0f} Å wide; planes {', '.join(PLANES)}"
+            width = f"{self.box * particles.voxel_size_A:.0f} Å wide; planes {', '.join(PLANES)}"
+            self.captions[name].value = f"<b>{name}</b>: {', '.join(filter(None, told))}; {width}"
             for plane, cut in zip(PLANES, (volume[z], volume[:, y], volume[:, :, x]), strict=True):
                 self.images[name][plane].value = _png(cut, float(low), float(max(high, low + 1e-12)))
 

@@ -1,7 +1,9 @@
-"""3^3 convolutions with few multiplications: Winograd's minimal filtering, of which the generator's residual blocks are built on a CPU.
+"""3^3 convolutions with few multiplications: Winograd's minimal filtering, of which the generator's residual blocks are
+built on a CPU.
 
-Lavin & Gray 2016 (doi 10.1109/CVPR.2016.435), F(2, 3) along each of the three axes: two voxels of a result from four of the input take 4 products where the sum has 6, in three dimensions
-64 where it has 216. The same function; rounding differs by a few units in the last place.
+Lavin & Gray 2016 (doi 10.1109/CVPR.2016.435), F(2, 3) along each of the three axes: two voxels of a result from four of
+the input take 4 products where the sum has 6, in three dimensions 64 where it has 216. The same function; rounding
+differs by a few units in the last place.
 """
 
 import functools
@@ -19,7 +21,9 @@ FEW_VOXELS = 32  # a channel, of a batch: beyond, the transforms leave the cache
 
 @functools.lru_cache
 def axis_matrices(n: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """For an axis of n voxels in tiles of 2: what takes it, reflect-padded by 1, to 4 numbers a tile, (4 tiles, n), and what takes 4 products a tile to the result, (n, 4 tiles)."""
+    """For an axis of n voxels in tiles of 2: what takes it, reflect-padded by 1, to 4 numbers a tile, (4 tiles, n), and
+    what takes 4 products a tile to the result, (n, 4 tiles).
+    """
     tiles = -(-n // 2)
     pad = torch.zeros(2 * tiles + 2, n, dtype=dtype)
     for row in range(n + 2):

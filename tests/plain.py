@@ -1,4 +1,6 @@
-"""The networks written out plainly, with PyTorch's own layers and the package's weights: what the fast paths must equal, and the yardstick of `benchmark_speed.ipynb`."""
+"""The networks written out plainly, with PyTorch's own layers and the package's weights: what the fast paths must
+equal, and the yardstick of `benchmark_speed.ipynb`.
+"""
 
 import types
 

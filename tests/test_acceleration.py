@@ -1,4 +1,6 @@
-"""Accelerated steps compute what plain ones do; bfloat16 stays out of what needs float32; a CUDA graph could record a step; the benchmark runs."""
+"""Accelerated steps compute what plain ones do; bfloat16 stays out of what needs float32; a CUDA graph could record a
+step; the benchmark runs.
+"""
 
 import dataclasses
 import json
@@ -24,7 +26,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def trainer(preset: str = "released", use: Acceleration = Acceleration(), device: str = "cpu", **changes: object) -> Trainer:  # noqa: B008
+def trainer(
+    preset: str = "released",
+    use: Acceleration = Acceleration(),  # noqa: B008
+    device: str = "cpu",
+    **changes: object,
+) -> Trainer:
     rng = torch.Generator().manual_seed(7)
     x, y = (torch.randn(12, 24, 24, 24, generator=rng) for _ in "xy")
     config = make_config("smoke", "S1", preset, **{"steps": 12} | changes)
@@ -36,10 +43,14 @@ def losses(made: Trainer, steps: int) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile's own
-@pytest.mark.parametrize("use", [Acceleration(channels_last=True), Acceleration(fused=True), Acceleration(compile="aot_eager")], ids=str)
+@pytest.mark.parametrize(
+    "use", [Acceleration(channels_last=True), Acceleration(fused=True), Acceleration(compile="aot_eager")], ids=str
+)
 def test_an_accelerated_step_equals_the_plain_one(use: Acceleration) -> None:
     changes = dict(width=3, critic_width=3)  # channels last is another order only where there are channels
-    torch.testing.assert_close(losses(trainer(use=use, **changes), 3), losses(trainer(**changes), 3), rtol=2e-4, atol=1e-5)
+    torch.testing.assert_close(
+        losses(trainer(use=use, **changes), 3), losses(trainer(**changes), 3), rtol=2e-4, atol=1e-5
+    )
     assert str(Acceleration()) == "none" and str(use) in ("channels_last", "fused", "compile aot_eager")
 
 
@@ -81,7 +92,9 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Replayed]:
 
 @pytest.mark.parametrize("preset", ["released", "adapted"])
 def test_a_recorded_step_gets_new_inputs_and_learning_rates(graphs: list[Replayed], preset: str) -> None:
-    """The pool of earlier fakes, the falling learning rate, the random draws: nothing of them may be frozen by recording."""
+    """The pool of earlier fakes, the falling learning rate, the random draws: nothing of them may be frozen by
+    recording.
+    """
     changes = dict(preset=preset, decay_from=0.0, pool=6)
     recorded, plain = trainer(use=Acceleration(graphs=True), **changes), trainer(**changes)
     torch.testing.assert_close(losses(recorded, 7), losses(plain, 7), rtol=2e-4, atol=1e-5)
@@ -113,11 +126,17 @@ def test_a_step_resumes_in_the_memory_order_of_its_weights() -> None:
 class Waits(TorchDispatchMode):
     """Refuses what makes the CPU wait for a GPU, which a CUDA graph cannot record."""
 
-    def __torch_dispatch__(self, function: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+    def __torch_dispatch__(
+        self, function: object, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
         name = str(function)
-        assert not any(f in name for f in ("_local_scalar_dense", "nonzero", "unique", "masked_select")), f"{name} waits for the device"
+        assert not any(f in name for f in ("_local_scalar_dense", "nonzero", "unique", "masked_select")), (
+            f"{name} waits for the device"
+        )
         indexed_by = args[1] if name.startswith("aten.index.") else []
-        assert not any(t is not None and t.dtype == torch.bool for t in indexed_by), "a mask as an index waits for the device"
+        assert not any(t is not None and t.dtype == torch.bool for t in indexed_by), (
+            "a mask as an index waits for the device"
+        )
         return function(*args, **(kwargs or {}))
 
 
@@ -140,7 +159,9 @@ def test_nothing_in_a_step_waits_for_the_device(preset: str) -> None:
 
 @pytest.mark.parametrize("preset", ["released", "adapted"])
 def test_bfloat16_is_near_float32_and_keeps_weights_in_float32(preset: str) -> None:
-    """One step from the same weights: losses to a few hundredths, and Adam's or RMSProp's state, weights and scores in float32."""
+    """One step from the same weights: losses to a few hundredths, and Adam's or RMSProp's state, weights and scores in
+    float32.
+    """
     made, exact = trainer(preset, compute_dtype="bfloat16"), trainer(preset)
     found, wanted = losses(made, 1), losses(exact, 1)
     assert not torch.equal(found, wanted) and found.dtype == torch.float32
@@ -165,7 +186,9 @@ def test_losses_are_read_later_and_the_log_is_the_same(tmp_path: Path, monkeypat
     for name, reads in (("each", run_folder.reads), ("third", lambda t: t.steps_done % 3 == 0 or t.finished)):
         monkeypatch.setattr(run_folder, "reads", reads)
         run_folder.train(
-            trainer("adapted", steps=7, checkpoint_every=3, validation_share=0.25, validate_every=2), tmp_path / name, progress=False
+            trainer("adapted", steps=7, checkpoint_every=3, validation_share=0.25, validate_every=2),
+            tmp_path / name,
+            progress=False,
         )
         logs.append([json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()])
     assert [{**r, "seconds": 0} for r in logs[0]] == [{**r, "seconds": 0} for r in logs[1]]
@@ -173,7 +196,9 @@ def test_losses_are_read_later_and_the_log_is_the_same(tmp_path: Path, monkeypat
 
 
 def test_a_failure_is_found_when_losses_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, where the step itself does not look: the first bad step is named, and nothing from it on is saved."""
+    """As on a GPU, where the step itself does not look: the first bad step is named, and nothing from it on is
+    saved.
+    """
     found = Trainer.check
     monkeypatch.setattr(Trainer, "check", lambda self: found(self) if self.steps_done % 4 == 0 else None)
     monkeypatch.setattr(run_folder, "reads", lambda t: t.steps_done % 4 == 0)

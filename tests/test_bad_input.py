@@ -1,4 +1,6 @@
-"""Bad input of every kind: one clear sentence that names the file, before any long work, and nothing is run that a file brings along."""
+"""Bad input of every kind: one clear sentence that names the file, before any long work, and nothing is run that a file
+brings along.
+"""
 
 import gzip
 import json
@@ -25,7 +27,9 @@ CASES: dict[str, tuple] = {}
 
 
 def case(message: str, **options):
-    """Register a maker of bad input: a function of an empty folder that returns the path to load (or the path and options)."""
+    """Register a maker of bad input: a function of an empty folder that returns the path to load (or the path and
+    options).
+    """
 
     def register(make):
         CASES[make.__name__] = (make, message, options)
@@ -344,7 +348,11 @@ def npz_with_a_pickle_inside(folder):
 
 @case("a.npz:volumes: shape .*at most", voxel_size_A=9.0)
 def zip_bomb(folder):
-    header = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (400000, 64, 64, 64), }".ljust(117) + b"\n"
+    header = (
+        b"\x93NUMPY\x01\x00v\x00"
+        + b"{'descr': '<f4', 'fortran_order': False, 'shape': (400000, 64, 64, 64), }".ljust(117)
+        + b"\n"
+    )
     with zipfile.ZipFile(folder / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("volumes.npy", header + bytes(1 << 20))
     return folder / "a.npz"
@@ -579,13 +587,21 @@ def tomogram_without_a_box(folder):
 @case("labels.mrc: shape")
 def labels_of_another_shape(folder):
     map_file(folder / "labels.mrc", cube(1, edge=12).astype(np.int8))
-    return map_file(folder / "t.mrc", cube(edge=20)), {"labels_path": folder / "labels.mrc", "box": 6, "voxel_size_A": 9.0}
+    return map_file(folder / "t.mrc", cube(edge=20)), {
+        "labels_path": folder / "labels.mrc",
+        "box": 6,
+        "voxel_size_A": 9.0,
+    }
 
 
 @case("labels.mrc: no connected label")
 def labels_of_nothing(folder):
     map_file(folder / "labels.mrc", cube(0, edge=20).astype(np.int8))
-    return map_file(folder / "t.mrc", cube(edge=20)), {"labels_path": folder / "labels.mrc", "box": 6, "voxel_size_A": 9.0}
+    return map_file(folder / "t.mrc", cube(edge=20)), {
+        "labels_path": folder / "labels.mrc",
+        "box": 6,
+        "voxel_size_A": 9.0,
+    }
 
 
 # copick
@@ -596,7 +612,12 @@ def project(folder, picks):
     return folder, {"box": 6}
 
 
-PICKS = {"pickable_object_name": "a", "user_id": "me", "session_id": "1", "points": [{"location": {"x": 1, "y": 2, "z": 3}}]}
+PICKS = {
+    "pickable_object_name": "a",
+    "user_id": "me",
+    "session_id": "1",
+    "points": [{"location": {"x": 1, "y": 2, "z": 3}}],
+}
 
 
 @case("me_1_a.json: cannot be read as JSON")

@@ -20,7 +20,9 @@ def table():
 
 
 def test_every_claim_holds_on_the_committed_results(table) -> None:
-    assert len(table) == len(claims.CLAIMS) and table[""].tolist() == ["pass"] * len(table), table[table[""] != "pass"].to_string()
+    assert len(table) == len(claims.CLAIMS) and table[""].tolist() == ["pass"] * len(table), table[
+        table[""] != "pass"
+    ].to_string()
 
 
 def test_the_readme_shows_what_the_claims_found(table) -> None:
@@ -52,7 +54,11 @@ def test_each_claim_names_a_notebook() -> None:
 def test_the_snippet_of_the_readme_runs(tmp_path: Path) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     done = subprocess.run(
-        [sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(paths.ROOT)}
+        [sys.executable, "-c", snippet],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(paths.ROOT)},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "runs" / "readme" / "weights.safetensors").is_file()

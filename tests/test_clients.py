@@ -14,7 +14,9 @@ from cryoetgan_core.clients import ALIGNED, CHECKS, correlation, reconstructed, 
 
 # CRYOETGAN_CLIENTS='{"copick 1": "/envs/copick/bin/python", ...}'; the names are those of clients.CHECKS
 ENVIRONMENTS = json.loads(os.environ.get("CRYOETGAN_CLIENTS", "{}"))
-needs_relion = pytest.mark.skipif(not shutil.which("relion_reconstruct"), reason="RELION is not on the PATH (Debian: apt install relion)")
+needs_relion = pytest.mark.skipif(
+    not shutil.which("relion_reconstruct"), reason="RELION is not on the PATH (Debian: apt install relion)"
+)
 
 
 @needs_relion
@@ -48,7 +50,9 @@ def test_programs_of_python_read_what_is_written(name: str, tmp_path: Path) -> N
 def test_what_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda program: None)
     rows = clients.measure(tmp_path / "clients", {})["rows"]
-    assert len(rows) == 1 + len(CHECKS) and all(r["right"] is None and r["found"].startswith("not tested: ") for r in rows)
+    assert len(rows) == 1 + len(CHECKS) and all(
+        r["right"] is None and r["found"].startswith("not tested: ") for r in rows
+    )
     with pytest.raises(ValueError, match="nothing; expected some of copick 1"):
         clients.measure(tmp_path / "clients", {"nothing": "python"})
 

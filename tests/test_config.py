@@ -64,7 +64,12 @@ def test_a_new_field_renames_no_run() -> None:
     ],
 )
 def test_notebook_parameters_are_checked(names: dict, message: str) -> None:
-    namespace = {"__annotations__": {"profile": str, "seed": int}, "profile": "smoke", "seed": 0, "pytest": pytest} | names
+    namespace = {
+        "__annotations__": {"profile": str, "seed": int},
+        "profile": "smoke",
+        "seed": 0,
+        "pytest": pytest,
+    } | names
     with pytest.raises(ValueError, match=message):
         workflow.check_parameters(namespace)
 
@@ -76,8 +81,8 @@ def test_planned_runs_hold_every_figure_and_share_the_main_run() -> None:
     assert {0.0, 0.2, 0.5} <= set(levels)  # the paper's
     noise = {workflow.run_name("S1", "adapted", 0, workflow.noise_variant(v)): v for v in levels}
     assert {name: plan[name].noise_level for name in noise} == noise
-    switches = {(plan[n].adversarial, plan[n].spectral_norm) for n in
-                (workflow.run_name("S1", "adapted", 0, workflow.ablation_variant(v)) for v in workflow.ABLATION)}  # fmt: skip
+    names = [workflow.run_name("S1", "adapted", 0, workflow.ablation_variant(v)) for v in workflow.ABLATION]
+    switches = {(plan[n].adversarial, plan[n].spectral_norm) for n in names}
     assert len(switches) == 4
 
 

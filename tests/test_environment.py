@@ -31,7 +31,9 @@ def test_conda_and_pip_ask_for_the_same() -> None:
 
 
 def test_lock_pins_every_requirement_within_its_range() -> None:
-    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")
+    ]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[^\s]+", line) for line in lines)
     locked = {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}
     assert locked["torch"] == "2.13.0"

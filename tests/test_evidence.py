@@ -1,4 +1,6 @@
-"""Baselines, controls, the two-sample test, repeats against recordings, and the downstream benchmark, on cases whose answer is known."""
+"""Baselines, controls, the two-sample test, repeats against recordings, and the downstream benchmark, on cases whose
+answer is known.
+"""
 
 import dataclasses
 import math
@@ -9,8 +11,27 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from cryoetgan_core import classification, paths, plotting, workflow
-from cryoetgan_core.baselines import CTF, CTF_AND_WEDGE, FORMULAS, K_SQUARED, OFF, RELEASED, WHITE, baseline, controls, ctf_factor
-from cryoetgan_core.classification import STARTS, auc, build_classifier, probe_logits, train_classifier, train_probe, two_sample_scores
+from cryoetgan_core.baselines import (
+    CTF,
+    CTF_AND_WEDGE,
+    FORMULAS,
+    K_SQUARED,
+    OFF,
+    RELEASED,
+    WHITE,
+    baseline,
+    controls,
+    ctf_factor,
+)
+from cryoetgan_core.classification import (
+    STARTS,
+    auc,
+    build_classifier,
+    probe_logits,
+    train_classifier,
+    train_probe,
+    two_sample_scores,
+)
 from cryoetgan_core.config import DATASETS, make_config
 from cryoetgan_core.downstream import GENERATED, REAL, benchmark, gap_closed
 from cryoetgan_core.evaluation import compare_repeats
@@ -36,7 +57,10 @@ def small() -> tuple:
 
 
 def test_auc_equals_scikit_learn() -> None:
-    negative, positive = torch.randn(40, generator=rng()).round(decimals=1), torch.randn(30, generator=rng(1)).round(decimals=1) + 0.5
+    negative, positive = (
+        torch.randn(40, generator=rng()).round(decimals=1),
+        torch.randn(30, generator=rng(1)).round(decimals=1) + 0.5,
+    )
     labels = [0] * 40 + [1] * 30
     assert auc(negative, positive) == pytest.approx(roc_auc_score(labels, torch.cat([negative, positive])), abs=1e-9)
 
@@ -112,7 +136,9 @@ def test_subtomograms_of_given_poses_show_those_poses(small: tuple) -> None:
     rotations, shifts = poses_of(domains.X_test.table)
     turned = rotate_volume(references["ribosome"], rotations[:3], shifts[:3], voxel, box=24, upsample=2)
     torch.testing.assert_close(turned.float(), domains.volumes("X_test")[:3], atol=1e-4, rtol=0)
-    made = subtomograms(references, 20, 24, voxel, DATASETS["S1"].microscope, rng(5), snr=1e6, poses=(rotations, shifts))
+    made = subtomograms(
+        references, 20, 24, voxel, DATASETS["S1"].microscope, rng(5), snr=1e6, poses=(rotations, shifts)
+    )
     densities = domains.volumes("X_test").flatten(1)
     pairs = torch.corrcoef(torch.cat([torch.from_numpy(made.volumes).flatten(1), densities]))[:40, 40:]
     assert (pairs.argmax(1) == torch.arange(40)).double().mean() > 0.9
@@ -128,7 +154,9 @@ def test_repeats_of_a_perfect_and_of_a_flat_generator() -> None:
     assert found["molecule"] > 0.85 and found["uncertainty_rank"] > 0.3
     assert found["molecule_ceiling"] == pytest.approx(found["molecule"], abs=0.05)
     few = compare_repeats(recorded, perfect[:, :8])  # the number of generations does not show
-    assert found["uncertainty_ratio"] == pytest.approx(1, abs=0.02) and few["uncertainty_ratio"] == pytest.approx(1, abs=0.05)
+    assert found["uncertainty_ratio"] == pytest.approx(1, abs=0.02) and few["uncertainty_ratio"] == pytest.approx(
+        1, abs=0.05
+    )
     empty = compare_repeats(recorded, 0.1 * torch.randn(2, 60, 16, 16, 16, generator=rng(2)))
     assert empty["molecule"] < 0.4 and empty["uncertainty_ratio"] > 5 and abs(empty["uncertainty_rank"]) < 0.05
 
@@ -155,12 +183,16 @@ def test_gap_closed_is_zero_for_the_best_formula_and_one_for_real() -> None:
 
 def test_downstream_intervals_are_over_draws_not_over_probes() -> None:
     def result(seed: int, accuracies: list[float]) -> dict:
-        rows = [{"source": CTF, "synthetic": 9, "real": 0, "repeat": i, "accuracy": a} for i, a in enumerate(accuracies)]
+        rows = [
+            {"source": CTF, "synthetic": 9, "real": 0, "repeat": i, "accuracy": a} for i, a in enumerate(accuracies)
+        ]
         rows += [{"source": REAL, "synthetic": 0, "real": 9, "repeat": 0, "accuracy": 95.0}]
         return {"rows": rows, "config": {"seed": seed}}
 
     # probes of one draw differ by 40 points, their means by none
-    table = plotting.downstream_table([result(0, [50.0, 90.0]), result(1, [60.0, 80.0]), result(2, [70.0, 70.0])]).set_index("trained on")
+    table = plotting.downstream_table(
+        [result(0, [50.0, 90.0]), result(1, [60.0, 80.0]), result(2, [70.0, 70.0])]
+    ).set_index("trained on")
     assert table.loc[CTF].iloc[0] == "70.0 [70.0, 70.0]" and table.loc[CTF, "draws"] == 3
     alone = plotting.downstream_table([result(0, [50.0, 90.0])]).set_index("trained on")
     assert alone.loc[CTF].iloc[0] == "70.0"
@@ -170,11 +202,17 @@ def test_audit_marks_the_fooled_and_the_oversensitive() -> None:
     def entry(value: float) -> dict:
         return {"metrics": dict.fromkeys(plotting.AUDITED, value)}
 
-    perfect = {f"real, another draw {k}": entry(value) for k, value in enumerate((0.98, 1.0, 1.02))}  # 95 % of further ones: 0.90 to 1.10
+    perfect = {
+        f"real, another draw {k}": entry(value) for k, value in enumerate((0.98, 1.0, 1.02))
+    }  # 95 % of further ones: 0.90 to 1.10
     audit = {"controls": {**perfect, "noise x 0.98": entry(0.5), "noise x 1.02": entry(1.05), "gross": entry(2.0)}}
     table = plotting.audit_table(audit, {}).set_index("metric")
-    assert table.loc["precision"].iloc[0] == "1.00 [0.90, 1.00]" and table.loc["fid"].iloc[0] == "1.00 [0.90, 1.10]"  # precision ends at 1
-    assert table.loc["precision", "gross"] == "2.00*" and table.loc["fid", "gross"] == "2.00"  # more precision fools, a larger FID does not
+    assert (
+        table.loc["precision"].iloc[0] == "1.00 [0.90, 1.00]" and table.loc["fid"].iloc[0] == "1.00 [0.90, 1.10]"
+    )  # precision ends at 1
+    assert (
+        table.loc["precision", "gross"] == "2.00*" and table.loc["fid", "gross"] == "2.00"
+    )  # more precision fools, a larger FID does not
     assert table.loc["fid", "noise x 0.98"] == "0.50!" and table.loc["fid", "noise x 1.02"] == "1.05"
     assert table.loc["precision", "fooled by"] == 1 and table.loc["fid", "fooled by"] == 0
 
@@ -184,7 +222,9 @@ def test_classes_never_named_are_found() -> None:
     assert plotting.never_named({"run": run, "whole": run | {"confusion": [[1, 6], [2, 5]]}}) == {"run": {"a": 7}}
 
 
-def test_the_profile_of_the_figures_tells_training_from_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_profile_of_the_figures_tells_training_from_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(paths, "runs", lambda profile: tmp_path)
     with pytest.raises(FileNotFoundError, match="run `make figures PROFILE=quick` first"):
         workflow.figures_profile("quick")

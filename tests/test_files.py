@@ -53,7 +53,10 @@ for _ in range(5):
 
 def test_writers_that_begin_together_do_not_meet(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TOGETHER, str(tmp_path)]
-    writers = [subprocess.Popen([*command, str(k)], stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}) for k in range(4)]
+    writers = [
+        subprocess.Popen([*command, str(k)], stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        for k in range(4)
+    ]
     errors = [writer.communicate(timeout=300)[1].decode()[-1000:] for writer in writers]
     assert [w.returncode for w in writers] == [0] * 4, errors
     text = (tmp_path / "one").read_text()
@@ -93,7 +96,11 @@ def _umask() -> int:
 
 
 def test_what_killed_writers_left_is_removed_and_a_young_file_is_kept(tmp_path: Path) -> None:
-    names = [temporary(tmp_path / "a.csv").name, f"in/{temporary(tmp_path / 'b.mrc').name}", f"in/s.zarr/c/0/0.{uuid.uuid4().hex}.partial"]
+    names = [
+        temporary(tmp_path / "a.csv").name,
+        f"in/{temporary(tmp_path / 'b.mrc').name}",
+        f"in/s.zarr/c/0/0.{uuid.uuid4().hex}.partial",
+    ]
     kept = ["a.csv", "in/b.tmp", ".hidden", ".not.ours.tmp", "in/a.partial"]
     for name in (*names, *kept):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -98,10 +98,14 @@ def test_kernel_distance_equals_scikit_learns_kernel() -> None:
     def off_diagonal_mean(k: np.ndarray) -> float:
         return (k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))
 
-    expected = off_diagonal_mean(kernel(real, real)) + off_diagonal_mean(kernel(fake, fake)) - 2 * kernel(real, fake).mean()
+    expected = (
+        off_diagonal_mean(kernel(real, real)) + off_diagonal_mean(kernel(fake, fake)) - 2 * kernel(real, fake).mean()
+    )
     assert kernel_distance(torch.tensor(real), torch.tensor(fake)) == pytest.approx(expected, rel=1e-9)
     same = [kernel_distance(*torch.randn(2, 50, 8, generator=torch.Generator().manual_seed(i))) for i in range(60)]
-    assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(60)  # unbiased: 0 on average where the distributions are equal
+    assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(
+        60
+    )  # unbiased: 0 on average where the distributions are equal
     with pytest.raises(ValueError, match="kernel_distance"):
         kernel_distance(torch.zeros(1, 3), torch.zeros(5, 3))
 
@@ -111,7 +115,9 @@ def test_angular_spectrum_sees_a_wedge_that_the_radial_one_does_not_tell_apart()
     f = torch.fft.fftfreq(16, 1 / 16)
     kz, _, kx = torch.meshgrid(f, f, f, indexing="ij")
     spectra = torch.fft.fftn(white, dim=(1, 2, 3))
-    along_z, along_x = (torch.fft.ifftn(spectra * (a.abs() >= b.abs()), dim=(1, 2, 3)).real for a, b in ((kx, kz), (kz, kx)))
+    along_z, along_x = (
+        torch.fft.ifftn(spectra * (a.abs() >= b.abs()), dim=(1, 2, 3)).real for a, b in ((kx, kz), (kz, kx))
+    )
     assert log_spectrum_distance(along_z, along_x) < 0.15  # the same power in every shell, in other places
     first, second = angular_power_spectra(along_z).mean(0), angular_power_spectra(along_x).mean(0)
     assert angular_log_ratio(first, second) > 2
@@ -137,7 +143,9 @@ def test_memorised_volumes_are_found_as_scikit_learn_finds_them() -> None:
     train, held, fresh = torch.randn(3, 40, 30, generator=rng)
     copies = train[:20] + 0.05 * torch.randn(20, 30, generator=rng)
     assert nearest_real(copies, train, held).mean() == 1 and 0.2 < nearest_real(fresh, train, held).mean() < 0.8
-    distances = [NearestNeighbors(n_neighbors=1).fit(s.numpy()).kneighbors(fresh.numpy())[0][:, 0] for s in (train, held)]
+    distances = [
+        NearestNeighbors(n_neighbors=1).fit(s.numpy()).kneighbors(fresh.numpy())[0][:, 0] for s in (train, held)
+    ]
     np.testing.assert_array_equal(nearest_real(fresh, train, held).numpy(), distances[0] < distances[1])
     with pytest.raises(ValueError, match="as many of each"):
         nearest_real(fresh, train, held[:5])
@@ -195,13 +203,17 @@ class StandIn(torch.nn.Module):
 
 def test_imagenet_features_come_from_the_file_and_are_missed_with_one_sentence(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("CRYOETGAN_INCEPTION", str(tmp_path / "inception.pt"))
-    with pytest.raises(FileNotFoundError, match="left out: no Inception weights at .*inception.pt.*CRYOETGAN_INCEPTION"):
+    with pytest.raises(
+        FileNotFoundError, match="left out: no Inception weights at .*inception.pt.*CRYOETGAN_INCEPTION"
+    ):
         imagenet_features(torch.zeros(2, 8, 8, 8))
     torch.jit.script(StandIn()).save(str(tmp_path / "inception.pt"))
     volumes = torch.randn(5, 8, 8, 8)
     features, probabilities = imagenet_features(volumes)
     assert features.shape == (15, 12) and torch.allclose(probabilities.sum(1), torch.ones(15))
-    grey = (volumes[0, 4, :4, :4].clamp(-3, 3) / 3 * 127.5 + 127.5).round().mean()  # first quadrant of the first xy slice
+    grey = (
+        (volumes[0, 4, :4, :4].clamp(-3, 3) / 3 * 127.5 + 127.5).round().mean()
+    )  # first quadrant of the first xy slice
     assert float(features[0, 0]) == pytest.approx(float(grey), rel=1e-4)
     (tmp_path / "inception.pt").write_bytes(b"no network")
     with pytest.raises(ValueError, match="not the TorchScript Inception network"):

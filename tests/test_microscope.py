@@ -13,7 +13,14 @@ from cryoetgan_core.microscope import noise, transfer
 from cryoetgan_core.microscope.back_projection import back_project, insert_slices, transform_size
 from cryoetgan_core.microscope.projection import project
 from cryoetgan_core.microscope.released import released_simulator, wedge_mask
-from cryoetgan_core.microscope.simulate import MICROSCOPES, Microscope, draw_recordings, reconstruct, record, transfer_function
+from cryoetgan_core.microscope.simulate import (
+    MICROSCOPES,
+    Microscope,
+    draw_recordings,
+    reconstruct,
+    record,
+    transfer_function,
+)
 from cryoetgan_core.microscope.tilt_scheme import recording_order, tilt_angles, tilt_matrices
 from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.simulated import class_references, subtomograms
@@ -22,7 +29,9 @@ from cryoetgan_core.specimen.alignment import unposed
 from cryoetgan_core.specimen.crowding import Crowding, place_neighbours, radius_A
 
 N = 32
-RELEASED = Path(__file__).resolve().parents[2] / "shared/data/simulated/released_simulator/four_classes_box28_snr0.3.npz"
+RELEASED = (
+    Path(__file__).resolve().parents[2] / "shared/data/simulated/released_simulator/four_classes_box28_snr0.3.npz"
+)
 BLOBS = ((3, -2, 4, 2.0, 1.0), (-5, 3, -1, 1.6, 0.7), (0, -6, -3, 2.2, 0.5))  # z, y, x, sigma, height
 PERFECT = dict(b_factor_A2=0.0, total_dose_e_A2=0.0, ice_thickness_A=0.0, field_A=0.0, defocus_spread_um=0.0)
 
@@ -148,9 +157,13 @@ def test_fourier_values_inside_the_missing_wedge_are_zero(low: float, high: floa
     tilt = torch.rad2deg(torch.atan2(-kz, kx))  # of the slice that passes here, modulo 180
     tilt = (tilt + 90) % 180 - 90
     radius = (kz**2 + kx**2).sqrt()
-    beyond = torch.minimum((tilt - high).remainder(180), (low - tilt).remainder(180))  # degrees to the nearest recorded tilt
+    beyond = torch.minimum(
+        (tilt - high).remainder(180), (low - tilt).remainder(180)
+    )  # degrees to the nearest recorded tilt
     missing = (tilt > high) | (tilt < low)
-    missing &= radius * torch.sin(torch.deg2rad(beyond)) > math.sqrt(2)  # farther than one interpolation cell from every slice
+    missing &= radius * torch.sin(torch.deg2rad(beyond)) > math.sqrt(
+        2
+    )  # farther than one interpolation cell from every slice
     missing &= radius < size // 2 - 1
     assert missing.sum() > 100 and spectra[missing].max() == 0
     seen = (tilt < high - 3) & (tilt > low + 3) & (radius < 15) & (radius > 0)
@@ -176,7 +189,13 @@ def test_ctf_equals_the_formula() -> None:
         chi = math.pi * wavelength * q2 * (defocus * 1e4 - 0.5 * wavelength**2 * q2 * cs * 1e7)
         expected = torch.sin(chi + math.asin(amplitude) + math.radians(plate))
         found = transfer.ctf(
-            torch.tensor(defocus), (n, n), voxel, voltage_kV=300.0, cs_mm=cs, amplitude_contrast=amplitude, phase_shift_deg=plate
+            torch.tensor(defocus),
+            (n, n),
+            voxel,
+            voltage_kV=300.0,
+            cs_mm=cs,
+            amplitude_contrast=amplitude,
+            phase_shift_deg=plate,
         )
         torch.testing.assert_close(found.double(), expected, atol=5e-3, rtol=0)
 
@@ -220,7 +239,8 @@ def test_dose_follows_grant_and_grigorieff() -> None:
 
 
 @pytest.mark.parametrize(
-    ("angles", "order"), [([-2.0, 0.5, 3.0], [1, 0, 2]), ([0.0, 3.0, 6.0], [0, 1, 2]), ([-60.0, -30.0, 0.0, 30.0], [3, 1, 0, 2])]
+    ("angles", "order"),
+    [([-2.0, 0.5, 3.0], [1, 0, 2]), ([0.0, 3.0, 6.0], [0, 1, 2]), ([-60.0, -30.0, 0.0, 30.0], [3, 1, 0, 2])],
 )
 def test_dose_symmetric_order_starts_at_the_smallest_tilt(angles: list[float], order: list[int]) -> None:
     assert recording_order(torch.tensor(angles), "dose_symmetric").tolist() == order
@@ -231,11 +251,15 @@ def test_dose_symmetric_order_starts_at_the_smallest_tilt(angles: list[float], o
 # ---- specimen to reconstruction
 
 
-def simulated(volume: torch.Tensor, microscope: Microscope, defocus: float, voxel: float, pose: torch.Tensor | None = None) -> torch.Tensor:
+def simulated(
+    volume: torch.Tensor, microscope: Microscope, defocus: float, voxel: float, pose: torch.Tensor | None = None
+) -> torch.Tensor:
     """Noise-free reconstruction (n, n, n) of one volume in the middle of a tomogram."""
     recordings = draw_recordings(dataclasses.replace(microscope, defocus_um=defocus), 1, 1, rng())
     images = project(volume, recordings.tilts @ (torch.eye(3).double() if pose is None else pose))
-    return reconstruct(record(images, microscope, recordings.defocus_um, voxel), microscope, recordings.defocus_um, voxel, len(volume))[0]
+    return reconstruct(
+        record(images, microscope, recordings.defocus_um, voxel), microscope, recordings.defocus_um, voxel, len(volume)
+    )[0]
 
 
 def test_a_point_source_comes_back_as_the_analytic_ctf() -> None:
@@ -247,7 +271,9 @@ def test_a_point_source_comes_back_as_the_analytic_ctf() -> None:
     f = torch.fft.fftfreq(n, voxel)
     q2 = f[:, None, None] ** 2 + f[:, None] ** 2 + f**2
     wavelength = 0.0196875
-    expected = torch.sin(math.pi * wavelength * q2 * (defocus * 1e4 - 0.5 * wavelength**2 * q2 * 2.7e7) + math.asin(0.1))
+    expected = torch.sin(
+        math.pi * wavelength * q2 * (defocus * 1e4 - 0.5 * wavelength**2 * q2 * 2.7e7) + math.asin(0.1)
+    )
     inside = (q2.sqrt() < 0.7 * 0.5 / voxel) & (q2 > 0)  # in every direction: the CTF on shells
     assert correlation(spectrum[inside], expected[inside]) > 0.97
     assert float((spectrum - expected)[inside].square().mean().sqrt()) < 0.1
@@ -280,7 +306,9 @@ def test_mean_of_particles_aligned_by_their_poses_converges_to_the_density() -> 
     truth[5:35, 5:35, 5:35] = references["ribosome"]
     resolution = [resolution_A(fourier_shell_correlation(back[:n].mean(0), truth), 13.68) for n in (6, 96)]
     assert resolution[1] < 40 and resolution[1] < resolution[0]
-    wrong = unposed(torch.from_numpy(particles.volumes), rotations.mT, shifts, 13.68).mean(0)  # the inverse poses: the control
+    wrong = unposed(torch.from_numpy(particles.volumes), rotations.mT, shifts, 13.68).mean(
+        0
+    )  # the inverse poses: the control
     assert resolution_A(fourier_shell_correlation(wrong, truth), 13.68) > 100
 
 
@@ -290,25 +318,34 @@ def test_correction_gives_the_density_its_sign_back(correction: str) -> None:
     corrected = dataclasses.replace(plain, correction=correction)
     truth = blobs()
     shells = slice(9, 13)  # beyond the first zero of the CTF, at 40 A
-    before, after = (fourier_shell_correlation(simulated(truth, m, 8.0, 10.0), truth)[shells] for m in (plain, corrected))
+    before, after = (
+        fourier_shell_correlation(simulated(truth, m, 8.0, 10.0), truth)[shells] for m in (plain, corrected)
+    )
     assert before.min() < -0.3 and after.min() > 0.2 and after.mean() > before.mean() + 0.3
 
 
 def test_wiener_filter_of_sparse_tilts_is_regularised_as_stated() -> None:
-    # Flat transfer: CTF of a phase plate at focus. One slice a Fourier value: V = g F / (1 + c), whatever its interpolation weight g.
+    # Flat transfer: CTF of a phase plate at focus. One slice a Fourier value: V = g F / (1 + c), whatever its
+    # interpolation weight g.
     base = Microscope(-60, 60, 3, phase_shift_deg=90.0, cs_mm=0.0, amplitude_contrast=0.0, defocus_um=0.0, **PERFECT)
     defocus, images = torch.zeros(41, 1), torch.randn(41, 1, 36, 36, generator=rng())
     plain = reconstruct(images, base, defocus, 10.0, 24)
     for c in (0.1, 1.0):
-        filtered = reconstruct(images, dataclasses.replace(base, correction="wiener", wiener_regularisation=c), defocus, 10.0, 24)
+        filtered = reconstruct(
+            images, dataclasses.replace(base, correction="wiener", wiener_regularisation=c), defocus, 10.0, 24
+        )
         high = [noise.band_power(v, 10.0, (25.0, 20.0)) for v in (plain, filtered)]
-        assert float((high[1] / high[0]).sqrt()) == pytest.approx(1 / (1 + c), rel=0.06)  # a few values there have more than one slice
+        assert float((high[1] / high[0]).sqrt()) == pytest.approx(
+            1 / (1 + c), rel=0.06
+        )  # a few values there have more than one slice
 
 
 def test_dose_weighting_keeps_the_level_of_white_noise() -> None:
     base = dataclasses.replace(MICROSCOPES["modern"], correction="none")
     defocus, images = torch.full((41, 1), 3.0), torch.randn(41, 1, 36, 36, generator=rng())
-    levels = [reconstruct(images, dataclasses.replace(base, dose_weighting=w), defocus, 8.0, 24).std() for w in (False, True)]
+    levels = [
+        reconstruct(images, dataclasses.replace(base, dose_weighting=w), defocus, 8.0, 24).std() for w in (False, True)
+    ]
     assert float(levels[1] / levels[0]) == pytest.approx(1, abs=0.1)
 
 
@@ -322,7 +359,9 @@ def test_dose_weighting_reaches_higher_resolution_at_the_same_noise() -> None:
         images = record(project(truth, tilt_matrices(base.angles_deg)[:, None]), microscope, defocus, 5.0)
         signal = reconstruct(images, microscope, defocus, 5.0, N)
         white = reconstruct(torch.randn(images.shape, generator=rng()), microscope, defocus, 5.0, N)
-        high[weighting] = float(noise.band_power(signal, 5.0, (20.0, 12.0)) / noise.band_power(white, 5.0, (20.0, 12.0)))
+        high[weighting] = float(
+            noise.band_power(signal, 5.0, (20.0, 12.0)) / noise.band_power(white, 5.0, (20.0, 12.0))
+        )
     assert high[True] > 1.2 * high[False]
 
 
@@ -331,7 +370,8 @@ def test_contrast_sign_and_bad_settings() -> None:
     torch.testing.assert_close(simulated(blobs(), Microscope(protein="dark", **PERFECT), 3.0, 15.0), -bright)
     assert correlation(bright, blobs()) > 0.3
     bad = [
-        {"correction": "flip"}, {"protein": "white"}, {"scheme": "zigzag"}, {"detected": 0.0}, {"field_A": -1.0}, {"astigmatism_um": -0.2},
+        {"correction": "flip"}, {"protein": "white"}, {"scheme": "zigzag"}, {"detected": 0.0}, {"field_A": -1.0},
+        {"astigmatism_um": -0.2},
         {"amplitude_contrast": 1.2}, {"b_factor_A2": -1.0}, {"defocus_um": float("inf")}, {"voltage_kV": float("nan")},
     ]  # fmt: skip
     for fields in bad:
@@ -350,7 +390,10 @@ def test_contrast_sign_and_bad_settings() -> None:
     ],
 )
 def test_impossible_noise_is_refused_before_anything_is_simulated(changes: dict, match: str) -> None:
-    kind = dict(references={}, per_class=1, box=24, voxel_size_A=20.0, microscope=MICROSCOPES["S1"], generator=rng()) | changes
+    kind = (
+        dict(references={}, per_class=1, box=24, voxel_size_A=20.0, microscope=MICROSCOPES["S1"], generator=rng())
+        | changes
+    )
     with pytest.raises(ValueError, match=match):
         subtomograms(**kind)
 
@@ -408,7 +451,9 @@ def test_counted_electrons_have_poisson_variance_and_keep_the_mean() -> None:
     images = torch.full((3, 4, 64, 64), 2.0)
     counted = noise.count_electrons(images, electrons, contrast, rng())
     assert float(counted.mean()) == pytest.approx(2.0, abs=0.05)
-    expected = math.sqrt(1 - 2 * contrast) / (contrast * math.sqrt(512))  # protein is dark on the detector: fewer electrons
+    expected = math.sqrt(1 - 2 * contrast) / (
+        contrast * math.sqrt(512)
+    )  # protein is dark on the detector: fewer electrons
     assert float(counted.std()) == pytest.approx(expected, rel=0.02)
 
 
@@ -416,7 +461,9 @@ def test_more_dose_means_less_noise_in_the_subtomograms() -> None:
     references = class_references(("t20s",), 24, 13.68)
     levels = []
     for dose in (30.0, 120.0):
-        microscope = dataclasses.replace(MICROSCOPES["modern"], total_dose_e_A2=dose, dose_weighting=False, correction="none")
+        microscope = dataclasses.replace(
+            MICROSCOPES["modern"], total_dose_e_A2=dose, dose_weighting=False, correction="none"
+        )
         levels.append(float(subtomograms(references, 8, 24, 13.68, microscope, rng(), snr=None).volumes.std()))
     assert levels[1] == pytest.approx(levels[0] / 2, rel=0.1)  # noise dominates and falls with the root of the dose
 
@@ -424,18 +471,31 @@ def test_more_dose_means_less_noise_in_the_subtomograms() -> None:
 def test_a_subtomogram_does_not_depend_on_the_tomogram_it_is_cut_from_being_full() -> None:
     references = class_references(("t20s", "membrane"), 24, 13.68)
     empty = place_neighbours(
-        references, ["t20s"] * 50, random_rotations(50, rng()), torch.zeros(50, 3).double(), 13.68, 400.0, Crowding(), rng()
+        references,
+        ["t20s"] * 50,
+        random_rotations(50, rng()),
+        torch.zeros(50, 3).double(),
+        13.68,
+        400.0,
+        Crowding(),
+        rng(),
     )
     assert len(empty.owner) == 0
     full = Crowding(0.05, membrane_probability=1.0)
-    near = place_neighbours(references, ["t20s"] * 50, random_rotations(50, rng()), torch.zeros(50, 3).double(), 13.68, 400.0, full, rng())
+    near = place_neighbours(
+        references, ["t20s"] * 50, random_rotations(50, rng()), torch.zeros(50, 3).double(), 13.68, 400.0, full, rng()
+    )
     membranes = near.kind == 1
     radius = radius_A(references["t20s"], 13.68)
-    assert membranes.sum() == 50 and torch.allclose(near.shifts_A[membranes].norm(dim=1), torch.tensor(radius + 55.0).double())
+    assert membranes.sum() == 50 and torch.allclose(
+        near.shifts_A[membranes].norm(dim=1), torch.tensor(radius + 55.0).double()
+    )
     balls = near.shifts_A[~membranes]
     assert balls.norm(dim=1).min() > 1.8 * radius * 0.99 and balls.norm(dim=1).max() <= 400
     with pytest.raises(ValueError, match="add one named 'membrane'"):
-        place_neighbours({"t20s": references["t20s"]}, ["t20s"], torch.eye(3)[None], torch.zeros(1, 3), 13.68, 400.0, full, rng())
+        place_neighbours(
+            {"t20s": references["t20s"]}, ["t20s"], torch.eye(3)[None], torch.zeros(1, 3), 13.68, 400.0, full, rng()
+        )
     with pytest.raises(ValueError, match="volume fraction 0.6"):
         Crowding(0.6)
 
@@ -444,7 +504,14 @@ def test_crowding_reaches_its_volume_fraction_where_there_is_room() -> None:
     references = class_references(("apoferritin",), 24, 13.68)
     n, reach = 300, 900.0
     near = place_neighbours(
-        references, ["apoferritin"] * n, random_rotations(n, rng()), torch.zeros(n, 3).double(), 13.68, reach, Crowding(0.02), rng()
+        references,
+        ["apoferritin"] * n,
+        random_rotations(n, rng()),
+        torch.zeros(n, 3).double(),
+        13.68,
+        reach,
+        Crowding(0.02),
+        rng(),
     )
     volume = float(references["apoferritin"].sum()) * 13.68**3
     assert len(near.owner) * volume / n / (4 / 3 * math.pi * reach**3) == pytest.approx(0.02, rel=0.08)
@@ -465,11 +532,13 @@ def test_the_released_simulator_leaves_its_wedge_empty_and_keeps_its_snr() -> No
 
 @pytest.mark.skipif(not RELEASED.exists(), reason="the simulated files of ../shared are not here")
 def test_the_released_simulator_makes_what_its_authors_program_made() -> None:
-    """Noise alone at each radius: the power of theirs beyond that of the density is that of ours, on one scale from the first to the last tenth of Nyquist."""
+    """Noise alone at each radius: the power of theirs beyond that of the density is that of ours, on one scale from the
+    first to the last tenth of Nyquist.
+    """
     theirs = load_particles(RELEASED, protein="dark", beam_axis="x")
     kept = theirs.table["class_name"] == "proteasome_t20s"  # the smallest: nearly all of its power is noise
-    sphere = (torch.linspace(-13.5, 13.5, 28).square()[:, None, None] + torch.linspace(-13.5, 13.5, 28).square()[:, None]
-              + torch.linspace(-13.5, 13.5, 28).square()).sqrt() < 4.0  # fmt: skip
+    line = torch.linspace(-13.5, 13.5, 28).square()
+    sphere = (line[:, None, None] + line[:, None] + line).sqrt() < 4.0
     ours = released_simulator(sphere.float().expand(100, -1, -1, -1), theirs.voxel_size_A, 0.3, rng())
     radius = torch.fft.fftfreq(28).square()
     radius = (radius[:, None, None] + radius[:, None] + torch.fft.rfftfreq(28).square()).sqrt()
@@ -478,7 +547,12 @@ def test_the_released_simulator_makes_what_its_authors_program_made() -> None:
     for volumes in (torch.from_numpy(theirs.volumes[kept.to_numpy()]), ours):
         power = torch.fft.rfftn((volumes - volumes.mean()) / volumes.std(), dim=(1, 2, 3)).abs().square().mean(0)
         curves.append(
-            torch.stack([power[measured & (radius >= low) & (radius < low + 0.05)].mean() for low in (0.15, 0.2, 0.25, 0.3, 0.35)])
+            torch.stack(
+                [
+                    power[measured & (radius >= low) & (radius < low + 0.05)].mean()
+                    for low in (0.15, 0.2, 0.25, 0.3, 0.35)
+                ]
+            )
         )
     assert (curves[0] / curves[1]).log().abs().max() < 0.25
     assert float(curves[0][0] / curves[0][-1]) > 300  # white noise behind no CTF would be flat
@@ -498,7 +572,9 @@ def test_the_same_code_runs_on_cuda() -> None:
     torch.testing.assert_close(on_gpu.cpu(), images, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(back_project(on_gpu, angles).cpu(), back_project(images, angles), atol=1e-4, rtol=1e-4)
     references = class_references(("t20s",), 24, 13.68)
-    kind = dict(per_class=4, box=24, voxel_size_A=13.68, microscope=MICROSCOPES["modern"], snr=0.1, crowding=Crowding(0.01))
+    kind = dict(
+        per_class=4, box=24, voxel_size_A=13.68, microscope=MICROSCOPES["modern"], snr=0.1, crowding=Crowding(0.01)
+    )
     there = subtomograms({k: v.cuda() for k, v in references.items()}, **kind, generator=rng())
     here = subtomograms(references, **kind, generator=rng())
     assert correlation(torch.from_numpy(there.volumes), torch.from_numpy(here.volumes)) > 0.9999

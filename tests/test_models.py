@@ -29,15 +29,28 @@ def test_conv_valid_equals_conv3d_with_both_gradients(c_in: int, c_out: int) -> 
     ours, plain = conv_valid(x, w), F.conv3d(x, w)
     torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
     weight = torch.randn_like(plain)
-    for a, b in zip(torch.autograd.grad((ours * weight).sum(), (x, w)), torch.autograd.grad((plain * weight).sum(), (x, w)), strict=True):
+    for a, b in zip(
+        torch.autograd.grad((ours * weight).sum(), (x, w)),
+        torch.autograd.grad((plain * weight).sum(), (x, w)),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize(
     ("batch", "c_in", "c_out", "size", "kernel", "stride"),
-    [(1, 64, 16, 10, 3, 1), (1, 32, 32, 12, 3, 1), (2, 70, 24, 8, 4, 2), (1, 64, 1, 6, 4, 1), (1, 20, 20, 9, 4, 2), (3, 64, 8, 5, 2, 1)],
+    [
+        (1, 64, 16, 10, 3, 1),
+        (1, 32, 32, 12, 3, 1),
+        (2, 70, 24, 8, 4, 2),
+        (1, 64, 1, 6, 4, 1),
+        (1, 20, 20, 9, 4, 2),
+        (3, 64, 8, 5, 2, 1),
+    ],
 )
-def test_conv3d_of_small_volumes_equals_the_plain_one_to_the_second_derivative(batch, c_in, c_out, size, kernel, stride) -> None:
+def test_conv3d_of_small_volumes_equals_the_plain_one_to_the_second_derivative(
+    batch, c_in, c_out, size, kernel, stride
+) -> None:
     """Where ATen would take its slow kernel: padded below, or as a matrix product."""
     torch.manual_seed(0)
     x = torch.randn(batch, c_in, size, size - 1, size + 1, dtype=torch.float64, requires_grad=True)
@@ -66,7 +79,9 @@ def test_halving_by_blocks_equals_the_plain_convolution_to_the_second_derivative
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12 * float(theirs.detach().abs().max()))
 
 
-@pytest.mark.parametrize(("batch", "c_in", "c_out", "box"), [(1, 40, 33, (10, 10, 10)), (2, 32, 48, (4, 7, 5)), (1, 3, 2, (2, 2, 3))])
+@pytest.mark.parametrize(
+    ("batch", "c_in", "c_out", "box"), [(1, 40, 33, (10, 10, 10)), (2, 32, 48, (4, 7, 5)), (1, 3, 2, (2, 2, 3))]
+)
 def test_winograds_convolution_equals_the_plain_one_with_both_gradients(batch, c_in, c_out, box, monkeypatch) -> None:
     """Of odd and even axes, in either order in memory; by Winograd's products, not by falling back on the plain sum."""
     torch.manual_seed(0)
@@ -86,12 +101,16 @@ def test_winograds_convolution_in_float32_rounds_as_the_plain_one() -> None:
     torch.manual_seed(0)
     x, w = torch.randn(1, 64, 10, 10, 10), torch.randn(64, 64, 3, 3, 3)
     exact = F.conv3d(F.pad(x.double(), [1] * 6, mode="reflect"), w.double())
-    errors = [float((y - exact).square().mean().sqrt()) for y in (winograd.conv_reflected(x, w), conv3d(reflect_pad(x, 1), w))]
+    errors = [
+        float((y - exact).square().mean().sqrt()) for y in (winograd.conv_reflected(x, w), conv3d(reflect_pad(x, 1), w))
+    ]
     assert errors[0] < 3 * errors[1] and errors[0] < 1e-5 * float(exact.std())
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("options", [{}, {"output": "linear", "noise": "all", "skip": True}, {"noise": "none"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"output": "linear", "noise": "all", "skip": True}, {"noise": "none"}], ids=str
+)
 def test_generator_equals_the_plain_one(batch: int, options: dict) -> None:
     torch.manual_seed(0)
     G = Generator(16, **options).double()
@@ -137,7 +156,8 @@ def test_reflect_pad_and_instance_norm_equal_torch(order: torch.memory_format) -
 
 
 @pytest.mark.parametrize(
-    ("size", "kernel", "stride", "expected"), [(24, 3, 2, (0, 1)), (24, 4, 2, (1, 1)), (7, 4, 2, (1, 2)), (5, 4, 1, (1, 2))]
+    ("size", "kernel", "stride", "expected"),
+    [(24, 3, 2, (0, 1)), (24, 4, 2, (1, 1)), (7, 4, 2, (1, 2)), (5, 4, 1, (1, 2))],
 )
 def test_same_padding_follows_tensorflow(size: int, kernel: int, stride: int, expected: tuple[int, int]) -> None:
     assert same_padding(size, kernel, stride) == expected
@@ -150,7 +170,9 @@ def test_parameter_counts_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize("box", [20, 24, 26, 27])
-@pytest.mark.parametrize("options", [{}, {"output": "linear", "noise": "all", "skip": True}, {"noise": "none", "skip": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"output": "linear", "noise": "all", "skip": True}, {"noise": "none", "skip": True}]
+)
 def test_generator_keeps_the_box_and_is_a_function_of_its_noise(box: int, options: dict) -> None:
     torch.manual_seed(0)
     generator, x = Generator(2, **options), torch.randn(2, 1, box, box, box)

@@ -1,4 +1,6 @@
-"""Every notebook runs by itself from another folder, has outputs to compare, and tells its parameters and their mistakes."""
+"""Every notebook runs by itself from another folder, has outputs to compare, and tells its parameters and their
+mistakes.
+"""
 
 import os
 import subprocess
@@ -20,7 +22,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def run(arguments: list[str], environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([*PAPERMILL, *arguments], env=environment, cwd=cwd, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        [*PAPERMILL, *arguments], env=environment, cwd=cwd, capture_output=True, text=True, timeout=600
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -34,7 +38,9 @@ def test_runs_from_another_folder(path: Path, environment: dict[str, str], tmp_p
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_is_committed_with_outputs_and_typed_parameters(path: Path, environment: dict[str, str], tmp_path: Path) -> None:
+def test_is_committed_with_outputs_and_typed_parameters(
+    path: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
     notebook = nbformat.read(path, as_version=4)
     code = [c for c in notebook.cells if c.cell_type == "code"]
     assert all(c.execution_count is not None for c in code)
@@ -51,9 +57,12 @@ def test_is_committed_with_outputs_and_typed_parameters(path: Path, environment:
 
 
 @pytest.mark.parametrize(
-    ("argument", "message"), [(["-p", "profil", "smoke"], "Unknown parameter 'profil'"), (["-r", "seed", "x"], "'seed' is 'x'")]
+    ("argument", "message"),
+    [(["-p", "profil", "smoke"], "Unknown parameter 'profil'"), (["-r", "seed", "x"], "'seed' is 'x'")],
 )
-def test_a_wrong_parameter_is_named(argument: list[str], message: str, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_wrong_parameter_is_named(
+    argument: list[str], message: str, environment: dict[str, str], tmp_path: Path
+) -> None:
     path = next(p for p in NOTEBOOKS if p.stem == "train")
     done = run([str(path), str(tmp_path / "out.ipynb"), *argument], environment, tmp_path)
     assert done.returncode != 0

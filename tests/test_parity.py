@@ -1,4 +1,6 @@
-"""Our networks against arrays that TensorFlow computed: the released networks (read from ../shared/parity where present), and narrow ones of our own."""
+"""Our networks against arrays that TensorFlow computed: the released networks (read from ../shared/parity where
+present), and narrow ones of our own.
+"""
 
 import json
 from pathlib import Path
@@ -19,7 +21,9 @@ def draw(names: list[str], shapes: list[list[int]], seed: int) -> dict[str, np.n
     rng, arrays = np.random.default_rng(seed), {}
     for name, shape in zip(names, shapes, strict=True):
         a = rng.standard_normal(shape)
-        arrays[name] = (1 + 0.02 * a if name.endswith("/scale") else a if name.endswith("/u") else 0.02 * a).astype(np.float32)
+        arrays[name] = (1 + 0.02 * a if name.endswith("/scale") else a if name.endswith("/u") else 0.02 * a).astype(
+            np.float32
+        )
     return arrays
 
 
@@ -46,8 +50,10 @@ def test_equals_the_released_network(path: Path) -> None:
     else:
         network = Discriminator(meta.get("ndf", 64), spectral_norm=meta["sn"])
     load_released_weights(network, arrays)
-    # One ReLU input that float32 rounds to the other side of zero changes a generator's input gradient by up to 1.5 % (box 20: float64 and TensorFlow
-    # differ so in one of the two volumes, by 1e-5 in the other). Rounding-sized changes of the input find the side TensorFlow was on.
+    # One ReLU input that float32 rounds to the other side of zero changes a generator's input gradient by up to 1.5 %
+    # (box 20: float64 and TensorFlow
+    # differ so in one of the two volumes, by 1e-5 in the other). Rounding-sized changes of the input find the side
+    # TensorFlow was on.
     output_errors, gradient_errors = [], []
     for attempt in range(6 if is_generator else 1):
         wiggle = torch.randn(volumes.shape, generator=torch.Generator().manual_seed(attempt))

@@ -140,7 +140,9 @@ def test_what_cannot_be_read(tmp_path):
     }.items():
         options = {} if path in (sizes, tmp_path / "text.star", tmp_path / "gone") else {"voxel_size_A": 9.0}
         with pytest.raises(ValueError, match=message):
-            np.asarray(load_particles(path, **options).volumes)  # voxels are read, and looked at, when they are asked for
+            np.asarray(
+                load_particles(path, **options).volumes
+            )  # voxels are read, and looked at, when they are asked for
 
 
 def test_a_truncated_array_and_unknown_options(tmp_path):
@@ -172,12 +174,20 @@ def test_a_beam_along_another_axis_turns_volumes_with_their_poses(tmp_path, axis
     posed = rotate_volume(reference, rotations, 9.0 * shifts, 9.0)
     # the quaternion takes offsets in the particle to the reference, both zyx
     quaternion = Rotation.from_matrix(rotations.mT.flip((1, 2)).numpy()).as_quat()
-    np.savez(tmp_path / "p.npz", volumes=posed.numpy(), voxel_size_A=9.0, quaternion_xyzw=quaternion, shift_zyx_voxels=shifts.numpy())
+    np.savez(
+        tmp_path / "p.npz",
+        volumes=posed.numpy(),
+        voxel_size_A=9.0,
+        quaternion_xyzw=quaternion,
+        shift_zyx_voxels=shifts.numpy(),
+    )
     as_it_is = read_volumes(tmp_path / "p.npz")
     torch.testing.assert_close(rotate_volume(reference, *poses_of(as_it_is.table), 9.0), posed, atol=0.02, rtol=0)
     turned = read_volumes(tmp_path / "p.npz", beam_axis=axis)
     np.testing.assert_array_equal(turned.volumes[1], np.rot90(posed[1].numpy(), axes=(0, {"y": 1, "x": 2}[axis])))
-    torch.testing.assert_close(rotate_volume(reference, *poses_of(turned.table), 9.0), torch.from_numpy(turned.volumes), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        rotate_volume(reference, *poses_of(turned.table), 9.0), torch.from_numpy(turned.volumes), atol=0.02, rtol=0
+    )
 
 
 @needs_shared

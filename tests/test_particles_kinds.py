@@ -1,4 +1,6 @@
-"""Every other kind of file that particles come in: EM, packed maps, zarr and OME-Zarr, AITom's pickles, coordinates of the picking programs, copick projects; and volumes that stay on disk."""
+"""Every other kind of file that particles come in: EM, packed maps, zarr and OME-Zarr, AITom's pickles, coordinates of
+the picking programs, copick projects; and volumes that stay on disk.
+"""
 
 import bz2
 import gzip
@@ -44,7 +46,12 @@ def tomogram(tmp_path, shape=(24, 32, 40), voxel=10.0):
 
 def cubes(data, positions=POSITIONS, box=8):
     half = box // 2
-    return np.stack([data[z - half : z + half, y - half : y + half, x - half : x + half] for x, y, z in positions.round().astype(int)])
+    return np.stack(
+        [
+            data[z - half : z + half, y - half : y + half, x - half : x + half]
+            for x, y, z in positions.round().astype(int)
+        ]
+    )
 
 
 @pytest.mark.parametrize("kind", ["em", "tif", "mrc.gz", "map.bz2", "rec", "float16", "int8"])
@@ -58,7 +65,12 @@ def test_a_folder_of_each_kind_of_volume(tmp_path, kind):
             tifffile.imwrite(path, v)
         else:
             plain = tmp_path / "plain.mrc"
-            mrcfile.write(plain, v.astype({"float16": np.float16, "int8": np.int8}.get(kind, np.float32)), voxel_size=7.0, overwrite=True)
+            mrcfile.write(
+                plain,
+                v.astype({"float16": np.float16, "int8": np.int8}.get(kind, np.float32)),
+                voxel_size=7.0,
+                overwrite=True,
+            )
             packing = {"gz": gzip, "bz2": bz2}.get(path.suffix[1:])
             path.write_bytes(packing.compress(plain.read_bytes()) if packing else plain.read_bytes())
             plain.unlink()
@@ -153,7 +165,9 @@ def test_stacks_and_tomograms_in_zarr(tmp_path, version):
     cut = load_particles(tmp_path / "t.zarr", box=6, coordinates=[(10, 10, 10)], protein="bright")
     np.testing.assert_array_equal(cut.volumes[0], data[7:13, 7:13, 7:13])
     chunk = next(
-        p for p in sorted((tmp_path / "t.zarr" / "0").rglob("*")) if p.is_file() and "zarr" not in p.name and not p.name.startswith(".")
+        p
+        for p in sorted((tmp_path / "t.zarr" / "0").rglob("*"))
+        if p.is_file() and "zarr" not in p.name and not p.name.startswith(".")
     )
     chunk.unlink()
     with pytest.raises(ValueError, match="of 8 chunks are missing"):
@@ -176,7 +190,10 @@ def ome_zarr(path, data, scale_nm, version=2):
         group.create_array(str(level), data=part, chunks=tuple(-(-s // 2) for s in part.shape))
     image = {
         "axes": [{"name": a, "type": "space", "unit": "nanometer"} for a in "zyx"],
-        "datasets": [{"path": str(k), "coordinateTransformations": [{"type": "scale", "scale": [scale_nm * 2**k] * 3}]} for k in range(2)],
+        "datasets": [
+            {"path": str(k), "coordinateTransformations": [{"type": "scale", "scale": [scale_nm * 2**k] * 3}]}
+            for k in range(2)
+        ],
     }
     group.attrs.update({"ome": {"multiscales": [image]}} if version == 3 else {"multiscales": [image]})
 
@@ -207,7 +224,9 @@ def test_dynamo_angles_are_relions():
     np.testing.assert_allclose(relion_to_dynamo(dynamo_to_relion(angles)), angles, atol=1e-9)
     for a, b in zip(angles, dynamo_to_relion(angles), strict=True):
         np.testing.assert_allclose(
-            Rotation.from_euler("zxz", a, degrees=True).as_matrix(), Rotation.from_euler("ZYZ", b, degrees=True).as_matrix(), atol=1e-9
+            Rotation.from_euler("zxz", a, degrees=True).as_matrix(),
+            Rotation.from_euler("ZYZ", b, degrees=True).as_matrix(),
+            atol=1e-9,
         )
 
 
@@ -227,24 +246,35 @@ def write_coordinates(path, kind, data):
         starfile.write({"particles": frame}, path)
     elif kind == "relion 4":
         frame = pd.DataFrame(
-            dict(zip((f"rlnCoordinate{a}" for a in "XYZ"), POSITIONS.T * 4, strict=True)) | names | {"rlnTomoName": "TS_1"}
+            dict(zip((f"rlnCoordinate{a}" for a in "XYZ"), POSITIONS.T * 4, strict=True))
+            | names
+            | {"rlnTomoName": "TS_1"}
         )
-        starfile.write({"optics": pd.DataFrame({"rlnOpticsGroup": [1], "rlnTomoTiltSeriesPixelSize": [2.5]}), "particles": frame}, path)
+        starfile.write(
+            {"optics": pd.DataFrame({"rlnOpticsGroup": [1], "rlnTomoTiltSeriesPixelSize": [2.5]}), "particles": frame},
+            path,
+        )
     elif kind == "relion 5":
         centred = POSITIONS * 10 - np.array(data.shape[::-1]) / 2 * 10
         frame = pd.DataFrame(
-            dict(zip((f"rlnCenteredCoordinate{a}Angst" for a in "XYZ"), centred.T, strict=True)) | names | {"rlnTomoName": "TS_1"}
+            dict(zip((f"rlnCenteredCoordinate{a}Angst" for a in "XYZ"), centred.T, strict=True))
+            | names
+            | {"rlnTomoName": "TS_1"}
         )
         starfile.write({"particles": frame}, path)
     elif kind == "warp":
         frame = pd.DataFrame(
-            dict(zip((f"rlnCoordinate{a}" for a in "XYZ"), POSITIONS.T, strict=True)) | names | {"rlnMicrographName": "TS_1.tomostar"}
+            dict(zip((f"rlnCoordinate{a}" for a in "XYZ"), POSITIONS.T, strict=True))
+            | names
+            | {"rlnMicrographName": "TS_1.tomostar"}
         )
         starfile.write(frame, path)
     elif kind == "m":
         angles = {f"wrpAngle{a}1": ANGLES[:, i] for i, a in enumerate(("Rot", "Tilt", "Psi"))}
         frame = pd.DataFrame(
-            dict(zip((f"wrpCoordinate{a}1" for a in "XYZ"), POSITIONS.T * 10, strict=True)) | angles | {"wrpSourceName": "TS_1.tomostar"}
+            dict(zip((f"wrpCoordinate{a}1" for a in "XYZ"), POSITIONS.T * 10, strict=True))
+            | angles
+            | {"wrpSourceName": "TS_1.tomostar"}
         )
         starfile.write(frame, path)
     elif kind == "dynamo":
@@ -254,7 +284,9 @@ def write_coordinates(path, kind, data):
         np.savetxt(path, table, fmt="%.6f")
     elif kind == "csv":
         angles = dict(zip(("rot_deg", "tilt_deg", "psi_deg"), ANGLES.T, strict=True))
-        pd.DataFrame(dict(zip("xyz", POSITIONS.T, strict=True)) | angles | {"class": "a", "tomogram": "TS_1"}).to_csv(path, index=False)
+        pd.DataFrame(dict(zip("xyz", POSITIONS.T, strict=True)) | angles | {"class": "a", "tomogram": "TS_1"}).to_csv(
+            path, index=False
+        )
     else:
         pd.DataFrame(dict(zip(("x_A", "y_A", "z_A"), POSITIONS.T * 10, strict=True))).to_csv(path, index=False)
 
@@ -262,7 +294,9 @@ def write_coordinates(path, kind, data):
 ENDINGS = {"dynamo": "tbl", "csv": "csv", "csv in angstrom": "csv"}
 
 
-@pytest.mark.parametrize("kind", ["relion 3.1", "relion 4", "relion 5", "warp", "m", "dynamo", "csv", "csv in angstrom"])
+@pytest.mark.parametrize(
+    "kind", ["relion 3.1", "relion 4", "relion 5", "warp", "m", "dynamo", "csv", "csv in angstrom"]
+)
 def test_coordinates_of_every_program_cut_the_same_cubes(tmp_path, kind):
     path, data = tomogram(tmp_path)
     picks = tmp_path / f"picks.{ENDINGS.get(kind, 'star')}"
@@ -322,10 +356,21 @@ def copick_project(root, data):
     picks.mkdir()
     matrix = np.eye(4)
     matrix[:3, :3] = Rotation.from_euler("ZYZ", ANGLES[0], degrees=True).inv().as_matrix()
-    points = [{"location": dict(zip("xyz", p * 10, strict=True)), "transformation_": matrix.tolist(), "instance_id": 0} for p in POSITIONS]
-    record = {"pickable_object_name": "ribosome", "user_id": "me", "session_id": "1", "run_name": "run_1", "points": points}
+    points = [
+        {"location": dict(zip("xyz", p * 10, strict=True)), "transformation_": matrix.tolist(), "instance_id": 0}
+        for p in POSITIONS
+    ]
+    record = {
+        "pickable_object_name": "ribosome",
+        "user_id": "me",
+        "session_id": "1",
+        "run_name": "run_1",
+        "points": points,
+    }
     (picks / "me_1_ribosome.json").write_text(json.dumps(record))
-    (root / "config.json").write_text(json.dumps({"pickable_objects": [{"name": "ribosome"}], "overlay_root": f"local://{root}"}))
+    (root / "config.json").write_text(
+        json.dumps({"pickable_objects": [{"name": "ribosome"}], "overlay_root": f"local://{root}"})
+    )
 
 
 @pytest.mark.parametrize("entry", ["", "config.json"])
@@ -368,7 +413,11 @@ class Portal:
 
     def __init__(self, data, reachable=True):
         self.data, self.reachable = data, reachable
-        shapes = [self.shape("OrientedPoint", "ndjson"), self.shape("SegmentationMask", "zarr"), self.shape("Point", "ndjson")]
+        shapes = [
+            self.shape("OrientedPoint", "ndjson"),
+            self.shape("SegmentationMask", "zarr"),
+            self.shape("Point", "ndjson"),
+        ]
         shapes[2].annotation_files[0].download = self.wrong
         annotation = SimpleNamespace(id=7, object_name="cytosolic ribosome", annotation_shapes=shapes)
         path = "s3://bucket/run_1/Reconstructions/VoxelSpacing10.000/Tomograms/100/run_1.zarr"
@@ -397,7 +446,13 @@ class Portal:
     def points(self, folder):
         rotation = Rotation.from_euler("ZYZ", ANGLES, degrees=True).inv().as_matrix()
         lines = [
-            json.dumps({"type": "orientedPoint", "location": dict(zip("xyz", p, strict=True)), "xyz_rotation_matrix": r.tolist()})
+            json.dumps(
+                {
+                    "type": "orientedPoint",
+                    "location": dict(zip("xyz", p, strict=True)),
+                    "xyz_rotation_matrix": r.tolist(),
+                }
+            )
             for p, r in zip(POSITIONS, rotation, strict=True)
         ]
         (Path(folder) / "ribosome.ndjson").write_text("\n".join(lines))
@@ -457,6 +512,10 @@ def test_every_shared_file_goes_in_with_one_call(name):
     options = ONE_CALL[name]
     path = SHARED / name
     if name.endswith("tomo"):
-        path = sorted(p for p in path.parent.iterdir() if "target" not in p.name and "label" not in p.name and p.suffix.startswith(".h"))[0]
+        path = sorted(
+            p
+            for p in path.parent.iterdir()
+            if "target" not in p.name and "label" not in p.name and p.suffix.startswith(".h")
+        )[0]
     found = load_particles(path, **options)
     assert len(found) >= 3 and np.isfinite(np.asarray(found.volumes[:3])).all() and found.volumes[0].std() > 0

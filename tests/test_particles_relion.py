@@ -69,7 +69,9 @@ def data_set(tmp_path_factory):
 
 def write_data_set(folder, frames="all", premultiplied=True):
     rng = np.random.default_rng(3)
-    matrices = (Rotation.from_euler("z", 85, degrees=True) * Rotation.from_euler("y", TILTS[:, None], degrees=True)).as_matrix()
+    matrices = (
+        Rotation.from_euler("z", 85, degrees=True) * Rotation.from_euler("y", TILTS[:, None], degrees=True)
+    ).as_matrix()
     defocus = np.stack([rng.uniform(28e3, 40e3, len(TILTS)), rng.uniform(28e3, 40e3, len(TILTS))])
     azimuth = rng.uniform(0, 180, len(TILTS))
     angles = rng.uniform((-180, 20, -180), (180, 160, 180), (6, 3))
@@ -108,7 +110,9 @@ def write_data_set(folder, frames="all", premultiplied=True):
     )  # fmt: skip
     starfile.write({"optics": optics, "particles": particles}, folder / "particles.star", overwrite=True)
     starfile.write({"T1": tomogram}, folder / "tomograms.star", overwrite=True)
-    (folder / "set.star").write_text("data_\n_rlnTomoParticlesFile particles.star\n_rlnTomoTomogramsFile tomograms.star\n")
+    (folder / "set.star").write_text(
+        "data_\n_rlnTomoParticlesFile particles.star\n_rlnTomoTomogramsFile tomograms.star\n"
+    )
     return folder
 
 
@@ -155,13 +159,18 @@ def test_a_projected_volume_comes_back_in_the_tomogram_frame(data_set):
 def test_stacks_of_visible_frames_only_give_the_same(data_set, tmp_path):
     short = write_data_set(tmp_path, frames="visible")
     whole = read_tilt_stack_particles(data_set / "particles.star", limit=1)
-    np.testing.assert_allclose(read_tilt_stack_particles(short / "particles.star", limit=1).volumes, whole.volumes, atol=1e-5)
+    np.testing.assert_allclose(
+        read_tilt_stack_particles(short / "particles.star", limit=1).volumes, whole.volumes, atol=1e-5
+    )
 
 
 def test_stacks_as_recorded_are_multiplied_by_their_ctf(data_set, tmp_path):
     recorded = read_tilt_stack_particles(write_data_set(tmp_path, premultiplied=False) / "particles.star")
     multiplied = read_tilt_stack_particles(data_set / "particles.star")
-    inner = (slice(None), *[slice(5, 19)] * 3)  # what the CTF carries over the edge of the images comes back in one and not in the other
+    inner = (
+        slice(None),
+        *[slice(5, 19)] * 3,
+    )  # what the CTF carries over the edge of the images comes back in one and not in the other
     assert correlation(recorded.volumes, multiplied.volumes, inner) > 0.97
     assert recorded.volumes[inner].std() == pytest.approx(multiplied.volumes[inner].std(), rel=0.1)
 
@@ -246,13 +255,23 @@ def test_star_round_trip(tmp_path):
 
 def test_a_star_file_tells_optics_and_wedge(tmp_path):
     """What RELION asks for, and the weight of the wedge as a half transform: beam z, tilt axis y."""
-    table = particle_table(3, particle=list("abc"), class_name="x", tomogram=["TS_1", "TS_1", ""], rot_deg=1.0, tilt_deg=2.0, psi_deg=3.0)
-    table = table.assign(tilt_min_deg=-60.0, tilt_max_deg=[60.0, 60.0, 40.0], voltage_kV=200.0, cs_mm=1.4, amplitude_contrast=0.07)
+    table = particle_table(
+        3, particle=list("abc"), class_name="x", tomogram=["TS_1", "TS_1", ""], rot_deg=1.0, tilt_deg=2.0, psi_deg=3.0
+    )
+    table = table.assign(
+        tilt_min_deg=-60.0, tilt_max_deg=[60.0, 60.0, 40.0], voltage_kV=200.0, cs_mm=1.4, amplitude_contrast=0.07
+    )
     particles = ParticleSet(np.zeros((3, SIZE, SIZE, SIZE), np.float32), table, 10.0)
     write_star(particles, tmp_path / "out.star", tmp_path / "volumes")
     blocks = starfile.read(tmp_path / "out.star", always_dict=True)
     optics = blocks["optics"].iloc[0]
-    told = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnTomoTiltSeriesPixelSize", "rlnImageDimensionality")
+    told = (
+        "rlnVoltage",
+        "rlnSphericalAberration",
+        "rlnAmplitudeContrast",
+        "rlnTomoTiltSeriesPixelSize",
+        "rlnImageDimensionality",
+    )
     assert [optics[c] for c in told] == [200.0, 1.4, 0.07, 10.0, 3]
     rows = blocks["particles"]
     assert rows["rlnTomoName"].tolist() == ["TS_1", "TS_1", "unknown-0"]
@@ -274,7 +293,10 @@ def test_a_star_file_tells_optics_and_wedge(tmp_path):
 
 
 def pseudo_subtomograms(folder, kind, premultiplied=1):
-    """Two pseudo-subtomograms whose images had a wedge and weights between 0 and 3; as a RELION project lies on disk. Returns the STAR's path and what the weights leave of the volumes."""
+    """Two pseudo-subtomograms whose images had a wedge and weights between 0 and 3; as a RELION project lies on disk.
+
+    Returns the STAR's path and what the weights leave of the volumes.
+    """
     rng = np.random.default_rng(0)
     true = np.stack([molecule(), molecule()[::-1]])
     whole = rng.uniform(0.2, 3, (2, SIZE, SIZE, SIZE)) * (np.abs(np.fft.fftfreq(SIZE))[:, None, None] < 0.3)
@@ -285,16 +307,31 @@ def pseudo_subtomograms(folder, kind, premultiplied=1):
     names = []
     for i, (v, w) in enumerate(zip(true, weights, strict=True)):
         spectrum = np.fft.rfftn(v) * w
-        stored = {"half": w, "with multiplicity": np.concatenate([w, np.full_like(w, 5)]), "whole": np.fft.fftshift(whole[i])}[kind]
+        stored = {
+            "half": w,
+            "with multiplicity": np.concatenate([w, np.full_like(w, 5)]),
+            "whole": np.fft.fftshift(whole[i]),
+        }[kind]
         root = f"Extract/job013/Subtomograms/TS_1/{i + 1}"
         names.append(root)
         mrcfile.write(
-            folder / f"{root}_data.mrc", np.fft.irfftn(spectrum, s=(SIZE,) * 3, axes=(0, 1, 2)).astype(np.float32), voxel_size=PIXEL
+            folder / f"{root}_data.mrc",
+            np.fft.irfftn(spectrum, s=(SIZE,) * 3, axes=(0, 1, 2)).astype(np.float32),
+            voxel_size=PIXEL,
         )
         mrcfile.write(folder / f"{root}_weights.mrc", stored.astype(np.float32), voxel_size=1 / PIXEL)
-    optics = {"rlnOpticsGroup": [1], "rlnImagePixelSize": [PIXEL], "rlnImageSize": [SIZE], "rlnImageDimensionality": [3]}
+    optics = {
+        "rlnOpticsGroup": [1],
+        "rlnImagePixelSize": [PIXEL],
+        "rlnImageSize": [SIZE],
+        "rlnImageDimensionality": [3],
+    }
     optics["rlnCtfDataAreCtfPremultiplied"] = [premultiplied]
-    rows = {"rlnImageName": [f"{n}_data.mrc" for n in names], "rlnCtfImage": [f"{n}_weights.mrc" for n in names], "rlnOpticsGroup": [1, 1]}
+    rows = {
+        "rlnImageName": [f"{n}_data.mrc" for n in names],
+        "rlnCtfImage": [f"{n}_weights.mrc" for n in names],
+        "rlnOpticsGroup": [1, 1],
+    }
     starfile.write({"optics": pd.DataFrame(optics), "particles": pd.DataFrame(rows)}, job / "particles.star")
     seen = np.fft.irfftn(np.fft.rfftn(true, axes=(1, 2, 3)) * (weights > 0), s=(SIZE,) * 3, axes=(1, 2, 3))
     return job / "particles.star", seen
@@ -318,8 +355,12 @@ def test_columns_of_relion_4_and_5_are_read(tmp_path):
     path, _ = pseudo_subtomograms(tmp_path, "half")
     blocks = starfile.read(path)
     blocks["optics"]["rlnTomoTiltSeriesPixelSize"] = PIXEL / 4
-    rows = dict(rlnTomoName=["TS_1", "TS_2"], rlnTomoSubtomogramRot=0.0, rlnTomoSubtomogramTilt=0.0, rlnTomoSubtomogramPsi=0.0)
-    blocks["particles"] = blocks["particles"].assign(**rows, rlnClassNumber=[3, 1], rlnTomoParticleName=["TS_1/1", "TS_2/1"])
+    rows = dict(
+        rlnTomoName=["TS_1", "TS_2"], rlnTomoSubtomogramRot=0.0, rlnTomoSubtomogramTilt=0.0, rlnTomoSubtomogramPsi=0.0
+    )
+    blocks["particles"] = blocks["particles"].assign(
+        **rows, rlnClassNumber=[3, 1], rlnTomoParticleName=["TS_1/1", "TS_2/1"]
+    )
     blocks["particles"] = blocks["particles"].assign(**{f"rlnCoordinate{a}": [40.0, 80.0] for a in "XYZ"})
     blocks["particles"] = blocks["particles"].assign(**{f"rlnCenteredCoordinate{a}Angst": [-7.0, 9.0] for a in "XYZ"})
     starfile.write(blocks, path, overwrite=True)
@@ -327,7 +368,9 @@ def test_columns_of_relion_4_and_5_are_read(tmp_path):
     assert table["tomogram"].tolist() == ["TS_1", "TS_2"] and table["x_A"].tolist() == [120.0, 240.0]
     assert table["class_name"].tolist() == ["3", "1"] and table["particle"].tolist() == ["TS_1/1", "TS_2/1"]
     assert table[["centred_x_A", "centred_z_A"]].to_numpy().tolist() == [[-7.0, -7.0], [9.0, 9.0]]
-    starfile.write({**blocks, "particles": blocks["particles"].drop(columns="rlnTomoSubtomogramPsi")}, path, overwrite=True)
+    starfile.write(
+        {**blocks, "particles": blocks["particles"].drop(columns="rlnTomoSubtomogramPsi")}, path, overwrite=True
+    )
     with pytest.raises(ValueError, match="and not all of rlnTomoSubtomogramRot"):
         load_particles(path)
 
@@ -384,7 +427,9 @@ def test_turned_boxes_of_tilt_stacks_go_into_the_pose(tmp_path):
     blocks["particles"] = blocks["particles"].iloc[:2].reset_index(drop=True).assign(**turned_columns())
     starfile.write(blocks, tmp_path / "particles.star", overwrite=True)
     found = read_tilt_stack_particles(tmp_path / "set.star")
-    np.testing.assert_array_equal(found.volumes, plain.volumes)  # the images are those of the tomogram, whatever the box
+    np.testing.assert_array_equal(
+        found.volumes, plain.volumes
+    )  # the images are those of the tomogram, whatever the box
     assert_in_the_tomogram(found.table)
 
 
@@ -399,7 +444,9 @@ def test_positions_of_turned_boxes(tmp_path):
 
 def test_weights_of_another_box_are_refused(tmp_path):
     path, _ = pseudo_subtomograms(tmp_path, "half")
-    mrcfile.write(path.parent / "Subtomograms" / "TS_1" / "2_weights.mrc", np.ones((8, 8, 5), np.float32), overwrite=True)
+    mrcfile.write(
+        path.parent / "Subtomograms" / "TS_1" / "2_weights.mrc", np.ones((8, 8, 5), np.float32), overwrite=True
+    )
     with pytest.raises(ValueError, match="2_weights.mrc: .*no weights of a box of 24"):
         load_particles(path)
 

@@ -1,4 +1,6 @@
-"""The report of what was read: the beam axis found from data whose axis is known, and a warning for what a careful person would ask about."""
+"""The report of what was read: the beam axis found from data whose axis is known, and a warning for what a careful
+person would ask about.
+"""
 
 from pathlib import Path
 

@@ -173,7 +173,9 @@ def test_labels_become_particles(tmp_path):
         with h5py.File(tmp_path / f"{name}.h5", "w") as handle:
             handle["dataset"] = data
     assert label_centres(labels)["voxels"].tolist() == [125, 1, 99]
-    found = read_labelled_tomogram(tmp_path / "v.h5", tmp_path / "l.h5", 8, 10.0, protein="bright", class_names={1: "one"})
+    found = read_labelled_tomogram(
+        tmp_path / "v.h5", tmp_path / "l.h5", 8, 10.0, protein="bright", class_names={1: "one"}
+    )
     assert found.table["class_name"].tolist() == ["one", "2"]
     np.testing.assert_array_equal(found.volumes[0], volume[6:14, 6:14, 6:14])
     with h5py.File(tmp_path / "l.h5", "w") as handle:

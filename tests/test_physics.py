@@ -1,4 +1,6 @@
-"""The physics generator: wedge, transfer, noise and how the files were made, each found in data made so; and what a user may ask of it."""
+"""The physics generator: wedge, transfer, noise and how the files were made, each found in data made so; and what a
+user may ask of it.
+"""
 
 import dataclasses
 import warnings
@@ -37,7 +39,15 @@ from cryoetgan_core.particles.domains import Domains
 from cryoetgan_core.particles.relion import _tilts_deg
 from cryoetgan_core.particles.simulated import class_references, density_maps, poses_of, subtomograms
 from cryoetgan_core.physics import REMEMBERED, PhysicsGenerator, mean_square
-from cryoetgan_core.physics_estimate import MOST_SIGNAL, PARTS, estimate, is_standardised, mean_power, signals, wraps_round
+from cryoetgan_core.physics_estimate import (
+    MOST_SIGNAL,
+    PARTS,
+    estimate,
+    is_standardised,
+    mean_power,
+    signals,
+    wraps_round,
+)
 from cryoetgan_core.plotting import comparison_table
 from cryoetgan_core.run_folder import estimate as estimate_in
 from cryoetgan_core.seeds import stream
@@ -57,7 +67,9 @@ def one_thread() -> None:
 
 @lru_cache
 def white_volumes(low: int, high: int, falling: bool = False, n: int = 24) -> torch.Tensor:
-    """Reconstructions (n, BOX, BOX, BOX) of white images, 2 degrees apart; their power falls fivefold to the highest tilt, if asked."""
+    """Reconstructions (n, BOX, BOX, BOX) of white images, 2 degrees apart; their power falls fivefold to the highest
+    tilt, if asked.
+    """
     tilts, size = torch.arange(low, high + 1.0, 2), 2 * BOX
     images = torch.randn(len(tilts), n, size, size, generator=stream(3, "white"))
     if falling:
@@ -109,17 +121,26 @@ def made_by(G: PhysicsGenerator, x: torch.Tensor, name: str = "made") -> torch.T
     return torch.cat([G(part, G.sample_noise(part, stream(3, name, i)))[:, 0] for i, part in enumerate(parts)])
 
 
-def known_generator(level: float | torch.Tensor = 0.7, *, wraps: bool = False, one_snr: bool = False) -> PhysicsGenerator:
+def known_generator(
+    level: float | torch.Tensor = 0.7, *, wraps: bool = False, one_snr: bool = False
+) -> PhysicsGenerator:
     """A generator with a wedge of 60 degrees and the noise of `noise_recorded`, of variance 1."""
     G = PhysicsGenerator(SMALL, Acquisition(VOXEL_A, (-60.0, 60.0)))
     power = mean_power(noise_recorded())
-    G.noise_power.copy_(power / power.mean()), G.T.copy_(torch.as_tensor(level)), G.wraps.fill_(wraps), G.one_snr.fill_(one_snr)
+    (
+        G.noise_power.copy_(power / power.mean()),
+        G.T.copy_(torch.as_tensor(level)),
+        G.wraps.fill_(wraps),
+        G.one_snr.fill_(one_snr),
+    )
     x = z_scored(blobs(64))[:, None]
     G.signal_power.copy_(mean_square(G.signal_spectrum(x, G.sample_noise(x, stream(0, "n")))).mean())
     return G
 
 
-def estimated_from(x: torch.Tensor, y: torch.Tensor, told: Acquisition | None = None, **options: str) -> PhysicsGenerator:
+def estimated_from(
+    x: torch.Tensor, y: torch.Tensor, told: Acquisition | None = None, **options: str
+) -> PhysicsGenerator:
     G = PhysicsGenerator(x.shape[-1], told or Acquisition(VOXEL_A), transfer=options.pop("transfer", "table"))
     estimate(G, x, y, **options)
     return G
@@ -193,10 +214,14 @@ def test_lookup_gives_back_what_is_linear_in_its_coordinates(kind: str) -> None:
     torch.testing.assert_close(at.weight.sum(-1), torch.ones(len(radius)))
     tilts = TILTS if kind.endswith("tilt") else 1
     inside = radius <= highest
-    torch.testing.assert_close(at(torch.linspace(0, highest, radii).repeat_interleave(tilts))[inside], radius[inside], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        at(torch.linspace(0, highest, radii).repeat_interleave(tilts))[inside], radius[inside], atol=1e-5, rtol=0
+    )
     if tilts > 1:
         inside = tilt < 85  # from there on between the last node and the first
-        torch.testing.assert_close(at((-90 + 5.0 * torch.arange(TILTS)).repeat(radii))[inside], tilt[inside], atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            at((-90 + 5.0 * torch.arange(TILTS)).repeat(radii))[inside], tilt[inside], atol=1e-3, rtol=0
+        )
 
 
 def test_noise_that_is_cut_out_has_the_power_wanted() -> None:
@@ -244,7 +269,9 @@ def test_the_wedge_takes_away_what_it_should(particles) -> None:
 
 
 def test_a_particles_recording_decides_its_wedge_and_its_noise() -> None:
-    """Half of the particles reach 60 degrees, half 30: between, the noise of the first is twice the mean, and the second have none."""
+    """Half of the particles reach 60 degrees, half 30: between, the noise of the first is twice the mean, and the
+    second have none.
+    """
     ranges = torch.tensor([[-60.0, 60.0], [-30.0, 30.0]]).repeat_interleave(REMEMBERED // 2, 0)
     G = PhysicsGenerator(BOX, Acquisition(VOXEL_A, tilt_ranges_deg=ranges))
     G.recordings[:, 2:] = ranges
@@ -259,9 +286,9 @@ def test_a_particles_recording_decides_its_wedge_and_its_noise() -> None:
         between = [[over_shells(p, 0.25, 0.5, at) for at in ((40, 50), (-20, 20))] for p in power]
         assert between[0][0] / between[0][1] == pytest.approx(factor, rel=0.15)
         assert between[1][0] / between[1][1] < 0.1
-    assert over_shells(sum(windowed_power(G(empty, drawn | {"recording": r})[:, 0]) for r in (wide, narrow)) / 2, 0.1, 0.5) == (
-        pytest.approx(1, abs=0.05)
-    )
+    assert over_shells(
+        sum(windowed_power(G(empty, drawn | {"recording": r})[:, 0]) for r in (wide, narrow)) / 2, 0.1, 0.5
+    ) == (pytest.approx(1, abs=0.05))
 
 
 def test_a_generator_of_volumes_that_wrap_round_wraps_round_and_another_does_not() -> None:
@@ -293,7 +320,9 @@ def test_noise_follows_the_signal_where_all_particles_have_one_snr() -> None:
 def test_volumes_that_wrap_round_are_told_from_those_that_do_not() -> None:
     colour = torch.exp(-6 * coordinates(SMALL)[0])
     assert wraps_round(noise_of(colour, 32))
-    assert not any(wraps_round(v) for v in (noise_recorded()[:32], torch.randn(32, SMALL, SMALL, SMALL, generator=stream(0, "w"))))
+    assert not any(
+        wraps_round(v) for v in (noise_recorded()[:32], torch.randn(32, SMALL, SMALL, SMALL, generator=stream(0, "w")))
+    )
 
 
 def test_volumes_that_were_each_standardised_are_told_from_those_that_were_not() -> None:
@@ -315,8 +344,12 @@ def test_how_files_were_made_is_found_in_them(wraps: bool, one_snr: bool) -> Non
     assert (G.T[1:7] * y.std() / 0.7).numpy() == pytest.approx(1, abs=0.15)
     made, before = (mean_power(v) for v in (made_by(G, x), z_scored(y)))
     for low in (0.05, 0.15, 0.25, 0.35):  # noise and signal have the power measured
-        assert over_shells(made, low, low + 0.1, (-50, 50)) == pytest.approx(over_shells(before, low, low + 0.1, (-50, 50)), rel=0.15)
-        assert over_shells(made, low, low + 0.1, (-91, -70)) < 1.3 * over_shells(before, low, low + 0.1, (-91, -70)) + 1e-6
+        assert over_shells(made, low, low + 0.1, (-50, 50)) == pytest.approx(
+            over_shells(before, low, low + 0.1, (-50, 50)), rel=0.15
+        )
+        assert (
+            over_shells(made, low, low + 0.1, (-91, -70)) < 1.3 * over_shells(before, low, low + 0.1, (-91, -70)) + 1e-6
+        )
     assert abs(float(made_by(G, x).mean())) < 0.03
 
 
@@ -343,7 +376,9 @@ def test_noise_of_low_passed_files_stays_where_theirs_is() -> None:
 
 
 def test_the_signal_has_at_most_its_share_of_the_power_measured() -> None:
-    """Files that are nearly all signal, from densities striped as no molecule of theirs is: cut back to MOST_SIGNAL of what was measured."""
+    """Files that are nearly all signal, from densities striped as no molecule of theirs is: cut back to MOST_SIGNAL of
+    what was measured.
+    """
     truth, stripes = known_generator(4.0, wraps=True), 1 + torch.cos(2 * torch.pi * 3 / SMALL * torch.arange(SMALL))
     x, y = z_scored(blobs(96) * stripes), z_scored(made_by(truth, z_scored(blobs(128, seed=1))))
     limit, shares = mean_power(y), {}
@@ -371,14 +406,18 @@ def test_the_amplitude_of_dimmed_faces_is_found() -> None:
 
 
 def spotted_background(n: int) -> torch.Tensor:
-    """Background (n, SMALL, SMALL, SMALL) that no Gaussian noise looks like: bright grains, far apart, on faint noise."""
+    """Background (n, SMALL, SMALL, SMALL) that no Gaussian noise looks like: bright grains, far apart, on faint
+    noise.
+    """
     rng = stream(8, "grains")
     grains = (torch.rand((n, SMALL, SMALL, SMALL), generator=rng) < 0.02).float()
     return 6 * grains + 0.3 * torch.randn(grains.shape, generator=rng)
 
 
 @pytest.mark.parametrize("true_background", [True, False])
-def test_real_background_is_taken_where_the_particles_held_out_are_like_it(tmp_path: Path, true_background: bool) -> None:
+def test_real_background_is_taken_where_the_particles_held_out_are_like_it(
+    tmp_path: Path, true_background: bool
+) -> None:
     x, grains = blobs(64), spotted_background(96)
     around = grains if true_background else grains.std() * torch.randn(grains.shape, generator=stream(9, "smooth"))
     y = 0.5 * blobs(96, seed=2) + around
@@ -387,7 +426,9 @@ def test_real_background_is_taken_where_the_particles_held_out_are_like_it(tmp_p
     estimate_in(config, x, y, Acquisition(VOXEL_A, (-60.0, 60.0)), tmp_path, empty)
     run = load_run(tmp_path)
     distances = run.noise_distances
-    assert (distances["real background"] < 0.8 * distances["measured"]) == true_background == (len(run.G.background) > 0)
+    assert (
+        (distances["real background"] < 0.8 * distances["measured"]) == true_background == (len(run.G.background) > 0)
+    )
     made, again = (generate(run, x, seed=1) for _ in range(2))
     assert torch.equal(made, again) and not torch.equal(made, generate(run, x, seed=2))
     kurtosis = ((made - made.mean()) / made.std()).pow(4).mean()
@@ -401,8 +442,9 @@ def test_real_background_is_taken_where_the_particles_held_out_are_like_it(tmp_p
 
 @pytest.fixture(scope="module", params=["none", "phase_flip"])
 def recorded(request):
-    """Densities and subtomograms of an S2-like microscope whose CTF crosses zero at node 7.8, z-scored; mean power of some densities, and
-    of these recorded without noise; whether phases were flipped."""
+    """Densities and subtomograms of an S2-like microscope whose CTF crosses zero at node 7.8, z-scored; mean power of
+    some densities, and of these recorded without noise; whether phases were flipped.
+    """
     voxel_size_A, scope = 11.0, dataclasses.replace(S2, correction=request.param)
     references = class_references(("tric", "ribosome"), BOX, voxel_size_A)
     x = density_maps(references, 48, BOX, voxel_size_A, stream(0, "x"))
@@ -410,7 +452,9 @@ def recorded(request):
         warnings.filterwarnings("ignore", message="At 11 A the CTF of 8 um carries")  # a little farther than the margin
         y = subtomograms(references, 128, BOX, voxel_size_A, scope, stream(0, "y"), snr=1.0)
         few = x.select(np.r_[:12, 48:60])
-        clean = subtomograms(references, 12, BOX, voxel_size_A, scope, stream(0, "z"), snr=1e6, poses=poses_of(few.table))
+        clean = subtomograms(
+            references, 12, BOX, voxel_size_A, scope, stream(0, "z"), snr=1e6, poses=poses_of(few.table)
+        )
     x, y, few, clean = (torch.from_numpy(v.volumes) for v in (x, y, few, clean))
     power = [mean_power(v) for v in ((few - x.mean()) / x.std(), (clean - y.mean()) / y.std())]
     return z_scored(x), z_scored(y), power, request.param == "phase_flip"
@@ -422,9 +466,13 @@ def test_level_and_sign_of_the_transfer_are_those_of_the_microscope(recorded) ->
     reached, at = wedge(BOX, -60.0, 60.0).flatten() > 0.99, lookup(BOX, "radius")
 
     def over_nodes(values: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(RADII).index_add_(0, at.index[reached].flatten(), (values[reached, None] * at.weight[reached]).flatten())
+        return torch.zeros(RADII).index_add_(
+            0, at.index[reached].flatten(), (values[reached, None] * at.weight[reached]).flatten()
+        )
 
-    wanted = (over_nodes(of_clean.flatten()) / over_nodes(of_x.flatten())).sqrt()  # root mean square over the tilts and defoci
+    wanted = (
+        over_nodes(of_clean.flatten()) / over_nodes(of_x.flatten())
+    ).sqrt()  # root mean square over the tilts and defoci
     G = estimated_from(x, y)
     assert G.tilt_range_deg == pytest.approx((-60, 60), abs=3)
     assert (G.T[1:8] / wanted[1:8]).numpy() == pytest.approx(1, abs=0.25) and (G.T[:8] > 0).all()
@@ -439,12 +487,15 @@ def test_an_estimate_without_a_part_leaves_it_alone(part: str) -> None:
     truth = known_generator(one_snr=True)
     G = estimated_from(z_scored(blobs(32)), z_scored(made_by(truth, z_scored(blobs(64, seed=1)))), without=part)
     untouched = {
-        "wedge": G.recordings[:, 2:].abs() - 90, "cap": G.support - 1, "noise colour": G.noise_power - G.noise_power[0, 0, 0],
+        "wedge": G.recordings[:, 2:].abs() - 90, "cap": G.support - 1,
+        "noise colour": G.noise_power - G.noise_power[0, 0, 0],
         "amplitude": G.A - 1, "transfer": G.T - G.T[0], "one SNR": G.one_snr, "sign": G.T.sign() - G.T[0].sign(),
     }  # fmt: skip
     assert untouched.keys() == set(PARTS)
     assert not untouched.pop(part).any() and all(v.isfinite().all() for v in G.state_dict().values())
-    assert all(found.any() for name, found in untouched.items() if name not in ("cap", "sign"))  # which are not needed here
+    assert all(
+        found.any() for name, found in untouched.items() if name not in ("cap", "sign")
+    )  # which are not needed here
 
 
 @pytest.mark.parametrize("few", [1, 2, 5])
@@ -594,7 +645,9 @@ def test_a_table_tells_the_tilt_ranges_where_it_is_asked(particles) -> None:
 
 
 class Stack:
-    """What `_tilts_deg` reads of a tilt stack: RELION's matrices that take the tomogram (xyz) to the images, and which are visible."""
+    """What `_tilts_deg` reads of a tilt stack: RELION's matrices that take the tomogram (xyz) to the images, and which
+    are visible.
+    """
 
     def __init__(self, angles: list[float], in_plane_deg: float, seen: list[bool]):
         a, p = (torch.deg2rad(torch.tensor(v, dtype=torch.float64)) for v in (angles, in_plane_deg))
@@ -612,7 +665,9 @@ def test_tilts_of_a_stack_are_those_of_the_slices_of_its_images(in_plane_deg: fl
     found = _tilts_deg(stack)
     assert (found.min(), found.max()) == pytest.approx((min(found), max(found))) and len(found) == 4
     for axes, tilt in zip(stack.in_plane[stack.visible], found, strict=True):
-        slice_at = np.array([np.cos(np.deg2rad(tilt)), 0.0, -np.sin(np.deg2rad(tilt))])  # where `coordinates` have that tilt, xyz
+        slice_at = np.array(
+            [np.cos(np.deg2rad(tilt)), 0.0, -np.sin(np.deg2rad(tilt))]
+        )  # where `coordinates` have that tilt, xyz
         inside = axes.T @ (axes @ slice_at)
         np.testing.assert_allclose(inside, slice_at, atol=1e-9)
     assert np.sort(np.abs(found)) == pytest.approx([0, 20, 30, 45], abs=1e-9)
@@ -643,22 +698,33 @@ def test_densities_on_real_backgrounds_have_the_snr_asked_for_and_keep_the_wedge
 
 @pytest.fixture(scope="module")
 def as_recorded() -> Domains:
-    return mismatch.mismatched(proof.proof_config("smoke", "S1", 0.1, 0, train_per_class=4, test_per_class=2), "as recorded")
+    return mismatch.mismatched(
+        proof.proof_config("smoke", "S1", 0.1, 0, train_per_class=4, test_per_class=2), "as recorded"
+    )
 
 
-@pytest.mark.parametrize("condition", ["astigmatism", "8 bits", "off-centre picks", "a class missing from the particles"])
+@pytest.mark.parametrize(
+    "condition", ["astigmatism", "8 bits", "off-centre picks", "a class missing from the particles"]
+)
 def test_a_condition_changes_what_it_says(condition: str, as_recorded: Domains, monkeypatch) -> None:
     """Of what is recorded or done to the tomograms both halves, of picks only the training half."""
     config = proof.proof_config("smoke", "S1", 0.1, 0, train_per_class=4, test_per_class=2)
     if condition not in mismatch.OPTICS:  # the same set is simulated once
         monkeypatch.setattr(mismatch, "simulated_domains", lambda *_, **__: as_recorded)
     both = mismatch.mismatched(config, condition)
-    assert len(both.X_train) == 4 * len(both.classes) and both.Y_test.volumes.shape == (2 * len(both.classes), *(config.box,) * 3)
+    assert len(both.X_train) == 4 * len(both.classes) and both.Y_test.volumes.shape == (
+        2 * len(both.classes),
+        *(config.box,) * 3,
+    )
     torch.testing.assert_close(both.volumes("X_train"), as_recorded.volumes("X_train"))
-    changed = [not np.array_equal(getattr(both, h).volumes, getattr(as_recorded, h).volumes) for h in ("Y_train", "Y_test")]
+    changed = [
+        not np.array_equal(getattr(both, h).volumes, getattr(as_recorded, h).volumes) for h in ("Y_train", "Y_test")
+    ]
     assert changed == [True, condition not in mismatch.PICKS]
     if condition == "a class missing from the particles":
-        assert set(as_recorded.Y_train.table["class_name"]) - set(both.Y_train.table["class_name"]) == {both.classes[-1]}
+        assert set(as_recorded.Y_train.table["class_name"]) - set(both.Y_train.table["class_name"]) == {
+            both.classes[-1]
+        }
     if condition == "8 bits":
         assert set(np.unique(both.Y_test.volumes)) <= set(range(256))
     with pytest.raises(ValueError, match="condition 'fog'"):
@@ -694,5 +760,7 @@ def test_the_rule_prefers_the_closer_set() -> None:
 def test_comparison_table_survives_a_classifier_that_learned_nothing() -> None:
     sources = (*FORMULAS, RELEASED, WRONG_MICROSCOPE, BACKGROUND, TRUE, PHYSICS, REAL)
     rows = [{"source": s, "synthetic": 8, "real": 0, "repeat": 0, "accuracy": 0.0} for s in sources]
-    table: pd.DataFrame = comparison_table([{"rows": rows, "config": {"dataset": "S1", "snr": 0.1, "seed": 0}}]).set_index("trained on")
+    table: pd.DataFrame = comparison_table(
+        [{"rows": rows, "config": {"dataset": "S1", "snr": 0.1, "seed": 0}}]
+    ).set_index("trained on")
     assert table.loc["share of real", "S1, SNR 0.1"] == "nan" and table.loc["gap closed", "S1, SNR 0.1"] == "nan"

@@ -68,13 +68,16 @@ def test_two_processes_train_as_one_and_one_goes_on(tmp_path: Path) -> None:
             made = started(count, str(script), str(tmp_path / name), str(steps))
             assert made.returncode == 0, made.stderr[-2000:]
     one, two, resumed = (
-        torch.load(tmp_path / name, weights_only=True) for name in ("one/1.pt", "two, then one/2.pt", "two, then one/1.pt")
+        torch.load(tmp_path / name, weights_only=True)
+        for name in ("one/1.pt", "two, then one/2.pt", "two, then one/1.pt")
     )
     for ours, theirs in zip(two["losses"] + resumed["losses"], one["losses"], strict=True):
         for name, value in theirs.items():
             assert ours[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
     for name, tensor in one["state"].items():
-        torch.testing.assert_close(resumed["state"][name], tensor, rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            resumed["state"][name], tensor, rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_two_processes_make_the_same_particles(tmp_path: Path) -> None:
@@ -84,7 +87,11 @@ def test_two_processes_make_the_same_particles(tmp_path: Path) -> None:
         output = tmp_path / f"by {count}"
         done = started(count, "-m", "cryoetgan_core.launch", "generate", str(trained), str(output), "7", "--part", "2")
         assert done.returncode == 0, done.stderr[-2000:]
-        return {str(p.relative_to(output)): hashlib.sha256(p.read_bytes()).hexdigest() for p in output.rglob("*") if p.is_file()}
+        return {
+            str(p.relative_to(output)): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in output.rglob("*")
+            if p.is_file()
+        }
 
     one = made_by(1)
     assert one == made_by(2) and "particles.star" in one

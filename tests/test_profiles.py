@@ -1,4 +1,6 @@
-"""What runs on a cluster: every rule that the Slurm profile names exists and a dry run asks for what it says; Kubernetes jobs call what is there."""
+"""What runs on a cluster: every rule that the Slurm profile names exists and a dry run asks for what it says;
+Kubernetes jobs call what is there.
+"""
 
 import re
 import shutil
@@ -23,7 +25,9 @@ def test_a_dry_run_asks_for_the_resources_of_the_slurm_profile(tmp_path: Path) -
     for name in ("Snakefile", "notebooks", "cryoetgan_core", "pyproject.toml"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
     command = [sys.executable, "-m", "snakemake", "all", "-n", "--workflow-profile", str(tmp_path), "--cores", "8"]
-    made = subprocess.run([*command, "--config", "profile=paper", "seeds=0"], cwd=tmp_path, capture_output=True, text=True)
+    made = subprocess.run(
+        [*command, "--config", "profile=paper", "seeds=0"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert made.returncode == 0, made.stderr[-2000:]
     wanted = {rule: settings["default-resources"] | own for rule, own in settings["set-resources"].items()}
     for rule, resources in wanted.items():
@@ -48,7 +52,11 @@ def test_kubernetes_jobs_are_whole_and_call_what_is_there(name: str) -> None:
         assert re.search(r"^figures:", (ROOT / "Makefile").read_text(), re.M) and words[:2] == ["make", "figures"]
         return
     notebook = next(w for w in words if w.endswith(".ipynb"))
-    parameters = next(c.source for c in nbformat.read(ROOT / notebook, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
+    parameters = next(
+        c.source
+        for c in nbformat.read(ROOT / notebook, as_version=4).cells
+        if "parameters" in c.metadata.get("tags", [])
+    )
     for flag, parameter in zip(words, words[1:], strict=False):
         assert flag not in ("-p", "-r") or f"{parameter}:" in parameters
     assert job["spec"]["completions"] == int(words[words.index("shards") + 1])

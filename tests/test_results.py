@@ -1,4 +1,6 @@
-"""Results name their configuration, code, data and machine; what does not belong together is refused, and older code is said."""
+"""Results name their configuration, code, data and machine; what does not belong together is refused, and older code is
+said.
+"""
 
 import json
 import os
@@ -36,7 +38,11 @@ def committed() -> list[Path]:
 def result_of(name: str, **changes: object) -> dict:
     config = workflow.find_case("quick", name).config.replace(**changes)
     machine = {"commit": "abc", "clean": True, "processor": "some processor", "gpu": None}
-    described = workflow.described(config, "workflow.runs") | {"provenance": machine, "data_hash": "d" * 12, "metrics": {}}
+    described = workflow.described(config, "workflow.runs") | {
+        "provenance": machine,
+        "data_hash": "d" * 12,
+        "metrics": {},
+    }
     return described
 
 
@@ -57,7 +63,9 @@ def put(folder: Path, name: str, **changes: object) -> None:
 NAMES = ["S1_adapted_seed0", "S1_adapted_noise0.5_seed0"]
 
 
-def test_own_and_committed_results_are_never_mixed_and_whose_they_are_is_said(folders: tuple[Path, Path], capsys) -> None:
+def test_own_and_committed_results_are_never_mixed_and_whose_they_are_is_said(
+    folders: tuple[Path, Path], capsys
+) -> None:
     own, reference = folders
     for name in NAMES:
         put(reference, name)
@@ -65,7 +73,9 @@ def test_own_and_committed_results_are_never_mixed_and_whose_they_are_is_said(fo
     results = workflow.results_of("quick", NAMES)
     assert {r["read_from"] for r in results.values()} == {"committed"}
     workflow.show_source(results)
-    assert "Results (2) from figures/<profile>/results, committed; commit abc; some processor" in capsys.readouterr().out
+    assert (
+        "Results (2) from figures/<profile>/results, committed; commit abc; some processor" in capsys.readouterr().out
+    )
     assert {r["read_from"] for r in workflow.results_of("quick", NAMES[:1]).values()} == {"own"}
     with pytest.raises(FileNotFoundError, match="S1_adapted_seed2.*make figures PROFILE=quick"):
         workflow.results_of("quick", ["S1_adapted_seed2"])
@@ -73,7 +83,9 @@ def test_own_and_committed_results_are_never_mixed_and_whose_they_are_is_said(fo
 
 def test_a_result_of_another_configuration_is_refused_by_name(folders: tuple[Path, Path]) -> None:
     put(folders[0], NAMES[0], batch=7)
-    with pytest.raises(ValueError, match=r"S1_adapted_seed0\.json was made with another configuration \(batch 7, not 4\)"):
+    with pytest.raises(
+        ValueError, match=r"S1_adapted_seed0\.json was made with another configuration \(batch 7, not 4\)"
+    ):
         workflow.results_of("quick", NAMES[:1])
 
 
@@ -87,7 +99,10 @@ def test_results_of_other_data_or_another_classifier_are_not_joined(folders: tup
     results[NAMES[0]]["classifier_hash"] = "2"
     with pytest.raises(ValueError, match="another reference classifier"):
         check_same_data(results)
-    other_draw = {"S1_adapted_seed0": result_of("S1_adapted_seed0"), "S1_adapted_seed1": result_of("S1_adapted_seed1") | {"data_hash": "f"}}
+    other_draw = {
+        "S1_adapted_seed0": result_of("S1_adapted_seed0"),
+        "S1_adapted_seed1": result_of("S1_adapted_seed1") | {"data_hash": "f"},
+    }
     check_same_data(other_draw)
 
 
@@ -113,7 +128,9 @@ def test_code_hash_follows_what_a_module_runs_and_not_its_words(tmp_path: Path) 
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
 
     def hashes() -> dict[str, str]:
-        command = "from cryoetgan_core.provenance import code_hash; print(code_hash('workflow.runs'), code_hash('specimen.render'))"
+        command = (
+            "from cryoetgan_core.provenance import code_hash as h; print(h('workflow.runs'), h('specimen.render'))"
+        )
         done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
         return dict(zip(("runs", "render"), done.stdout.split(), strict=True))
 
@@ -172,7 +189,10 @@ def test_every_artefact_names_its_results_or_its_code() -> None:
         assert record.get("results") or record.get("made_by"), path.name
         for name, made in record.get("results", {}).items():
             stored = json.loads((RESULTS / f"{name}.json").read_text())
-            assert made["config_hash"] == stored["config_hash"] and made["provenance"] == stored["provenance"], (path.name, name)
+            assert made["config_hash"] == stored["config_hash"] and made["provenance"] == stored["provenance"], (
+                path.name,
+                name,
+            )
 
 
 def test_an_artefact_without_results_or_module_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +208,9 @@ def test_notebooks_that_read_results_say_whose() -> None:
 
 
 def test_readings_hold_no_number_by_hand() -> None:
-    """A number that was measured is filled in by a code cell; what is left in prose are settings, and the paper's own numbers."""
+    """A number that was measured is filled in by a code cell; what is left in prose are settings, and the paper's own
+    numbers.
+    """
     number = re.compile(r"\d+\.\d+|\d+ ?%|\[\d")
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:
@@ -225,7 +247,10 @@ def test_every_profile_is_planned_whole(checkout: Path) -> None:
         seeded = len(seeds.split())
         assert int(planned["simulate_data"]) == 2 * seeded and int(planned["train"]) == runs * seeded
         cases = workflow.planned_cases(profile, [int(seed) for seed in seeds.split()])
-        apart = ("workflow.runs", "workflow.competitor")  # trained by a rule of their own; made by name, where its library is
+        apart = (
+            "workflow.runs",
+            "workflow.competitor",
+        )  # trained by a rule of their own; made by name, where its library is
         assert int(planned["measure"]) == sum(case.module not in apart for case in cases.values()) > 40
         drawn = {name for name in planned if name.startswith(("fig", "table"))} | {"metric_audit", "physics_generator"}
         assert {"table7_physics", "table8_ingredients", "table9_densities", "fig13_defocus"} <= drawn
@@ -266,6 +291,10 @@ def test_one_number_a_draw_has_no_interval_and_several_are_bounded() -> None:
 
 def test_a_run_of_the_papers_generator_does_not_depend_on_the_physics() -> None:
     names = {p.relative_to(PACKAGE).as_posix() for p in code_files("workflow.runs", without=PHYSICS)}
-    assert {"models.py", "training.py", "evaluation.py"} <= names and not {"physics.py", "physics_estimate.py", "signal_moments.py"} & names
+    assert {"models.py", "training.py", "evaluation.py"} <= names and not {
+        "physics.py",
+        "physics_estimate.py",
+        "signal_moments.py",
+    } & names
     assert code_of("workflow.runs", "paper") != code_of("workflow.runs", "physics") == code_hash("workflow.runs")
     assert code_of("workflow.measurements", "paper") == code_hash("workflow.measurements")

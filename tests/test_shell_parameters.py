@@ -1,4 +1,6 @@
-"""What a user gives reaches a notebook as it was given: no shell runs a part of it, no apostrophe or space breaks it."""
+"""What a user gives reaches a notebook as it was given: no shell runs a part of it, no apostrophe or space breaks
+it.
+"""
 
 import json
 import os
@@ -65,7 +67,9 @@ def test_files_of_any_name_reach_the_notebook_and_nothing_in_them_runs(tmp_path:
     files = [copy / f"{text}.mrc" for text in HOSTILE]
     for file in files:
         file.touch()
-    classes = [*DATASETS["S1"].classes, *(c for c in DATASETS["S2"].classes if c not in DATASETS["S1"].classes)][: len(files)]
+    classes = [*DATASETS["S1"].classes, *(c for c in DATASETS["S2"].classes if c not in DATASETS["S1"].classes)][
+        : len(files)
+    ]
     given = dict(zip(classes, files, strict=True))
     targets = [os.path.relpath(runs / "smoke" / "data" / f"{name}_draw0" / "data.json", copy) for name in DATASETS]
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -74,7 +78,8 @@ def test_files_of_any_name_reach_the_notebook_and_nothing_in_them_runs(tmp_path:
     config.write_text(json.dumps({"profile": "smoke", "seeds": "0", "maps": maps}))
     made = subprocess.run(
         [sys.executable, "-m", "snakemake", *targets, "--cores", "1", "--configfile", str(config)],
-        cwd=copy, capture_output=True, text=True, env=os.environ | {"PATH": path, "CRYOETGAN_RUNS": str(runs), "WORDS": str(words)},
+        cwd=copy, capture_output=True, text=True,
+        env=os.environ | {"PATH": path, "CRYOETGAN_RUNS": str(runs), "WORDS": str(words)},
     )  # fmt: skip
     assert made.returncode == 0, made.stderr[-3000:]
     calls = {call[call.index("dataset") + 1]: call for call in kept(words)}
@@ -98,9 +103,24 @@ def test_files_of_any_name_reach_the_notebook_and_nothing_in_them_runs(tmp_path:
     ],
     ids=["maps", "seeds", "profile"],
 )  # fmt: skip
-def test_what_is_no_entry_seed_or_profile_is_refused_before_anything_runs(tmp_path: Path, copy: Path, parameter: str, message: str) -> None:
-    command = [sys.executable, "-m", "snakemake", "all", "--cores", "1", "--config", "profile=smoke", "seeds=0", parameter]
-    made = subprocess.run(command, cwd=copy, capture_output=True, text=True, env=os.environ | {"CRYOETGAN_RUNS": str(tmp_path / "runs")})
+def test_what_is_no_entry_seed_or_profile_is_refused_before_anything_runs(
+    tmp_path: Path, copy: Path, parameter: str, message: str
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "all",
+        "--cores",
+        "1",
+        "--config",
+        "profile=smoke",
+        "seeds=0",
+        parameter,
+    ]
+    made = subprocess.run(
+        command, cwd=copy, capture_output=True, text=True, env=os.environ | {"CRYOETGAN_RUNS": str(tmp_path / "runs")}
+    )
     assert made.returncode != 0 and message in made.stderr, made.stderr[-2000:]
     assert not [*tmp_path.rglob("owned")] and not (tmp_path / "runs").exists()
 
@@ -113,7 +133,11 @@ def test_make_hands_on_what_it_was_given(tmp_path: Path, copy: Path, text: str) 
     (copy / "requirements.lock").touch()
     (copy / ".venv" / ".complete").touch()
     given = [f"{name}={text} $(shell touch owned) $$" for name in ("PROFILE", "SEEDS", "MAPS")]
-    subprocess.run(["make", "-C", str(copy), "figures", "CORES=1", *given], capture_output=True, env=os.environ | {"WORDS": str(words)})
+    subprocess.run(
+        ["make", "-C", str(copy), "figures", "CORES=1", *given],
+        capture_output=True,
+        env=os.environ | {"WORDS": str(words)},
+    )
     (call,) = kept(words)
     wanted = [f"{name.lower()}={text} $(shell touch owned) $$" for name in ("PROFILE", "SEEDS", "MAPS")]
     assert call[call.index("--config") + 1 :][:3] == wanted
@@ -121,9 +145,15 @@ def test_make_hands_on_what_it_was_given(tmp_path: Path, copy: Path, text: str) 
 
 
 def test_identifiers_and_seeds_are_checked_whole() -> None:
-    assert all(map(is_identifier, ("pdb:3j9i", "PDB:3J9I", "pdb:pdb_00003j9i", "emdb:3883", "emdb:EMD-3883", "emdb:emd_12345")))
+    assert all(
+        map(is_identifier, ("pdb:3j9i", "PDB:3J9I", "pdb:pdb_00003j9i", "emdb:3883", "emdb:EMD-3883", "emdb:emd_12345"))
+    )
     for text in HOSTILE:
-        assert not is_identifier(f"pdb:3j9i{text}") and not is_identifier(f"emdb:3883{text}") and not is_identifier(f"{text}pdb:3j9i")
+        assert (
+            not is_identifier(f"pdb:3j9i{text}")
+            and not is_identifier(f"emdb:3883{text}")
+            and not is_identifier(f"{text}pdb:3j9i")
+        )
         with pytest.raises(ValueError, match="'seeds' is"):
             parse_seeds(f"0 1 {text}")
     assert not is_identifier("pdb:3j9i\n") and not is_identifier("pdb:../etc") and not is_identifier("emdb:3883/../1")

@@ -62,7 +62,13 @@ def test_biological_assembly_is_expanded(tmp_path):
 
 
 def test_potential_equals_the_sum_of_the_atoms_gaussians(tmp_path):
-    atoms = [("N", 0.0, 0.0, 0.0), ("C", 1.5, 0.0, 0.3), ("C", 2.1, 1.4, 0.0), ("O", 1.4, 2.3, -0.4), ("S", 3.5, -1.0, 1.2)]
+    atoms = [
+        ("N", 0.0, 0.0, 0.0),
+        ("C", 1.5, 0.0, 0.3),
+        ("C", 2.1, 1.4, 0.0),
+        ("O", 1.4, 2.3, -0.4),
+        ("S", 3.5, -1.0, 1.2),
+    ]
     line = "ATOM  {:5d}  {:<3s} ALA A   1    {:8.3f}{:8.3f}{:8.3f}  1.00 20.00          {:>2s}\n"
     names = ("N", "CA", "C", "O", "SG")
     path = tmp_path / "few.pdb"

@@ -70,7 +70,9 @@ def test_what_does_not_exist_is_said_plainly(server) -> None:
 def test_without_a_network_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRYOETGAN_CACHE", str(tmp_path))
     monkeypatch.setattr(databases, "PDB_URL", "http://127.0.0.1:9/{id}.cif.gz")  # nothing listens there
-    with pytest.raises(ConnectionError, match="pdb:3j9i: cannot be downloaded.*put it at .*3j9i.cif.gz, or give its path"):
+    with pytest.raises(
+        ConnectionError, match="pdb:3j9i: cannot be downloaded.*put it at .*3j9i.cif.gz, or give its path"
+    ):
         reference_map("pdb:3j9i", voxel_size_A=10.0, resolution_A=25.0)
     assert list(tmp_path.iterdir()) == []  # nothing half-written
 

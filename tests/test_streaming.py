@@ -1,4 +1,6 @@
-"""Generation by the million: the same files whichever machine makes which part, after a kill too; what is written is read again with its poses; a card says what made it."""
+"""Generation by the million: the same files whichever machine makes which part, after a kill too; what is written is
+read again with its poses; a card says what made it.
+"""
 
 import dataclasses
 import hashlib
@@ -58,7 +60,11 @@ def make(folder, trained, order, **kind):
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 @pytest.mark.parametrize("kind", ["mrc", "hdf5", "zarr"])
@@ -77,15 +83,23 @@ def test_what_is_written_is_read_again(tmp_path, trained, kind):
         found = load_particles(tmp_path / name)
         np.testing.assert_array_equal(found.volumes, wanted)
         np.testing.assert_allclose(found.table[angles], table[angles], atol=1e-4)
-        np.testing.assert_allclose(found.table[["shift_x_A", "shift_z_A"]], table[["shift_x_A", "shift_z_A"]], atol=1e-4)
-        assert found.table["class_name"].tolist() == table["class_name"].tolist() and found.voxel_size_A == pytest.approx(VOXEL_A)
-        assert found.table["particle"].tolist() == table["particle"].tolist() and set(found.table["tomogram"]) == {"generated-1"}
+        np.testing.assert_allclose(
+            found.table[["shift_x_A", "shift_z_A"]], table[["shift_x_A", "shift_z_A"]], atol=1e-4
+        )
+        assert found.table["class_name"].tolist() == table[
+            "class_name"
+        ].tolist() and found.voxel_size_A == pytest.approx(VOXEL_A)
+        assert found.table["particle"].tolist() == table["particle"].tolist() and set(found.table["tomogram"]) == {
+            "generated-1"
+        }
     np.testing.assert_allclose(read_coordinates(tmp_path / "particles.tbl", VOXEL_A)[angles], table[angles], atol=1e-4)
     csv = pd.read_csv(tmp_path / "particles.csv")
     np.testing.assert_allclose(csv[angles], table[angles], atol=1e-8)
     if kind == "mrc":
         block = starfile.read(tmp_path / "particles.star")["particles"]
-        assert len(block) == 7 and block["rlnAngleRot"].to_numpy() == pytest.approx(table["rot_deg"].to_numpy(), abs=1e-4)
+        assert len(block) == 7 and block["rlnAngleRot"].to_numpy() == pytest.approx(
+            table["rot_deg"].to_numpy(), abs=1e-4
+        )
         for name, label in zip(csv["file"].str.rpartition("/")[2], table["class_name"], strict=True):
             number = {"ribosome": 1, "tric": 2}[label]
             assert re.search(r"id(\d[a-zA-Z0-9]{3})", name)[1] == f"{number:04d}" and label in name  # TomoTwin's rule
@@ -129,12 +143,14 @@ def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
     make(tmp_path / "x", trained, dataclasses.replace(order, volumes="mrc"))
     wanted = load_particles(tmp_path / "x" / "particles.star")
     table = pd.read_csv(tmp_path / "particles.csv")
-    mosaic = zarr.open_array(tmp_path / "ExperimentRuns/generated-000001/VoxelSpacing15.000/generated.zarr/0", mode="r")[:]
+    mosaic = zarr.open_array(
+        tmp_path / "ExperimentRuns/generated-000001/VoxelSpacing15.000/generated.zarr/0", mode="r"
+    )[:]
     wide = BOX + 2 * MARGIN
     assert mosaic.shape == (2 * wide, 2 * wide, 2 * wide)  # five particles in cells of 2 x 2 x 2
-    mask = zarr.open_array(tmp_path / "ExperimentRuns/generated-000001/Segmentations/15.000_cryoetgan_1_mask-multilabel.zarr/0", mode="r")[
-        :
-    ]
+    mask = zarr.open_array(
+        tmp_path / "ExperimentRuns/generated-000001/Segmentations/15.000_cryoetgan_1_mask-multilabel.zarr/0", mode="r"
+    )[:]
     corner = np.full((5, 3), MARGIN)
     corner[[1, 3], 2] = corner[[2, 3], 1] = corner[4, 0] = wide + MARGIN
     for (z, y, x), volume, name in zip(corner, wanted.volumes[:5], table["class_name"][:5], strict=True):
@@ -144,7 +160,11 @@ def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
     for store in (tmp_path / "ExperimentRuns/generated-000001").glob("*/*.zarr"):
         assert (store / "0/0/0/0").is_file()  # OME-Zarr 0.4: copick finds no other chunk, and sees zeros
     block = starfile.read(tmp_path / "particles.star")["particles"]
-    assert block["rlnTomoName"].tolist() == table["run_name"].tolist() == ["generated-000001"] * 5 + ["generated-000002"] * 2
+    assert (
+        block["rlnTomoName"].tolist()
+        == table["run_name"].tolist()
+        == ["generated-000001"] * 5 + ["generated-000002"] * 2
+    )
     matrices = table[[f"transform_{i}{j}" for i in range(3) for j in range(3)]].to_numpy().reshape(-1, 3, 3)
     star_angles = block[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy()
     relion = Rotation.from_euler("ZYZ", star_angles, degrees=True).inv().as_matrix()
@@ -171,7 +191,10 @@ def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
 def test_deepfinder_finds_its_label_map(tmp_path, trained):
     """Read as DeepFinder's own code does: dataset "dataset", axes zyx, positions of the object list as indices."""
     make(tmp_path, trained, Order(5, SHARES, seed=3, part=3, channels=("mask",), volumes="deepfinder"))
-    data, target = ([h5py.File(f)["dataset"][:] for f in sorted((tmp_path / "tomograms").glob(p))] for p in ("*[0-9].h5", "*_mask.h5"))
+    data, target = (
+        [h5py.File(f)["dataset"][:] for f in sorted((tmp_path / "tomograms").glob(p))]
+        for p in ("*[0-9].h5", "*_mask.h5")
+    )
     assert len(data) == len(target) == 2 and target[0].dtype == np.int8 and data[0].shape == target[0].shape
     objects = list(xml.etree.ElementTree.parse(tmp_path / "particles.xml").getroot())
     assert len(objects) == 5
@@ -238,9 +261,24 @@ def test_another_order_does_not_mix_in(tmp_path, trained):
 
 @pytest.mark.parametrize(
     "wrong",
-    [dict(n=0), dict(shares={}), dict(shares={"a": 0.0}), dict(shares={"../a": 1.0}), dict(shares={"a  b": 1.0}), dict(shares={"a\nb": 1.0}), dict(shares={'a "b"': 1.0}), dict(shares={" a": 1.0}), dict(shares={"a_b": 1.0, "a b": 1.0}, volumes="copick"), dict(tilt_deg=(90, 60)), dict(volumes="xyz"), dict(volumes="deepfinder"), dict(channels=("fog",)), dict(part=0)],
+    [
+        dict(n=0),
+        dict(shares={}),
+        dict(shares={"a": 0.0}),
+        dict(shares={"../a": 1.0}),
+        dict(shares={"a  b": 1.0}),
+        dict(shares={"a\nb": 1.0}),
+        dict(shares={'a "b"': 1.0}),
+        dict(shares={" a": 1.0}),
+        dict(shares={"a_b": 1.0, "a b": 1.0}, volumes="copick"),
+        dict(tilt_deg=(90, 60)),
+        dict(volumes="xyz"),
+        dict(volumes="deepfinder"),
+        dict(channels=("fog",)),
+        dict(part=0),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_an_order_that_cannot_be_is_refused(wrong):
     with pytest.raises(ValueError, match="Order: |Class names "):
         Order(**({"n": 4, "shares": {"a": 1.0}} | wrong))
@@ -266,7 +304,11 @@ def test_a_class_may_have_spaces_in_its_name(tmp_path, trained, kind):
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [(dict(densities="a/b=pdb:3j9i"), "Class names"), (dict(n_generate=0), "Order: 0 particles"), (dict(densities="dust"), "'dust'")],
+    [
+        (dict(densities="a/b=pdb:3j9i"), "Class names"),
+        (dict(n_generate=0), "Order: 0 particles"),
+        (dict(densities="dust"), "'dust'"),
+    ],
     ids=str,
 )
 def test_what_cannot_be_generated_is_refused_before_training(tmp_path, wrong, message):
@@ -287,7 +329,9 @@ def test_a_part_that_lost_a_file_or_a_piece_of_one_is_made_again(tmp_path, train
     make(tmp_path, trained, order)
     whole = hashes(tmp_path)
     of_second = [n for n in whole if "/000001" in n or tomogram_name(1) in n or "/c/1/" in n]
-    assert len(of_second) >= (3 if kind == "deepfinder" else 4)  # its table, the list of its files, and volumes and masks
+    assert len(of_second) >= (
+        3 if kind == "deepfinder" else 4
+    )  # its table, the list of its files, and volumes and masks
     for name in of_second:
         path = tmp_path / name
         path.unlink()
@@ -303,7 +347,10 @@ def test_a_part_that_lost_a_file_or_a_piece_of_one_is_made_again(tmp_path, train
 def test_what_died_while_it_wrote_leaves_nothing_behind(tmp_path, trained):
     order = Order(4, SHARES, seed=1, part=2, volumes="zarr")
     make(tmp_path, trained, order, shard=0, shards=2)
-    before = [temporary(tmp_path / "parts" / "000001.csv"), temporary(tmp_path / "volumes" / "particles.zarr") / "zarr.json"]
+    before = [
+        temporary(tmp_path / "parts" / "000001.csv"),
+        temporary(tmp_path / "volumes" / "particles.zarr") / "zarr.json",
+    ]
     table = temporary(tmp_path / "particles.csv")
     for path in (*before, table):
         path.parent.mkdir(exist_ok=True)
@@ -331,7 +378,8 @@ from cryoetgan_core.particles.simulated import class_references
 from cryoetgan_core.streaming import Order, generate_to
 folder, out, wait = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 shares = {"tric": 2.0, "ribosome": 1.0}
-for part in generate_to(out, folder, load_run(folder), class_references(tuple(shares), 24, 15.0), Order(12, shares, part=2), 15.0):
+references = class_references(tuple(shares), 24, 15.0)
+for part in generate_to(out, folder, load_run(folder), references, Order(12, shares, part=2), 15.0):
     time.sleep(wait)
 """
 
@@ -348,7 +396,10 @@ def test_killed_in_the_middle_it_ends_with_the_same_files(tmp_path, trained):
     assert not (tmp_path / "killed" / "particles.star").exists() and list((tmp_path / "killed" / "parts").glob("*.csv"))
     torn = tmp_path / "killed" / "volumes" / "000004"
     torn.mkdir(exist_ok=True)
-    for name in ("tric_id0002_000000008.mrc", "ribosome_id0001_000000009.mrc"):  # as a machine that died while it wrote leaves it
+    for name in (
+        "tric_id0002_000000008.mrc",
+        "ribosome_id0001_000000009.mrc",
+    ):  # as a machine that died while it wrote leaves it
         (torn / name).write_bytes(b"half a file")
     subprocess.run([*command, str(tmp_path / "killed"), "0"], env=environment, check=True)
     subprocess.run([*command, str(tmp_path / "whole"), "0"], env=environment, check=True)

@@ -15,7 +15,9 @@ def test_peak_memory_is_that_of_this_process_in_MiB() -> None:
 
 
 @pytest.mark.parametrize(("system", "counted"), [("linux", 2**20), ("darwin", 2**30)])
-def test_peak_memory_of_a_system_that_counts_otherwise(monkeypatch: pytest.MonkeyPatch, system: str, counted: int) -> None:
+def test_peak_memory_of_a_system_that_counts_otherwise(
+    monkeypatch: pytest.MonkeyPatch, system: str, counted: int
+) -> None:
     usage = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: SimpleNamespace(ru_maxrss=counted))
     monkeypatch.setattr(timing, "resource", usage)
     monkeypatch.setattr(timing.sys, "platform", system)

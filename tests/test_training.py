@@ -183,7 +183,9 @@ def test_a_damaged_checkpoint_is_named_and_its_deletion_helps(tmp_path: Path, ha
     whole = path.read_bytes()
     middle = len(whole) // 2
     path.write_bytes(whole[:middle] + (b"" if damage == "cut" else bytes([whole[middle] ^ 1]) + whole[middle + 1 :]))
-    with pytest.raises(ValueError, match="checkpoint.safetensors is damaged.*: delete it, and the training starts anew"):
+    with pytest.raises(
+        ValueError, match="checkpoint.safetensors is damaged.*: delete it, and the training starts anew"
+    ):
         go_on(folder)
     path.unlink()
     go_on(folder)
@@ -191,7 +193,8 @@ def test_a_damaged_checkpoint_is_named_and_its_deletion_helps(tmp_path: Path, ha
 
 
 @pytest.mark.parametrize(
-    "change", [lambda t: t[:-30], lambda t: t[: t.index("\n") + 1], lambda t: t.replace('"step"', '"stop"'), lambda t: ""]
+    "change",
+    [lambda t: t[:-30], lambda t: t[: t.index("\n") + 1], lambda t: t.replace('"step"', '"stop"'), lambda t: ""],
 )
 def test_a_damaged_log_is_named_and_its_deletion_helps(tmp_path: Path, half_trained: Path, change) -> None:
     folder = shutil.copytree(half_trained, tmp_path / "run")
@@ -213,7 +216,12 @@ def test_a_line_cut_after_the_checkpoint_is_made_again(tmp_path: Path, half_trai
     temporary(folder / "checkpoint.safetensors").write_bytes(b"half")  # as a killed process leaves it
     go_on(folder)
     assert [line["step"] for line in read_log(folder)] == [1, 2, 3, 4, 5, 6]
-    assert sorted(p.name for p in folder.iterdir()) == ["checkpoint.safetensors", "config.json", "log.jsonl", "weights.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoint.safetensors",
+        "config.json",
+        "log.jsonl",
+        "weights.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("name", ["config.json", "weights.safetensors"])
@@ -258,7 +266,9 @@ def test_subtomograms_are_scaled_batch_by_batch_and_not_copied() -> None:
 
 
 def rows_of(batch: torch.Tensor, versions: list[torch.Tensor]) -> list[tuple[int, int]]:
-    """For each volume of a batch (B, 1, D, D, D), which of several versions (N, D, D, D) of the set it is, and of which particle."""
+    """For each volume of a batch (B, 1, D, D, D), which of several versions (N, D, D, D) of the set it is, and of which
+    particle.
+    """
     every = torch.stack(versions)
     differences = [(every - volume).abs().amax((2, 3, 4)) for volume in batch[:, 0]]
     assert all(float(d.min()) < 1e-5 for d in differences)
@@ -289,11 +299,15 @@ def test_the_pool_gives_back_an_older_volume_half_of_the_time() -> None:
     assert torch.equal(returned[0], torch.arange(4.0)) and trainer.pools["Y"].numel() == 4
     later, fresh = torch.stack(returned[1:]), given[1:].flatten(1)
     assert float((later != fresh).float().mean()) == pytest.approx(0.5, abs=0.08) and (later <= fresh).all()
-    assert len(torch.cat([torch.cat(returned), trainer.pools["Y"].flatten()]).unique()) == 400  # none is lost, none comes twice
+    assert (
+        len(torch.cat([torch.cat(returned), trainer.pools["Y"].flatten()]).unique()) == 400
+    )  # none is lost, none comes twice
 
 
 def test_a_step_takes_the_decayed_rate_and_moves_the_average_by_its_share() -> None:
-    trainer = Trainer(make_config("smoke", steps=4, decay_from=0.0, ema=0.9, learning_rate=1e-3, critic_learning_rate=4e-3), *data())
+    trainer = Trainer(
+        make_config("smoke", steps=4, decay_from=0.0, ema=0.9, learning_rate=1e-3, critic_learning_rate=4e-3), *data()
+    )
     for step in range(3):
         before = {k: v.clone() for k, v in trainer.ema.items()}
         trainer.step()
@@ -303,8 +317,12 @@ def test_a_step_takes_the_decayed_rate_and_moves_the_average_by_its_share() -> N
             torch.testing.assert_close(trainer.ema[key], 0.9 * before[key] + 0.1 * value)
 
 
-@pytest.mark.parametrize(("n", "share", "held_out"), [(3, 0.15, None), (4, 0.5, 0), (5, 0.5, 0), (6, 0.5, 2), (12, 0.15, 2), (12, 0.25, 3)])
-def test_any_number_of_particles_trains_or_is_refused_before_it_starts(tmp_path: Path, n: int, share: float, held_out: int | None) -> None:
+@pytest.mark.parametrize(
+    ("n", "share", "held_out"), [(3, 0.15, None), (4, 0.5, 0), (5, 0.5, 0), (6, 0.5, 2), (12, 0.15, 2), (12, 0.25, 3)]
+)
+def test_any_number_of_particles_trains_or_is_refused_before_it_starts(
+    tmp_path: Path, n: int, share: float, held_out: int | None
+) -> None:
     """A batch is left to train on, and one volume held out would have no spread to measure a distance by."""
     config, (x, y) = make_config("smoke", steps=2, validate_every=1, validation_share=share), data()
     if held_out is None:
@@ -314,7 +332,9 @@ def test_any_number_of_particles_trains_or_is_refused_before_it_starts(tmp_path:
     trainer = Trainer(config, x, y[:n])
     assert len(trainer.validation) == held_out and len(trainer.rows["y"]) == n - held_out
     train(trainer, tmp_path, progress=False)
-    assert trainer.steps_done == 2 and [math.isfinite(value) for _, value in trainer.validations] == [True] * (2 if held_out else 0)
+    assert trainer.steps_done == 2 and [math.isfinite(value) for _, value in trainer.validations] == [True] * (
+        2 if held_out else 0
+    )
     assert generate(load_run(tmp_path), x[:1]).isfinite().all()
 
 
@@ -326,7 +346,10 @@ def test_stopped_training_keeps_its_validations_and_the_best_generator(tmp_path:
     with pytest.raises(KeyboardInterrupt):
         train(broken, tmp_path / "broken", progress=False)
     again = Trainer(config, *data())
-    ours, theirs = (load_file(p) for p in (tmp_path / "whole" / "weights.safetensors", train(again, tmp_path / "broken", progress=False)))
+    ours, theirs = (
+        load_file(p)
+        for p in (tmp_path / "whole" / "weights.safetensors", train(again, tmp_path / "broken", progress=False))
+    )
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
     assert whole.validations == again.validations and [step for step, _ in again.validations] == [2, 4, 6]
     assert all(torch.equal(ours[f"G.{k}"], v) for k, v in again.best.items())

@@ -1,4 +1,6 @@
-"""The volume viewer: controls change what is drawn; and in a browser, where there is one, JupyterLab runs the quick start, a slider is moved and the picture changes."""
+"""The volume viewer: controls change what is drawn; and in a browser, where there is one, JupyterLab runs the quick
+start, a slider is moved and the picture changes.
+"""
 
 import io
 import os
@@ -25,7 +27,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def particles(seed=0, classes=("a", "a", "b"), box=BOX):
     volumes = np.random.default_rng(seed).normal(size=(len(classes), box, box, box)).astype(np.float32)
     return ParticleSet(
-        volumes, particle_table(len(classes), class_name=list(classes), particle=[f"p{i}" for i in range(len(classes))]), 10.0
+        volumes,
+        particle_table(len(classes), class_name=list(classes), particle=[f"p{i}" for i in range(len(classes))]),
+        10.0,
     )
 
 
@@ -50,7 +54,9 @@ def test_the_controls_choose_the_slices():
     assert viewer.particle.max == 0 and "b, p2" in viewer.captions["real"].value
     np.testing.assert_allclose(shown(viewer, "real", "xy"), grey(real.volumes[2][2], real.volumes[2]), atol=0.01)
     viewer.contrast.value = (20, 80)
-    np.testing.assert_allclose(shown(viewer, "real", "xy"), grey(real.volumes[2][2], real.volumes[2], (20, 80)), atol=0.01)
+    np.testing.assert_allclose(
+        shown(viewer, "real", "xy"), grey(real.volumes[2][2], real.volumes[2], (20, 80)), atol=0.01
+    )
     viewer.class_name.value = EVERY
     assert viewer.particle.max == 2
 
@@ -85,7 +91,8 @@ def browser():
 
 
 @pytest.mark.skipif(
-    not (shutil.which("chromium") and shutil.which("chromedriver")), reason="no chromium and chromium-driver on this machine"
+    not (shutil.which("chromium") and shutil.which("chromedriver")),
+    reason="no chromium and chromium-driver on this machine",
 )
 def test_in_a_browser_the_quick_start_runs_and_a_slider_changes_the_picture(tmp_path):
     from selenium.webdriver.common.by import By
@@ -94,7 +101,9 @@ def test_in_a_browser_the_quick_start_runs_and_a_slider_changes_the_picture(tmp_
 
     notebook = nbformat.read(ROOT / "notebooks" / "quick_start.ipynb", as_version=4)
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    cell.source = re.sub(r"steps: int = \d+", "steps: int = 2", re.sub(r"per_class: int = \d+", "per_class: int = 4", cell.source))
+    cell.source = re.sub(
+        r"steps: int = \d+", "steps: int = 2", re.sub(r"per_class: int = \d+", "per_class: int = 4", cell.source)
+    )
     for c in notebook.cells:
         if c.cell_type == "code":
             c.outputs, c.execution_count = [], None
@@ -146,7 +155,9 @@ def test_in_a_browser_the_quick_start_runs_and_a_slider_changes_the_picture(tmp_
         before = pixels(driver)
         slider = driver.find_elements(By.CSS_SELECTOR, ".widget-hslider .noUi-handle")
         along_z = next(
-            h for h in slider if "z" == h.find_element(By.XPATH, "ancestor::div[contains(@class,'widget-hslider')]").text.split("\n")[0]
+            h
+            for h in slider
+            if "z" == h.find_element(By.XPATH, "ancestor::div[contains(@class,'widget-hslider')]").text.split("\n")[0]
         )
         along_z.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
         wait.until(lambda d: pixels(d) != before)

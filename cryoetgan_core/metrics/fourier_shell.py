@@ -4,12 +4,14 @@ import torch
 
 
 def fourier_shell_correlation(a: torch.Tensor, b: torch.Tensor, observed: torch.Tensor | None = None) -> torch.Tensor:
-    """Correlation (N // 2 + 1,) of two volumes (N, N, N) in shells of one Fourier voxel; shell i lies at i / (N voxel size).
+    """Correlation (N // 2 + 1,) of two volumes (N, N, N) in shells of one Fourier voxel; shell i lies at i / (N voxel
+    size).
 
     Parameters
     ----------
     observed
-        (N, N, N // 2 + 1) mask in rfft layout of the Fourier voxels that count, as outside a missing wedge; default all.
+        (N, N, N // 2 + 1) mask in rfft layout of the Fourier voxels that count, as outside a missing wedge; default
+        all.
 
     Raises
     ------
@@ -17,7 +19,9 @@ def fourier_shell_correlation(a: torch.Tensor, b: torch.Tensor, observed: torch.
         When the volumes are not two equal cubes.
     """
     if a.shape != b.shape or a.ndim != 3 or len(set(a.shape)) != 1:
-        raise ValueError(f"fourier_shell_correlation: volumes {tuple(a.shape)} and {tuple(b.shape)}; expected two equal cubes.")
+        raise ValueError(
+            f"fourier_shell_correlation: volumes {tuple(a.shape)} and {tuple(b.shape)}; expected two equal cubes."
+        )
     n = a.shape[-1]
     f, h = torch.fft.fftfreq(n, 1 / n), torch.fft.rfftfreq(n, 1 / n)
     shell = (f[:, None, None] ** 2 + f[:, None] ** 2 + h**2).sqrt().round().long()
@@ -35,7 +39,8 @@ def fourier_shell_correlation(a: torch.Tensor, b: torch.Tensor, observed: torch.
 
 
 def resolution_A(fsc: torch.Tensor, voxel_size_A: float, threshold: float = 0.5, box: int | None = None) -> float:
-    """Resolution in angstrom of the last shell before the curve first falls below `threshold`; infinite where it starts below.
+    """Resolution in angstrom of the last shell before the curve first falls below `threshold`; infinite where it starts
+    below.
 
     `box` is the edge of the volumes; by default they are taken to be even.
     """

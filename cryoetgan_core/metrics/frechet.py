@@ -1,4 +1,6 @@
-"""Frechet distance (Heusel et al. 2017) and Inception Score (Salimans et al. 2016) on features and class probabilities of any network."""
+"""Frechet distance (Heusel et al. 2017) and Inception Score (Salimans et al. 2016) on features and class probabilities
+of any network.
+"""
 
 import torch
 
@@ -12,7 +14,10 @@ def frechet_distance(real: torch.Tensor, fake: torch.Tensor) -> float:
         If a set has fewer than two points or the widths differ.
     """
     if min(len(real), len(fake)) < 2 or real.shape[1] != fake.shape[1]:
-        raise ValueError(f"frechet_distance: features {tuple(real.shape)} and {tuple(fake.shape)}: expected (N, C), (M, C), N and M > 1.")
+        raise ValueError(
+            f"frechet_distance: features {tuple(real.shape)} and {tuple(fake.shape)}: expected (N, C), (M, C), N and M "
+            "> 1."
+        )
     real, fake = real.double(), fake.double()
     mean = (real.mean(0) - fake.mean(0)).square().sum()
     c_real, c_fake = real.T.cov(), fake.T.cov()

@@ -15,7 +15,9 @@ def voxel_moments(volumes: torch.Tensor) -> torch.Tensor:
 
 
 def autocorrelation(volumes: torch.Tensor, lags: int = 3) -> torch.Tensor:
-    """Correlation (N, 3, lags) of the voxels of each of `volumes` (N, D, H, W) with those 1 to `lags` further along z, y and x."""
+    """Correlation (N, 3, lags) of the voxels of each of `volumes` (N, D, H, W) with those 1 to `lags` further along z,
+    y and x.
+    """
     v = volumes.double()
     v = v - v.mean((1, 2, 3), keepdim=True)
     variance = v.square().mean((1, 2, 3)).clamp(min=1e-300)
@@ -23,16 +25,24 @@ def autocorrelation(volumes: torch.Tensor, lags: int = 3) -> torch.Tensor:
     for axis in (1, 2, 3):
         n = v.shape[axis]
         values.append(
-            torch.stack([(v.narrow(axis, 0, n - k) * v.narrow(axis, k, n - k)).mean((1, 2, 3)) / variance for k in range(1, lags + 1)], 1)
+            torch.stack(
+                [
+                    (v.narrow(axis, 0, n - k) * v.narrow(axis, k, n - k)).mean((1, 2, 3)) / variance
+                    for k in range(1, lags + 1)
+                ],
+                1,
+            )
         )
     return torch.stack(values, 1)
 
 
 def nearest_real(fake: torch.Tensor, train: torch.Tensor, held_out: torch.Tensor) -> torch.Tensor:
-    """Whether each of `fake` (M, ...) lies nearer to its nearest training volume than to its nearest held-out one, (M,) of 0 and 1.
+    """Whether each of `fake` (M, ...) lies nearer to its nearest training volume than to its nearest held-out one, (M,)
+    of 0 and 1.
 
-    Memorising shows as a mean above the one that real volumes of a third set reach, which is 0.5 where the two sets are as large. Points are flattened, the distance is Euclidean; give `train` and
-    `held_out` the same number, since more points are nearer.
+    Memorising shows as a mean above the one that real volumes of a third set reach, which is 0.5 where the two sets are
+    as large. Points are flattened, the distance is Euclidean; give `train` and `held_out` the same number, since more
+    points are nearer.
 
     Raises
     ------
@@ -40,7 +50,9 @@ def nearest_real(fake: torch.Tensor, train: torch.Tensor, held_out: torch.Tensor
         When the two reference sets differ in number.
     """
     if len(train) != len(held_out):
-        raise ValueError(f"nearest_real: {len(train)} training and {len(held_out)} held-out volumes; expected as many of each.")
+        raise ValueError(
+            f"nearest_real: {len(train)} training and {len(held_out)} held-out volumes; expected as many of each."
+        )
     fake, train, held_out = (t.flatten(1).double() for t in (fake, train, held_out))
     nearest = [torch.cat([torch.cdist(rows, other).amin(1) for rows in fake.split(256)]) for other in (train, held_out)]
     return (nearest[0] < nearest[1]).double()
@@ -49,8 +61,8 @@ def nearest_real(fake: torch.Tensor, train: torch.Tensor, held_out: torch.Tensor
 def calibration(deviation: torch.Tensor, error: torch.Tensor) -> tuple[float, float]:
     """How well predicted standard deviations (...) predict errors (...): two numbers.
 
-    The root mean square of error / deviation, 1 where calibrated; and Spearman's rank correlation of |error| with the deviation, 0 where the map says nothing
-    about where errors are large, NaN where it is constant.
+    The root mean square of error / deviation, 1 where calibrated; and Spearman's rank correlation of |error| with the
+    deviation, 0 where the map says nothing about where errors are large, NaN where it is constant.
     """
     ratio = float((error.double() / deviation.double().clamp(min=1e-12)).square().mean().sqrt())
     if deviation.min() == deviation.max():

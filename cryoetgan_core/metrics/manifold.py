@@ -1,4 +1,6 @@
-"""Precision, recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020, doi 10.48550/arXiv.2002.09797)."""
+"""Precision, recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020, doi
+10.48550/arXiv.2002.09797).
+"""
 
 from dataclasses import dataclass
 
@@ -57,7 +59,10 @@ def manifold_scores(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> Manif
         If either set has no more than k points or the two differ in shape.
     """
     if min(len(real), len(fake)) <= k or real.shape[1:] != fake.shape[1:]:
-        raise ValueError(f"manifold_scores: real {tuple(real.shape)} and fake {tuple(fake.shape)}: expected equal points, over {k} each.")
+        raise ValueError(
+            f"manifold_scores: real {tuple(real.shape)} and fake {tuple(fake.shape)}: expected equal points, over {k} "
+            "each."
+        )
     real, fake = real.flatten(1).double(), fake.flatten(1).double()
     real_radius, fake_radius = _kth_neighbour(real, k), _kth_neighbour(fake, k)
     inside_real, recalled, covered = [], [], torch.zeros(len(real), dtype=torch.bool, device=real.device)

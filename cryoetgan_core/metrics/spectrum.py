@@ -4,7 +4,9 @@ import torch
 
 
 def radial_power_spectra(volumes: torch.Tensor) -> torch.Tensor:
-    """Power of each of `volumes` (N, D, D, D) in shells of one Fourier voxel, (N, D/2); DC and the corners beyond Nyquist left out."""
+    """Power of each of `volumes` (N, D, D, D) in shells of one Fourier voxel, (N, D/2); DC and the corners beyond
+    Nyquist left out.
+    """
     n = volumes.shape[-1]
     q = torch.fft.fftfreq(n, 1 / n), torch.fft.rfftfreq(n, 1 / n)
     radius = (q[0][:, None, None] ** 2 + q[0][None, :, None] ** 2 + q[1][None, None, :] ** 2).sqrt().round().long()
@@ -40,10 +42,12 @@ def log_ratio(real_spectrum: torch.Tensor, fake_spectrum: torch.Tensor) -> float
 
 
 def angular_power_spectra(volumes: torch.Tensor, radial_bins: int = 8, angular_bins: int = 12) -> torch.Tensor:
-    """Power of each of `volumes` (N, D, D, D) over spatial frequency and the tilt whose slice passes there, (N, radial_bins, angular_bins).
+    """Power of each of `volumes` (N, D, D, D) over spatial frequency and the tilt whose slice passes there, (N,
+    radial_bins, angular_bins).
 
-    The tilt axis is y, the beam z: the tilt of a Fourier voxel is atan2(-kz, kx), from -90 to 90 degrees in equal bins, so that the missing wedge fills the bins at
-    both ends. Radial bins are equal parts of the range to Nyquist. Voxels within one of the tilt axis belong to every tilt and are left out.
+    The tilt axis is y, the beam z: the tilt of a Fourier voxel is atan2(-kz, kx), from -90 to 90 degrees in equal bins,
+    so that the missing wedge fills the bins at both ends. Radial bins are equal parts of the range to Nyquist. Voxels
+    within one of the tilt axis belong to every tilt and are left out.
     """
     n = volumes.shape[-1]
     f, h = torch.fft.fftfreq(n, 1 / n), torch.fft.rfftfreq(n, 1 / n)
@@ -54,12 +58,16 @@ def angular_power_spectra(volumes: torch.Tensor, radial_bins: int = 8, angular_b
     keep = (radius <= n / 2) & ((kz**2 + kx**2) > 1)
     shell = (radius / (n / 2) * radial_bins).long().clamp(max=radial_bins - 1)
     index = (shell * angular_bins + ((tilt + 90) / 180 * angular_bins).long().clamp(max=angular_bins - 1))[keep]
-    count = torch.zeros(radial_bins * angular_bins, dtype=torch.float64).index_add_(0, index, torch.ones(len(index), dtype=torch.float64))
+    count = torch.zeros(radial_bins * angular_bins, dtype=torch.float64).index_add_(
+        0, index, torch.ones(len(index), dtype=torch.float64)
+    )
     spectra = []
     for chunk in volumes.split(64):
         power = torch.fft.rfftn(chunk.double().cpu(), dim=(-3, -2, -1), norm="ortho").abs().square()
         total = torch.zeros(len(chunk), len(count), dtype=torch.float64).index_add_(1, index, power[:, keep])
-        spectra.append(torch.where(count > 0, total / count.clamp(min=1), torch.nan).view(len(chunk), radial_bins, angular_bins))
+        spectra.append(
+            torch.where(count > 0, total / count.clamp(min=1), torch.nan).view(len(chunk), radial_bins, angular_bins)
+        )
     return torch.cat(spectra)
 
 

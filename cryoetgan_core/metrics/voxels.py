@@ -10,7 +10,8 @@ from scipy import stats
 def psnr(reference: torch.Tensor, volumes: torch.Tensor, peak: float = 1.0) -> float:
     """10 log10(peak^2 / mean squared error) in dB over all voxels of two equally shaped sets.
 
-    The paper's column compares UNPAIRED z-scored volumes: two independent sets of unit variance give -3 dB, flat grey against them 0 dB.
+    The paper's column compares UNPAIRED z-scored volumes: two independent sets of unit variance give -3 dB, flat grey
+    against them 0 dB.
     """
     if reference.shape != volumes.shape:
         raise ValueError(f"psnr: shapes {tuple(reference.shape)} and {tuple(volumes.shape)} differ.")
@@ -33,8 +34,12 @@ def student_interval(
 
 
 def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of independent values, and the ends between which another such value falls (Student's t); NaN for a single value."""
+    """Mean of independent values, and the ends between which another such value falls (Student's t); NaN for a single
+    value.
+    """
     values = np.asarray(values, dtype=float)
     mean, n = float(values.mean()), len(values)
-    half = float(stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / n)) if n > 1 else float("nan")
+    half = (
+        float(stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / n)) if n > 1 else float("nan")
+    )
     return mean, mean - half, mean + half

@@ -1,8 +1,9 @@
 """Weighted back-projection of a tilt series by Fourier insertion.
 
-Images are ``(T, B, n, n)`` indexed yx, volumes ``(B, box, box, box)`` indexed zyx; the beam runs along z. The device is taken from the images.
-A tilt about y leaves every ky alone, so inserting slices is one sparse matrix in the (kz, kx) plane, shared by all ky and all particles of a
-batch: the same linear weights as torch-fourier-slice (the tests compare), at a small part of its time.
+Images are ``(T, B, n, n)`` indexed yx, volumes ``(B, box, box, box)`` indexed zyx; the beam runs along z. The device is
+taken from the images. A tilt about y leaves every ky alone, so inserting slices is one sparse matrix in the (kz, kx)
+plane, shared by all ky and all particles of a batch: the same linear weights as torch-fourier-slice (the tests
+compare), at a small part of its time.
 """
 
 import math
@@ -27,7 +28,8 @@ def transform_size(image_size: int, box: int) -> int:
 
 @lru_cache(maxsize=8)
 def _insertion(size: int, angles_deg: tuple[float, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sparse matrix (size size, T size) of bilinear weights from line samples to the (kz, kx) plane, and its row sums (size size,).
+    """Sparse matrix (size size, T size) of bilinear weights from line samples to the (kz, kx) plane, and its row sums
+    (size size,).
 
     Frequencies are in FFT order and wrap around. The Nyquist sample of a line, whose sign is ambiguous, is left out.
     """
@@ -47,21 +49,27 @@ def _insertion(size: int, angles_deg: tuple[float, ...], device: torch.device) -
             values.append(weight[keep].float())
     rows, columns, values = torch.cat(rows), torch.cat(columns), torch.cat(values)
     total = torch.zeros(size * size).index_add_(0, rows, values)
-    matrix = torch.sparse_coo_tensor(torch.stack([rows, columns]), values, (size * size, kz.numel()), check_invariants=True)
+    matrix = torch.sparse_coo_tensor(
+        torch.stack([rows, columns]), values, (size * size, kz.numel()), check_invariants=True
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return matrix.coalesce().to_sparse_csr().to(device), total.to(device)
 
 
 def insertion_weights(size: int, angles_deg: tuple[float, ...]) -> torch.Tensor:
-    """Sum of the weights (size size,) with which slices at the tilts reach each sample of the (kz, kx) plane, in FFT order."""
+    """Sum of the weights (size size,) with which slices at the tilts reach each sample of the (kz, kx) plane, in FFT
+    order.
+    """
     return _insertion(size, angles_deg, torch.device("cpu"))[1]
 
 
 @lru_cache(maxsize=8)
 @lru_cache(maxsize=8)
 def _inverse_transform(size: int, box: int, device: torch.device) -> torch.Tensor:
-    """Matrix (box, size) from Fourier values in FFT order to the box's real-space samples, interpolation weight divided out."""
+    """Matrix (box, size) from Fourier values in FFT order to the box's real-space samples, interpolation weight divided
+    out.
+    """
     position = torch.arange(box, dtype=torch.float64) - box // 2
     frequency = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
     matrix = torch.exp(2j * math.pi / size * position[:, None] * frequency) / size
@@ -77,9 +85,11 @@ def insert_slices(
     weights: Callable[[tuple[int, int]], torch.Tensor] | None = None,
     regularisation: float = 0.0,
 ) -> torch.Tensor:
-    """The reconstruction's Fourier transform before any real-space step: (size, size, B, n // 2 + 1), indexed (kz, kx, particle, ky).
+    """The reconstruction's Fourier transform before any real-space step: (size, size, B, n // 2 + 1), indexed (kz, kx,
+    particle, ky).
 
-    kz and kx are in FFT order over `size` samples, ky in rfft order over the n of the images. Arguments as in `back_project`; the tilt axis is y.
+    kz and kx are in FFT order over `size` samples, ky in rfft order over the n of the images. Arguments as in
+    `back_project`; the tilt axis is y.
     """
     t, b, n = images.shape[:3]
     matrix, total = _insertion(size, tuple(angles_deg.tolist()), images.device)
@@ -97,7 +107,9 @@ def insert_slices(
     below = total[:, None].clamp(min=1.0)
     if weights is not None:
         seen = inserted(weights((n, size))[:, :, : n // 2 + 1]).view(size * size, -1, n // 2 + 1)
-        alone = (1 / total.clamp(min=1e-6)).clamp(min=1.0)  # a value that only the edge of one slice reaches is divided as if the whole did
+        alone = (1 / total.clamp(min=1e-6)).clamp(
+            min=1.0
+        )  # a value that only the edge of one slice reaches is divided as if the whole did
         below = (seen * alone[:, None, None]).expand(-1, b, -1).reshape(size * size, -1)
     return (inserted(lines) / (below + regularisation).clamp(min=1e-6)).view(size, size, b, -1)
 
@@ -113,9 +125,11 @@ def back_project(
 ) -> torch.Tensor:
     """Weighted back-projection of images (T, B, n, n) to volumes (B, box, box, box).
 
-    A Fourier value is the sum of the slices that pass beside it, each with its linear interpolation weight, over the sum of those weights, which counts at least as 1 so that a
-    value which only the edge of one slice reaches is not blown up; it is exactly zero where no slice passes: the missing wedge. So the ramp saturates where slices stand farther apart
-    than a sample, beyond a spatial frequency of about 1 / (2.4 box voxel step) with the tilt step in radians: a mild low-pass (at 3 degrees in a box of 40 to 0.6 of the amplitude at Nyquist).
+    A Fourier value is the sum of the slices that pass beside it, each with its linear interpolation weight, over the
+    sum of those weights, which counts at least as 1 so that a value which only the edge of one slice reaches is not
+    blown up; it is exactly zero where no slice passes: the missing wedge. So the ramp saturates where slices stand
+    farther apart than a sample, beyond a spatial frequency of about 1 / (2.4 box voxel step) with the tilt step in
+    radians: a mild low-pass (at 3 degrees in a box of 40 to 0.6 of the amplitude at Nyquist).
 
     Parameters
     ----------
@@ -126,12 +140,13 @@ def back_project(
     box
         edge of the volumes; default n. Beyond n / sqrt(2) the corners see fewer tilts.
     weights
-        gives the denominators (T, B or 1, h, w), one for each Fourier sample of each image, for the FFT of an image of shape (h, w); 1 where not
-        given. With numerator h and weight h^2 the result is a Wiener filter.
+        gives the denominators (T, B or 1, h, w), one for each Fourier sample of each image, for the FFT of an image of
+        shape (h, w); 1 where not given. With numerator h and weight h^2 the result is a Wiener filter.
     regularisation
         added to the sum of the weights, as 1 / SNR in a Wiener filter.
     tilt_axis_deg
-        angle of the tilt axis with y, towards -x. Other than 0 it goes through torch-fourier-slice, some ten times slower.
+        angle of the tilt axis with y, towards -x. Other than 0 it goes through torch-fourier-slice, some ten times
+        slower.
 
     Raises
     ------
@@ -140,7 +155,10 @@ def back_project(
     """
     t, b, n = images.shape[:3]
     if images.ndim != 4 or images.shape[-1] != n or len(angles_deg) != t:
-        raise ValueError(f"back_project: images {tuple(images.shape)} and {len(angles_deg)} angles; expected (T, B, n, n) and T angles.")
+        raise ValueError(
+            f"back_project: images {tuple(images.shape)} and {len(angles_deg)} angles; expected (T, B, n, n) and T "
+            "angles."
+        )
     box = n if box is None else box
     if tilt_axis_deg:
         return _back_project_any_axis(images, tilt_matrices(angles_deg, tilt_axis_deg), box, weights, regularisation)
@@ -170,7 +188,9 @@ def _back_project_any_axis(
     weight = sinc2(size, images.device)
     turn = matrices.mT.to(images.device)  # theirs take detector coordinates to the volume's: the inverse of ours
     if weights is not None:
-        denominators = torch.fft.fftshift(weights((size, size))[..., : size // 2 + 1], dim=-2).expand(-1, len(spectra[0]), -1, -1)
+        denominators = torch.fft.fftshift(weights((size, size))[..., : size // 2 + 1], dim=-2).expand(
+            -1, len(spectra[0]), -1, -1
+        )
     volumes = []
     for i, one in enumerate(spectra.unbind(1)):
         total, count = insert_central_slices_rfft_3d(one, (size,) * 3, turn)
@@ -178,7 +198,9 @@ def _back_project_any_axis(
         if weights is not None:
             seen, _ = insert_central_slices_rfft_3d(denominators[:, i].to(one.dtype), (size,) * 3, turn)
             below = seen.real * (1 / count.clamp(min=1e-6)).clamp(min=1.0)
-        volume = torch.fft.irfftn(torch.fft.ifftshift(total / (below + regularisation).clamp(min=1e-6), dim=(-3, -2)), s=(size,) * 3)
+        volume = torch.fft.irfftn(
+            torch.fft.ifftshift(total / (below + regularisation).clamp(min=1e-6), dim=(-3, -2)), s=(size,) * 3
+        )
         volumes.append(torch.fft.fftshift(volume) / (weight[:, None, None] * weight[:, None] * weight))
     start = size // 2 - box // 2
     inner = slice(start, start + box)

@@ -1,4 +1,5 @@
-"""Noise of a tilt series: electrons counted one by one, or Gaussian at a signal-to-noise ratio; and what that ratio means.
+"""Noise of a tilt series: electrons counted one by one, or Gaussian at a signal-to-noise ratio; and what that ratio
+means.
 
 Images are ``(T, B, n, n)``, volumes ``(B, D, H, W)``. All draws come from the generator given, on its device.
 """
@@ -7,13 +8,17 @@ import torch
 
 from .transfer import interaction_constant
 
-# Mean electrostatic potential of protein above vitreous ice, in volts, per unit of the densities of this package (1 inside a protein):
-# the integral over three PDB entries rendered by `specimen.atoms.potential_map` (a test repeats one). Their hydrogens are not in the files.
+# Mean electrostatic potential of protein above vitreous ice, in volts, per unit of the densities of this package (1
+# inside a protein):
+# the integral over three PDB entries rendered by `specimen.atoms.potential_map` (a test repeats one). Their hydrogens
+# are not in the files.
 PROTEIN_CONTRAST_V = 2.15
 
 
 def contrast_per_unit(voltage_kV: float, voxel_size_A: float) -> float:
-    """Image contrast (I - I0) / I0 of one voxel of density 1 under a transfer function of 1: twice its phase shift (weak phase object)."""
+    """Image contrast (I - I0) / I0 of one voxel of density 1 under a transfer function of 1: twice its phase shift
+    (weak phase object).
+    """
     return 2 * interaction_constant(voltage_kV) * PROTEIN_CONTRAST_V * voxel_size_A
 
 
@@ -28,19 +33,25 @@ def electrons_per_pixel(
 ) -> torch.Tensor:
     """Mean electrons (T,) counted in a pixel of each tilt, for a dose shared equally by the tilts.
 
-    `detected` is the fraction that the detector counts. An energy filter removes what scatters inelastically: exp(-thickness / (mean free path cos(tilt)))
-    is left; a mean free path of 0 stands for no loss.
+    `detected` is the fraction that the detector counts. An energy filter removes what scatters inelastically:
+    exp(-thickness / (mean free path cos(tilt))) is left; a mean free path of 0 stands for no loss.
     """
     left = torch.ones_like(angles_deg)
     if inelastic_mean_free_path_A > 0:
-        left = torch.exp(-ice_thickness_A / (inelastic_mean_free_path_A * torch.cos(torch.deg2rad(angles_deg)).clamp(min=1e-3)))
+        left = torch.exp(
+            -ice_thickness_A / (inelastic_mean_free_path_A * torch.cos(torch.deg2rad(angles_deg)).clamp(min=1e-3))
+        )
     return dose_e_A2 / len(angles_deg) * voxel_size_A**2 * detected * left
 
 
-def count_electrons(images: torch.Tensor, electrons: torch.Tensor, contrast: float, generator: torch.Generator) -> torch.Tensor:
-    """Images (T, B, n, n) as counted: Poisson counts at a mean of electrons x (1 - contrast x image), back in the images' own units.
+def count_electrons(
+    images: torch.Tensor, electrons: torch.Tensor, contrast: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Images (T, B, n, n) as counted: Poisson counts at a mean of electrons x (1 - contrast x image), back in the
+    images' own units.
 
-    On the detector of an underfocused microscope protein is dark, hence the minus; the images come back with protein bright.
+    On the detector of an underfocused microscope protein is dark, hence the minus; the images come back with protein
+    bright.
 
     `electrons` (T,) a pixel and `contrast` are those of `electrons_per_pixel` and `contrast_per_unit`.
     """
@@ -64,11 +75,17 @@ def band_power(volumes: torch.Tensor, voxel_size_A: float, band_A: tuple[float, 
 
 
 def noise_scale(
-    signal: torch.Tensor, noise: torch.Tensor, snr: float, voxel_size_A: float = 1.0, band_A: tuple[float, float] | None = None
+    signal: torch.Tensor,
+    noise: torch.Tensor,
+    snr: float,
+    voxel_size_A: float = 1.0,
+    band_A: tuple[float, float] | None = None,
 ) -> float:
-    """Factor for `noise` so that mean variance of signal / mean variance of noise is `snr`, over all voxels or in a band (`band_power`).
+    """Factor for `noise` so that mean variance of signal / mean variance of noise is `snr`, over all voxels or in a
+    band (`band_power`).
 
-    The mean runs over the whole set: noise does not depend on the class, as in one tomogram, so weak scatterers end up below `snr`.
+    The mean runs over the whole set: noise does not depend on the class, as in one tomogram, so weak scatterers end up
+    below `snr`.
     """
     power = [band_power(v, voxel_size_A, band_A).mean() for v in (signal, noise)]
     return float((power[0] / power[1] / snr).sqrt())

@@ -1,8 +1,9 @@
 """A tilt-series microscope: projections of a specimen in, subtomograms with a true missing wedge out.
 
-Three stateless steps on tensors, in the order of nature: `projection.project` makes the exit projections of a specimen in its pose, at every
-tilt; `record` gives each the transfer of its optics and dose; noise is added; `reconstruct` weights and back-projects. The beam runs along z and
-meets the specimen's smallest z first: a particle of larger z lies deeper and has more underfocus.
+Three stateless steps on tensors, in the order of nature: `projection.project` makes the exit projections of a specimen
+in its pose, at every tilt; `record` gives each the transfer of its optics and dose; noise is added; `reconstruct`
+weights and back-projects. The beam runs along z and meets the specimen's smallest z first: a particle of larger z lies
+deeper and has more underfocus.
 """
 
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from .tilt_scheme import recording_order, tilt_angles, tilt_matrices
 
 CORRECTIONS = ("none", "phase_flip", "wiener")
 RANGES = {  # what a field may be, ends included
-    "tilt_axis_deg": (-180, 180), "tilt_error_deg": (0, 10), "shift_error_A": (0, 1000), "voltage_kV": (60, 1200), "cs_mm": (0, 10),
+    "tilt_axis_deg": (-180, 180), "tilt_error_deg": (0, 10), "shift_error_A": (0, 1000), "voltage_kV": (60, 1200),
+    "cs_mm": (0, 10),
     "amplitude_contrast": (0, 1), "phase_shift_deg": (-180, 180), "defocus_um": (-50, 50), "defocus_spread_um": (0, 20),
     "astigmatism_um": (0, 5), "astigmatism_angle_deg": (-180, 180), "ice_thickness_A": (0, 1e5), "field_A": (0, 1e6),
-    "total_dose_e_A2": (0, 1000), "b_factor_A2": (0, 1e5), "camera_pixel_A": (0, 100), "point_spread_px": (0, 10), "detected": (0.01, 1),
+    "total_dose_e_A2": (0, 1000), "b_factor_A2": (0, 1e5), "camera_pixel_A": (0, 100), "point_spread_px": (0, 10),
+    "detected": (0.01, 1),
     "inelastic_mean_free_path_A": (0, 1e5), "wiener_regularisation": (0, 1e3),
 }  # fmt: skip
 
@@ -31,11 +34,12 @@ class Microscope:
     tilt_min_deg: float = -60.0
     tilt_max_deg: float = 60.0
     tilt_step_deg: float = 3.0
-    scheme: str = "dose_symmetric"  # order of the tilts: "dose_symmetric" or "bidirectional" (`tilt_scheme.recording_order`)
-    tilt_axis_deg: float = 0.0  # of the tilt axis with y, towards -x
-    tilt_error_deg: float = (
-        0.0  # standard deviation of the true tilts from those assumed in the reconstruction, one draw a tilt and tomogram
+    scheme: str = (
+        "dose_symmetric"  # order of the tilts: "dose_symmetric" or "bidirectional" (`tilt_scheme.recording_order`)
     )
+    tilt_axis_deg: float = 0.0  # of the tilt axis with y, towards -x
+    # standard deviation of the true tilts from those assumed in the reconstruction, one draw a tilt and tomogram
+    tilt_error_deg: float = 0.0
     shift_error_A: float = 0.0  # standard deviation of what alignment leaves, each axis, one draw a tilt and tomogram
     voltage_kV: float = 300.0
     cs_mm: float = 2.7
@@ -52,7 +56,9 @@ class Microscope:
     camera_pixel_A: float = 0.0  # the detector's own pixel at the specimen, for its MTF; 0: a perfect detector
     point_spread_px: float = 0.3  # standard deviation of its charge spread, in its own pixels
     detected: float = 0.85  # fraction of electrons that it counts (counting noise)
-    inelastic_mean_free_path_A: float = 0.0  # energy filter: what scatters inelastically is lost (counting noise); 0: nothing is
+    inelastic_mean_free_path_A: float = (
+        0.0  # energy filter: what scatters inelastically is lost (counting noise); 0: nothing is
+    )
     correction: str = "none"  # of the CTF in the reconstruction: "none", "phase_flip" or "wiener"
     wiener_regularisation: float = 0.1  # 1 / SNR of one image in the Wiener filter
     dose_weighting: bool = False  # weigh the tilts by the dose filter of Grant & Grigorieff 2015 in the reconstruction
@@ -78,15 +84,19 @@ class Microscope:
         return recording_order(self.angles_deg, self.scheme) * (self.total_dose_e_A2 / len(self.angles_deg))
 
 
-# S1 and S2 are the sets of the paper's Table 1. Optics of S1: those of the released simulator; tilts of Guo et al. 2018 (doi 10.1016/j.cell.2017.12.030).
-# S2: tilts of Noble et al. 2018 (doi 10.7554/eLife.34257); optics typical of single-particle tomography, they differ between its entries.
+# S1 and S2 are the sets of the paper's Table 1. Optics of S1: those of the released simulator; tilts of Guo et al. 2018
+# (doi 10.1016/j.cell.2017.12.030).
+# S2: tilts of Noble et al. 2018 (doi 10.7554/eLife.34257); optics typical of single-particle tomography, they differ
+# between its entries.
 # modern: what a 300 kV microscope with an energy filter and a counting detector records today.
 MICROSCOPES = {
     "S1": Microscope(-50.0, 70.0, 3.0, "bidirectional", defocus_um=6.0),
     "S2": Microscope(-60.0, 60.0, 3.0, "bidirectional", defocus_um=4.0, defocus_spread_um=1.0, b_factor_A2=300.0),
     "modern": Microscope(
-        -60.0, 60.0, 3.0, "dose_symmetric", tilt_error_deg=0.1, shift_error_A=3.0, defocus_um=3.5, defocus_spread_um=1.5,
-        total_dose_e_A2=120.0, b_factor_A2=100.0, camera_pixel_A=1.5, inelastic_mean_free_path_A=3000.0, correction="phase_flip",
+        -60.0, 60.0, 3.0, "dose_symmetric", tilt_error_deg=0.1, shift_error_A=3.0, defocus_um=3.5,
+        defocus_spread_um=1.5,
+        total_dose_e_A2=120.0, b_factor_A2=100.0, camera_pixel_A=1.5, inelastic_mean_free_path_A=3000.0,
+        correction="phase_flip",
         dose_weighting=True,
     ),
 }  # fmt: skip
@@ -103,15 +113,20 @@ class Recordings(NamedTuple):
 
     def __getitem__(self, part: slice) -> "Recordings":  # type: ignore[override]
         return Recordings(
-            self.tomogram[part], self.position_A[part], self.defocus_um[:, part], self.tilts[:, part], self.shift_error_A[:, part]
+            self.tomogram[part],
+            self.position_A[part],
+            self.defocus_um[:, part],
+            self.tilts[:, part],
+            self.shift_error_A[:, part],
         )
 
 
 def draw_recordings(microscope: Microscope, n: int, tomograms: int, generator: torch.Generator) -> Recordings:
     """Where `n` particles lie in `tomograms` tomograms, and how each of their tilts was recorded.
 
-    Defocus, tilt errors and shift errors are drawn once a tomogram. A tilt error turns the particle; that it also moves particles far from the axis counts as part of the shift error. The defocus of a particle in a tilt is its tomogram's plus its depth there:
-    x sin(tilt) + z cos(tilt), with x its distance from the tilt axis.
+    Defocus, tilt errors and shift errors are drawn once a tomogram. A tilt error turns the particle; that it also moves
+    particles far from the axis counts as part of the shift error. The defocus of a particle in a tilt is its tomogram's
+    plus its depth there: x sin(tilt) + z cos(tilt), with x its distance from the tilt axis.
     """
     angles, kind = microscope.angles_deg.double(), dict(generator=generator, dtype=torch.float64)
     tomogram = torch.randint(tomograms, (n,), generator=generator)
@@ -125,27 +140,40 @@ def draw_recordings(microscope: Microscope, n: int, tomograms: int, generator: t
     return Recordings(tomogram, position, (defocus[tomogram] + depth / 1e4).float(), tilts, shift[:, tomogram].float())
 
 
-def transfer_function(microscope: Microscope, defocus_um: torch.Tensor, image_shape: tuple[int, int], voxel_size_A: float) -> torch.Tensor:
+def transfer_function(
+    microscope: Microscope, defocus_um: torch.Tensor, image_shape: tuple[int, int], voxel_size_A: float
+) -> torch.Tensor:
     """CTF, envelope, detector and dose decay of each tilt image, (T, B, h, w // 2 + 1), for defoci (T, B)."""
     q = transfer.frequencies(image_shape, voxel_size_A, defocus_um.device)
     dose = microscope.pre_exposure_e_A2.to(q.device)[:, None, None]
-    envelope = transfer.b_factor_envelope(microscope.b_factor_A2, q) * transfer.dose_filter(dose, q, microscope.voltage_kV)
+    envelope = transfer.b_factor_envelope(microscope.b_factor_A2, q) * transfer.dose_filter(
+        dose, q, microscope.voltage_kV
+    )
     if microscope.camera_pixel_A > 0:
         envelope = envelope * transfer.detector_mtf(q, microscope.camera_pixel_A, microscope.point_spread_px)
     return _ctf(microscope, defocus_um, image_shape, voxel_size_A) * envelope[:, None]
 
 
-def record(projections: torch.Tensor, microscope: Microscope, defocus_um: torch.Tensor, voxel_size_A: float) -> torch.Tensor:
+def record(
+    projections: torch.Tensor, microscope: Microscope, defocus_um: torch.Tensor, voxel_size_A: float
+) -> torch.Tensor:
     """Noise-free images (T, B, n, n) of exit projections (T, B, n, n), in their units, at defoci (T, B)."""
     shape = tuple(projections.shape[-2:])
-    return torch.fft.irfft2(torch.fft.rfft2(projections) * transfer_function(microscope, defocus_um, shape, voxel_size_A), s=shape)
+    return torch.fft.irfft2(
+        torch.fft.rfft2(projections) * transfer_function(microscope, defocus_um, shape, voxel_size_A), s=shape
+    )
 
 
-def reconstruct(images: torch.Tensor, microscope: Microscope, defocus_um: torch.Tensor, voxel_size_A: float, box: int) -> torch.Tensor:
-    """Subtomograms (B, box, box, box) from images (T, B, n, n): CTF correction, dose weighting, weighted back-projection, sign.
+def reconstruct(
+    images: torch.Tensor, microscope: Microscope, defocus_um: torch.Tensor, voxel_size_A: float, box: int
+) -> torch.Tensor:
+    """Subtomograms (B, box, box, box) from images (T, B, n, n): CTF correction, dose weighting, weighted
+    back-projection, sign.
 
-    Phase flipping gives every image the sign of its CTF. The Wiener filter is sum(h F) / (sum(h^2) + regularisation) with h the CTF, times the dose filter where dose weighting is
-    on. Dose weighting alone filters every image by its dose, over the root mean square of the filters, which keeps the level of white noise (Grant & Grigorieff 2015, eq. 9).
+    Phase flipping gives every image the sign of its CTF. The Wiener filter is sum(h F) / (sum(h^2) + regularisation)
+    with h the CTF, times the dose filter where dose weighting is on. Dose weighting alone filters every image by its
+    dose, over the root mean square of the filters, which keeps the level of white noise (Grant & Grigorieff 2015, eq.
+    9).
     """
     flip, wiener = microscope.correction == "phase_flip", microscope.correction == "wiener"
     dose = microscope.pre_exposure_e_A2.to(images.device)[:, None, None, None]
@@ -157,7 +185,9 @@ def reconstruct(images: torch.Tensor, microscope: Microscope, defocus_um: torch.
             curve = _ctf(microscope, defocus_um, shape, voxel_size_A, rfft)
             factor = torch.sign(curve) if flip else curve
         if microscope.dose_weighting:
-            left = transfer.dose_filter(dose, transfer.frequencies(shape, voxel_size_A, images.device, rfft), microscope.voltage_kV)
+            left = transfer.dose_filter(
+                dose, transfer.frequencies(shape, voxel_size_A, images.device, rfft), microscope.voltage_kV
+            )
             factor = factor * (left if wiener else left / left.square().mean(0).sqrt())
         return factor
 
@@ -175,7 +205,9 @@ def reconstruct(images: torch.Tensor, microscope: Microscope, defocus_um: torch.
     return volumes if microscope.protein == "bright" else -volumes
 
 
-def _ctf(microscope: Microscope, defocus_um: torch.Tensor, shape: tuple[int, int], voxel_size_A: float, rfft: bool = True) -> torch.Tensor:
+def _ctf(
+    microscope: Microscope, defocus_um: torch.Tensor, shape: tuple[int, int], voxel_size_A: float, rfft: bool = True
+) -> torch.Tensor:
     return transfer.ctf(
         defocus_um, shape, voxel_size_A, voltage_kV=microscope.voltage_kV, cs_mm=microscope.cs_mm, rfft=rfft,
         amplitude_contrast=microscope.amplitude_contrast, phase_shift_deg=microscope.phase_shift_deg,

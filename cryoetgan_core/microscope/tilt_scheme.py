@@ -1,7 +1,7 @@
 """Tilt schemes: the angles, the order in which they are recorded, and the rotation that each of them is.
 
-Angles are in degrees, doses in electrons per square angstrom. The beam runs along z; the tilt axis lies in the xy plane, along y unless
-stated otherwise.
+Angles are in degrees, doses in electrons per square angstrom. The beam runs along z; the tilt axis lies in the xy
+plane, along y unless stated otherwise.
 """
 
 import torch
@@ -19,7 +19,8 @@ def tilt_angles(minimum_deg: float, maximum_deg: float, step_deg: float) -> torc
     """
     if step_deg <= 0 or not -90 <= minimum_deg <= maximum_deg <= 90:
         raise ValueError(
-            f"Tilt scheme from {minimum_deg} to {maximum_deg} in steps of {step_deg} degrees: expected a positive step and "
+            f"Tilt scheme from {minimum_deg} to {maximum_deg} in steps of {step_deg} degrees: expected a positive step "
+            "and "
             "-90 <= minimum <= maximum <= 90."
         )
     count = int((maximum_deg - minimum_deg) / step_deg + 1e-6) + 1
@@ -29,8 +30,8 @@ def tilt_angles(minimum_deg: float, maximum_deg: float, step_deg: float) -> torc
 def recording_order(angles_deg: torch.Tensor, scheme: str) -> torch.Tensor:
     """Rank (T,) of every tilt in time, 0 for the first recorded.
 
-    "dose_symmetric" (Hagen, Wan and Briggs 2017, doi 10.1016/j.jsb.2016.06.007) alternates sides outwards from the tilt nearest 0; "bidirectional" goes from there
-    up to the maximum, then down to the minimum.
+    "dose_symmetric" (Hagen, Wan and Briggs 2017, doi 10.1016/j.jsb.2016.06.007) alternates sides outwards from the tilt
+    nearest 0; "bidirectional" goes from there up to the maximum, then down to the minimum.
 
     Raises
     ------
@@ -53,7 +54,8 @@ def recording_order(angles_deg: torch.Tensor, scheme: str) -> torch.Tensor:
 def tilt_matrices(angles_deg: torch.Tensor, axis_deg: float = 0.0) -> torch.Tensor:
     """Rotations (..., 3, 3) of the specimen, acting on xyz column vectors, for tilt angles (...).
 
-    The axis makes `axis_deg` with y, counted from y towards -x. About y a point at (x, y, z) comes to x cos(tilt) - z sin(tilt) on the detector.
+    The axis makes `axis_deg` with y, counted from y towards -x. About y a point at (x, y, z) comes to x cos(tilt) - z
+    sin(tilt) on the detector.
     """
     tilt, axis = torch.deg2rad(angles_deg.double()), torch.deg2rad(torch.tensor(axis_deg, dtype=torch.float64))
     zero, one = torch.zeros_like(tilt), torch.ones_like(tilt)

@@ -15,8 +15,12 @@ def acquisition(particles: ParticleSet, *, tilt_range: str = "known", transfer: 
 
     Parameters
     ----------
-    tilt_range : "known": by the columns tilt_min_deg and tilt_max_deg where they are there, else left to the generator, as with "estimated".
-    transfer : "ctf": optics, dose and each particle's defocus from the columns named as the fields of `Microscope`, defocus_um and dose_e_A2; "table": left out.
+    tilt_range
+        "known": by the columns tilt_min_deg and tilt_max_deg where they are there, else left to the generator, as with
+        "estimated".
+    transfer
+        "ctf": optics, dose and each particle's defocus from the columns named as the fields of `Microscope`, defocus_um
+        and dose_e_A2; "table": left out.
 
     Raises
     ------
@@ -29,7 +33,8 @@ def acquisition(particles: ParticleSet, *, tilt_range: str = "known", transfer: 
         """The one value of a column."""
         if name not in table or table[name].isna().any() or table[name].nunique() != 1:
             raise ValueError(
-                f"The particles' table has no column {name!r} with one value for all, which transfer 'ctf' needs; transfer 'table' does not."
+                f"The particles' table has no column {name!r} with one value for all, which transfer 'ctf' needs; "
+                "transfer 'table' does not."
             )
         value = table[name].iloc[0]
         return value.item() if isinstance(value, np.generic) else value
@@ -46,7 +51,8 @@ def acquisition(particles: ParticleSet, *, tilt_range: str = "known", transfer: 
     scope = Microscope(**{name: shared(name) for name in fields}, total_dose_e_A2=float(shared("dose_e_A2")))
     if "defocus_um" not in table or table["defocus_um"].isna().any():
         raise ValueError(
-            "The particles' table has no column 'defocus_um' with a value for each; transfer 'ctf' needs it, transfer 'table' does not."
+            "The particles' table has no column 'defocus_um' with a value for each; transfer 'ctf' needs it, transfer "
+            "'table' does not."
         )
     x = table["x_A"].to_numpy(float)
     off_axis = x - (x.min() + x.max()) / 2 if np.isfinite(x).all() else np.zeros(len(table))

@@ -26,10 +26,14 @@ def open_npy(path: Path) -> np.ndarray:
 
 
 def open_mrcs(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float]:
-    """Volumes (N, D, D, D), memory-mapped, one after another along the sections, whether or not the header calls them a volume stack."""
+    """Volumes (N, D, D, D), memory-mapped, one after another along the sections, whether or not the header calls them a
+    volume stack.
+    """
     (sections, rows, columns), voxel = read_map_header(path, voxel_size_A)
     if rows != columns or sections % columns:
-        raise ValueError(f"{path}: {(sections, rows, columns)} voxels are no stack of cubes; expected N x D sections of D x D")
+        raise ValueError(
+            f"{path}: {(sections, rows, columns)} voxels are no stack of cubes; expected N x D sections of D x D"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the header was judged above
@@ -45,13 +49,18 @@ def read_npz(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float 
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if "volumes.npy" not in names:
-                raise ValueError(f"{path}: arrays {[n.removesuffix('.npy') for n in names]}, expected one named volumes")
+                raise ValueError(
+                    f"{path}: arrays {[n.removesuffix('.npy') for n in names]}, expected one named volumes"
+                )
             with archive.open("volumes.npy") as handle:
                 shape, dtype = _npy_header(handle, path)
             for item in archive.infolist():  # a few bytes can unpack to gigabytes
-                if item.filename != "volumes.npy" and item.file_size > BYTES_A_PARTICLE * max(shape[0] if shape else 0, 100):
+                if item.filename != "volumes.npy" and item.file_size > BYTES_A_PARTICLE * max(
+                    shape[0] if shape else 0, 100
+                ):
                     raise ValueError(
-                        f"{path}: {item.filename} unpacks to {item.file_size} bytes; expected at most {BYTES_A_PARTICLE} a particle"
+                        f"{path}: {item.filename} unpacks to {item.file_size} bytes; expected at most "
+                        f"{BYTES_A_PARTICLE} a particle"
                     )
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path}: not an .npz archive ({error})") from error

@@ -1,8 +1,8 @@
 """From the 2-D tilt images of one particle to its volume: Fourier insertion, weighted by the squared CTF.
 
-A CTF-premultiplied image holds ``CTF^2 V + CTF n`` at every spatial frequency (V the particle's central
-slice, n white noise), so the least-squares volume is ``sum(images) / (sum(CTF^2) + c)``: a Wiener filter with
-a constant ``c`` in units of one perfectly transferred slice. Images as they were recorded, ``CTF V + n``, are multiplied here.
+A CTF-premultiplied image holds ``CTF^2 V + CTF n`` at every spatial frequency (V the particle's central slice, n white
+noise), so the least-squares volume is ``sum(images) / (sum(CTF^2) + c)``: a Wiener filter with a constant ``c`` in
+units of one perfectly transferred slice. Images as they were recorded, ``CTF V + n``, are multiplied here.
 """
 
 import math
@@ -27,7 +27,8 @@ def ctf_of_tilts(
     pixel_size_A: float,
     size: int,
 ) -> Tensor:
-    """CTF (T, size, size // 2 + 1) of T tilts, laid out as the half spectra to insert; positive at zero frequency: images in which protein is bright.
+    """CTF (T, size, size // 2 + 1) of T tilts, laid out as the half spectra to insert; positive at zero frequency:
+    images in which protein is bright.
 
     Defocus is in angstrom, positive is underfocus, as STAR files have it. The angle goes to torch-ctf as the
     STAR file has it: of the eight sign and offset choices this one follows the power spectra of real stacks.

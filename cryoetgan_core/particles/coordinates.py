@@ -1,7 +1,8 @@
-"""Where particles lie in a tomogram, as picking programs write it: STAR (RELION 3.1, 4 and 5, Warp, M), Dynamo tables and CSV.
+"""Where particles lie in a tomogram, as picking programs write it: STAR (RELION 3.1, 4 and 5, Warp, M), Dynamo tables
+and CSV.
 
-Whatever the source says (voxels or angstrom, from the corner or from the centre, counted from 0 or 1), the result is the table of `particles.table`: positions in angstrom from the tomogram's
-first voxel, and RELION's angles.
+Whatever the source says (voxels or angstrom, from the corner or from the centre, counted from 0 or 1), the result is
+the table of `particles.table`: positions in angstrom from the tomogram's first voxel, and RELION's angles.
 """
 
 import re
@@ -33,19 +34,23 @@ def read_coordinates(
     *,
     coordinate_voxel_size_A: float | None = None,
 ) -> pd.DataFrame:
-    """Positions, and classes and poses where the file has them: one row a particle with the columns of `particles.table`.
+    """Positions, and classes and poses where the file has them: one row a particle with the columns of
+    `particles.table`.
 
     Parameters
     ----------
     path
-        .star with rlnCenteredCoordinateXAngst (RELION 5), rlnCoordinateX (RELION 3.1 and 4, Warp) or wrpCoordinateX1 (M); .tbl of Dynamo, counted from 1; .csv with columns x, y, z (voxels, counted from 0) or x_A,
-        y_A, z_A, and class_name, tomogram, particle, rot_deg, tilt_deg, psi_deg where known (shift_x_A, ..., as `streaming.generate_to` writes them, are added).
+        .star with rlnCenteredCoordinateXAngst (RELION 5), rlnCoordinateX (RELION 3.1 and 4, Warp) or wrpCoordinateX1
+        (M); .tbl of Dynamo, counted from 1; .csv with columns x, y, z (voxels, counted from 0) or x_A, y_A, z_A, and
+        class_name, tomogram, particle, rot_deg, tilt_deg, psi_deg where known (shift_x_A, ..., as
+        `streaming.generate_to` writes them, are added).
     voxel_size_A
         of the tomogram.
     shape_zyx
         of the tomogram; needed by RELION 5, whose positions are measured from its centre ``size / 2``.
     coordinate_voxel_size_A
-        what a voxel of the positions measures, where they were picked on another binning. By default the file's own statement (rlnTomoTiltSeriesPixelSize), else that of the tomogram.
+        what a voxel of the positions measures, where they were picked on another binning. By default the file's own
+        statement (rlnTomoTiltSeriesPixelSize), else that of the tomogram.
 
     Raises
     ------
@@ -69,15 +74,18 @@ def read_coordinates(
         raise ValueError(f"{path}: not a kind of coordinates known here; expected {', '.join(SUFFIXES)}")
     twice = table[["tomogram", "particle"]][table["particle"] != ""].duplicated()
     if twice.any():
-        raise ValueError(f"{path}: particle {table['particle'][twice[twice].index[0]]!r} is there twice; give each its own name")
+        raise ValueError(
+            f"{path}: particle {table['particle'][twice[twice].index[0]]!r} is there twice; give each its own name"
+        )
     return table
 
 
 def in_tomogram(table: pd.DataFrame, name: str, path: str | Path) -> pd.DataFrame:
     """The rows of a table that belong to the tomogram `name`; all of them where the table names none.
 
-    Programs name a tomogram by its file, with or without folder, ending and a size such as ``_10.00Apx``: names fit when they are equal, or one goes on with ``_``, ``-`` or ``.`` where the other ends. Dynamo has numbers in
-    place of names: a table with one number belongs to the tomogram that it is given with.
+    Programs name a tomogram by its file, with or without folder, ending and a size such as ``_10.00Apx``: names fit
+    when they are equal, or one goes on with ``_``, ``-`` or ``.`` where the other ends. Dynamo has numbers in place of
+    names: a table with one number belongs to the tomogram that it is given with.
 
     Raises
     ------
@@ -94,12 +102,18 @@ def in_tomogram(table: pd.DataFrame, name: str, path: str | Path) -> pd.DataFram
     fits = {
         t
         for t in named.unique()
-        if t and (t == wanted or wanted.startswith(tuple(t + c for c in goes_on)) or t.startswith(tuple(wanted + c for c in goes_on)))
+        if t
+        and (
+            t == wanted
+            or wanted.startswith(tuple(t + c for c in goes_on))
+            or t.startswith(tuple(wanted + c for c in goes_on))
+        )
     }
     chosen = max(fits, key=len, default="")
     if not chosen:
         raise ValueError(
-            f"{path}: its particles lie in {', '.join(sorted(named.unique())[:5])}; none of these is the tomogram {name!r}. Give the file that belongs to it."
+            f"{path}: its particles lie in {', '.join(sorted(named.unique())[:5])}; none of these is the tomogram "
+            f"{name!r}. Give the file that belongs to it."
         )
     return table[named == chosen].reset_index(drop=True)
 
@@ -126,11 +140,15 @@ def _wrapped(angle_deg: np.ndarray) -> np.ndarray:
 def _stem(name: object) -> str:
     """Name of a tomogram without folder, ending and voxel size."""
     base = re.split(r"[\\/]", str(name))[-1]
-    base = re.sub(r"\.(mrc|rec|tomostar|star|map|tif|tiff|h5|hdf5|zarr|em|gz|bz2)$", "", re.sub(r"\.(gz|bz2)$", "", base))
+    base = re.sub(
+        r"\.(mrc|rec|tomostar|star|map|tif|tiff|h5|hdf5|zarr|em|gz|bz2)$", "", re.sub(r"\.(gz|bz2)$", "", base)
+    )
     return re.sub(r"_\d+\.\d+Apx$", "", base)
 
 
-def _from_star(path: Path, voxel_size_A: float, shape_zyx: tuple | None, coordinate_voxel_size_A: float | None) -> pd.DataFrame:
+def _from_star(
+    path: Path, voxel_size_A: float, shape_zyx: tuple | None, coordinate_voxel_size_A: float | None
+) -> pd.DataFrame:
     blocks = read_star(path)
     name = "particles" if "particles" in blocks else next(iter(blocks))
     table = without_turned_boxes(table_of(blocks, name, path, ()).reset_index(drop=True), path)
@@ -140,7 +158,9 @@ def _from_star(path: Path, voxel_size_A: float, shape_zyx: tuple | None, coordin
         position, angles = table[list(_M)].to_numpy(float), _M_ANGLES
     elif set(_CENTRED) <= set(table):
         if shape_zyx is None:
-            raise ValueError(f"{path}: positions are measured from the tomogram's centre (RELION 5); give the tomogram's shape")
+            raise ValueError(
+                f"{path}: positions are measured from the tomogram's centre (RELION 5); give the tomogram's shape"
+            )
         numeric(table, _CENTRED, path)
         position = table[list(_CENTRED)].to_numpy(float) + np.array(shape_zyx[::-1]) / 2 * voxel_size_A
         angles = ANGLES
@@ -153,7 +173,10 @@ def _from_star(path: Path, voxel_size_A: float, shape_zyx: tuple | None, coordin
         position = table[list(_VOXELS)].to_numpy(float) * (coordinate_voxel_size_A or own or voxel_size_A)
         angles = ANGLES
     else:
-        raise ValueError(f"{path}: data_{name} has no {_VOXELS[0]}, {_CENTRED[0]} or {_M[0]} (and Y, Z); it holds {', '.join(table)[:200]}")
+        raise ValueError(
+            f"{path}: data_{name} has no {_VOXELS[0]}, {_CENTRED[0]} or {_M[0]} (and Y, Z); it holds "
+            f"{', '.join(table)[:200]}"
+        )
     if set(ORIGINS) <= set(table):  # moves the particle's centre by minus its value
         numeric(table, ORIGINS, path)
         position = position - table[list(ORIGINS)].to_numpy(float)
@@ -168,7 +191,9 @@ def _from_star(path: Path, voxel_size_A: float, shape_zyx: tuple | None, coordin
         found = [c for c in choices if c in table]
         if found:
             columns[ours] = table[found[0]].astype(str).replace("unknown", "").to_numpy()
-    return particle_table(len(table), source=str(path), **dict(zip(POSITION_COLUMNS, position.T, strict=True)), **columns)
+    return particle_table(
+        len(table), source=str(path), **dict(zip(POSITION_COLUMNS, position.T, strict=True)), **columns
+    )
 
 
 def _from_dynamo(path: Path, voxel_size_A: float) -> pd.DataFrame:
@@ -177,7 +202,10 @@ def _from_dynamo(path: Path, voxel_size_A: float) -> pd.DataFrame:
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read as a Dynamo table ({error})") from error
     if values.shape[0] == 0 or values.shape[1] < DYNAMO_COLUMNS:
-        raise ValueError(f"{path}: {values.shape[0]} rows of {values.shape[1]} columns, expected one or more of at least {DYNAMO_COLUMNS}")
+        raise ValueError(
+            f"{path}: {values.shape[0]} rows of {values.shape[1]} columns, expected one or more of at least "
+            f"{DYNAMO_COLUMNS}"
+        )
     if not np.isfinite(values[:, [3, 4, 5, 6, 7, 8, 23, 24, 25]]).all():
         raise ValueError(f"{path}: a position, shift or angle is not a finite number; mend columns 4 to 9 and 24 to 26")
     position = (values[:, 23:26] + values[:, 3:6] - 1) * voxel_size_A  # Dynamo counts voxels from 1
@@ -201,7 +229,8 @@ def _from_csv(path: Path, voxel_size_A: float) -> pd.DataFrame:
     names = next((c for c in (POSITION_COLUMNS, ("x", "y", "z")) if set(c) <= set(table)), None)
     if names is None or table.empty:
         raise ValueError(
-            f"{path}: {len(table)} rows with columns {', '.join(map(str, table))[:200]}; expected x, y, z (voxels) or x_A, y_A, z_A"
+            f"{path}: {len(table)} rows with columns {', '.join(map(str, table))[:200]}; expected x, y, z (voxels) or "
+            "x_A, y_A, z_A"
         )
     numeric(table, names, path)
     position = table[list(names)].to_numpy(float) * (1.0 if names == POSITION_COLUMNS else voxel_size_A)
@@ -216,4 +245,6 @@ def _from_csv(path: Path, voxel_size_A: float) -> pd.DataFrame:
         found = [c for c in choices if c in table]
         if found:
             columns[ours] = table[found[0]].fillna("").astype(str).to_numpy()
-    return particle_table(len(table), source=str(path), **dict(zip(POSITION_COLUMNS, position.T, strict=True)), **columns)
+    return particle_table(
+        len(table), source=str(path), **dict(zip(POSITION_COLUMNS, position.T, strict=True)), **columns
+    )

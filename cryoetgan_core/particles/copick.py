@@ -1,7 +1,9 @@
-"""A copick project on local disk: tomograms as OME-Zarr and picks as JSON, read (and picks written) without copick itself.
+"""A copick project on local disk: tomograms as OME-Zarr and picks as JSON, read (and picks written) without copick
+itself.
 
-Layout: ``ROOT/ExperimentRuns/RUN/VoxelSpacing10.000/TYPE.zarr`` and ``ROOT/ExperimentRuns/RUN/Picks/USER_SESSION_OBJECT.json``; the configuration (JSON) names the roots and the objects. Positions are in angstrom from the
-tomogram's first voxel; a pick's 4 x 4 matrix takes the reference to the tomogram.
+Layout: ``ROOT/ExperimentRuns/RUN/VoxelSpacing10.000/TYPE.zarr`` and
+``ROOT/ExperimentRuns/RUN/Picks/USER_SESSION_OBJECT.json``; the configuration (JSON) names the roots and the objects.
+Positions are in angstrom from the tomogram's first voxel; a pick's 4 x 4 matrix takes the reference to the tomogram.
 """
 
 import json
@@ -51,12 +53,17 @@ def project_roots(path: Path) -> list[Path]:
         if isinstance(url, str):
             scheme, _, rest = url.rpartition("://")
             if scheme not in ("", "local", "file"):
-                raise ValueError(f"{path}: {key} is {url!r}; expected a folder on this machine. Copy the project here first")
+                raise ValueError(
+                    f"{path}: {key} is {url!r}; expected a folder on this machine. Copy the project here first"
+                )
             root = Path(rest)
             roots.append(root if root.is_absolute() else path.parent / root)
     roots = [r for r in roots if (r / RUNS).is_dir()]
     if not roots:
-        raise ValueError(f"{path}: neither static_root nor overlay_root holds a folder {RUNS}; expected a copick project on local disk")
+        raise ValueError(
+            f"{path}: neither static_root nor overlay_root holds a folder {RUNS}; expected a copick project on local "
+            "disk"
+        )
     return roots
 
 
@@ -86,7 +93,8 @@ def tomogram_of(roots: list[Path], run: str, voxel_size_A: float | None, kind: s
     if len(found) != 1:
         names = [f"{s.stem} at {v:g} A" for s, v in found.items()]
         raise ValueError(
-            f"{roots[0]}: run {run!r} has {', '.join(names) or 'no such tomogram'}; expected one. Choose by tomogram_kind and voxel_size_A"
+            f"{roots[0]}: run {run!r} has {', '.join(names) or 'no such tomogram'}; expected one. Choose by "
+            "tomogram_kind and voxel_size_A"
         )
     return next(iter(found.items()))
 
@@ -104,7 +112,8 @@ def read_picks(
     Raises
     ------
     ValueError
-        when a file is not as copick writes it, there is no pick, or several people or sessions picked the same object in a run, whose particles would be there twice.
+        when a file is not as copick writes it, there is no pick, or several people or sessions picked the same object
+        in a run, whose particles would be there twice.
     """
     runs: dict[str, dict[str, pd.DataFrame]] = {}
     for root in project_roots(path):
@@ -121,12 +130,15 @@ def read_picks(
                 if other is not table:
                     pickers = " and ".join(f"{t.attrs['user']} (session {t.attrs['session']})" for t in (other, table))
                     raise ValueError(
-                        f"{file}: {table['class_name'][0]} was picked by {pickers}; expected one. Choose by user and session, or by classes"
+                        f"{file}: {table['class_name'][0]} was picked by {pickers}; expected one. Choose by user and "
+                        "session, or by classes"
                     )
     if not runs:
         wanted = f" of {', '.join(classes)}" if classes else ""
         by = f" by {user}" if user else ""
-        raise ValueError(f"{path}: no picks{wanted}{by}; expected {RUNS}/RUN/Picks/USER_SESSION_OBJECT.json with points")
+        raise ValueError(
+            f"{path}: no picks{wanted}{by}; expected {RUNS}/RUN/Picks/USER_SESSION_OBJECT.json with points"
+        )
     return {run: pd.concat(tables.values(), ignore_index=True) for run, tables in runs.items()}
 
 
@@ -136,7 +148,12 @@ def object_name(class_name: str) -> str:
 
 
 def write_volume(
-    root: Path, run: str, name: str, volume: np.ndarray, voxel_size_A: float, segmentation_of: Mapping[str, str] | None = None
+    root: Path,
+    run: str,
+    name: str,
+    volume: np.ndarray,
+    voxel_size_A: float,
+    segmentation_of: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a volume (Z, Y, X) where a project has it, as OME-Zarr 0.4 of one level, uncompressed; returns the store.
 
@@ -164,7 +181,12 @@ def write_volume(
     scale = {"type": "scale", "scale": [voxel_size_A] * 3}
     axes = [{"name": a, "type": "space", "unit": "angstrom"} for a in "zyx"]
     group.attrs["multiscales"] = [
-        {"version": "0.4", "name": name, "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [scale]}]}
+        {
+            "version": "0.4",
+            "name": name,
+            "axes": axes,
+            "datasets": [{"path": "0", "coordinateTransformations": [scale]}],
+        }
     ]
     return store
 
@@ -177,15 +199,20 @@ def write_config(root: Path, class_names: list[str], segmented: Sequence[str] = 
     names = [*class_names, *segmented]
     objects = [{"name": object_name(n), "is_particle": n not in segmented, "label": k + 1} for k, n in enumerate(names)]
     config = {
-        "config_type": "filesystem", "name": "CryoETGAN", "description": "generated subtomograms, side by side in mosaics", "version": "1.0.0",
-        "pickable_objects": objects, "overlay_root": f"local://{root.resolve()}", "overlay_fs_args": {"auto_mkdir": True},
+        "config_type": "filesystem", "name": "CryoETGAN",
+        "description": "generated subtomograms, side by side in mosaics", "version": "1.0.0",
+        "pickable_objects": objects, "overlay_root": f"local://{root.resolve()}",
+        "overlay_fs_args": {"auto_mkdir": True},
     }  # fmt: skip
     write_atomically(root / "copick.json", lambda p: p.write_text(json.dumps(config, indent=1)))
     return root / "copick.json"
 
 
 def write_picks(root: Path, table: pd.DataFrame, *, user: str, session: str, oriented: bool = True) -> list[Path]:
-    """Write the particles of a table as picks, where they lie (a shift in their box is added where it is known): a file for each tomogram and class. Returns the files.
+    """Write the particles of a table as picks, where they lie (a shift in their box is added where it is known): a file
+    for each tomogram and class.
+
+    Returns the files.
 
     `oriented` says whether their angles mean anything.
     """
@@ -196,11 +223,17 @@ def write_picks(root: Path, table: pd.DataFrame, *, user: str, session: str, ori
             angles = torch.from_numpy(part[list(ANGLE_COLUMNS)].to_numpy(float, copy=True)).unbind(1)
             matrices[:, :3, :3] = relion_angles_to_pose(*angles).numpy()
         points = [
-            {"location": dict(zip("xyz", map(float, p), strict=True)), "transformation_": m.tolist(), "instance_id": 0, "score": 1.0}
+            {
+                "location": dict(zip("xyz", map(float, p), strict=True)),
+                "transformation_": m.tolist(),
+                "instance_id": 0,
+                "score": 1.0,
+            }
             for p, m in zip(particle_centres(part), matrices, strict=True)
         ]
         record = {
-            "pickable_object_name": object_name(name), "user_id": user, "session_id": session, "run_name": run, "voxel_spacing": None,
+            "pickable_object_name": object_name(name), "user_id": user, "session_id": session, "run_name": run,
+            "voxel_spacing": None,
             "unit": "angstrom", "points": points, "trust_orientation": oriented,
         }  # fmt: skip
         file = root / RUNS / str(run) / "Picks" / f"{user}_{session}_{object_name(name)}.json"
@@ -240,7 +273,8 @@ def _picks(file: Path) -> pd.DataFrame:
         angles = [np.full(len(position), np.nan)] * 3
     run = file.parent.parent.name
     table = particle_table(
-        len(position), class_name=name, tomogram=run, source=str(file), particle=[f"{file.stem}_{i}" for i in range(len(position))],
+        len(position), class_name=name, tomogram=run, source=str(file),
+        particle=[f"{file.stem}_{i}" for i in range(len(position))],
         **dict(zip(POSITION_COLUMNS, position.T, strict=True)), **dict(zip(ANGLE_COLUMNS, angles, strict=True)),
     )  # fmt: skip
     table.attrs = {"user": user, "session": session}

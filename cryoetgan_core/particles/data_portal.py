@@ -1,6 +1,9 @@
-"""A run of the CryoET Data Portal: its tomogram and point annotations downloaded once, as a copick project on this machine.
+"""A run of the CryoET Data Portal: its tomogram and point annotations downloaded once, as a copick project on this
+machine.
 
-The portal is reached through its own client, an optional extra (``pip install cryoet-data-portal``). Points come as lines of JSON, in voxels of the tomogram's voxel spacing, with the matrix that takes the reference to the tomogram where they are oriented.
+The portal is reached through its own client, an optional extra (``pip install cryoet-data-portal``). Points come as
+lines of JSON, in voxels of the tomogram's voxel spacing, with the matrix that takes the reference to the tomogram where
+they are oriented.
 """
 
 import json
@@ -29,7 +32,8 @@ def is_portal_run(path: str | Path) -> bool:
 
 
 def fetch_run(identifier: str | Path, voxel_size_A: float | None = None) -> Path:
-    """The copick project (in the cache, see `specimen.databases.cache_folder`) that holds a run's tomogram and points, downloaded when it is not there.
+    """The copick project (in the cache, see `specimen.databases.cache_folder`) that holds a run's tomogram and points,
+    downloaded when it is not there.
 
     Parameters
     ----------
@@ -41,7 +45,8 @@ def fetch_run(identifier: str | Path, voxel_size_A: float | None = None) -> Path
     Raises
     ------
     ValueError
-        when the identifier is none, the portal's client is not installed, or the run, such a tomogram or points are not there.
+        when the identifier is none, the portal's client is not installed, or the run, such a tomogram or points are not
+        there.
     ConnectionError
         when the portal cannot be reached, or a download breaks off; what came until then is not kept.
     """
@@ -54,7 +59,9 @@ def fetch_run(identifier: str | Path, voxel_size_A: float | None = None) -> Path
     try:
         import cryoet_data_portal as portal
     except ImportError as error:
-        raise ValueError(f"{identifier}: the portal's client is not installed; `pip install cryoet-data-portal`, or download it") from error
+        raise ValueError(
+            f"{identifier}: the portal's client is not installed; `pip install cryoet-data-portal`, or download it"
+        ) from error
     partial = root.with_name(f".{root.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "downloads").mkdir(parents=True)
@@ -85,7 +92,8 @@ def _download(run: Any, root: Path, voxel_size_A: float | None, identifier: str 
                     files.setdefault(annotation.id, {})[shape.shape_type] = (annotation, file)
     if not files:
         raise ValueError(
-            f"{identifier}: no points are annotated at {tomogram.voxel_spacing:g} A; expected some (shapes {', '.join(POINTS)})"
+            f"{identifier}: no points are annotated at {tomogram.voxel_spacing:g} A; expected some (shapes "
+            f"{', '.join(POINTS)})"
         )
     for found in files.values():
         oriented = POINTS[0] in found  # the same points may be there with and without orientation
@@ -105,11 +113,16 @@ def _download(run: Any, root: Path, voxel_size_A: float | None, identifier: str 
 
 def _tomogram_of(run: Any, voxel_size_A: float | None, identifier: str | Path) -> Any:
     """The tomogram at a voxel size, or the one shown first."""
-    found = [t for t in run.tomograms if voxel_size_A is None or math.isclose(t.voxel_spacing, voxel_size_A, rel_tol=1e-2)]
+    found = [
+        t for t in run.tomograms if voxel_size_A is None or math.isclose(t.voxel_spacing, voxel_size_A, rel_tol=1e-2)
+    ]
     shown = [t for t in found if t.is_visualization_default]
     if not found or (len(found) > 1 and len(shown) != 1):
         spacings = ", ".join(sorted({f"{t.voxel_spacing:g} A" for t in run.tomograms})) or "no voxel size"
-        raise ValueError(f"{identifier}: {len(found)} tomograms fit, with {spacings}; expected one. Give voxel_size_A of one of these")
+        raise ValueError(
+            f"{identifier}: {len(found)} tomograms fit, with {spacings}; expected one. Give voxel_size_A of one of "
+            "these"
+        )
     return shown[0] if shown else found[0]
 
 

@@ -36,7 +36,9 @@ class Domains:
     def hash(self) -> str:
         """Name of these data: twelve hexadecimal digits of all volumes and class names."""
         halves = [getattr(self, half) for half in HALVES]
-        return array_hash(*(np.asarray(h.volumes) for h in halves), *(h.table["class_name"].to_numpy(str) for h in halves))
+        return array_hash(
+            *(np.asarray(h.volumes) for h in halves), *(h.table["class_name"].to_numpy(str) for h in halves)
+        )
 
     def labels(self, half: str) -> torch.Tensor:
         """Class index (N,) of every volume of a half, e.g. "Y_test"."""

@@ -36,16 +36,21 @@ from .volume_files import (
 
 STACK_SUFFIXES = (".npy", ".npz", ".mrcs", *PICKLE_SUFFIXES)
 KINDS = (
-    "a folder of volumes (.mrc, .map, .rec, .em, .tif; also .gz, .bz2), a stack (.npy, .npz, .mrcs, .h5 or .zarr with 4-D data, .pickle of AITom), optimisation_set.star or particles.star, particles.csv of generated particles, "
-    "a copick project, a run of the CryoET Data Portal (portal:NUMBER), or a tomogram (.mrc, .map, .ccp4, .rec, .em, .tif, .h5 or .zarr with 3-D data) with box= and n=, coordinates= or labels_path="
+    "a folder of volumes (.mrc, .map, .rec, .em, .tif; also .gz, .bz2), a stack (.npy, .npz, .mrcs, .h5 or .zarr with "
+    "4-D data, .pickle of AITom), optimisation_set.star or particles.star, particles.csv of generated particles, "
+    "a copick project, a run of the CryoET Data Portal (portal:NUMBER), or a tomogram (.mrc, .map, .ccp4, .rec, .em, "
+    ".tif, .h5 or .zarr with 3-D data) with box= and n=, coordinates= or labels_path="
 )
 
 
 def load_particles(path: str | Path, **options) -> ParticleSet:
     """Particles from whatever `path` is; `options` are those of the function that reads this kind.
 
-    Folders and stacks: `read_volumes`. A .star file: `read_tilt_stack_particles`, or `read_subtomogram_star` where its optics table says 3-D; particles.csv of generated particles: `read_particles_csv`. A copick project, or "portal:NUMBER" of a run of the CryoET Data Portal (`data_portal.fetch_run`): `read_copick`. Other single files are tomograms:
-    `read_tomogram` with `cut_cubes`, where `coordinates` may be a file (`read_coordinates`), or `read_labelled_tomogram` where `labels_path` is given.
+    Folders and stacks: `read_volumes`. A .star file: `read_tilt_stack_particles`, or `read_subtomogram_star` where its
+    optics table says 3-D; particles.csv of generated particles: `read_particles_csv`. A copick project, or
+    "portal:NUMBER" of a run of the CryoET Data Portal (`data_portal.fetch_run`): `read_copick`. Other single files are
+    tomograms: `read_tomogram` with `cut_cubes`, where `coordinates` may be a file (`read_coordinates`), or
+    `read_labelled_tomogram` where `labels_path` is given.
 
     Raises
     ------
@@ -79,12 +84,16 @@ def load_particles(path: str | Path, **options) -> ParticleSet:
             raise ValueError(f"{path}: a tomogram needs box= and n= or coordinates=; found {sorted(options)}")
         picked = options.pop("coordinates", None)
         unit = options.pop("coordinate_voxel_size_A", None)
-        axis = reading.pop("beam_axis", "z") if isinstance(picked, str | Path) else "z"  # such coordinates are those of the file as it lies
+        axis = (
+            reading.pop("beam_axis", "z") if isinstance(picked, str | Path) else "z"
+        )  # such coordinates are those of the file as it lies
         check_beam_axis(axis, path)
         volume, voxel = read_tomogram(path, **reading)
         named = {"tomogram": path.stem, "source": str(path)}
         if isinstance(picked, str | Path):
-            table = in_tomogram(read_coordinates(picked, voxel, volume.shape, coordinate_voxel_size_A=unit), path.name, picked)
+            table = in_tomogram(
+                read_coordinates(picked, voxel, volume.shape, coordinate_voxel_size_A=unit), path.name, picked
+            )
             particles = cut_at(volume, voxel, table, **named, **options)
             return particles if axis == "z" else _beam_to_z(particles, axis)
         if picked is not None:
@@ -101,7 +110,8 @@ def read_volumes(
     protein: Literal["bright", "dark"] = "bright",
     beam_axis: Literal["x", "y", "z"] = "z",
 ) -> ParticleSet:
-    """Cubic volumes of one size from a folder of volumes (an MRC, EM or TIFF file each), or from one stack: .npy, .npz, .mrcs, .h5, .zarr or a pickle of AITom.
+    """Cubic volumes of one size from a folder of volumes (an MRC, EM or TIFF file each), or from one stack: .npy, .npz,
+    .mrcs, .h5, .zarr or a pickle of AITom.
 
     Voxels stay on disk until they are asked for, except those of .npz and pickles.
 
@@ -119,7 +129,8 @@ def read_volumes(
     protein
         how the file shows it; the result is bright.
     beam_axis
-        the axis of the file along which the electrons went. Volumes and their poses are turned as `read_tomogram` turns a tomogram: the result has the beam along z.
+        the axis of the file along which the electrons went. Volumes and their poses are turned as `read_tomogram` turns
+        a tomogram: the result has the beam along z.
 
     Raises
     ------
@@ -145,7 +156,9 @@ def read_volumes(
         columns["class_name"] = _class_names(labels, names)
     if isinstance(volumes, np.ndarray) and volumes.dtype != np.float32:
         volumes = volumes.astype(np.float32)
-    particles = ParticleSet(volumes, particle_table(len(names), particle=names, source=str(path), **columns), float(voxel))
+    particles = ParticleSet(
+        volumes, particle_table(len(names), particle=names, source=str(path), **columns), float(voxel)
+    )
     if sign < 0:
         particles = particles.map(np.negative)
     return particles if beam_axis == "z" else _beam_to_z(particles, beam_axis)
@@ -165,7 +178,9 @@ def _beam_to_z(particles: ParticleSet, beam_axis: str) -> ParticleSet:
         table[angles] = torch.stack(pose_to_relion_angles(turn.flip((0, 1)).mT @ poses), 1).numpy()
     if table[shifts].notna().all(axis=None):
         old = table[shifts].to_numpy(float, copy=True)
-        old[:, other] += particles.voxel_size_A * (n % 2 == 0)  # an even box turns about half a voxel before its centre n // 2
+        old[:, other] += particles.voxel_size_A * (
+            n % 2 == 0
+        )  # an even box turns about half a voxel before its centre n // 2
         table[shifts] = old @ turn.numpy()
     turned = particles.map(lambda v: np.rot90(v, axes=(0, other)))
     return ParticleSet(turned.volumes, table, particles.voxel_size_A)
@@ -186,9 +201,16 @@ def _open_folder(path: Path, voxel_size_A: float | None) -> tuple[LazyVolumes, l
         voxels.append(voxel)
     known = [v for v in voxels if v is not None]
     if len(known) < len(voxels):
-        return LazyVolumes(lambda i: read_volume(files[i])[0], first[0], [str(f) for f in files]), [f.name for f in files], None, {}
+        return (
+            LazyVolumes(lambda i: read_volume(files[i])[0], first[0], [str(f) for f in files]),
+            [f.name for f in files],
+            None,
+            {},
+        )
     if max(known) > 1.01 * min(known):
-        raise ValueError(f"{path}: voxel sizes from {min(known):g} to {max(known):g} A; rescale to one, or give voxel_size_A")
+        raise ValueError(
+            f"{path}: voxel sizes from {min(known):g} to {max(known):g} A; rescale to one, or give voxel_size_A"
+        )
     volumes = LazyVolumes(lambda i: read_volume(files[i], known[i])[0], first[0], [str(f) for f in files])
     return volumes, [f.name for f in files], known[0], {}
 
@@ -218,7 +240,9 @@ def _open_stack(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray | La
     elif suffix == ".mrcs":
         stack, voxel_size_A = open_mrcs(path, voxel_size_A)
     else:
-        raise ValueError(f"{path}: not a kind of volumes known here; expected a folder, {', '.join(STACK_SUFFIXES)}, .h5 or .zarr")
+        raise ValueError(
+            f"{path}: not a kind of volumes known here; expected a folder, {', '.join(STACK_SUFFIXES)}, .h5 or .zarr"
+        )
     shape = stack.shape if len(stack.shape) == 4 else (1, *stack.shape)
     if len(set(shape[1:])) != 1:
         raise ValueError(f"{path}: volumes of {shape[1:]} voxels, expected cubic boxes")

@@ -12,7 +12,9 @@ BLOCK = 1 << 24  # bytes written at a time
 
 
 def empty_volumes(shape: tuple[int, ...]) -> np.ndarray:
-    """An array of float32 to be filled: in memory, or beyond MOST_IN_MEMORY values in a file without a name in the system's temporary folder ($TMPDIR), which goes when it is no longer used."""
+    """An array of float32 to be filled: in memory, or beyond MOST_IN_MEMORY values in a file without a name in the
+    system's temporary folder ($TMPDIR), which goes when it is no longer used.
+    """
     if np.prod(shape, dtype=np.int64) <= MOST_IN_MEMORY:
         return np.empty(shape, np.float32)
     size = 4 * int(np.prod(shape, dtype=np.int64))
@@ -21,7 +23,8 @@ def empty_volumes(shape: tuple[int, ...]) -> np.ndarray:
             _allocate(file, size)  # else a full disk ends the program when a page is written
         except OSError as error:
             raise ValueError(
-                f"{tempfile.gettempdir()}: no room for {size / 2**30:.0f} GiB of volumes ({error.strerror}); set TMPDIR to a folder on a larger disk"
+                f"{tempfile.gettempdir()}: no room for {size / 2**30:.0f} GiB of volumes ({error.strerror}); set "
+                "TMPDIR to a folder on a larger disk"
             ) from error
         return np.memmap(file, np.float32, "r+", shape=shape)
 
@@ -48,7 +51,8 @@ def filled(volumes: Iterable[np.ndarray], n: int) -> np.ndarray:
 class LazyVolumes:
     """What looks like an array (N, D, D, D) float32 and reads each volume when it is indexed.
 
-    An index gives a volume; a slice, a mask or a list of indices an array of them; `np.asarray` all of them, as `empty_volumes` holds them. `take` stays lazy.
+    An index gives a volume; a slice, a mask or a list of indices an array of them; `np.asarray` all of them, as
+    `empty_volumes` holds them. `take` stays lazy.
 
     Parameters
     ----------
@@ -65,7 +69,9 @@ class LazyVolumes:
     dtype = np.dtype(np.float32)
     ndim = 4
 
-    def __init__(self, read: Callable[[int], np.ndarray], box: int, names: Sequence[str], index: np.ndarray | None = None):
+    def __init__(
+        self, read: Callable[[int], np.ndarray], box: int, names: Sequence[str], index: np.ndarray | None = None
+    ):
         self._read, self._names, self._index = read, names, np.arange(len(names)) if index is None else index
         self.shape = (len(self._index), box, box, box)
         self._scratch: np.memmap | None = None
@@ -77,7 +83,9 @@ class LazyVolumes:
         chosen = self._index[key]
         if np.ndim(chosen) == 0:
             return self._one(int(chosen))
-        return np.stack([self._one(int(i)) for i in chosen]) if len(chosen) else np.empty((0, *self.shape[1:]), np.float32)
+        return (
+            np.stack([self._one(int(i)) for i in chosen]) if len(chosen) else np.empty((0, *self.shape[1:]), np.float32)
+        )
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
@@ -103,12 +111,19 @@ class LazyVolumes:
     def map(self, change: Callable[[np.ndarray], np.ndarray], box: int | None = None) -> "LazyVolumes":
         """The same particles with `change` applied to each volume as it is read; `box` is that of the result."""
         read = self._read
-        return LazyVolumes(lambda i: change(np.asarray(read(i), np.float32)), box or self.shape[1], self._names, self._index)
+        return LazyVolumes(
+            lambda i: change(np.asarray(read(i), np.float32)), box or self.shape[1], self._names, self._index
+        )
 
     def _one(self, i: int) -> np.ndarray:
         volume = np.ascontiguousarray(self._read(i), dtype=np.float32)
         if volume.shape != self.shape[1:]:
-            raise ValueError(f"{self._names[i]}: {volume.shape} voxels, expected {self.shape[1:]} as the first particle has")
+            raise ValueError(
+                f"{self._names[i]}: {volume.shape} voxels, expected {self.shape[1:]} as the first particle has"
+            )
         if not np.isfinite(volume).all():
-            raise ValueError(f"{self._names[i]}: {int((~np.isfinite(volume)).sum())} voxels are NaN or infinite; leave it out or mend it")
+            raise ValueError(
+                f"{self._names[i]}: {int((~np.isfinite(volume)).sum())} voxels are NaN or infinite; leave it out or "
+                "mend it"
+            )
         return volume

@@ -38,17 +38,23 @@ def _is_tomogram(path: Path) -> bool:
     return path.is_file() and suffix in VOLUME_SUFFIXES
 
 
-def load(path: Path, box: int, target_voxel_size_A: float = 0.0, options: Mapping[str, object] | None = None) -> ParticleSet:
-    """Read particles of any kind into boxes of `box` voxels of `target_voxel_size_A` angstrom (0 keeps the voxels of the source).
+def load(
+    path: Path, box: int, target_voxel_size_A: float = 0.0, options: Mapping[str, object] | None = None
+) -> ParticleSet:
+    """Read particles of any kind into boxes of `box` voxels of `target_voxel_size_A` angstrom (0 keeps the voxels of
+    the source).
 
     Parameters
     ----------
-    options : options of the reader (see `load_particles`); its ``voxel_size_A`` is the source's own, where the header lacks it or is wrong.
+    options
+        options of the reader (see `load_particles`); its ``voxel_size_A`` is the source's own, where the header lacks
+        it or is wrong.
 
     Raises
     ------
     ValueError
-        When the path or an option does not fit (see `load_particles`), or the particles are smaller than the box asked for.
+        When the path or an option does not fit (see `load_particles`), or the particles are smaller than the box asked
+        for.
     """
     options = dict(options or {})
     project = is_portal_run(path) or copick.is_project(path)
@@ -67,11 +73,14 @@ def load(path: Path, box: int, target_voxel_size_A: float = 0.0, options: Mappin
     target = target_voxel_size_A or voxel
     if side * voxel < 0.999 * box * target:
         raise ValueError(
-            f"{path}: volumes of {side}^3 voxels of {voxel:g} A; expected at least {box}^3 of {target:g} A. Choose a smaller box or voxel."
+            f"{path}: volumes of {side}^3 voxels of {voxel:g} A; expected at least {box}^3 of {target:g} A. Choose a "
+            "smaller box or voxel."
         )
     if (side, voxel) == (box, target):
         return particles
-    return particles.map(lambda v: resample(torch.from_numpy(v), voxel, new_voxel_size_A=target, box=box).numpy(), box, target)
+    return particles.map(
+        lambda v: resample(torch.from_numpy(v), voxel, new_voxel_size_A=target, box=box).numpy(), box, target
+    )
 
 
 def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -82,7 +91,9 @@ def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
         if equals and not source_exists(path):
             raise ValueError(f"densities: {path!r} of class {name!r} is no file, nor an entry such as pdb:3j9i.")
         if not equals and name not in ASSEMBLIES:
-            raise ValueError(f"densities: {name!r} is no embedded class; expected class=FILE or one of {', '.join(ASSEMBLIES)}.")
+            raise ValueError(
+                f"densities: {name!r} is no embedded class; expected class=FILE or one of {', '.join(ASSEMBLIES)}."
+            )
         names.append(name)
         if equals:
             files[name] = path
@@ -92,14 +103,18 @@ def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
     return tuple(names), files
 
 
-def densities_for(densities: str, voxel_size_A: float, box: int, per_class: int, generator: torch.Generator) -> ParticleSet:
+def densities_for(
+    densities: str, voxel_size_A: float, box: int, per_class: int, generator: torch.Generator
+) -> ParticleSet:
     """Density maps in random poses, `per_class` of each class of `densities`, in boxes of `box` voxels."""
     names, files = parse_densities(densities)
     return density_maps(class_references(names, box, voxel_size_A, files), per_class, box, voxel_size_A, generator)
 
 
 def _test_mask(particles: ParticleSet) -> tuple[np.ndarray, np.ndarray]:
-    """Which particles test, and which train: by tomogram where there are several, by position where cubes could overlap, else every third tests."""
+    """Which particles test, and which train: by tomogram where there are several, by position where cubes could
+    overlap, else every third tests.
+    """
     table, n = particles.table, len(particles)
     if table["tomogram"].nunique() > 1:
         test = (table["tomogram"] == sorted(table["tomogram"].unique())[-1]).to_numpy()
@@ -113,11 +128,14 @@ def _test_mask(particles: ParticleSet) -> tuple[np.ndarray, np.ndarray]:
     return test, ~test
 
 
-def domains(particles: ParticleSet, densities: str, config: RunConfig, options: Mapping[str, object] | None = None) -> Domains:
+def domains(
+    particles: ParticleSet, densities: str, config: RunConfig, options: Mapping[str, object] | None = None
+) -> Domains:
     """Both domains of a training on a user's particles, and background where it can be cut beside them.
 
-    The halves of Y are split by tomogram where there are several; cubes of one tomogram by position, with a gap of one box between the halves.
-    X is as large as the profile says: densities cost nothing, so few particles need not mean few poses.
+    The halves of Y are split by tomogram where there are several; cubes of one tomogram by position, with a gap of one
+    box between the halves. X is as large as the profile says: densities cost nothing, so few particles need not mean
+    few poses.
 
     Parameters
     ----------
@@ -132,7 +150,8 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig, options: 
     test, train = _test_mask(particles)
     if test.sum() < 1 or train.sum() < config.batch:
         raise ValueError(
-            f"{len(particles)} particles split into {train.sum()} to train and {test.sum()} to test; expected at least {config.batch}, "
+            f"{len(particles)} particles split into {train.sum()} to train and {test.sum()} to test; expected at least "
+            f"{config.batch}, "
             "the batch, and 1. Take more particles, a second tomogram, or a smaller batch."
         )
     x = {
@@ -146,7 +165,9 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig, options: 
 
 
 def sheet(both: Domains, real: torch.Tensor, fake: torch.Tensor, columns: int = 6) -> list:
-    """Group for `plotting.contact_sheet`: density, generated and real (both in network units), along and across the beam."""
+    """Group for `plotting.contact_sheet`: density, generated and real (both in network units), along and across the
+    beam.
+    """
     middle = real.shape[-1] // 2
     index = np.linspace(0, len(fake) - 1, columns).round().astype(int)
     real_index = np.linspace(0, len(real) - 1, columns).round().astype(int)
@@ -161,11 +182,20 @@ def sheet(both: Domains, real: torch.Tensor, fake: torch.Tensor, columns: int = 
 
 
 def make_stand_in(folder: Path, seed: int) -> Path:
-    """Write a few simulated ribosomes as a RELION 3.1 STAR with MRC volumes, in place of a user's file; returns the STAR's path."""
+    """Write a few simulated ribosomes as a RELION 3.1 STAR with MRC volumes, in place of a user's file; returns the
+    STAR's path.
+    """
     box, voxel = 28, DATASETS["S2"].field_of_view_A / 28 * 2
     references = class_references(("ribosome",), box, voxel)
     particles = subtomograms(
-        references, STAND_IN_PARTICLES, box, voxel, DATASETS["S2"].microscope, stream(seed, "stand-in"), snr=0.3, tomograms=3
+        references,
+        STAND_IN_PARTICLES,
+        box,
+        voxel,
+        DATASETS["S2"].microscope,
+        stream(seed, "stand-in"),
+        snr=0.3,
+        tomograms=3,
     )
     folder.mkdir(parents=True, exist_ok=True)
     star = folder / "particles.star"
@@ -178,5 +208,12 @@ def labelled_stand_in(box: int, seed: int) -> ParticleSet:
     voxel = DATASETS["S1"].field_of_view_A / box
     references = class_references(("ribosome", "tric"), box, voxel)
     return subtomograms(
-        references, STAND_IN_PARTICLES, box, voxel, DATASETS["S1"].microscope, stream(seed, "stand-in"), snr=0.3, tomograms=3
+        references,
+        STAND_IN_PARTICLES,
+        box,
+        voxel,
+        DATASETS["S1"].microscope,
+        stream(seed, "stand-in"),
+        snr=0.3,
+        tomograms=3,
     )

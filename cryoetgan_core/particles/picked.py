@@ -21,9 +21,11 @@ MOST_EMPTY, LEAST_EMPTY = 256, 20  # cubes of background that are kept; and that
 
 
 def cut_at(volume: np.ndarray, voxel_size_A: float, table: pd.DataFrame, box: int, **options) -> ParticleSet:
-    """Cubes of a tomogram (Z, Y, X) around the positions of a table, whose classes, names and poses they keep; options are those of `cut_cubes`.
+    """Cubes of a tomogram (Z, Y, X) around the positions of a table, whose classes, names and poses they keep; options
+    are those of `cut_cubes`.
 
-    A cube's centre is a voxel of the tomogram where its voxels are kept: the rest of a position is the particle's shift in its box.
+    A cube's centre is a voxel of the tomogram where its voxels are kept: the rest of a position is the particle's shift
+    in its box.
     """
     points = table[["z_A", "y_A", "x_A"]].to_numpy(float) / voxel_size_A
     centres = np.round(points) if options.get("target_voxel_size_A") in (None, voxel_size_A) else points
@@ -42,9 +44,16 @@ def cut_at(volume: np.ndarray, voxel_size_A: float, table: pd.DataFrame, box: in
 
 
 def cut_empty(
-    volume: np.ndarray, voxel_size_A: float, picks: np.ndarray, box: int, target_voxel_size_A: float, most: int, generator: torch.Generator
+    volume: np.ndarray,
+    voxel_size_A: float,
+    picks: np.ndarray,
+    box: int,
+    target_voxel_size_A: float,
+    most: int,
+    generator: torch.Generator,
 ) -> np.ndarray:
-    """Background of a tomogram (Z, Y, X): cubes (M, box, box, box), at most `most`, that hold none of `picks` (N, 3), zyx voxels.
+    """Background of a tomogram (Z, Y, X): cubes (M, box, box, box), at most `most`, that hold none of `picks` (N, 3),
+    zyx voxels.
 
     See `picking.find_empty`.
     """
@@ -52,7 +61,9 @@ def cut_empty(
     points = find_empty(volume, picks, side, most, border=side // 2 + 1, generator=generator)
     if not len(points):
         return np.empty((0, box, box, box), np.float32)
-    return np.asarray(cut_cubes(volume, voxel_size_A, box, target_voxel_size_A, coordinates=points, edge="skip").volumes)
+    return np.asarray(
+        cut_cubes(volume, voxel_size_A, box, target_voxel_size_A, coordinates=points, edge="skip").volumes
+    )
 
 
 def background(
@@ -97,7 +108,10 @@ def background(
 
 def _are_tomograms(sources: Sequence[str]) -> bool:
     """Whether all of the files (or zarr stores) that particles name are there and hold one volume each."""
-    return all(source and Path(source).exists() and suffix_of(Path(source)) in (*VOLUME_SUFFIXES, *ZARR_SUFFIXES) for source in sources)
+    return all(
+        source and Path(source).exists() and suffix_of(Path(source)) in (*VOLUME_SUFFIXES, *ZARR_SUFFIXES)
+        for source in sources
+    )
 
 
 def read_copick(
@@ -120,7 +134,8 @@ def read_copick(
     path
         the configuration (JSON), or the folder that holds ExperimentRuns.
     voxel_size_A, tomogram_kind
-        which tomogram of a run, where it has several: its voxel spacing and the name of its store (``wbp``, ``denoised``).
+        which tomogram of a run, where it has several: its voxel spacing and the name of its store (``wbp``,
+        ``denoised``).
     user, session, classes
         whose picks of which objects; by default all.
 
@@ -138,7 +153,16 @@ def read_copick(
     for run, table in picks.items():  # one tomogram at a time in memory
         store, voxel = stores[run]
         volume, _ = read_tomogram(store, voxel, protein=protein)
-        cut = cut_at(volume, voxel, table, box, target_voxel_size_A=target_voxel_size_A, edge=edge, tomogram=run, source=str(store))
+        cut = cut_at(
+            volume,
+            voxel,
+            table,
+            box,
+            target_voxel_size_A=target_voxel_size_A,
+            edge=edge,
+            tomogram=run,
+            source=str(store),
+        )
         first = sum(map(len, tables))
         volumes[first : first + len(cut)] = cut.volumes
         tables.append(cut.table)

@@ -53,7 +53,14 @@ def find_candidates(
 
 
 def find_empty(
-    volume: np.ndarray, picks: np.ndarray, side: int, most: int, *, border: int, generator: torch.Generator, tries: int = 40
+    volume: np.ndarray,
+    picks: np.ndarray,
+    side: int,
+    most: int,
+    *,
+    border: int,
+    generator: torch.Generator,
+    tries: int = 40,
 ) -> np.ndarray:
     """(M, 3) zyx voxels, at most `most`, around which a cube of `side` voxels holds background and no pick.
 

@@ -1,4 +1,6 @@
-"""AITom's pickles: a dict of class to a list of volumes. Read by a machine that can build NumPy arrays and nothing else."""
+"""AITom's pickles: a dict of class to a list of volumes. Read by a machine that can build NumPy arrays and nothing
+else.
+"""
 
 import io
 import pickle
@@ -49,7 +51,9 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it calls {module}.{name}, which could be any program; expected NumPy arrays only")
+            raise pickle.UnpicklingError(
+                f"it calls {module}.{name}, which could be any program; expected NumPy arrays only"
+            )
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid: object) -> object:
@@ -73,10 +77,19 @@ def read_pickle(path: Path) -> dict[str, list[np.ndarray]]:
     volumes: dict[str, list[np.ndarray]] = {}
     for label, values in found.items():
         if not isinstance(values, list | tuple | np.ndarray) or len(values) == 0:
-            raise ValueError(f"{path}: class {label!r} holds {type(values).__name__} of no volumes, expected a list of them")
+            raise ValueError(
+                f"{path}: class {label!r} holds {type(values).__name__} of no volumes, expected a list of them"
+            )
         for i, value in enumerate(values):
-            if not isinstance(value, np.ndarray) or value.ndim != 3 or value.dtype.kind not in "biuf" or value.size > MAX_VALUES:
+            if (
+                not isinstance(value, np.ndarray)
+                or value.ndim != 3
+                or value.dtype.kind not in "biuf"
+                or value.size > MAX_VALUES
+            ):
                 shape = value.shape if isinstance(value, np.ndarray) else type(value).__name__
-                raise ValueError(f"{path}: item {i} of class {label!r} is {shape}, expected a 3-D array of real numbers")
+                raise ValueError(
+                    f"{path}: item {i} of class {label!r} is {shape}, expected a 3-D array of real numbers"
+                )
         volumes[str(label)] = [np.asarray(v) for v in values]
     return volumes

@@ -1,7 +1,10 @@
-"""RELION's pseudo-subtomograms: sums of CTF-weighted images, with the sum of the squared CTFs beside them, made a volume.
+"""RELION's pseudo-subtomograms: sums of CTF-weighted images, with the sum of the squared CTFs beside them, made a
+volume.
 
-A data file holds ``sum(CTF FT[image])`` back in real space, its weights file ``sum(CTF^2)`` over the half transform, often with the number of slices that reached each voxel (the multiplicity) in a second half of the sections. The quotient is the
-particle as a subtomogram shows it, the missing wedge in place (Zivanov et al., eLife 11, 2022, doi 10.7554/eLife.83724).
+A data file holds ``sum(CTF FT[image])`` back in real space, its weights file ``sum(CTF^2)`` over the half transform,
+often with the number of slices that reached each voxel (the multiplicity) in a second half of the sections. The
+quotient is the particle as a subtomogram shows it, the missing wedge in place (Zivanov et al., eLife 11, 2022, doi
+10.7554/eLife.83724).
 """
 
 from pathlib import Path
@@ -16,12 +19,15 @@ def check_weights(path: Path, box: int) -> None:
     shape, _ = read_map_header(path, 1.0)
     if shape not in _shapes(box):
         raise ValueError(
-            f"{path}: {shape} voxels are no weights of a box of {box}; expected {' or '.join(map(str, _shapes(box)))} (rlnCtfImage)"
+            f"{path}: {shape} voxels are no weights of a box of {box}; expected {' or '.join(map(str, _shapes(box)))} "
+            "(rlnCtfImage)"
         )
 
 
 def divided(volume: np.ndarray, weights: Path, wiener: float) -> np.ndarray:
-    """The volume (D, D, D) of a pseudo-subtomogram: its transform over weights + `wiener`, which is in units of one slice of CTF 1."""
+    """The volume (D, D, D) of a pseudo-subtomogram: its transform over weights + `wiener`, which is in units of one
+    slice of CTF 1.
+    """
     box = volume.shape[0]
     check_weights(weights, box)
     w = read_map(weights, voxel_size_A=1.0)[0].numpy()

@@ -87,7 +87,8 @@ def read_tilt_stack_particles(
     check_voxel_size(voxel, path)
     if box < 1 or box * voxel > size * pixel * 1.001:
         raise ValueError(
-            f"{path}: a box of {box} voxels of {voxel} A does not fit the stacks' {size} of {pixel} A; expected a smaller box or voxel"
+            f"{path}: a box of {box} voxels of {voxel} A does not fit the stacks' {size} of {pixel} A; expected a "
+            "smaller box or voxel"
         )
     check_wiener(wiener)
     volumes = empty_volumes((len(stacks), box, box, box))
@@ -159,7 +160,9 @@ def _shell_correlation(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     shell = radius.round().long().clamp(max=box // 2)
     a, b = torch.fft.fftn(first), torch.fft.fftn(second)
     products = ((a * b.conj()).real, a.abs() ** 2, b.abs() ** 2)
-    ab, aa, bb = (torch.bincount(shell.flatten(), weights=p.flatten().double(), minlength=box // 2 + 1) for p in products)
+    ab, aa, bb = (
+        torch.bincount(shell.flatten(), weights=p.flatten().double(), minlength=box // 2 + 1) for p in products
+    )
     correlation = (ab / (aa * bb).sqrt().clamp(min=1e-30)).float()
     correlation[0] = 0.0
     return correlation, shell
@@ -203,7 +206,9 @@ def _table(path: str | Path, stacks: list[TiltStack], unit_A: float, class_name:
 
 
 def _tilts_deg(stack: TiltStack) -> np.ndarray:
-    """Tilt of each visible image: the angle of its slice through Fourier space about y, as `fourier_grid.coordinates` counts it."""
+    """Tilt of each visible image: the angle of its slice through Fourier space about y, as `fourier_grid.coordinates`
+    counts it.
+    """
     beam = stack.matrices[stack.visible][:, 2]  # in the tomogram, xyz
     return (np.degrees(np.arctan2(beam[:, 0], beam[:, 2])) + 90) % 180 - 90
 

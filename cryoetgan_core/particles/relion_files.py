@@ -25,7 +25,8 @@ ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 BOX_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 NAMES = [  # a name of digits is not a number: 000017 keeps its zeros
-    "rlnTomoName", "rlnMicrographName", "rlnTomoParticleName", "rlnImageName", "cryoetganClassName", "cryoetganParticleName",
+    "rlnTomoName", "rlnMicrographName", "rlnTomoParticleName", "rlnImageName", "cryoetganClassName",
+    "cryoetganParticleName",
 ]  # fmt: skip
 TILT_COLUMNS = (
     "rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle",
@@ -81,9 +82,11 @@ def table_of(blocks: dict, name: str, path: Path, columns: tuple[str, ...]) -> p
 
 
 def inside(folder: Path, name: str, path: Path) -> Path:
-    """The file that `path`, in `folder`, calls `name`: in that folder, or, as RELION names its files, from the project's folder above it.
+    """The file that `path`, in `folder`, calls `name`: in that folder, or, as RELION names its files, from the
+    project's folder above it.
 
-    A folder above is the project's when it holds default_pipeline.star, or when the name begins on the way from it to the folder (``Extract/job013/1.mrc`` in PROJECT/Extract/job013/particles.star).
+    A folder above is the project's when it holds default_pipeline.star, or when the name begins on the way from it to
+    the folder (``Extract/job013/1.mrc`` in PROJECT/Extract/job013/particles.star).
 
     Raises
     ------
@@ -91,7 +94,11 @@ def inside(folder: Path, name: str, path: Path) -> Path:
         when the name leads out of these folders, or is nowhere there.
     """
     folder, first = folder.resolve(), Path(name).parts[:1]
-    projects = [p for child, p in zip([folder, *folder.parents], folder.parents, strict=False) if _is_project(p, child.name, first)]
+    projects = [
+        p
+        for child, p in zip([folder, *folder.parents], folder.parents, strict=False)
+        if _is_project(p, child.name, first)
+    ]
     for root in [folder, *projects]:
         target = (root / name).resolve()
         if not target.is_relative_to(root):
@@ -99,7 +106,8 @@ def inside(folder: Path, name: str, path: Path) -> Path:
         if target.is_file() or (target.suffix == ".zarr" and target.is_dir()):
             return target
     raise ValueError(
-        f"{path}: {name!r} does not exist in {folder}, nor from a RELION project's folder above it; names are relative to one of these"
+        f"{path}: {name!r} does not exist in {folder}, nor from a RELION project's folder above it; names are relative "
+        "to one of these"
     )
 
 
@@ -142,13 +150,16 @@ def read_images(stack: TiltStack) -> Tensor:
     images, _ = read_map(stack.path, voxel_size_A=stack.pixel_size_A)
     tilts, size = len(stack.visible), stack.size
     if tuple(images.shape[1:]) != (size, size):
-        raise ValueError(f"{stack.path}: images of {tuple(images.shape[1:])} pixels, expected {size} x {size} (rlnImageSize)")
+        raise ValueError(
+            f"{stack.path}: images of {tuple(images.shape[1:])} pixels, expected {size} x {size} (rlnImageSize)"
+        )
     if len(images) == tilts:
         return images[torch.from_numpy(stack.visible)]
     if len(images) == stack.visible.sum():
         return images
     raise ValueError(
-        f"{stack.path}: {len(images)} frames, expected {tilts} (all tilts of {stack.tomogram}) or {stack.visible.sum()} (the visible ones)"
+        f"{stack.path}: {len(images)} frames, expected {tilts} (all tilts of {stack.tomogram}) or "
+        f"{stack.visible.sum()} (the visible ones)"
     )
 
 
@@ -175,7 +186,10 @@ def box_poses(table: pd.DataFrame, path: Path) -> Tensor:
     if not there:
         return torch.eye(3, dtype=torch.float64).expand(len(table), 3, 3)
     if len(there) < len(BOX_ANGLES):
-        raise ValueError(f"{path}: has {', '.join(there)} and not all of {', '.join(BOX_ANGLES)}; export the particles with the three")
+        raise ValueError(
+            f"{path}: has {', '.join(there)} and not all of {', '.join(BOX_ANGLES)}; export the particles with the "
+            "three"
+        )
     numeric(table, BOX_ANGLES, path)
     return relion_angles_to_pose(*torch.from_numpy(table[list(BOX_ANGLES)].to_numpy(float, copy=True)).unbind(1))
 

@@ -96,8 +96,8 @@ def write_star(particles: ParticleSet, path: str | Path, volumes_mrc_dir: str | 
     """Write particles as MRC volumes and a STAR file that names them relative to itself, for RELION 3.1 and later.
 
     Coordinates are in voxels of the particles, shifts become rlnOriginXAngst... with RELION's sign (minus). A group of
-    columns in which nothing is known is left out. Where the table tells tilt_min_deg and tilt_max_deg, and the tilt axis
-    is y, rlnCtfImage names the weight of the missing wedge.
+    columns in which nothing is known is left out. Where the table tells tilt_min_deg and tilt_max_deg, and the tilt
+    axis is y, rlnCtfImage names the weight of the missing wedge.
 
     Raises
     ------

@@ -1,4 +1,6 @@
-"""What was read: counts, grey values, power spectrum, and where the missing wedge lies, with what a careful person would want to be warned of."""
+"""What was read: counts, grey values, power spectrum, and where the missing wedge lies, with what a careful person
+would want to be warned of.
+"""
 
 from dataclasses import dataclass, field
 
@@ -43,7 +45,9 @@ class Report:
 
 
 def cone_power(volumes: torch.Tensor) -> torch.Tensor:
-    """Mean power (3,) of volumes (N, D, H, W) in a narrow cone round the z, y and x axis of Fourier space, each volume with weight one; the missing wedge holds the cone round the beam."""
+    """Mean power (3,) of volumes (N, D, H, W) in a narrow cone round the z, y and x axis of Fourier space, each volume
+    with weight one; the missing wedge holds the cone round the beam.
+    """
     shape = volumes.shape[1:]
     mask = window(shape[0]) if len(set(shape)) == 1 else _hann(shape)
     line = [torch.fft.fftfreq(s) for s in shape]
@@ -65,7 +69,8 @@ def _hann(shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def beam_axis_of(volumes: torch.Tensor) -> tuple[str | None, tuple[float, float, float]]:
-    """The axis ("z", "y" or "x") along which the electrons went, by the weakest of `cone_power`; None where no cone is clearly weaker; and the power in each cone over their mean.
+    """The axis ("z", "y" or "x") along which the electrons went, by the weakest of `cone_power`; None where no cone is
+    clearly weaker; and the power in each cone over their mean.
 
     `volumes` (N, D, H, W): particles, or one tomogram.
     """
@@ -78,7 +83,8 @@ def beam_axis_of(volumes: torch.Tensor) -> tuple[str | None, tuple[float, float,
 def describe(particles: ParticleSet) -> Report:
     """Look at up to LOOKED_AT particles of a set and report what they are.
 
-    Warned of: grey values that all are the same in a particle, classes of few particles, one tomogram only, a missing wedge that is not along z, protein that looks dark, voxels that take few values.
+    Warned of: grey values that all are the same in a particle, classes of few particles, one tomogram only, a missing
+    wedge that is not along z, protein that looks dark, voxels that take few values.
     """
     n, box = len(particles), particles.volumes.shape[-1]
     chosen = np.unique(np.linspace(0, n - 1, min(n, LOOKED_AT)).round().astype(int))
@@ -106,16 +112,31 @@ def describe(particles: ParticleSet) -> Report:
     contrast = mean[inner, inner, inner].mean() - np.median(mean)
     if contrast < -6 * spread:
         warnings.append(
-            'The mean particle is darker than what surrounds it: if protein is dark in these files, read them again with protein="dark".'
+            "The mean particle is darker than what surrounds it: if protein is dark in these files, read them again "
+            'with protein="dark".'
         )
     distinct = len(np.unique(values[:10]))
     if distinct < 64:
         warnings.append(f"Voxels take {distinct} values only: coarse integers.")
     frequency, power = _radial(volumes)
     counts_edges = np.histogram(values, bins=80)
-    grey = {"mean": float(values.mean()), "s.d.": float(values.std()), "least": float(values.min()), "greatest": float(values.max())}
+    grey = {
+        "mean": float(values.mean()),
+        "s.d.": float(values.std()),
+        "least": float(values.min()),
+        "greatest": float(values.max()),
+    }
     return Report(
-        n, box, particles.voxel_size_A, classes, grey, counts_edges, mean, (frequency / particles.voxel_size_A, power), cones, warnings
+        n,
+        box,
+        particles.voxel_size_A,
+        classes,
+        grey,
+        counts_edges,
+        mean,
+        (frequency / particles.voxel_size_A, power),
+        cones,
+        warnings,
     )
 
 
@@ -124,7 +145,9 @@ def _radial(volumes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     box = volumes.shape[-1]
     f = torch.fft.fftfreq(box) * box
     shell = (f[:, None, None] ** 2 + f[:, None] ** 2 + f**2).sqrt().round().long()
-    power = sum(torch.fft.fftn((v - v.mean()) * window(box), norm="ortho").abs().square() for v in volumes) / max(len(volumes), 1)
+    power = sum(torch.fft.fftn((v - v.mean()) * window(box), norm="ortho").abs().square() for v in volumes) / max(
+        len(volumes), 1
+    )
     count = torch.bincount(shell.flatten())
     sums = torch.bincount(shell.flatten(), weights=power.flatten().double())
     keep = slice(1, box // 2 + 1)

@@ -1,7 +1,7 @@
 """The embedded data: domain X (density maps in known poses) and domain Y (simulated subtomograms), unpaired.
 
-X and Y are drawn from separate random streams, so no instance of one shares its pose with the other; train and test halves are
-separate streams too. Everything follows from the seed.
+X and Y are drawn from separate random streams, so no instance of one shares its pose with the other; train and test
+halves are separate streams too. Everything follows from the seed.
 """
 
 import math
@@ -17,7 +17,14 @@ from ..microscope.noise import band_power, contrast_per_unit, count_electrons, e
 from ..microscope.projection import project
 from ..microscope.simulate import Microscope, Recordings, draw_recordings, reconstruct, record
 from ..microscope.transfer import wavelength_A
-from ..specimen import pose_to_relion_angles, random_rotations, random_shifts, reference_map, relion_angles_to_pose, rotate_volume
+from ..specimen import (
+    pose_to_relion_angles,
+    random_rotations,
+    random_shifts,
+    reference_map,
+    relion_angles_to_pose,
+    rotate_volume,
+)
 from ..specimen.crowding import Crowding, Neighbours, place_neighbours
 from ..specimen.render import parse_source
 from .table import ParticleSet, particle_table
@@ -32,7 +39,9 @@ CHUNK = 16  # particles simulated at a time
 
 
 def image_size(box: int) -> int:
-    """Pixels a side of the tilt images around a subtomogram of `box` voxels: more than its diagonal in the plane of the tilts."""
+    """Pixels a side of the tilt images around a subtomogram of `box` voxels: more than its diagonal in the plane of the
+    tilts.
+    """
     return box + 2 * math.ceil(MARGIN * box)
 
 
@@ -43,14 +52,18 @@ def class_references(
     maps: Mapping[str, str | Path] | None = None,
     resolution_voxels: float = RESOLUTION_VOXELS,
 ) -> dict[str, torch.Tensor]:
-    """Reference density (d, d, d) of each class, centred, protein interior about 1, d as small as holds the molecule in every pose.
+    """Reference density (d, d, d) of each class, centred, protein interior about 1, d as small as holds the molecule in
+    every pose.
 
     A membrane is a disc wider than the diagonal of the box: it crosses the box from face to face in every pose.
 
     Parameters
     ----------
-    maps : class name to source (atomic model, density map or database entry, as `specimen.render.parse_source` reads it) in place of the embedded model.
-    resolution_voxels : to which the maps are low-passed.
+    maps
+        class name to source (atomic model, density map or database entry, as `specimen.render.parse_source` reads it)
+        in place of the embedded model.
+    resolution_voxels
+        to which the maps are low-passed.
 
     Raises
     ------
@@ -60,10 +73,15 @@ def class_references(
     unknown = set(maps or {}) - set(classes)
     if unknown:
         raise ValueError(f"A density is given for {sorted(unknown)}; the classes are {', '.join(classes)}.")
-    return {name: _class_reference((maps or {}).get(name, name), name, box, voxel_size_A, resolution_voxels) for name in classes}
+    return {
+        name: _class_reference((maps or {}).get(name, name), name, box, voxel_size_A, resolution_voxels)
+        for name in classes
+    }
 
 
-def _class_reference(source: str | Path, name: str, box: int, voxel_size_A: float, resolution_voxels: float) -> torch.Tensor:
+def _class_reference(
+    source: str | Path, name: str, box: int, voxel_size_A: float, resolution_voxels: float
+) -> torch.Tensor:
     source, options = parse_source(str(source))
     grid = {"voxel_size_A": voxel_size_A, "resolution_A": resolution_voxels * voxel_size_A} | options
     if name != "membrane":
@@ -78,8 +96,10 @@ def _class_reference(source: str | Path, name: str, box: int, voxel_size_A: floa
 
 # Fields of the microscope that every particle's row carries
 RECORDED = (
-    "tilt_min_deg", "tilt_max_deg", "tilt_step_deg", "tilt_axis_deg", "scheme", "voltage_kV", "cs_mm", "amplitude_contrast", "phase_shift_deg",
-    "astigmatism_um", "astigmatism_angle_deg", "b_factor_A2", "tilt_error_deg", "shift_error_A", "correction", "dose_weighting", "protein",
+    "tilt_min_deg", "tilt_max_deg", "tilt_step_deg", "tilt_axis_deg", "scheme", "voltage_kV", "cs_mm",
+    "amplitude_contrast", "phase_shift_deg",
+    "astigmatism_um", "astigmatism_angle_deg", "b_factor_A2", "tilt_error_deg", "shift_error_A", "correction",
+    "dose_weighting", "protein",
 )  # fmt: skip
 Poses = tuple[torch.Tensor, torch.Tensor]  # rotations (N, 3, 3) on xyz, shifts (N, 3) zyx in angstrom
 
@@ -92,16 +112,24 @@ def poses_of(table: pd.DataFrame) -> Poses:
 
 
 def _posed(
-    classes: tuple[str, ...], per_class: int, box: int, voxel_size_A: float, generator: torch.Generator, poses: Poses | None = None
+    classes: tuple[str, ...],
+    per_class: int,
+    box: int,
+    voxel_size_A: float,
+    generator: torch.Generator,
+    poses: Poses | None = None,
 ) -> tuple[pd.DataFrame, torch.Tensor, torch.Tensor]:
-    """Poses, random unless given, of `per_class` instances of each class, class after class: table, rotations (N, 3, 3), shifts (N, 3)."""
+    """Poses, random unless given, of `per_class` instances of each class, class after class: table, rotations (N, 3,
+    3), shifts (N, 3).
+    """
     n = per_class * len(classes)
     if poses is None:
         poses = random_rotations(n, generator), random_shifts(n, MAX_SHIFT * box * voxel_size_A, generator)
     rotations, shifts = poses
     rot, tilt, psi = (angle.numpy() for angle in pose_to_relion_angles(rotations))
     table = particle_table(
-        n, class_name=np.repeat(classes, per_class), particle=[f"{i:06d}" for i in range(n)], rot_deg=rot, tilt_deg=tilt, psi_deg=psi,
+        n, class_name=np.repeat(classes, per_class), particle=[f"{i:06d}" for i in range(n)], rot_deg=rot,
+        tilt_deg=tilt, psi_deg=psi,
         shift_z_A=shifts[:, 0].numpy(), shift_y_A=shifts[:, 1].numpy(), shift_x_A=shifts[:, 2].numpy(),
     )  # fmt: skip
     return table, rotations, shifts
@@ -113,7 +141,9 @@ def density_maps(
     """Domain X: `per_class` random poses of every class's reference, (N, box, box, box), class after class."""
     table, rotations, shifts = _posed(tuple(references), per_class, box, voxel_size_A, generator)
     volumes = [
-        rotate_volume(reference, rotations[i : i + per_class], shifts[i : i + per_class], voxel_size_A, box=box, upsample=UPSAMPLE)
+        rotate_volume(
+            reference, rotations[i : i + per_class], shifts[i : i + per_class], voxel_size_A, box=box, upsample=UPSAMPLE
+        )
         for reference, i in zip(references.values(), range(0, len(table), per_class), strict=True)
     ]
     return ParticleSet(torch.cat(volumes).float().numpy(), table, voxel_size_A)
@@ -129,7 +159,8 @@ def exit_projections(
     size: int,
     voxel_size_A: float,
 ) -> torch.Tensor:
-    """Tilt images (T, B, size, size) of particles and what lies around them, before the optics: sums of density along the beam.
+    """Tilt images (T, B, size, size) of particles and what lies around them, before the optics: sums of density along
+    the beam.
 
     Parameters
     ----------
@@ -149,31 +180,49 @@ def exit_projections(
         turns = torch.cat([rotations[own], neighbours.rotations[near]])
         centres = torch.cat([shifts_A[own], neighbours.shifts_A[near]]).flip(-1)
         tilts = recordings.tilts[:, owner]
-        on_detector = (tilts[:, :, :2] @ centres[:, :, None])[..., 0].flip(-1) + recordings.shift_error_A[:, owner]  # (T, B, 2) yx
+        on_detector = (tilts[:, :, :2] @ centres[:, :, None])[..., 0].flip(-1) + recordings.shift_error_A[
+            :, owner
+        ]  # (T, B, 2) yx
         images.index_add_(1, owner.to(device), project(reference, tilts @ turns, on_detector / voxel_size_A, size))
     return images
 
 
-def _check_noise(microscope: Microscope, snr: float | None, band_A: tuple[float, float] | None, noise_std: float | None) -> None:
+def _check_noise(
+    microscope: Microscope, snr: float | None, band_A: tuple[float, float] | None, noise_std: float | None
+) -> None:
     """Raise ValueError for noise that cannot be: before anything is simulated."""
     if snr is not None and not snr > 0:
-        raise ValueError(f"subtomograms: snr is {snr}; expected a positive ratio, or None to count electrons at the microscope's dose.")
+        raise ValueError(
+            f"subtomograms: snr is {snr}; expected a positive ratio, or None to count electrons at the microscope's "
+            "dose."
+        )
     if snr is None and not microscope.total_dose_e_A2 > 0:
-        raise ValueError("subtomograms: snr is None, so electrons are counted, but total_dose_e_A2 is 0; give the microscope a dose.")
+        raise ValueError(
+            "subtomograms: snr is None, so electrons are counted, but total_dose_e_A2 is 0; give the microscope a dose."
+        )
     if band_A is not None and not band_A[0] > band_A[1] > 0:
-        raise ValueError(f"subtomograms: snr_band_A is {band_A}; expected (coarsest, finest) in angstrom, such as (200, 40).")
+        raise ValueError(
+            f"subtomograms: snr_band_A is {band_A}; expected (coarsest, finest) in angstrom, such as (200, 40)."
+        )
     if noise_std is not None and not noise_std > 0:
         raise ValueError(f"subtomograms: noise_std is {noise_std}; expected a positive level.")
 
 
 def _check_margin(microscope: Microscope, box: int, voxel_size_A: float) -> None:
-    """Warn where the CTF carries signal farther than the margin round the box: it would come back in on the other side."""
-    defocus_A = 1e4 * (abs(microscope.defocus_um) + microscope.defocus_spread_um) + microscope.ice_thickness_A / 2 + microscope.field_A / 2
+    """Warn where the CTF carries signal farther than the margin round the box: it would come back in on the other
+    side.
+    """
+    defocus_A = (
+        1e4 * (abs(microscope.defocus_um) + microscope.defocus_spread_um)
+        + microscope.ice_thickness_A / 2
+        + microscope.field_A / 2
+    )
     reach_A = wavelength_A(microscope.voltage_kV) * defocus_A / (2 * voxel_size_A)
     margin_A = (image_size(box) - box) / 2 * voxel_size_A
     if reach_A > margin_A:
         warnings.warn(
-            f"At {voxel_size_A:g} A the CTF of {microscope.defocus_um:g} um carries signal {reach_A:.0f} A sideways, the margin round a box of {box} is "
+            f"At {voxel_size_A:g} A the CTF of {microscope.defocus_um:g} um carries signal {reach_A:.0f} A sideways, "
+            f"the margin round a box of {box} is "
             f"{margin_A:.0f} A: choose a larger box, and crop.",
             stacklevel=3,
         )
@@ -197,19 +246,21 @@ def subtomograms(
 ) -> ParticleSet:
     """Domain Y: `per_class` simulated subtomograms of every class, (N, box, box, box), class after class.
 
-    The table tells each particle's pose, tomogram, place in it, neighbours, defocus, dose, tilt range, noise level and its class's SNR. Projection,
-    optics and reconstruction run on the device of the references; what is drawn is drawn by `generator`, on the CPU, and so is the same on any device.
+    The table tells each particle's pose, tomogram, place in it, neighbours, defocus, dose, tilt range, noise level and
+    its class's SNR. Projection, optics and reconstruction run on the device of the references; what is drawn is drawn
+    by `generator`, on the CPU, and so is the same on any device.
 
     Parameters
     ----------
     snr
-        signal-to-noise ratio of the reconstructions: variance over their voxels without noise, over that of the noise, mean over the set. One
-        level of Gaussian noise serves the whole set, so that weakly scattering classes have the lower SNR, as in one tomogram. None: electrons
-        are counted instead, at the microscope's dose.
+        signal-to-noise ratio of the reconstructions: variance over their voxels without noise, over that of the noise,
+        mean over the set. One level of Gaussian noise serves the whole set, so that weakly scattering classes have the
+        lower SNR, as in one tomogram. None: electrons are counted instead, at the microscope's dose.
     snr_band_A
         (coarsest, finest) resolution in angstrom to which both variances are restricted; None: all voxels.
     noise_std
-        the level itself, a pixel of the tilt images, in place of the one that `snr` asks for: a test half shares its train half's.
+        the level itself, a pixel of the tilt images, in place of the one that `snr` asks for: a test half shares its
+        train half's.
     crowding
         neighbours and membranes beside the particles; default none. They count as signal in the SNR.
     tomograms, prefix
@@ -224,7 +275,9 @@ def subtomograms(
     names = table["class_name"].tolist()
     recordings = draw_recordings(microscope, n, tomograms, generator)
     reach_A = math.sqrt(3) / 2 * box * voxel_size_A
-    neighbours = place_neighbours(references, names, rotations, shifts, voxel_size_A, reach_A, crowding or Crowding(), generator)
+    neighbours = place_neighbours(
+        references, names, rotations, shifts, voxel_size_A, reach_A, crowding or Crowding(), generator
+    )
     angles = microscope.angles_deg
 
     def images_of(index: torch.Tensor) -> torch.Tensor:
@@ -233,7 +286,9 @@ def subtomograms(
         mine = position[neighbours.owner] >= 0
         near = Neighbours(position[neighbours.owner[mine]], *(field[mine] for field in neighbours[1:]))
         chosen = [names[i] for i in index]
-        exit_images = exit_projections(references, chosen, rotations[index], shifts[index], near, recordings[index], size, voxel_size_A)
+        exit_images = exit_projections(
+            references, chosen, rotations[index], shifts[index], near, recordings[index], size, voxel_size_A
+        )
         return record(exit_images, microscope, recordings.defocus_um[:, index].to(device), voxel_size_A)
 
     def volumes_of(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -241,7 +296,8 @@ def subtomograms(
 
     contrast = contrast_per_unit(microscope.voltage_kV, voxel_size_A)
     electrons = electrons_per_pixel(
-        microscope.total_dose_e_A2, angles, voxel_size_A, detected=microscope.detected, ice_thickness_A=microscope.ice_thickness_A,
+        microscope.total_dose_e_A2, angles, voxel_size_A, detected=microscope.detected,
+        ice_thickness_A=microscope.ice_thickness_A,
         inelastic_mean_free_path_A=microscope.inelastic_mean_free_path_A,
     )  # fmt: skip
     # The pilot: what is signal and what is noise in the reconstructions of a few particles of each class.
@@ -251,7 +307,9 @@ def subtomograms(
         images = images_of(part)
         signal.append(volumes_of(images, part))
         white = torch.randn(images.shape, generator=generator)
-        noise.append(volumes_of((white if snr else white / (contrast * electrons.sqrt())[:, None, None, None]).to(device), part))
+        noise.append(
+            volumes_of((white if snr else white / (contrast * electrons.sqrt())[:, None, None, None]).to(device), part)
+        )
     signal, noise = torch.cat(signal), torch.cat(noise)
     level = noise_std or (noise_scale(signal, noise, snr, voxel_size_A, snr_band_A) if snr else 1.0)
     volumes = []
@@ -263,13 +321,16 @@ def subtomograms(
             images = count_electrons(images.cpu(), electrons, contrast, generator).to(device)
         volumes.append(volumes_of(images, part))
     powers = [band_power(v, voxel_size_A, snr_band_A).view(len(references), -1).mean(1) for v in (signal, noise)]
-    place = recordings.position_A + torch.tensor([microscope.ice_thickness_A, microscope.field_A, microscope.field_A]) / 2
+    place = (
+        recordings.position_A + torch.tensor([microscope.ice_thickness_A, microscope.field_A, microscope.field_A]) / 2
+    )
     table = table.assign(
         tomogram=[f"{prefix}_{int(i) + 1:03d}" for i in recordings.tomogram],
         z_A=place[:, 0].numpy(), y_A=place[:, 1].numpy(), x_A=place[:, 2].numpy(),
         neighbours=torch.bincount(neighbours.owner, minlength=n).numpy(),
         defocus_um=recordings.defocus_um[angles.abs().argmin()].numpy(), dose_e_A2=microscope.total_dose_e_A2,
-        snr=(powers[0] / (level**2 * powers[1])).repeat_interleave(per_class).numpy(), noise_std=level if snr else np.nan,
+        snr=(powers[0] / (level**2 * powers[1])).repeat_interleave(per_class).numpy(),
+        noise_std=level if snr else np.nan,
         **{name: getattr(microscope, name) for name in RECORDED},
     )  # fmt: skip
     return ParticleSet(torch.cat(volumes).numpy(), table, voxel_size_A)

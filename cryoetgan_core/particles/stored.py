@@ -83,7 +83,8 @@ def read_particles_csv(path: str | Path, *, protein: str = "bright") -> Particle
         )
     if table["x_A"].notna().any():
         raise ValueError(
-            f"{path}: its particles lie in tomograms; give the tomogram, with coordinates={path.name!r}, or the copick project"
+            f"{path}: its particles lie in tomograms; give the tomogram, with coordinates={path.name!r}, or the copick "
+            "project"
         )
     numeric(table, ("voxel_size_A", "box"), path)
     table[list(TEXT_COLUMNS)] = table[list(TEXT_COLUMNS)].fillna("")

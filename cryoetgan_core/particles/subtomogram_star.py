@@ -62,7 +62,10 @@ def read_subtomogram_star(
     optics = table_of(blocks, "optics", path, ("rlnImagePixelSize", "rlnImageSize"))
     table = table_of(blocks, "particles", path, ("rlnImageName",)).reset_index(drop=True)
     if CLASS in table and "rlnVoltage" not in optics:
-        raise ValueError(f"{path}: the first version of this package wrote it, with inverse angles; generate or write the particles again")
+        raise ValueError(
+            f"{path}: the first version of this package wrote it, with inverse angles; generate or write the particles "
+            "again"
+        )
     numeric(optics, ("rlnImagePixelSize", "rlnImageSize"), path)
     if len(optics[["rlnImageSize", "rlnImagePixelSize"]].drop_duplicates()) != 1:
         raise ValueError(f"{path}: optics groups differ in box or voxel size; read them one by one")

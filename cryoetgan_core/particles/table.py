@@ -40,7 +40,8 @@ class ParticleSet:
     Parameters
     ----------
     volumes
-        (N, D, D, D) float32, zyx; an array, or volumes that stay on disk until they are indexed (and are checked for NaN then).
+        (N, D, D, D) float32, zyx; an array, or volumes that stay on disk until they are indexed (and are checked for
+        NaN then).
     table
         N rows with the columns of this module; the set keeps a copy with its own voxel size.
     voxel_size_A
@@ -75,7 +76,8 @@ class ParticleSet:
         if not finite.all():
             names = self.table["particle"][~finite].tolist()[:5]
             raise ValueError(
-                f"ParticleSet: {(~finite).sum()} of {shape[0]} volumes hold NaN or infinite voxels, first {names}; leave them out"
+                f"ParticleSet: {(~finite).sum()} of {shape[0]} volumes hold NaN or infinite voxels, first {names}; "
+                "leave them out"
             )
 
     def __len__(self) -> int:
@@ -84,11 +86,19 @@ class ParticleSet:
     def select(self, mask: np.ndarray) -> "ParticleSet":
         """The particles that `mask`, (N,) of bool or indices, chooses; what is on disk stays there."""
         rows = np.arange(len(self.table))[mask]
-        volumes = self.volumes.take(mask) if isinstance(self.volumes, LazyVolumes) else filled((self.volumes[i] for i in rows), len(rows))
+        volumes = (
+            self.volumes.take(mask)
+            if isinstance(self.volumes, LazyVolumes)
+            else filled((self.volumes[i] for i in rows), len(rows))
+        )
         return ParticleSet(volumes, self.table.iloc[rows].reset_index(drop=True), self.voxel_size_A)
 
-    def map(self, change: Callable[[np.ndarray], np.ndarray], box: int | None = None, voxel_size_A: float | None = None) -> "ParticleSet":
-        """The particles with `change` applied to each volume (D, D, D), on disk or in memory; `box` and `voxel_size_A` are those of the result."""
+    def map(
+        self, change: Callable[[np.ndarray], np.ndarray], box: int | None = None, voxel_size_A: float | None = None
+    ) -> "ParticleSet":
+        """The particles with `change` applied to each volume (D, D, D), on disk or in memory; `box` and `voxel_size_A`
+        are those of the result.
+        """
         if isinstance(self.volumes, LazyVolumes):
             volumes = self.volumes.map(change, box)
         else:
@@ -103,7 +113,9 @@ def particle_table(n: int, **columns) -> pd.DataFrame:
 
 
 def particle_centres(table: pd.DataFrame) -> np.ndarray:
-    """Positions (N, 3), xyz in angstrom, of particles in their tomograms: those of their boxes and, where they are known, their shifts there."""
+    """Positions (N, 3), xyz in angstrom, of particles in their tomograms: those of their boxes and, where they are
+    known, their shifts there.
+    """
     return table[list(POSITION_COLUMNS)].to_numpy(float) + np.nan_to_num(table[list(SHIFT_COLUMNS)].to_numpy(float))
 
 
@@ -113,8 +125,12 @@ def check_voxel_size(voxel_size_A: float, name: object) -> None:
         raise ValueError(f"{name}: voxel size {voxel_size_A}, expected a positive number of angstrom")
 
 
-def check_array(name: object, shape: tuple[int, ...], dtype: np.dtype, dimensions: tuple[int, ...], *, on_disk: bool = False) -> None:
-    """Raise ValueError unless an array that is about to be read holds real numbers in a sensible shape; of a stack that stays `on_disk`, each volume."""
+def check_array(
+    name: object, shape: tuple[int, ...], dtype: np.dtype, dimensions: tuple[int, ...], *, on_disk: bool = False
+) -> None:
+    """Raise ValueError unless an array that is about to be read holds real numbers in a sensible shape; of a stack that
+    stays `on_disk`, each volume.
+    """
     dtype = np.dtype(dtype)
     if dtype.kind not in "iuf":
         raise ValueError(f"{name}: values of type {dtype}, expected real numbers")

@@ -27,7 +27,8 @@ def read_tomogram(
     Parameters
     ----------
     path
-        MRC (.mrc, .map, .ccp4, .rec; also .gz, .bz2), EM, TIFF, HDF5 (one 3-D dataset), .npy, or zarr (also OME-Zarr: its finest level); integers or floats.
+        MRC (.mrc, .map, .ccp4, .rec; also .gz, .bz2), EM, TIFF, HDF5 (one 3-D dataset), .npy, or zarr (also OME-Zarr:
+        its finest level); integers or floats.
     voxel_size_A
         overrides what an MRC header or OME-Zarr metadata say; needed for the others, whose headers are not reliable.
     beam_axis

@@ -1,4 +1,7 @@
-"""One file (or zarr store), one array: every kind of file that holds volumes, checked before its voxels are read. Nothing is ever unpickled."""
+"""One file (or zarr store), one array: every kind of file that holds volumes, checked before its voxels are read.
+
+Nothing is ever unpickled.
+"""
 
 import json
 from functools import lru_cache
@@ -19,7 +22,9 @@ HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 ZARR_SUFFIXES = (".zarr",)
 EM_SUFFIXES = (".em",)
 VOLUME_SUFFIXES = MAP_SUFFIXES + EM_SUFFIXES + TIFF_SUFFIXES  # of one volume
-NO_VOXEL_SIZE = EM_SUFFIXES + TIFF_SUFFIXES + HDF5_SUFFIXES + (".npy",)  # kinds whose headers do not say it, or not reliably
+NO_VOXEL_SIZE = (
+    EM_SUFFIXES + TIFF_SUFFIXES + HDF5_SUFFIXES + (".npy",)
+)  # kinds whose headers do not say it, or not reliably
 _EM_BYTES = {1: 1, 2: 2, 4: 4, 5: 4, 9: 8}  # of the EM types that hold real numbers
 _EM_HEADER, _EM_LITTLE_ENDIAN = 512, 6
 _ANGSTROM = {"angstrom": 1.0, "nanometer": 10.0, "micrometer": 1e4}
@@ -34,7 +39,8 @@ def suffix_of(path: Path) -> str:
 
 
 def read_volume(path: Path, voxel_size_A: float | None = None) -> tuple[np.ndarray, float | None]:
-    """The volume (Z, Y, X) of an MRC (packed or not), EM, TIFF, HDF5, NumPy file or zarr store, as stored, and its voxel size: the one given, else the header's, None where it has none.
+    """The volume (Z, Y, X) of an MRC (packed or not), EM, TIFF, HDF5, NumPy file or zarr store, as stored, and its
+    voxel size: the one given, else the header's, None where it has none.
 
     Raises
     ------
@@ -84,17 +90,22 @@ def _em_shape(path: Path) -> tuple[int, int, int]:
         raise ValueError(f"{path}: no such file; expected an EM volume")
     size = path.stat().st_size
     if size < _EM_HEADER:
-        raise ValueError(f"{path}: {size} bytes, expected at least the {_EM_HEADER} of an EM header; the file is cut off")
+        raise ValueError(
+            f"{path}: {size} bytes, expected at least the {_EM_HEADER} of an EM header; the file is cut off"
+        )
     header, _ = emfile.read(path, header_only=True)
     shape = tuple(int(header[f"{a}dim"]) for a in "zyx")
     if header["machine"] != _EM_LITTLE_ENDIAN or header["dtype"] not in _EM_BYTES or min(shape) < 1:
         raise ValueError(
-            f"{path}: machine code {header['machine']}, type {header['dtype']} and {shape} voxels are no EM volume that can be read here; expected machine {_EM_LITTLE_ENDIAN} "
+            f"{path}: machine code {header['machine']}, type {header['dtype']} and {shape} voxels are no EM volume "
+            f"that can be read here; expected machine {_EM_LITTLE_ENDIAN} "
             f"(little-endian) and a type of {', '.join(map(str, _EM_BYTES))}"
         )
     expected = _EM_HEADER + int(np.prod(shape, dtype=object)) * _EM_BYTES[header["dtype"]]
     if size != expected:
-        raise ValueError(f"{path}: {size} bytes, expected {expected} for {shape} voxels; the file is cut off or its header is wrong")
+        raise ValueError(
+            f"{path}: {size} bytes, expected {expected} for {shape} voxels; the file is cut off or its header is wrong"
+        )
     return shape
 
 
@@ -112,7 +123,9 @@ def read_tiff(path: Path) -> np.ndarray:
 
 
 def open_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = None) -> h5py.Dataset:
-    """The one dataset of an HDF5 file (or the named one) with the given number of dimensions, unread; its file stays open as long as it is used."""
+    """The one dataset of an HDF5 file (or the named one) with the given number of dimensions, unread; its file stays
+    open as long as it is used.
+    """
     try:
         handle = h5py.File(path, "r")
     except OSError as error:
@@ -139,12 +152,14 @@ def read_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = Non
 
 
 def open_zarr(path: Path, dimensions: tuple[int, ...]) -> tuple[zarr.Array, float | None]:
-    """The array of a zarr store, unread, and its voxel size in angstrom where its metadata say: the store itself, the finest level of an OME-Zarr image, or the only array of a group.
+    """The array of a zarr store, unread, and its voxel size in angstrom where its metadata say: the store itself, the
+    finest level of an OME-Zarr image, or the only array of a group.
 
     Raises
     ------
     ValueError
-        when there is none, its dimensions are others, or chunks are missing, which zarr would fill with a constant in silence.
+        when there is none, its dimensions are others, or chunks are missing, which zarr would fill with a constant in
+        silence.
     """
     try:
         store = zarr.open(path, mode="r")
@@ -161,7 +176,8 @@ def open_zarr(path: Path, dimensions: tuple[int, ...]) -> tuple[zarr.Array, floa
             name = names[0]
         else:
             raise ValueError(
-                f"{path}: arrays {names} and no OME-Zarr image; expected one array, or multiscales metadata that name the finest"
+                f"{path}: arrays {names} and no OME-Zarr image; expected one array, or multiscales metadata that name "
+                "the finest"
             )
         if name not in store:
             raise ValueError(f"{path}: its metadata name the array {name!r}, which is not there; found {names}")
@@ -175,7 +191,9 @@ def open_zarr(path: Path, dimensions: tuple[int, ...]) -> tuple[zarr.Array, floa
 
 
 class ChunkedStack:
-    """A stack of volumes (N, D, D, D) in zarr that is indexed one by one: the chunk that holds a volume is kept for the next."""
+    """A stack of volumes (N, D, D, D) in zarr that is indexed one by one: the chunk that holds a volume is kept for the
+    next.
+    """
 
     def __init__(self, array: zarr.Array):
         self.shape, self._depth = array.shape, array.chunks[0]

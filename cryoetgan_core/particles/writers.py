@@ -73,8 +73,8 @@ def write_volumes(
     """Write the volumes (N, D, D, D) of a part, each file at once; returns where each is, relative to `folder`.
 
     "mrc": a file each; "hdf5": a stack a part, ``3@volumes/000000.h5`` the third; "zarr": one store, of which a part is
-    a chunk; "copick" and "deepfinder": a tomogram a part, in which the particles lie side by side (`place_in_mosaic` says
-    where), beside it the channels: "mask" as a label map (0, or the class's number), "density".
+    a chunk; "copick" and "deepfinder": a tomogram a part, in which the particles lie side by side (`place_in_mosaic`
+    says where), beside it the channels: "mask" as a label map (0, or the class's number), "density".
     """
     if order.volumes in IN_TOMOGRAMS:
         labels = channel == "mask"
@@ -129,7 +129,9 @@ def _cells(n: int, part: int) -> np.ndarray:
 
 
 def _margin(box: int) -> int:
-    """Voxels round each box in a mosaic: as far as a particle may be shifted, so that a box of its own size round it is there."""
+    """Voxels round each box in a mosaic: as far as a particle may be shifted, so that a box of its own size round it is
+    there.
+    """
     return math.ceil(MAX_SHIFT * box) + 1
 
 
@@ -156,7 +158,9 @@ def _write_hdf5(path: Path, name: str, data: np.ndarray, voxel_size_A: float) ->
 def _zarr_store(path: Path, order: Parts, shape: tuple[int, ...], voxel_size_A: float) -> zarr.Array:
     """The store of all particles. Machines that begin together each make one; the first puts its own in place."""
     if not path.exists():
-        wanted = dict(shape=(order.n, *shape), chunks=(order.part, *shape), dtype="float32", config={"write_empty_chunks": True})
+        wanted = dict(
+            shape=(order.n, *shape), chunks=(order.part, *shape), dtype="float32", config={"write_empty_chunks": True}
+        )
         made = temporary(path)
         try:
             zarr.create_array(made, **wanted, attributes={"voxel_size_A": voxel_size_A}, overwrite=False)
@@ -200,7 +204,9 @@ def write_tables(
     def star(table: pd.DataFrame, first: bool, version: int = 3) -> str:
         columns = _star_columns(table, numbers, voxel_size_A, version, weight)
         optics = optics_of(table, box, voxel_size_A, version)
-        return (star_head(optics, list(columns), _GENERAL if version == 5 else "") if first else "") + star_rows(columns)
+        return (star_head(optics, list(columns), _GENERAL if version == 5 else "") if first else "") + star_rows(
+            columns
+        )
 
     texts = {"particles.csv": csv, "particles.tbl": dynamo} | {
         "mrc": {"particles.star": star, "particles_relion5.star": partial(star, version=5)},
@@ -245,7 +251,9 @@ def _poses(table: pd.DataFrame) -> torch.Tensor:
     return relion_angles_to_pose(*torch.from_numpy(table[list(ANGLE_COLUMNS)].to_numpy(float, copy=True)).unbind(1))
 
 
-def _star_columns(table: pd.DataFrame, numbers: Mapping[str, int], voxel_size_A: float, version: int, weight: str) -> pd.DataFrame:
+def _star_columns(
+    table: pd.DataFrame, numbers: Mapping[str, int], voxel_size_A: float, version: int, weight: str
+) -> pd.DataFrame:
     if table["x_A"].notna().all():  # the centre of the particle, which needs no origin then
         centres = dict(zip(POSITION_COLUMNS, particle_centres(table).T, strict=True))
         return particle_columns(table.assign(**centres, **dict.fromkeys(SHIFT_COLUMNS, np.nan)), numbers, voxel_size_A)

@@ -22,7 +22,16 @@ from .operator import (
 from .panels import contact_sheet, noise_sweep, overview, summary, uncertainty_maps
 from .physics import density_sheet, shell_curves, walk
 from .report import report_figure
-from .tables import confusion_table, dataset_table, metric_table, never_named, noise_table, over_draws, spread_table, uncertainty_table
+from .tables import (
+    confusion_table,
+    dataset_table,
+    metric_table,
+    never_named,
+    noise_table,
+    over_draws,
+    spread_table,
+    uncertainty_table,
+)
 
 __all__ = [
     "mixed_sheet",

@@ -21,20 +21,32 @@ def use_style() -> None:
     sns.set_theme(context="paper", style="ticks", palette="colorblind")
     plt.rcParams.update(
         {
-            "figure.dpi": 110, "savefig.dpi": 300, "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7, "legend.fontsize": 6,
-            "xtick.labelsize": 6, "ytick.labelsize": 6, "pdf.fonttype": 42, "image.interpolation": "nearest", "image.cmap": "gray",
+            "figure.dpi": 110, "savefig.dpi": 300, "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7,
+            "legend.fontsize": 6,
+            "xtick.labelsize": 6, "ytick.labelsize": 6, "pdf.fonttype": 42, "image.interpolation": "nearest",
+            "image.cmap": "gray",
         }
     )  # fmt: skip
 
 
 def _sidecar(path: Path, results: Mapping[str, dict], module: str) -> None:
-    """Write `path`.json: what drew the artefact, and of each result in it configuration, data, code, commit and machine.
+    """Write `path`.json: what drew the artefact, and of each result in it configuration, data, code, commit and
+    machine.
 
     An artefact that no result stands behind names the module whose code it shows.
     """
     if not results and not module:
         raise ValueError(f"{path.name}: give the results that it was drawn from, or the module whose code it shows")
-    keys = ("config_hash", "data_hash", "classifier_hash", "module", "code_hash", "seconds_training", "seconds", "provenance")
+    keys = (
+        "config_hash",
+        "data_hash",
+        "classifier_hash",
+        "module",
+        "code_hash",
+        "seconds_training",
+        "seconds",
+        "provenance",
+    )
     record = {
         "artefact": path.name,
         "drawn_with": provenance(),

@@ -16,10 +16,14 @@ from .tables import BOUNDS, over_draws
 
 # Metric: whether more is better, and digits shown
 AUDITED = {
-    "psnr": (True, 2), "precision": (True, 2), "recall": (True, 2), "density": (True, 2), "coverage": (True, 2), "accuracy": (True, 1),
-    "standardised_precision": (True, 2), "standardised_recall": (True, 2), "standardised_density": (True, 2), "standardised_coverage": (True, 2),
-    "feature_precision": (True, 2), "feature_recall": (True, 2), "feature_density": (True, 2), "feature_coverage": (True, 2),
-    "fid": (False, 2), "kid": (False, 3), "inception_score": (True, 2), "spectrum": (False, 3), "angular": (False, 3), "moments": (False, 2),
+    "psnr": (True, 2), "precision": (True, 2), "recall": (True, 2), "density": (True, 2), "coverage": (True, 2),
+    "accuracy": (True, 1),
+    "standardised_precision": (True, 2), "standardised_recall": (True, 2), "standardised_density": (True, 2),
+    "standardised_coverage": (True, 2),
+    "feature_precision": (True, 2), "feature_recall": (True, 2), "feature_density": (True, 2),
+    "feature_coverage": (True, 2),
+    "fid": (False, 2), "kid": (False, 3), "inception_score": (True, 2), "spectrum": (False, 3), "angular": (False, 3),
+    "moments": (False, 2),
     "autocorrelation": (False, 4), "auc": (False, 2),
 }  # fmt: skip
 COLOURS = {WHITE: "0.55", CTF: "C1", GENERATED: "C0", PHYSICS: "C2", REAL: "k"}  # of the sources with learning curves
@@ -27,7 +31,9 @@ PERFECT = "real, another draw"
 
 
 def _verdict(metric: str, low: float, high: float, found: float, tiny: bool) -> str:
-    """'!' where a change that no eye sees falls outside what another real draw scores; '*' where a gross one falls within it, or better."""
+    """'!' where a change that no eye sees falls outside what another real draw scores; '*' where a gross one falls
+    within it, or better.
+    """
     if tiny:
         return "!" if found < low or found > high else ""
     more_is_better = AUDITED[metric][0]
@@ -37,13 +43,15 @@ def _verdict(metric: str, low: float, high: float, found: float, tiny: bool) -> 
 def audit_table(audit: dict, runs: Mapping[str, dict]) -> pd.DataFrame:
     """Metrics (rows) of controls and runs (columns), with marks, and how many controls fooled each.
 
-    The first column is what a perfect generator scores: the mean over independent draws of real subtomograms, and the range in which 95 % of
-    further draws fall (Student's t). The marks follow from that range.
+    The first column is what a perfect generator scores: the mean over independent draws of real subtomograms, and the
+    range in which 95 % of further draws fall (Student's t). The marks follow from that range.
 
     Parameters
     ----------
-    audit : what `workflow.measurements.make_audit` returned.
-    runs : label to the result of a run, shown beside the controls without a mark.
+    audit
+        what `workflow.measurements.make_audit` returned.
+    runs
+        label to the result of a run, shown beside the controls without a mark.
     """
     controls = audit["controls"]
     perfect = [name for name in controls if name.startswith(PERFECT)]
@@ -52,7 +60,10 @@ def audit_table(audit: dict, runs: Mapping[str, dict]) -> pd.DataFrame:
     for metric, (_, digits) in AUDITED.items():
         mean, low, high = prediction_interval([controls[name]["metrics"][metric] for name in perfect])
         low, high = np.clip((low, high), *BOUNDS.get(metric, (-np.inf, np.inf)))
-        row = {"metric": metric.replace("_", " "), f"{PERFECT} [95 %]": f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"}
+        row = {
+            "metric": metric.replace("_", " "),
+            f"{PERFECT} [95 %]": f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]",
+        }
         marks = {}
         for name in others:
             found = controls[name]["metrics"][metric]
@@ -65,12 +76,15 @@ def audit_table(audit: dict, runs: Mapping[str, dict]) -> pd.DataFrame:
 
 
 def power_spectra(audit: dict, runs: Mapping[str, dict]) -> Figure:
-    """Radial power spectra of real, baseline and generated subtomograms over the real one, and power over frequency and tilt.
+    """Radial power spectra of real, baseline and generated subtomograms over the real one, and power over frequency and
+    tilt.
 
     Parameters
     ----------
-    audit : what `workflow.make_audit` returned.
-    runs : label to the result of a run.
+    audit
+        what `workflow.make_audit` returned.
+    runs
+        label to the result of a run.
     """
     shown = {PERFECT: audit["controls"][f"{PERFECT} 1"]["spectra"]}
     shown |= {name: audit["controls"][name]["spectra"] for name in (WHITE, CTF, RELEASED)}
@@ -96,7 +110,9 @@ def power_spectra(audit: dict, runs: Mapping[str, dict]) -> Figure:
     for axis, (name, angular) in zip(panels, maps.items(), strict=True):
         power = np.array(angular)
         power = np.where(power > 0, power, np.nan)
-        image = axis.imshow(np.log10(power).T, origin="lower", aspect="auto", extent=(0, 1, -90, 90), cmap="magma", vmin=-3, vmax=0.5)
+        image = axis.imshow(
+            np.log10(power).T, origin="lower", aspect="auto", extent=(0, 1, -90, 90), cmap="magma", vmin=-3, vmax=0.5
+        )
         axis.set_title(name, fontsize=5, pad=2)
         axis.set_xlabel("frequency / Nyquist", fontsize=5)
         axis.tick_params(labelsize=5)
@@ -107,13 +123,16 @@ def power_spectra(audit: dict, runs: Mapping[str, dict]) -> Figure:
 
 
 def _rows(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a source, numbers of synthetic and real volumes, and data draw: mean accuracy over the probes nested in it."""
+    """A row a source, numbers of synthetic and real volumes, and data draw: mean accuracy over the probes nested in
+    it.
+    """
     rows = pd.concat([pd.DataFrame(r["rows"]).assign(seed=r["config"]["seed"]) for r in results], ignore_index=True)
     return rows.groupby(["source", "synthetic", "real", "seed"], sort=False)["accuracy"].mean().reset_index()
 
 
 def learning_curves(results: Sequence[dict]) -> Figure:
-    """Accuracy on real test subtomograms against the number of labelled training volumes, and against the real labels added to synthetic ones.
+    """Accuracy on real test subtomograms against the number of labelled training volumes, and against the real labels
+    added to synthetic ones.
 
     Bars are Student's 95 % interval over data draws and training seeds, cut off at 0 and 100 %; one draw has none.
     """
@@ -125,7 +144,11 @@ def learning_curves(results: Sequence[dict]) -> Figure:
             continue
         alone = own[(own["synthetic"] > 0) & (own["real"] == 0)] if source != REAL else own
         key = "synthetic" if source != REAL else "real"
-        mixed = own[(own["synthetic"] > 0) & (own["real"] > 0)] if source != REAL else own[own["real"] <= own["real"].max() / 4]
+        mixed = (
+            own[(own["synthetic"] > 0) & (own["real"] > 0)]
+            if source != REAL
+            else own[own["real"] <= own["real"].max() / 4]
+        )
         for axis, part, column in ((axes[0], alone, key), (axes[1], mixed, "real")):
             if part.empty:
                 continue
@@ -133,8 +156,12 @@ def learning_curves(results: Sequence[dict]) -> Figure:
             mean, low, high = np.array(list(points.values())).T
             bars = (mean - low, high - mean) if len(results) > 1 else None
             label = source if axis is axes[0] else (f"+ {source}" if source != REAL else "real alone")
-            axis.errorbar(list(points), mean, bars, marker="o", ms=3, lw=1, capsize=2, color=COLOURS[source], label=label)
-    for axis, label in zip(axes, ("labelled volumes a class, one source", "real labels a class, added to all synthetic ones"), strict=True):
+            axis.errorbar(
+                list(points), mean, bars, marker="o", ms=3, lw=1, capsize=2, color=COLOURS[source], label=label
+            )
+    for axis, label in zip(
+        axes, ("labelled volumes a class, one source", "real labels a class, added to all synthetic ones"), strict=True
+    ):
         axis.set(xscale="log", xlabel=label, ylim=(0, 100))
         drawn = sorted({float(x) for container in axis.containers for x in container[0].get_xdata()})
         axis.set_xticks(drawn, [f"{x:g}" for x in drawn])
@@ -145,7 +172,8 @@ def learning_curves(results: Sequence[dict]) -> Figure:
 
 
 def downstream_table(results: Sequence[dict]) -> pd.DataFrame:
-    """Accuracy of every source at all volumes, alone and with real labels added, and the part of the gap from the best formula to real.
+    """Accuracy of every source at all volumes, alone and with real labels added, and the part of the gap from the best
+    formula to real.
 
     Intervals are over data draws and training seeds (`tables.over_draws`); a dash where a mixture was not measured.
     """
@@ -157,7 +185,11 @@ def downstream_table(results: Sequence[dict]) -> pd.DataFrame:
         own = table[table["source"] == source]
         if own.empty:
             continue
-        whole = own[own["real"] == most] if source == REAL else own[(own["synthetic"] == own["synthetic"].max()) & (own["real"] == 0)]
+        whole = (
+            own[own["real"] == most]
+            if source == REAL
+            else own[(own["synthetic"] == own["synthetic"].max()) & (own["real"] == 0)]
+        )
         alone[source] = float(whole["accuracy"].mean())
         row = {"trained on": source, f"{most} a class (%)": over_draws(whole["accuracy"], 1, (0, 100))}
         for n in few:

@@ -15,16 +15,19 @@ from .artefacts import COLUMN_WIDTH_IN, PAGE_WIDTH_IN
 from .tables import BOUNDS, over_draws
 
 STYLES = {  # source of training data to colour and marker
-    WHITE: ("0.7", "s"), K_SQUARED: ("0.45", "s"), CTF: ("C1", "^"), CTF_AND_WEDGE: ("C3", "v"), WRONG_MICROSCOPE: ("C4", "P"),
+    WHITE: ("0.7", "s"), K_SQUARED: ("0.45", "s"), CTF: ("C1", "^"), CTF_AND_WEDGE: ("C3", "v"),
+    WRONG_MICROSCOPE: ("C4", "P"),
     BACKGROUND: ("C5", "<"), TRUE: ("C2", "D"), PHYSICS: ("C0", "o"), REAL: ("k", "x"),
 }  # fmt: skip
 
 
 def transfer_and_noise(result: dict) -> Figure:
-    """Estimated transfer T beside the simulator's, and the measured noise and the cap on the signal over spatial frequency and tilt.
+    """Estimated transfer T beside the simulator's, and the measured noise and the cap on the signal over spatial
+    frequency and tilt.
 
-    T is known up to the units of density and subtomogram: the true one, its mean over the recorded tilts, is scaled to the estimate by least squares up to 0.8 of Nyquist. Its course is dotted,
-    on grey, where the signal does not stand out of the noise (trust below one half). Lines at the tilt range found.
+    T is known up to the units of density and subtomogram: the true one, its mean over the recorded tilts, is scaled to
+    the estimate by least squares up to 0.8 of Nyquist. Its course is dotted, on grey, where the signal does not stand
+    out of the noise (trust below one half). Lines at the tilt range found.
     """
     nyquist = 5.0 / result["voxel_size_A"]  # in 1/nm
     q, true_q = 10 * np.array(result["frequency_per_A"]), 10 * np.array(result["true_frequency_per_A"])
@@ -33,9 +36,13 @@ def transfer_and_noise(result: dict) -> Figure:
     there = np.interp(q[at], true_q, truth)
     scale = float((T[at] * there).sum() / (there**2).sum())
     figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH_IN, 2.1), layout="constrained", width_ratios=(1.4, 1, 1))
-    axes[0].plot(true_q[true_q <= nyquist], scale * truth[true_q <= nyquist], color="k", lw=1, label="simulator, scaled")
+    axes[0].plot(
+        true_q[true_q <= nyquist], scale * truth[true_q <= nyquist], color="k", lw=1, label="simulator, scaled"
+    )
     axes[0].plot(q, T, color="C0", lw=0.8, ls=":")
-    axes[0].plot(q, np.where(trust >= 0.5, T, np.nan), color="C0", marker="o", ms=2, lw=0.8, label="estimated", clip_on=False)
+    axes[0].plot(
+        q, np.where(trust >= 0.5, T, np.nan), color="C0", marker="o", ms=2, lw=0.8, label="estimated", clip_on=False
+    )
     for low, high in zip(q[:-1], q[1:], strict=True):
         if np.interp((low + high) / 2, q, trust) < 0.5:
             axes[0].axvspan(low, high, color="0.9", lw=0)
@@ -49,7 +56,14 @@ def transfer_and_noise(result: dict) -> Figure:
     ):
         ends = (None, None) if axis is axes[1] else (0, 1)
         image = axis.pcolormesh(
-            q, result["tilts_deg"], values.T, vmin=ends[0], vmax=ends[1], cmap="viridis", shading="nearest", rasterized=True
+            q,
+            result["tilts_deg"],
+            values.T,
+            vmin=ends[0],
+            vmax=ends[1],
+            cmap="viridis",
+            shading="nearest",
+            rasterized=True,
         )
         figure.colorbar(image, ax=axis, shrink=0.9, label=label)
         axis.axhline(low, color="w", lw=0.5, ls=":"), axis.axhline(high, color="w", lw=0.5, ls=":")
@@ -59,15 +73,21 @@ def transfer_and_noise(result: dict) -> Figure:
 
 
 def generated_sheet(result: dict) -> Figure:
-    """Central slices of the density, of one generation and one recording of it in its pose, and of means of many of both; along (xy) and across (xz) the beam, side by side for each class.
+    """Central slices of the density, of one generation and one recording of it in its pose, and of means of many of
+    both; along (xy) and across (xz) the beam, side by side for each class.
 
-    Grey values of single volumes run over 2.5 standard deviations. Those of the means are scaled to the recorded mean's, so that generated and recorded can be compared.
+    Grey values of single volumes run over 2.5 standard deviations. Those of the means are scaled to the recorded
+    mean's, so that generated and recorded can be compared.
     """
     sheet, classes = {k: np.array(v) for k, v in result["sheet"].items()}, result["classes"]
     names = list(dict.fromkeys(name.rsplit(", ", 1)[0] for name in sheet))
     columns = 2 * len(classes)
     figure, axes = plt.subplots(
-        len(names), columns, figsize=(PAGE_WIDTH_IN, 1.08 * PAGE_WIDTH_IN * len(names) / columns), layout="constrained", squeeze=False
+        len(names),
+        columns,
+        figsize=(PAGE_WIDTH_IN, 1.08 * PAGE_WIDTH_IN * len(names) / columns),
+        layout="constrained",
+        squeeze=False,
     )
     for row, name in zip(axes, names, strict=True):
         for k, axis in enumerate(row):
@@ -101,7 +121,9 @@ def shells_of_means(results: Mapping[str, dict]) -> Figure:
 
 
 def few_particles(result: dict) -> Figure:
-    """Accuracy on real of a classifier trained on the generator, and distances from real, against the particles it was estimated from."""
+    """Accuracy on real of a classifier trained on the generator, and distances from real, against the particles it was
+    estimated from.
+    """
     rows = pd.DataFrame([{k: v for k, v in r.items() if k != "metrics"} | r["metrics"] for r in result["rows"]])
     table = rows.groupby("particles").mean(numeric_only=True)
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH_IN * 0.8, 2.1), layout="constrained")
@@ -121,7 +143,9 @@ def few_particles(result: dict) -> Figure:
 
 
 def pose_table(result: dict) -> pd.DataFrame:
-    """A row a class: median angular error of the same alignment on generated and on real particles, and the FSC of their averages, mean to half of Nyquist."""
+    """A row a class: median angular error of the same alignment on generated and on real particles, and the FSC of
+    their averages, mean to half of Nyquist.
+    """
     rows = []
     for name, found in result["classes"].items():
         error, curve = found["median_error_deg"], np.array(found["fsc_of_means"])
@@ -137,12 +161,17 @@ def pose_table(result: dict) -> pd.DataFrame:
 
 
 def mismatch_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a condition: accuracy on real of the CTF formula, of the physics generator and of real labels, the share of real, and how it is told apart."""
+    """A row a condition: accuracy on real of the CTF formula, of the physics generator and of real labels, the share of
+    real, and how it is told apart.
+    """
     rows = []
     for r in results:
         mean = {source: _accuracy(r, source) for source in (CTF, PHYSICS, REAL)}
         row = {"particles": r["condition"]} | {f"{source} (%)": f"{m:.1f}" for source, m in mean.items()}
-        row |= {"share of real": f"{mean[PHYSICS] / max(mean[REAL], 1e-9):.2f}", "AUC": f"{r['metrics'][PHYSICS]['auc']:.2f}"}
+        row |= {
+            "share of real": f"{mean[PHYSICS] / max(mean[REAL], 1e-9):.2f}",
+            "AUC": f"{r['metrics'][PHYSICS]['auc']:.2f}",
+        }
         row |= {"angular (real)": f"{r['metrics'][PHYSICS]['angular']:.2f} ({r['metrics'][REAL]['angular']:.2f})"}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -150,7 +179,9 @@ def mismatch_table(results: Sequence[dict]) -> pd.DataFrame:
 
 def comparison_rows(results: Sequence[dict]) -> pd.DataFrame:
     """A row a source and data draw: dataset, snr, seed, source, mean accuracy over the probes nested in it."""
-    rows = pd.concat([pd.DataFrame(r["rows"]).assign(**{k: r["config"][k] for k in ("dataset", "snr", "seed")}) for r in results])
+    rows = pd.concat(
+        [pd.DataFrame(r["rows"]).assign(**{k: r["config"][k] for k in ("dataset", "snr", "seed")}) for r in results]
+    )
     return rows.groupby(["dataset", "snr", "seed", "source"], sort=False)["accuracy"].mean().reset_index()
 
 
@@ -161,7 +192,9 @@ def accuracy_by_snr(results: Sequence[dict]) -> Figure:
     """
     table = comparison_rows(results)
     sets = list(dict.fromkeys(table["dataset"]))
-    figure, axes = plt.subplots(1, len(sets), sharex=True, sharey=True, figsize=(PAGE_WIDTH_IN, 2.4), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(sets), sharex=True, sharey=True, figsize=(PAGE_WIDTH_IN, 2.4), layout="constrained", squeeze=False
+    )
     for axis, name in zip(axes[0], sets, strict=True):
         for k, (source, (colour, marker)) in enumerate(STYLES.items()):
             part = table[(table["dataset"] == name) & (table["source"] == source)]
@@ -169,7 +202,17 @@ def accuracy_by_snr(results: Sequence[dict]) -> Figure:
             mean, low, high = np.array(list(points.values())).T
             bars = np.nan_to_num([mean - low, high - mean])
             beside = 1.02 ** (k - len(STYLES) / 2)  # so that no bar hides another
-            axis.errorbar([snr * beside for snr in points], mean, bars, color=colour, marker=marker, ms=3, lw=1, capsize=2, label=source)
+            axis.errorbar(
+                [snr * beside for snr in points],
+                mean,
+                bars,
+                color=colour,
+                marker=marker,
+                ms=3,
+                lw=1,
+                capsize=2,
+                label=source,
+            )
         axis.set(xscale="log", xlabel="signal-to-noise ratio", title=name, ylim=(0, 100))
         axis.set_xticks(sorted(table["snr"].unique()), [f"{s:g}" for s in sorted(table["snr"].unique())])
         axis.xaxis.set_minor_locator(NullLocator())
@@ -179,15 +222,20 @@ def accuracy_by_snr(results: Sequence[dict]) -> Figure:
 
 
 def comparison_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a source of training data, a column a set and SNR: accuracy on real test subtomograms (%), as `tables.over_draws`.
+    """A row a source of training data, a column a set and SNR: accuracy on real test subtomograms (%), as
+    `tables.over_draws`.
 
-    The last rows are the generator's share of real, and the part of the gap from the best formula to real that it closes.
+    The last rows are the generator's share of real, and the part of the gap from the best formula to real that it
+    closes.
     """
     table, columns = comparison_rows(results), {}
     for (dataset, snr), part in table.groupby(["dataset", "snr"], sort=False):
         found = {source: g["accuracy"].to_numpy() for source, g in part.groupby("source", sort=False)}
         mean = {source: float(values.mean()) for source, values in found.items()}
-        column = {s: over_draws(found[s], 1, (0, 100)) for s in (*FORMULAS, RELEASED, WRONG_MICROSCOPE, BACKGROUND, TRUE, PHYSICS, REAL)}
+        column = {
+            s: over_draws(found[s], 1, (0, 100))
+            for s in (*FORMULAS, RELEASED, WRONG_MICROSCOPE, BACKGROUND, TRUE, PHYSICS, REAL)
+        }
         ratio = found[PHYSICS] / np.where(found[REAL] > 0, found[REAL], np.nan)
         column |= {"share of real": over_draws(ratio, 3), "gap closed": f"{gap_closed(mean)[PHYSICS]:.2f}"}
         columns[f"{dataset}, SNR {snr:g}"] = column | {"draws": str(part["seed"].nunique())}
@@ -195,7 +243,9 @@ def comparison_table(results: Sequence[dict]) -> pd.DataFrame:
 
 
 def told_apart_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a set, SNR and kind of volumes: AUC, distances and power in the missing wedge against real test subtomograms."""
+    """A row a set, SNR and kind of volumes: AUC, distances and power in the missing wedge against real test
+    subtomograms.
+    """
     rows = []
     groups: dict[tuple[str, float], list[dict]] = {}
     for r in results:
@@ -205,7 +255,8 @@ def told_apart_table(results: Sequence[dict]) -> pd.DataFrame:
             columns = {
                 title: over_draws([m[source][name] for m in found], digits, BOUNDS.get(name, (0, np.inf)))
                 for title, name, digits in (
-                    ("AUC", "auc", 2), ("log spectrum", "spectrum", 3), ("angular", "angular", 3), ("wedge power / real", "wedge_power", 2),
+                    ("AUC", "auc", 2), ("log spectrum", "spectrum", 3), ("angular", "angular", 3),
+                    ("wedge power / real", "wedge_power", 2),
                 )
             }  # fmt: skip
             rows.append({"set": dataset, "SNR": snr, "volumes": label} | columns | {"draws": len(found)})
@@ -213,7 +264,8 @@ def told_apart_table(results: Sequence[dict]) -> pd.DataFrame:
 
 
 def ingredient_table(parts: Sequence[dict]) -> pd.DataFrame:
-    """Table 8, a row a set and form of the estimate: accuracy on real of a probe trained on it, how it is told apart, and the FSC of a mean of generations.
+    """Table 8, a row a set and form of the estimate: accuracy on real of a probe trained on it, how it is told apart,
+    and the FSC of a mean of generations.
 
     The FSC is with the mean of recordings without noise: mean to half of Nyquist, and from there on.
     """
@@ -233,7 +285,9 @@ def ingredient_table(parts: Sequence[dict]) -> pd.DataFrame:
             ("moments", "moments", 2),
             ("wedge power / real", "wedge_power", 1),
         ):
-            row[title] = over_draws([r["metrics"][PHYSICS][metric] for r in found], digits, BOUNDS.get(metric, (0, np.inf)))
+            row[title] = over_draws(
+                [r["metrics"][PHYSICS][metric] for r in found], digits, BOUNDS.get(metric, (0, np.inf))
+            )
         middle = len(found[0]["fsc"]) // 2 + 1
         for title, chosen in (("FSC, low", slice(1, middle)), ("FSC, high", slice(middle, None))):
             row[title] = over_draws([float(np.mean(r["fsc"][chosen])) for r in found], 2, (-1, 1))
@@ -247,24 +301,40 @@ def _accuracy(result: dict, source: str) -> float:
 
 
 def given_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a kind of given densities: accuracy on real of each source, the physics generator's share of real, AUC and angular distance."""
+    """A row a kind of given densities: accuracy on real of each source, the physics generator's share of real, AUC and
+    angular distance.
+    """
     rows = []
     for r in results:
         mean = {source: _accuracy(r, source) for source in dict.fromkeys(row["source"] for row in r["rows"])}
         share = mean[PHYSICS] / mean[REAL] if mean[REAL] else float("nan")
         row = {"densities given": r["given"]} | {f"{source} (%)": f"{m:.1f}" for source, m in mean.items()}
         rows.append(
-            row | {"share of real": f"{share:.3f}", "AUC": f"{r['metrics']['auc']:.2f}", "angular": f"{r['metrics']['angular']:.3f}"}
+            row
+            | {
+                "share of real": f"{share:.3f}",
+                "AUC": f"{r['metrics']['auc']:.2f}",
+                "angular": f"{r['metrics']['angular']:.3f}",
+            }
         )
     return pd.DataFrame(rows)
 
 
 def transfer_curves(result: dict) -> Figure:
-    """Transfer function read from averages, of generations and of recordings, at the defocus of the particles and at the one asked for."""
+    """Transfer function read from averages, of generations and of recordings, at the defocus of the particles and at
+    the one asked for.
+    """
     q = 10 * np.array(result["frequency_per_A"])
     figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.3), layout="constrained")
     for i, (which, defocus) in enumerate(zip(("trained", "asked"), result["defoci_um"], strict=True)):
-        axis.plot(q, result["curves"][f"recorded, {which}"], color=f"C{i}", lw=2.5, alpha=0.4, label=f"recorded at {defocus:g} µm")
+        axis.plot(
+            q,
+            result["curves"][f"recorded, {which}"],
+            color=f"C{i}",
+            lw=2.5,
+            alpha=0.4,
+            label=f"recorded at {defocus:g} µm",
+        )
         label = f"generated at {defocus:g} µm" + (" (estimated there)" if which == "trained" else " (never seen)")
         axis.plot(q, result["curves"][f"generated, {which}"], color=f"C{i}", lw=0.8, marker="o", ms=2, label=label)
     axis.axhline(0, color="0.7", lw=0.5)
@@ -274,12 +344,18 @@ def transfer_curves(result: dict) -> Figure:
 
 
 def mixed_sheet(volumes: Mapping[str, np.ndarray], seed: int, columns: int = 8, rows: int = 2) -> tuple[Figure, str]:
-    """Central xy and xz slices of real and generated volumes (N, D, D, D) in mixed order, numbered and unlabelled, and the key: which numbers are generated."""
+    """Central xy and xz slices of real and generated volumes (N, D, D, D) in mixed order, numbered and unlabelled, and
+    the key: which numbers are generated.
+    """
     rng, count = np.random.default_rng(seed), columns * rows
     pool = [(name, volume) for name, stack in volumes.items() for volume in stack]
     chosen = [pool[i] for i in rng.permutation(len(pool))[:count]]
     figure, axes = plt.subplots(
-        2 * rows, columns, figsize=(PAGE_WIDTH_IN, PAGE_WIDTH_IN * 2 * rows / columns * 1.08), layout="constrained", squeeze=False
+        2 * rows,
+        columns,
+        figsize=(PAGE_WIDTH_IN, PAGE_WIDTH_IN * 2 * rows / columns * 1.08),
+        layout="constrained",
+        squeeze=False,
     )
     for i, (_, volume) in enumerate(chosen):
         row, column, middle = 2 * (i // columns), i % columns, len(volume) // 2
@@ -293,7 +369,9 @@ def mixed_sheet(volumes: Mapping[str, np.ndarray], seed: int, columns: int = 8, 
 
 
 def shell_agreement(correlation: Sequence[float], voxel_size_A: float) -> Figure:
-    """Fourier shell correlation of the mean of generated and that of real particles, both brought back by the real poses."""
+    """Fourier shell correlation of the mean of generated and that of real particles, both brought back by the real
+    poses.
+    """
     figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.0), layout="constrained")
     q = 10 * np.arange(len(correlation)) / (2 * (len(correlation) - 1)) / voxel_size_A
     axis.plot(q[1:], correlation[1:], marker="o", ms=2)
@@ -303,7 +381,9 @@ def shell_agreement(correlation: Sequence[float], voxel_size_A: float) -> Figure
 
 
 def real_table(result: dict) -> pd.DataFrame:
-    """A row a tomogram left out: distances of generated volumes from its particles, and of the real training particles in brackets."""
+    """A row a tomogram left out: distances of generated volumes from its particles, and of the real training particles
+    in brackets.
+    """
     names = ("spectrum", "angular", "moments", "autocorrelation", "auc")
     rows = {
         tomogram: {"wedge used (°)": f"{fold['tilt_range_deg'][0]:.0f} to {fold['tilt_range_deg'][1]:.0f}"}

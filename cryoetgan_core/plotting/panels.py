@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from .artefacts import COLUMN_WIDTH_IN, PAGE_WIDTH_IN
 
 SHORT = {
-    "proteasome": "26S prot.", "ribosome": "80S ribosome", "tric": "TRiC", "membrane": "membrane", "aldolase": "aldolase",
-    "glutamate_dehydrogenase": "GDH", "dnab": "DnaB–λP", "t20s": "T20S", "apoferritin": "apoferritin", "hemagglutinin": "HA",
+    "proteasome": "26S prot.", "ribosome": "80S ribosome", "tric": "TRiC", "membrane": "membrane",
+    "aldolase": "aldolase",
+    "glutamate_dehydrogenase": "GDH", "dnab": "DnaB–λP", "t20s": "T20S", "apoferritin": "apoferritin",
+    "hemagglutinin": "HA",
     "insulin_receptor": "insulin rec.",
 }  # fmt: skip
 
@@ -32,7 +34,9 @@ def _scale_bar(axis: Axes, voxel_size_A: float, length_A: float = 100.0) -> None
 
 
 def _grid(figure: Figure, rows: int, columns: int, left: float, top: float, cell: float) -> np.ndarray:
-    """Square axes (rows, columns) of `cell` inches with hairline gaps; `left` and `top` in inches from the figure's corner."""
+    """Square axes (rows, columns) of `cell` inches with hairline gaps; `left` and `top` in inches from the figure's
+    corner.
+    """
     width, height = figure.get_size_inches()
     axes = np.empty((rows, columns), dtype=object)
     for r in range(rows):
@@ -47,12 +51,16 @@ def contact_sheet(groups: Sequence[tuple[Sequence[str], float, Sequence[tuple[st
 
     Parameters
     ----------
-    groups : for each set (classes, voxel size in angstrom, rows); a row is (label, slices (classes, examples, D, W), is_density).
-        Densities share one grey scale a row; subtomograms, z-scored as a set, run from -3 to 3 standard deviations. The bar is 100 A.
+    groups
+        for each set (classes, voxel size in angstrom, rows); a row is (label, slices (classes, examples, D, W),
+        is_density). Densities share one grey scale a row; subtomograms, z-scored as a set, run from -3 to 3 standard
+        deviations. The bar is 100 A.
     """
     label, title = 0.75, 0.2
     cell = (PAGE_WIDTH_IN - label) / max(len(classes) * rows[0][1].shape[1] for classes, _, rows in groups)
-    figure = plt.figure(figsize=(PAGE_WIDTH_IN, sum(title + len(rows) * cell for _, _, rows in groups) + 0.05 * len(groups)))
+    figure = plt.figure(
+        figsize=(PAGE_WIDTH_IN, sum(title + len(rows) * cell for _, _, rows in groups) + 0.05 * len(groups))
+    )
     top = title
     for classes, voxel_size_A, rows in groups:
         examples = rows[0][1].shape[1]
@@ -69,17 +77,22 @@ def contact_sheet(groups: Sequence[tuple[Sequence[str], float, Sequence[tuple[st
     return figure
 
 
-def uncertainty_maps(groups: Sequence[tuple[Sequence[str], float, np.ndarray, Sequence[tuple[int, np.ndarray]]]]) -> Figure:
+def uncertainty_maps(
+    groups: Sequence[tuple[Sequence[str], float, np.ndarray, Sequence[tuple[int, np.ndarray]]]],
+) -> Figure:
     """Figure 4: density, and voxelwise standard deviation over repeated generations, one column a class.
 
     Parameters
     ----------
-    groups : for each set (classes, voxel size in angstrom, density slices (classes, D, W), [(number of generations, standard deviation slices
-        (classes, D, W)), ...]). The rows of a set share one colour scale, from 0.
+    groups
+        for each set (classes, voxel size in angstrom, density slices (classes, D, W), [(number of generations, standard
+        deviation slices (classes, D, W)), ...]). The rows of a set share one colour scale, from 0.
     """
     label, title = 0.85, 0.2
     cell = (PAGE_WIDTH_IN - label - 0.6) / max(len(g[0]) for g in groups)
-    figure = plt.figure(figsize=(PAGE_WIDTH_IN, sum(title + (1 + len(g[3])) * cell for g in groups) + 0.05 * len(groups)))
+    figure = plt.figure(
+        figsize=(PAGE_WIDTH_IN, sum(title + (1 + len(g[3])) * cell for g in groups) + 0.05 * len(groups))
+    )
     width, height = figure.get_size_inches()
     top = title
     for classes, voxel_size_A, density, deviations in groups:
@@ -92,9 +105,13 @@ def uncertainty_maps(groups: Sequence[tuple[Sequence[str], float, np.ndarray, Se
         for r, (_, maps) in enumerate(deviations, start=1):
             images = [_show(axes[r, c], maps[c], (0.0, highest), cmap="magma") for c in range(len(classes))]
         x, y = label + len(classes) * cell + 0.05, height - top - rows * cell
-        bar = figure.colorbar(images[0], cax=figure.add_axes((x / width, y / height, 0.08 / width, 0.96 * (rows - 1) * cell / height)))
+        bar = figure.colorbar(
+            images[0], cax=figure.add_axes((x / width, y / height, 0.08 / width, 0.96 * (rows - 1) * cell / height))
+        )
         bar.set_label("s.d. (unit: s.d. of the real set)", fontsize=6)
-        for axis, text in zip(axes[:, 0], ["density", *(f"s.d. of {n}\ngenerations" for n, _ in deviations)], strict=True):
+        for axis, text in zip(
+            axes[:, 0], ["density", *(f"s.d. of {n}\ngenerations" for n, _ in deviations)], strict=True
+        ):
             axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
         _scale_bar(axes[0, 0], voxel_size_A)
         top += rows * cell + title + 0.05
@@ -102,7 +119,9 @@ def uncertainty_maps(groups: Sequence[tuple[Sequence[str], float, np.ndarray, Se
 
 
 def summary(runs: Sequence[dict]) -> Figure:
-    """All classes of several runs in one strip, one column a class: density, generated subtomogram, uncertainty map, real subtomogram."""
+    """All classes of several runs in one strip, one column a class: density, generated subtomogram, uncertainty map,
+    real subtomogram.
+    """
     label, title, gap, right = 0.72, 0.2, 0.1, 0.5
     columns = sum(len(run["classes"]) for run in runs)
     cell = (PAGE_WIDTH_IN - label - right - gap * (len(runs) - 1)) / columns
@@ -121,7 +140,9 @@ def summary(runs: Sequence[dict]) -> Figure:
             axes[0, k].set_title(SHORT.get(name, name), fontsize=5, pad=2)
         _scale_bar(axes[0, 0], run["voxel_size_A"])
         if left == label:
-            for axis, text in zip(axes[:, 0], ("density", "generated", "s.d. of 40\ngenerations", "real, other\ninstances"), strict=True):
+            for axis, text in zip(
+                axes[:, 0], ("density", "generated", "s.d. of 40\ngenerations", "real, other\ninstances"), strict=True
+            ):
                 axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
         left += len(classes) * cell + gap
     x, y = (left - gap + 0.04) / width, (height - title - 3 * cell) / height
@@ -140,7 +161,9 @@ def noise_sweep(table: pd.DataFrame, metric: str, label: str, floor: float, pape
     floor : the metric of another draw of real subtomograms against the real test half.
     paper : noise level to the paper's value: another feature network, hence a panel of its own.
     """
-    figure, (axis, below) = plt.subplots(2, 1, sharex=True, height_ratios=(2.2, 1), figsize=(COLUMN_WIDTH_IN, 3.1), layout="constrained")
+    figure, (axis, below) = plt.subplots(
+        2, 1, sharex=True, height_ratios=(2.2, 1), figsize=(COLUMN_WIDTH_IN, 3.1), layout="constrained"
+    )
     for seed, group in table.groupby("seed"):
         axis.plot(group["noise_level"], group["value"], ".", ms=5, alpha=0.7, label=f"draw and seed {seed}")
     mean = table.groupby("noise_level")["value"].mean()
@@ -170,7 +193,11 @@ def overview(run: dict, example: int = 1) -> Figure:
             0.2,
             "G\n+ noise",
             "F",
-            (("density", "x: density map (X)", True), ("generated", "G(x): looks like Y", False), ("cycled", "F(G(x)): should be x", True)),
+            (
+                ("density", "x: density map (X)", True),
+                ("generated", "G(x): looks like Y", False),
+                ("cycled", "F(G(x)): should be x", True),
+            ),
         ),
         (1.35, "F", "", (("real", "y: subtomogram (Y)", False), ("restored", "F(y): looks like X", True))),
     )
@@ -184,23 +211,39 @@ def overview(run: dict, example: int = 1) -> Figure:
             if i:
                 arrow = {"arrowstyle": "-|>", "color": "0.2", "lw": 1.0}
                 ends = [((x - e) / width, (y + side / 2) / height) for e in (0.08, step - side - 0.08)]
-                figure.add_artist(plt.Annotation("", *ends, xycoords="figure fraction", textcoords="figure fraction", arrowprops=arrow))
+                figure.add_artist(
+                    plt.Annotation(
+                        "", *ends, xycoords="figure fraction", textcoords="figure fraction", arrowprops=arrow
+                    )
+                )
                 where = ((x - (step - side) / 2) / width, (y + side / 2 + 0.06) / height)
                 figure.text(*where, first if i == 1 else second, ha="center", va="bottom", fontsize=6)
-    critics = config["adversarial"].replace("_", " ").capitalize() + " critics" + (", spectral norm" if config["spectral_norm"] else "")
+    critics = (
+        config["adversarial"].replace("_", " ").capitalize()
+        + " critics"
+        + (", spectral norm" if config["spectral_norm"] else "")
+    )
+    cycle_y = f" + {config['cycle_y']:g} |G(F(y)) − y|" if config["cycle_y"] else ""
     terms = [
         "D_Y tells y from G(x)", "D_X tells x from F(y)", critics,
-        f"cycle: {config['cycle_x']:g} |F(G(x)) − x|" + (f" + {config['cycle_y']:g} |G(F(y)) − y|" if config["cycle_y"] else ""),
+        f"cycle: {config['cycle_x']:g} |F(G(x)) − x|" + cycle_y,
         f"recipe “{config['preset']}”, seed {config['seed']}",
     ]  # fmt: skip
-    figure.text((0.25 + 2 * step + side + 0.25) / width, (height - 0.95) / height, "\n\n".join(terms), fontsize=6, va="center")
+    figure.text(
+        (0.25 + 2 * step + side + 0.25) / width, (height - 0.95) / height, "\n\n".join(terms), fontsize=6, va="center"
+    )
     log = pd.DataFrame(run["log"])
     names = {"critic": "D_{}", "adversarial": "at D_{}", "cycle": "{}"}
     panels = (("critic loss", "critic"), ("generator loss", "adversarial"), ("cycle loss", "cycle"))
     for i, (title, prefix) in enumerate(panels):
         axis = figure.add_axes((0.075 + 0.325 * i, 0.105, 0.245, 0.2))
         for column in (c for c in log if c.startswith(prefix)):
-            axis.plot(log["step"], log[column].rolling(5, min_periods=1).mean(), lw=0.9, label=names[prefix].format(column.split("_")[-1]))
+            axis.plot(
+                log["step"],
+                log[column].rolling(5, min_periods=1).mean(),
+                lw=0.9,
+                label=names[prefix].format(column.split("_")[-1]),
+            )
         axis.set(xlabel="step", title=title + (" (s.d. of x)" if prefix == "cycle" else " (score units)"))
         low, high = axis.get_ylim()
         axis.set_ylim(low - 0.3 * (high - low), high)  # room for the legend below the curves

@@ -12,7 +12,9 @@ from .panels import _grid, _scale_bar, _show, contact_sheet
 
 
 def plane_spectrum(volume: torch.Tensor) -> np.ndarray:
-    """Power (n, n) of a volume (n, n, n) over (kz, kx), mean over the ky along the tilt axis, zero frequency in the middle."""
+    """Power (n, n) of a volume (n, n, n) over (kz, kx), mean over the ky along the tilt axis, zero frequency in the
+    middle.
+    """
     return torch.fft.fftshift(torch.fft.fftn(volume).abs().square().mean(1)).numpy()
 
 
@@ -27,7 +29,9 @@ def density_sheet(volumes: Mapping[str, torch.Tensor], voxel_size_A: float, colu
     return contact_sheet(groups)
 
 
-def shell_curves(curves: Mapping[str, np.ndarray], voxel_size_A: float, label: str = "Fourier shell correlation") -> Figure:
+def shell_curves(
+    curves: Mapping[str, np.ndarray], voxel_size_A: float, label: str = "Fourier shell correlation"
+) -> Figure:
     """Curves (n // 2 + 1,) over shells of a box of n voxels, against resolution."""
     figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.2), layout="constrained")
     for name, curve in curves.items():
@@ -77,7 +81,12 @@ def walk(
     middle = len(density) // 2
 
     def block(
-        row: int, column: int, images: Sequence[np.ndarray], titles: Sequence[str], limits: tuple[float, float], **options: object
+        row: int,
+        column: int,
+        images: Sequence[np.ndarray],
+        titles: Sequence[str],
+        limits: tuple[float, float],
+        **options: object,
     ) -> list:
         axes = _grid(figure, 1, len(images), label + column * cell, gap + row * (cell + gap), cell)[0]
         shown_images = [_show(axis, image, limits, **options) for axis, image in zip(axes, images, strict=True)]
@@ -95,12 +104,26 @@ def walk(
 
     atoms = _grid(figure, 1, 1, label, gap, cell)[0, 0]
     step, half = max(1, len(atoms_zyx_A) // 4000), middle * voxel_size_A
-    atoms.scatter(atoms_zyx_A[::step, 2], atoms_zyx_A[::step, 1], s=0.2, lw=0, c=atoms_zyx_A[::step, 0], cmap="viridis", rasterized=True)
+    atoms.scatter(
+        atoms_zyx_A[::step, 2],
+        atoms_zyx_A[::step, 1],
+        s=0.2,
+        lw=0,
+        c=atoms_zyx_A[::step, 0],
+        cmap="viridis",
+        rasterized=True,
+    )
     atoms.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[])
     atoms.set_title("atoms, along the beam", fontsize=6, pad=2)
     tilts = [f"{float(angles_deg[i]):+.0f}°" for i in shown]
     block(0, 1, cuts(density), ["density, xy", "density, xz"], (0.0, float(density.max())))
-    block(0, 3, [projections[i].numpy() for i in shown], [f"projection, {t}" for t in tilts], (0.0, float(projections.max())))
+    block(
+        0,
+        3,
+        [projections[i].numpy() for i in shown],
+        [f"projection, {t}" for t in tilts],
+        (0.0, float(projections.max())),
+    )
     y = height - gap - 2 * cell - gap + 0.32
     curve = figure.add_axes((label / width, y / height, 2.6 * cell / width, (cell - 0.32) / height))
     for name, q, factor in transfer:

@@ -19,13 +19,19 @@ def rotation_grid(n: int) -> Tensor:
     return quaternions_to_matrices(torch.stack([xyzw[3], *xyzw[:3]], 1))
 
 
-def align(volume: Tensor, target: Tensor, grid: int = 4000, refinements: int = 5, seed: int = 0) -> tuple[Tensor, float]:
-    """Rotation (3, 3) on xyz that turns `volume` (d, d, d) onto `target` of the same size, and the correlation it reaches.
+def align(
+    volume: Tensor, target: Tensor, grid: int = 4000, refinements: int = 5, seed: int = 0
+) -> tuple[Tensor, float]:
+    """Rotation (3, 3) on xyz that turns `volume` (d, d, d) onto `target` of the same size, and the correlation it
+    reaches.
 
-    Both are centred. All of `grid` rotations are tried at half the sampling, then `refinements` rounds of 60 random ones about the best, half as wide each.
+    Both are centred. All of `grid` rotations are tried at half the sampling, then `refinements` rounds of 60 random
+    ones about the best, half as wide each.
     """
     if volume.shape != target.shape or volume.ndim != 3:
-        raise ValueError(f"align: volumes {tuple(volume.shape)} and {tuple(target.shape)}; expected the same (d, d, d).")
+        raise ValueError(
+            f"align: volumes {tuple(volume.shape)} and {tuple(target.shape)}; expected the same (d, d, d)."
+        )
     generator = torch.Generator().manual_seed(seed)
     half = dict(new_voxel_size_A=2.0, box=2 * math.ceil(len(volume) / 4))
     rotations = rotation_grid(grid)
@@ -56,7 +62,9 @@ def _correlations(volume: Tensor, target: Tensor, rotations: Tensor) -> Tensor:
 
 
 def unposed(volumes: Tensor, rotations: Tensor, shifts_A: Tensor, voxel_size_A: float) -> Tensor:
-    """Particles (B, d, d, d) brought back to the reference's pose: the inverse of `poses.rotate_volume` with the same pose."""
+    """Particles (B, d, d, d) brought back to the reference's pose: the inverse of `poses.rotate_volume` with the same
+    pose.
+    """
     back = rotations.mT
     moved = -(back.to(shifts_A.dtype) @ shifts_A.flip(1)[:, :, None])[..., 0].flip(1)
     return rotate_volume(volumes, back, moved, voxel_size_A, upsample=2)

@@ -23,7 +23,9 @@ ICE_V = 3.5
 _PROTEIN_HYDROGEN = 0.075
 
 
-def read_structure(path: str | Path, *, chains: Iterable[str] | None = None, assembly: str | None = None) -> gemmi.Structure:
+def read_structure(
+    path: str | Path, *, chains: Iterable[str] | None = None, assembly: str | None = None
+) -> gemmi.Structure:
     """An atomic model without waters and alternative locations, expanded to a biological assembly.
 
     Parameters
@@ -65,7 +67,9 @@ def read_structure(path: str | Path, *, chains: Iterable[str] | None = None, ass
         chains = set(chains)
         names = [chain.name for chain in structure[0]]
         if missing := chains - set(names):
-            raise ValueError(f"{path}: no chain {', '.join(sorted(missing))}; the file has {', '.join(sorted(set(names)))}")
+            raise ValueError(
+                f"{path}: no chain {', '.join(sorted(missing))}; the file has {', '.join(sorted(set(names)))}"
+            )
         for i in reversed(range(len(names))):
             if names[i] not in chains:
                 del structure[0][i]
@@ -93,7 +97,9 @@ def _keep_main_location(structure: gemmi.Structure) -> None:
                     atom.altloc, atom.occ = "\0", 1.0
 
 
-def read_atoms(path: str | Path, *, chains: Iterable[str] | None = None, assembly: str | None = None) -> tuple[Tensor, Tensor]:
+def read_atoms(
+    path: str | Path, *, chains: Iterable[str] | None = None, assembly: str | None = None
+) -> tuple[Tensor, Tensor]:
     """Atoms of a model: (n, 3) coordinates zyx in angstrom and (n,) masses in kDa, both float32.
 
     Hydrogens, which most models leave out, are added as 7.5 % of the mass when the file has none. Arguments
@@ -125,11 +131,11 @@ def potential_map(
 ) -> tuple[Tensor, float]:
     """Electrostatic potential above that of the displaced ice: (D, H, W) in volts, and its voxel size in A.
 
-    Atoms scatter with gemmi's electron form factors (International Tables C 4.3.2.2) at one B factor that
-    suits the grid, whose voxel is at most a quarter of ``resolution_A`` and of 8 A. Inside the model's
-    molecular surface `ice_V`, the mean inner potential of vitreous ice, is taken away; 0 gives the potential in vacuum. The map is not low-
-    passed further. Its axes are the file's; its centre is the middle of the model's bounding box. Other
-    arguments and errors as in `read_structure`.
+    Atoms scatter with gemmi's electron form factors (International Tables C 4.3.2.2) at one B factor that suits the
+    grid, whose voxel is at most a quarter of ``resolution_A`` and of 8 A. Inside the model's molecular surface `ice_V`,
+    the mean inner potential of vitreous ice, is taken away; 0 gives the potential in vacuum. The map is not low- passed
+    further. Its axes are the file's; its centre is the middle of the model's bounding box. Other arguments and errors
+    as in `read_structure`.
     """
     if not resolution_A > 0:
         raise ValueError(f"potential_map: resolution_A is {resolution_A}; expected a positive number")

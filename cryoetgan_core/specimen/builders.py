@@ -156,7 +156,9 @@ def insulin_receptor() -> list[Ellipsoid]:
     return symmetrised(unit, "C2")
 
 
-def membrane(patch_radius_A: float = 700.0, curvature_radius_A: float | None = None, spacing_A: float = 6.0) -> tuple[Tensor, Tensor]:
+def membrane(
+    patch_radius_A: float = 700.0, curvature_radius_A: float | None = None, spacing_A: float = 6.0
+) -> tuple[Tensor, Tensor]:
     """A round patch of lipid bilayer: two head-group layers 38 A apart, lipid tails between them.
 
     The profile across it, relative to protein as 1, is two Gaussians of +1.25 (full width 10 A) at +-19 A and
@@ -179,7 +181,10 @@ def membrane(patch_radius_A: float = 700.0, curvature_radius_A: float | None = N
         (n, 3) points xyz and (n,) weights in kDa (negative in the tails), normal along z, mid-plane at z = 0.
     """
     if patch_radius_A < 500 or spacing_A <= 0:
-        raise ValueError(f"membrane: patch radius {patch_radius_A} A and spacing {spacing_A} A; expected at least 500 and more than 0")
+        raise ValueError(
+            f"membrane: patch radius {patch_radius_A} A and spacing {spacing_A} A; expected at least 500 and more than "
+            "0"
+        )
     if curvature_radius_A is not None and curvature_radius_A <= 2 * patch_radius_A / math.pi:
         raise ValueError(
             f"membrane: curvature radius {curvature_radius_A} A; a patch of radius {patch_radius_A} A needs "

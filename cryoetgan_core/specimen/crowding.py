@@ -25,7 +25,8 @@ class Crowding:
     def __post_init__(self) -> None:
         if not 0 <= self.volume_fraction <= 0.3 or not 0 <= self.membrane_probability <= 1:
             raise ValueError(
-                f"Crowding: volume fraction {self.volume_fraction} and membrane probability {self.membrane_probability}; expected 0 to 0.3 "
+                f"Crowding: volume fraction {self.volume_fraction} and membrane probability "
+                f"{self.membrane_probability}; expected 0 to 0.3 "
                 "(denser packings need more than random placing) and 0 to 1."
             )
 
@@ -62,9 +63,9 @@ def place_neighbours(
 ) -> Neighbours:
     """Neighbours for every particle, at random where they overlap neither it nor one another.
 
-    Molecules of all kinds in `references` but "membrane", drawn alike, stand at a mean density of `volume_fraction` in the ball of `reach_A` round the box's
-    centre; those that find no place in ten tries are left out, so that the fraction reached is lower where it is crowded. A particle of the kind
-    "membrane" keeps its neighbours off its plane.
+    Molecules of all kinds in `references` but "membrane", drawn alike, stand at a mean density of `volume_fraction` in
+    the ball of `reach_A` round the box's centre; those that find no place in ten tries are left out, so that the
+    fraction reached is lower where it is crowded. A particle of the kind "membrane" keeps its neighbours off its plane.
 
     Parameters
     ----------
@@ -81,7 +82,10 @@ def place_neighbours(
     references = {name: r.cpu() for name, r in references.items()}
     kinds = list(references)
     if crowding.membrane_probability and "membrane" not in kinds:
-        raise ValueError(f"place_neighbours: membranes are asked for, but the references are {', '.join(kinds)}; add one named 'membrane'.")
+        raise ValueError(
+            f"place_neighbours: membranes are asked for, but the references are {', '.join(kinds)}; add one named "
+            "'membrane'."
+        )
     balls = [k for k, name in enumerate(kinds) if name != "membrane"]
     radius = {k: radius_A(references[kinds[k]], voxel_size_A) for k in balls}
     owners, chosen, turns, places = [], [], [], []

@@ -1,4 +1,6 @@
-"""Entries of the PDB and the EMDB by their number: downloaded once, kept in a cache, checked against their checksum whenever used."""
+"""Entries of the PDB and the EMDB by their number: downloaded once, kept in a cache, checked against their checksum
+whenever used.
+"""
 
 import logging
 import os
@@ -24,7 +26,8 @@ def cache_folder() -> Path:
 
 
 def fetch(identifier: str, sha256: str | None = None) -> Path:
-    """Path of an entry's file in the cache, downloaded when it is not there: mmCIF for "pdb:3j9i", map for "emdb:3883" or "emdb:EMD-3883".
+    """Path of an entry's file in the cache, downloaded when it is not there: mmCIF for "pdb:3j9i", map for "emdb:3883"
+    or "emdb:EMD-3883".
 
     The checksum of the first download is written beside the file, and later uses must agree with it.
 
@@ -54,7 +57,8 @@ def fetch(identifier: str, sha256: str | None = None) -> Path:
     wanted = sha256 or (record.read_text().split()[0] if record.exists() else found)
     if found != wanted:
         raise ValueError(
-            f"{path}: SHA-256 {found[:12]}..., expected {wanted[:12]}...: the file was changed or cut off; delete it to download it again."
+            f"{path}: SHA-256 {found[:12]}..., expected {wanted[:12]}...: the file was changed or cut off; delete it "
+            "to download it again."
         )
     record.write_text(f"{found}  {path.name}\n")
     return path
@@ -65,14 +69,19 @@ def _download(identifier: str, url: str, path: Path) -> None:
     level = logger.level
     logger.setLevel(logging.WARNING)  # it would print the checksum into notebooks
     try:
-        pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=pooch.HTTPDownloader(timeout=30))
+        pooch.retrieve(
+            url, known_hash=None, fname=path.name, path=path.parent, downloader=pooch.HTTPDownloader(timeout=30)
+        )
     except requests.exceptions.HTTPError as error:
         code = error.response.status_code
-        raise ValueError(f"{identifier}: {url} answers {code}; expected an entry that exists and has a file of this kind.") from None
+        raise ValueError(
+            f"{identifier}: {url} answers {code}; expected an entry that exists and has a file of this kind."
+        ) from None
     except (requests.exceptions.RequestException, OSError) as error:
         reason = type(error).__name__
         raise ConnectionError(
-            f"{identifier}: cannot be downloaded from {url} ({reason}). Without a network, fetch it elsewhere and put it at {path}, or give its path."
+            f"{identifier}: cannot be downloaded from {url} ({reason}). Without a network, fetch it elsewhere and put "
+            f"it at {path}, or give its path."
         ) from None
     finally:
         logger.setLevel(level)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 MAP_SUFFIXES = (".mrc", ".map", ".ccp4", ".rec", ".st")
 PACKED_SUFFIXES = (".gz", ".bz2")
-# how each packing is opened, and how much smaller it makes a file at most: enough to tell an absurd header without unpacking
+# how each packing is opened, and how much smaller it makes a file at most: enough to tell an absurd header without
+# unpacking
 _PACKINGS = {".gz": (gzip.open, 1032), ".bz2": (bz2.open, 50_000)}
 # bytes a voxel of the MRC2014 modes that hold real numbers
 _MODE_BYTES = {0: 1, 1: 2, 2: 4, 6: 2, 12: 2}
@@ -69,14 +70,18 @@ def read_map(path: str | Path, *, voxel_size_A: float | None = None, invert: boo
 
 
 def read_map_header(path: Path, voxel_size_A: float | None = None) -> tuple[tuple[int, int, int], float]:
-    """Shape (D, H, W), zyx, and voxel size of a map whose data stay unread; errors are those of `read_map` that need no data."""
+    """Shape (D, H, W), zyx, and voxel size of a map whose data stay unread; errors are those of `read_map` that need no
+    data.
+    """
     order, voxel, dimensions = _checked_header(path)
     shape = tuple(dimensions[order.index(axis)] for axis in (3, 2, 1))
     return shape, _judged_voxel_size(path, voxel) if voxel_size_A is None else float(voxel_size_A)
 
 
 def _checked_header(path: Path) -> tuple[list[int], np.ndarray, tuple[int, int, int]]:
-    """Axis order (section, row, column; 1 = x, 3 = z), voxel size xyz (0: missing) and dimensions (sections, rows, columns) of a sound header."""
+    """Axis order (section, row, column; 1 = x, 3 = z), voxel size xyz (0: missing) and dimensions (sections, rows,
+    columns) of a sound header.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a density map")
     opened, packed = _PACKINGS.get(path.suffix.lower(), (open, 1))

@@ -135,7 +135,9 @@ def rotate_volume(
         )
     size = volumes.shape[-1] if box is None else box
     if not voxel_size_A > 0 or size < 1 or upsample < 1:
-        raise ValueError(f"rotate_volume: voxel_size_A {voxel_size_A}, box {size}, upsample {upsample}; all must be positive")
+        raise ValueError(
+            f"rotate_volume: voxel_size_A {voxel_size_A}, box {size}, upsample {upsample}; all must be positive"
+        )
     _checked_matrices(matrices.to(torch.float64))
     kind = {"dtype": volumes.dtype, "device": volumes.device}
     shape = torch.tensor(volumes.shape[-3:], **kind)
@@ -148,7 +150,9 @@ def rotate_volume(
     out = torch.empty((n, size, size, size), **kind)
     for part in torch.arange(n).split(8):  # a few at a time: the grid is three times the output
         fine = (
-            torch.stack([_fourier_upsample(volumes[b], upsample) for b in part]) if shared is None else shared.expand(len(part), -1, -1, -1)
+            torch.stack([_fourier_upsample(volumes[b], upsample) for b in part])
+            if shared is None
+            else shared.expand(len(part), -1, -1, -1)
         )
         # row vectors: (R^T v)^T = v^T R
         index = ((r_zyx - shifts[part, None]) @ r_matrix_zyx[part] + shape.div(2, rounding_mode="floor")) * upsample

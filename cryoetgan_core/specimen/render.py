@@ -46,10 +46,13 @@ def render_points(coords_zyx_A: Tensor, weights: Tensor, box: int, voxel_size_A:
     n = coords_zyx_A.shape[0]
     if coords_zyx_A.shape != (n, 3) or weights.shape != (n,):
         raise ValueError(
-            f"render_points: coords_zyx_A {tuple(coords_zyx_A.shape)} and weights {tuple(weights.shape)}; expected (n, 3) and (n,)"
+            f"render_points: coords_zyx_A {tuple(coords_zyx_A.shape)} and weights {tuple(weights.shape)}; expected (n, "
+            "3) and (n,)"
         )
     if box < 1 or not voxel_size_A > 0 or not resolution_A > 0:
-        raise ValueError(f"render_points: box {box}, voxel_size_A {voxel_size_A}, resolution_A {resolution_A}; all must be positive")
+        raise ValueError(
+            f"render_points: box {box}, voxel_size_A {voxel_size_A}, resolution_A {resolution_A}; all must be positive"
+        )
     margin = math.ceil(resolution_A / voxel_size_A) + 2
     padded = box + 2 * margin
     fine = 3 if padded <= 80 else 2
@@ -106,9 +109,9 @@ def reference_map(
     Parameters
     ----------
     source
-        the name of an embedded class (`assemblies.ASSEMBLIES`), or the path of an atomic model (.pdb, .ent,
-        .cif) or of a density map (.mrc, .map, .ccp4), gzipped or not, or an entry such as "pdb:3j9i" or "emdb:3883", which is downloaded
-        (`databases.fetch`).
+        the name of an embedded class (`assemblies.ASSEMBLIES`), or the path of an atomic model (.pdb, .ent, .cif) or of
+        a density map (.mrc, .map, .ccp4), gzipped or not, or an entry such as "pdb:3j9i" or "emdb:3883", which is
+        downloaded (`databases.fetch`).
     voxel_size_A, resolution_A
         of the result; resolution as in `render_points`. Less than two voxels cannot be held: the rest is cut.
     box
@@ -117,8 +120,9 @@ def reference_map(
         atomic models only: see `atoms.read_structure`; with ``potential`` the electrostatic contrast of
         `atoms.potential_map` in place of mass.
     mass_kDa, map_voxel_size_A, invert, molecule, level
-        maps only: the molecule's mass, to scale by; override the header; change the sign; pick one of several
-        molecules (0: the largest); the threshold between molecule and solvent, in the map's own grey values (default `shape.outline_level`).
+        maps only: the molecule's mass, to scale by; override the header; change the sign; pick one of several molecules
+        (0: the largest); the threshold between molecule and solvent, in the map's own grey values (default
+        `shape.outline_level`).
 
     Raises
     ------
@@ -126,7 +130,9 @@ def reference_map(
         for an unknown source, an argument that does not apply to it, or a file that cannot be used.
     """
     if not voxel_size_A > 0 or not resolution_A > 0 or (box is not None and box < 1):
-        raise ValueError(f"reference_map: voxel_size_A {voxel_size_A}, resolution_A {resolution_A}, box {box}; all must be positive")
+        raise ValueError(
+            f"reference_map: voxel_size_A {voxel_size_A}, resolution_A {resolution_A}, box {box}; all must be positive"
+        )
     if mass_kDa is not None and not mass_kDa > 0:
         raise ValueError(f"reference_map: mass_kDa is {mass_kDa}; expected a positive number")
     source = fetch(str(source)) if is_identifier(source) else source
@@ -145,8 +151,12 @@ def reference_map(
         volume, old_voxel = read_map(source, voxel_size_A=map_voxel_size_A, invert=invert)
         volume = _one_molecule(source, volume, molecule, level)
         if mass_kDa is not None:
-            volume = volume * (mass_kDa * 1000 / PROTEIN_DENSITY_DA_A3 / (volume.clamp(min=0).sum().item() * old_voxel**3))
-        return _from_volume(volume, old_voxel, voxel_size_A, resolution_A, box, scaled=mass_kDa is not None, level=level)
+            volume = volume * (
+                mass_kDa * 1000 / PROTEIN_DENSITY_DA_A3 / (volume.clamp(min=0).sum().item() * old_voxel**3)
+            )
+        return _from_volume(
+            volume, old_voxel, voxel_size_A, resolution_A, box, scaled=mass_kDa is not None, level=level
+        )
     if kind == "embedded":
         coords, kDa = pseudo_atoms(str(source))
     else:
@@ -163,7 +173,8 @@ def reference_map(
 
 
 def parse_source(text: str) -> tuple[str, dict]:
-    """Source and options of `reference_map` from "FILE", "FILE#0" (one of a map's molecules) or "FILE@13.68" (its true voxel size), or both.
+    """Source and options of `reference_map` from "FILE", "FILE#0" (one of a map's molecules) or "FILE@13.68" (its true
+    voxel size), or both.
 
     Raises
     ------
@@ -175,7 +186,9 @@ def parse_source(text: str) -> tuple[str, dict]:
     try:
         options = ({"map_voxel_size_A": float(voxel)} if at else {}) | ({"molecule": int(molecule)} if hash_ else {})
     except ValueError:
-        raise ValueError(f"{text!r}: expected FILE, FILE#0 for its first molecule, or FILE@13.68 for its voxel size in angstrom.") from None
+        raise ValueError(
+            f"{text!r}: expected FILE, FILE#0 for its first molecule, or FILE@13.68 for its voxel size in angstrom."
+        ) from None
     return source.strip(), options
 
 
@@ -186,7 +199,8 @@ def source_exists(text: str) -> bool:
 
 
 def source_points(source: str | Path) -> Tensor:
-    """Points (n, 3) zyx in angstrom from the centre of mass, to draw a source by: pseudo-atoms, atoms, or the voxels of a map above its outline.
+    """Points (n, 3) zyx in angstrom from the centre of mass, to draw a source by: pseudo-atoms, atoms, or the voxels of
+    a map above its outline.
 
     `source` as in `reference_map`.
     """
@@ -230,12 +244,15 @@ def _one_molecule(source: str | Path, volume: Tensor, molecule: int | None, leve
     if molecule is None:
         if len(parts) > 1:
             warnings.warn(
-                f"{source}: the map holds {len(parts)} separate molecules; choose one with molecule=0 to {len(parts) - 1}",
+                f"{source}: the map holds {len(parts)} separate molecules; choose one with molecule=0 to "
+                f"{len(parts) - 1}",
                 stacklevel=3,
             )
         return torch.stack(parts).sum(0)
     if not 0 <= molecule < len(parts):
-        raise ValueError(f"{source}: molecule {molecule}, but the map holds {len(parts)}; expected 0 to {len(parts) - 1}")
+        raise ValueError(
+            f"{source}: molecule {molecule}, but the map holds {len(parts)}; expected 0 to {len(parts) - 1}"
+        )
     return parts[molecule]
 
 

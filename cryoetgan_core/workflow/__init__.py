@@ -18,10 +18,15 @@ from .simulated_sets import data_folder, data_record, default_device, has_data, 
 from .speed import make_speed
 
 __all__ = [
-    "ABLATION", "PROFILES", "VARIANTS", "Case", "ablation_names", "ablation_variant", "check_parameters", "choose", "code_of",
-    "committed", "comparison_names", "data_folder", "data_record", "default_device", "described", "figures_profile", "find_case", "foreign_cases", "given_names",
-    "has_data", "is_committed", "keep_source", "load_data", "made", "make_config", "make_result", "make_run", "make_speed", "measured", "mismatch_names", "noise_variant",
-    "parse_files", "parse_json", "parse_maps", "parse_seeds", "parse_shares", "paths", "planned_cases", "planned_runs", "profile_table",
-    "read_results", "real_case", "recipes", "real_volumes", "resolve_run", "results_of", "run_name", "show_source", "simulate_data", "source_of",
+    "ABLATION", "PROFILES", "VARIANTS", "Case", "ablation_names", "ablation_variant", "check_parameters", "choose",
+    "code_of",
+    "committed", "comparison_names", "data_folder", "data_record", "default_device", "described", "figures_profile",
+    "find_case", "foreign_cases", "given_names",
+    "has_data", "is_committed", "keep_source", "load_data", "made", "make_config", "make_result", "make_run",
+    "make_speed", "measured", "mismatch_names", "noise_variant",
+    "parse_files", "parse_json", "parse_maps", "parse_seeds", "parse_shares", "paths", "planned_cases", "planned_runs",
+    "profile_table",
+    "read_results", "real_case", "recipes", "real_volumes", "resolve_run", "results_of", "run_name", "show_source",
+    "simulate_data", "source_of",
     "stand_in_run", "train_on", "write_result",
 ]  # fmt: skip

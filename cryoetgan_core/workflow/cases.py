@@ -1,4 +1,6 @@
-"""Everything that is measured, by name: runs of the paper's model, the audit, the downstream benchmark, and the physics generator."""
+"""Everything that is measured, by name: runs of the paper's model, the audit, the downstream benchmark, and the physics
+generator.
+"""
 
 import json
 import time
@@ -43,7 +45,9 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     }
     for name, (config, make, needs) in measurements.planned(profile, seeds).items():
         cases[name] = Case(config, make, "workflow.measurements", needs)
-    cases |= {name: Case(config, make, "workflow.proof") for name, (config, make) in proof.planned(profile, seeds).items()}
+    cases |= {
+        name: Case(config, make, "workflow.proof") for name, (config, make) in proof.planned(profile, seeds).items()
+    }
     for module in (competitor, densities, mismatch, reach):  # of the first draw
         name = f"workflow.{module.__name__.rsplit('.', 1)[-1]}"
         cases |= {case: Case(config, make, name) for case, (config, make) in module.planned(profile, seeds[0]).items()}
@@ -51,7 +55,9 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
 
 
 def make_run(name: str, config: RunConfig) -> dict:
-    """Train and measure a run (`runs.make_run`), and train probes on its volumes: "downstream", rows of accuracy on real test particles."""
+    """Train and measure a run (`runs.make_run`), and train probes on its volumes: "downstream", rows of accuracy on
+    real test particles.
+    """
     found, domains = runs.make_run(name, config), load_data(config)
     sets = generated_set(load_run(paths.runs(config.profile) / name, default_device()), domains)
     rows = benchmark(sets, domains, seed=config.seed, curves=(), **proof.small_probes(config))
@@ -63,7 +69,9 @@ def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
 
     def make(case: foreign.Foreign) -> dict:
         if not files or not foreign.there(case, Path(files)):
-            raise FileNotFoundError(f"files {files!r} holds not all of {', '.join(case.files)}: give the folder that does.")
+            raise FileNotFoundError(
+                f"files {files!r} holds not all of {', '.join(case.files)}: give the folder that does."
+            )
         # what these results run is all of `foreign`, whichever module measured them
         return case.make(Path(files), case.config) | {"module": foreign.MODULE, "code_hash": code_hash(foreign.MODULE)}
 
@@ -101,7 +109,9 @@ def make_result(profile: str, name: str, files: str = "") -> dict:
 
 
 def write_result(profile: str, name: str, result: dict) -> dict:
-    """Write a result to `paths.results`: its numbers as NAME.json and its slices, where it has some, as NAME.npz; returns the numbers."""
+    """Write a result to `paths.results`: its numbers as NAME.json and its slices, where it has some, as NAME.npz;
+    returns the numbers.
+    """
     numbers, slices = {k: v for k, v in result.items() if k != "slices"}, result.get("slices")
     folder = paths.results(profile)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
-"""A modern competitor: unpaired translation by flow matching with minibatch optimal transport (Tong et al. 2024, TMLR; library torchcfm).
+"""A modern competitor: unpaired translation by flow matching with minibatch optimal transport (Tong et al. 2024, TMLR;
+library torchcfm).
 
-A flow carries densities to subtomograms. It cannot be trained on pairs, since there are none: each batch of densities and of subtomograms
-is coupled by optimal transport. Needs `pip install torchcfm`.
+A flow carries densities to subtomograms. It cannot be trained on pairs, since there are none: each batch of densities
+and of subtomograms is coupled by optimal transport. Needs `pip install torchcfm`.
 """
 
 import time
@@ -32,18 +33,26 @@ NOISE = 1.0  # s.d. added to the z-scored densities, so that one density has man
 
 
 class Velocity(nn.Module):
-    """A small 3-D U-Net for the velocity at (t, volume): three levels of w, 2w, 4w channels; time enters each as a scale and an offset."""
+    """A small 3-D U-Net for the velocity at (t, volume): three levels of w, 2w, 4w channels; time enters each as a
+    scale and an offset.
+    """
 
     def __init__(self, width: int = 16):
         super().__init__()
         w = width
-        self.first, self.down1, self.down2 = nn.Conv3d(1, w, 3, padding=1), nn.Conv3d(w, 2 * w, 4, 2, 1), nn.Conv3d(2 * w, 4 * w, 4, 2, 1)
+        self.first, self.down1, self.down2 = (
+            nn.Conv3d(1, w, 3, padding=1),
+            nn.Conv3d(w, 2 * w, 4, 2, 1),
+            nn.Conv3d(2 * w, 4 * w, 4, 2, 1),
+        )
         self.middle = nn.Conv3d(4 * w, 4 * w, 3, padding=1)
         self.up1, self.up2 = nn.ConvTranspose3d(4 * w, 2 * w, 4, 2, 1), nn.ConvTranspose3d(4 * w, w, 4, 2, 1)
         self.last = nn.Conv3d(2 * w, 1, 3, padding=1)
         nn.init.zeros_(self.last.weight), nn.init.zeros_(self.last.bias)
         self.norms = nn.ModuleList(nn.GroupNorm(8, c) for c in (w, 2 * w, 4 * w, 4 * w, 2 * w, w))
-        self.times = nn.Sequential(nn.Linear(16, 64), nn.SiLU(), nn.Linear(64, 2 * sum(n.num_channels for n in self.norms)))
+        self.times = nn.Sequential(
+            nn.Linear(16, 64), nn.SiLU(), nn.Linear(64, 2 * sum(n.num_channels for n in self.norms))
+        )
 
     def forward(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Velocity (B, 1, D, H, W) at times `t` (B,) and volumes `x` of the same shape; sides are multiples of 4."""
@@ -94,7 +103,8 @@ def make_competitor(config: RunConfig, minutes: float = MINUTES) -> dict:
             optimizer.step()
             steps += 1
     made = {
-        half: _carried(network, scaling.x(domains.volumes(half)), stream(config.seed, "carried", half)) for half in ("X_train", "X_test")
+        half: _carried(network, scaling.x(domains.volumes(half)), stream(config.seed, "carried", half))
+        for half in ("X_train", "X_test")
     }
     rows = benchmark({OT_FLOW: made["X_train"]}, domains, seed=config.seed, curves=(), **small_probes(config))
     metrics = {OT_FLOW: told_apart(scaling.y(domains.volumes("Y_test")), made["X_test"])}

@@ -30,12 +30,15 @@ def make_given(
     recorded: Mapping[str, str] | None = None,
     densities: Mapping[str, str] | None = None,
 ) -> dict:
-    """Estimate the physics generator, and make the baseline, from densities that differ from what was recorded; accuracy on real, and how it is told apart.
+    """Estimate the physics generator, and make the baseline, from densities that differ from what was recorded;
+    accuracy on real, and how it is told apart.
 
     Parameters
     ----------
-    resolution_voxels : to which the given densities are low-passed.
-    recorded, densities : class to source, of what is recorded and of what is given, in place of the embedded models.
+    resolution_voxels
+        to which the given densities are low-passed.
+    recorded, densities
+        class to source, of what is recorded and of what is given, in place of the embedded models.
     """
     dataset = DATASETS[config.dataset]
     voxel_size_A = dataset.field_of_view_A / config.box
@@ -52,8 +55,15 @@ def make_given(
 
     real = (domains.volumes("Y_test") - y.mean()) / y.std()
     metrics = told_apart(real, generate(run, domains.volumes("X_test"), seed=config.seed + 2))
-    of = {"recorded": f"{given}: {sorted(Path(v).name for v in (recorded or {}).values())}"}  # these data are no other result's
-    return {"given": given, "rows": rows, "metrics": metrics} | of | took | described(config, "workflow.densities", domains)
+    of = {
+        "recorded": f"{given}: {sorted(Path(v).name for v in (recorded or {}).values())}"
+    }  # these data are no other result's
+    return (
+        {"given": given, "rows": rows, "metrics": metrics}
+        | of
+        | took
+        | described(config, "workflow.densities", domains)
+    )
 
 
 def given_names(profile: str, seed: int) -> list[str]:

@@ -45,7 +45,9 @@ def make_audit(config: RunConfig) -> dict:
 
 
 def make_downstream(config: RunConfig) -> dict:
-    """The downstream benchmark (`downstream.benchmark`) of a finished run, beside every formula, wrong settings, the physics generator, and real."""
+    """The downstream benchmark (`downstream.benchmark`) of a finished run, beside every formula, wrong settings, the
+    physics generator, and real.
+    """
     domains, dataset = load_data(config), DATASETS[config.dataset]
     voxel_size_A = domains.X_train.voxel_size_A
     maps = read_json(data_folder(config) / "data.json", SIMULATE_AGAIN)["maps"]
@@ -58,7 +60,9 @@ def make_downstream(config: RunConfig) -> dict:
     sets |= physics_set(config, domains, paths.runs(config.profile) / "physics" / name)
     sets |= generated_set(load_run(paths.runs(config.profile) / name, default_device()), domains)
     small = dict(steps=4) if config.profile == "smoke" else {}
-    return {"rows": benchmark(sets, domains, seed=config.seed, **small)} | described(config, "workflow.measurements", domains)
+    return {"rows": benchmark(sets, domains, seed=config.seed, **small)} | described(
+        config, "workflow.measurements", domains
+    )
 
 
 def physics_set(config: RunConfig, domains: Domains, folder: Path) -> dict[str, torch.Tensor]:
@@ -69,7 +73,9 @@ def physics_set(config: RunConfig, domains: Domains, folder: Path) -> dict[str, 
 
 
 def planned(profile: str, seeds: list[int]) -> dict[str, tuple[RunConfig, Callable[[], dict], str]]:
-    """Configuration, call and needed run of every measurement, by name: an audit at the first seed, a benchmark at each."""
+    """Configuration, call and needed run of every measurement, by name: an audit at the first seed, a benchmark at
+    each.
+    """
     found = {}
     for seed in seeds:
         config = make_config(profile, "S1", seed=seed)

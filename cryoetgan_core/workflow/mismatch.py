@@ -1,4 +1,5 @@
-"""Particles that the generator was not made for: other optics, filtered tomograms, bad picks, a wrong density, missing classes.
+"""Particles that the generator was not made for: other optics, filtered tomograms, bad picks, a wrong density, missing
+classes.
 
 Each condition changes S1 at the headline SNR. What is recorded, or done to the tomograms, changes training and test
 particles alike. Bad picks and wrong densities change only what the generator learns from.
@@ -85,7 +86,10 @@ def _picked(particles: ParticleSet, condition: str, classes: tuple[str, ...], se
         return particles.select(label != classes[-1])
     if condition == "classes 10 : 1":
         keep = np.concatenate(
-            [np.flatnonzero(label == k)[: None if i == 0 else round(RARE * (label == k).sum())] for i, k in enumerate(classes)]
+            [
+                np.flatnonzero(label == k)[: None if i == 0 else round(RARE * (label == k).sum())]
+                for i, k in enumerate(classes)
+            ]
         )
         return particles.select(keep)
     volumes = np.array(particles.volumes)
@@ -129,7 +133,9 @@ def mismatched(config: RunConfig, condition: str) -> Domains:
 
 
 def make_mismatch(config: RunConfig, condition: str) -> dict:
-    """Accuracy on real test particles of a probe trained on the formula, on the physics generator, and on clean real particles; and how it is told apart."""
+    """Accuracy on real test particles of a probe trained on the formula, on the physics generator, and on clean real
+    particles; and how it is told apart.
+    """
     both = mismatched(config, condition)
     clean = both if condition not in PICKS else simulated_domains(config)  # of which real probes see the labels
     name = f"mismatch_{CONDITIONS.index(condition)}_seed{config.seed}"
@@ -148,7 +154,12 @@ def make_mismatch(config: RunConfig, condition: str) -> dict:
     metrics = {PHYSICS: told_apart(wanted, generate(run, both.volumes("X_test"), seed=config.seed + 2))}
     metrics[REAL] = told_apart(wanted, sets[REAL][:: max(1, len(real) // len(wanted))])
     of = {"recorded": condition}
-    return {"condition": condition, "rows": rows, "metrics": metrics} | of | took | described(config, "workflow.mismatch", both)
+    return (
+        {"condition": condition, "rows": rows, "metrics": metrics}
+        | of
+        | took
+        | described(config, "workflow.mismatch", both)
+    )
 
 
 def mismatch_names(profile: str, seed: int) -> list[str]:

@@ -1,4 +1,6 @@
-"""Runs on a user's particles: what they were trained with, and the stand-in that a notebook makes where there are none."""
+"""Runs on a user's particles: what they were trained with, and the stand-in that a notebook makes where there are
+none.
+"""
 
 import json
 from pathlib import Path
@@ -12,7 +14,8 @@ from .runs import train_on
 def keep_source(folder: Path, densities: str, voxel_size_A: float) -> None:
     """Note beside a run on a user's particles what it was trained with: what `source_of` tells `generate.ipynb`."""
     write_atomically(
-        folder / "source.json", lambda p: p.write_text(json.dumps({"densities": densities, "voxel_size_A": voxel_size_A}, indent=1))
+        folder / "source.json",
+        lambda p: p.write_text(json.dumps({"densities": densities, "voxel_size_A": voxel_size_A}, indent=1)),
     )
 
 
@@ -26,7 +29,9 @@ def source_of(folder: Path) -> tuple[str, float]:
     """
     path = folder / "source.json"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: give the folder of a run of your_data.ipynb, or densities and voxel_size_A.")
+        raise FileNotFoundError(
+            f"{path} is missing: give the folder of a run of your_data.ipynb, or densities and voxel_size_A."
+        )
     source = read_json(path, "run your_data.ipynb again, or give densities and voxel_size_A")
     return source["densities"], float(source["voxel_size_A"])
 

@@ -14,8 +14,8 @@ IPYTHON_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 def check_parameters(namespace: dict[str, object]) -> None:
     """Check a notebook's parameters, right after its parameters cell: ``check_parameters(globals())``.
 
-    A parameter is an annotated name. papermill injects any name and any type in silence; this raises a ValueError that names the unknown
-    or mistyped one.
+    A parameter is an annotated name. papermill injects any name and any type in silence; this raises a ValueError that
+    names the unknown or mistyped one.
     """
     known = {k: v for k, v in namespace.get("__annotations__", {}).items() if not k.startswith("_")}
     skip = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
@@ -25,10 +25,14 @@ def check_parameters(namespace: dict[str, object]) -> None:
         raise ValueError(f"Unknown parameter {name!r}; this notebook has {', '.join(known)}.")
     for name, wanted in known.items():
         value = namespace[name]
-        fits = isinstance(value, (int, float) if wanted is float else wanted) and not (isinstance(value, bool) and wanted is not bool)
+        fits = isinstance(value, (int, float) if wanted is float else wanted) and not (
+            isinstance(value, bool) and wanted is not bool
+        )
         if not fits:
             hint = f" (papermill reads numbers from -p: write -r {name} {value})" if wanted is str else ""
-            raise ValueError(f"Parameter {name!r} is {value!r} ({type(value).__name__}); expected {wanted.__name__}{hint}.")
+            raise ValueError(
+                f"Parameter {name!r} is {value!r} ({type(value).__name__}); expected {wanted.__name__}{hint}."
+            )
     if "profile" in known and namespace["profile"] not in PROFILES:
         raise ValueError(f"Parameter 'profile' is {namespace['profile']!r}; expected one of {', '.join(PROFILES)}.")
 
@@ -47,18 +51,24 @@ def parse_maps(maps: str) -> dict[str, str]:
     for part in filter(None, (p.strip() for p in maps.split(","))):
         name, equals, path = part.partition("=")
         if not equals or not source_exists(path):
-            raise ValueError(f"Parameter 'maps' holds {part!r}; expected class=FILE with a file that exists, or class=pdb:3j9i.")
+            raise ValueError(
+                f"Parameter 'maps' holds {part!r}; expected class=FILE with a file that exists, or class=pdb:3j9i."
+            )
         chosen[name.strip()] = path.strip()
     return chosen
 
 
 def parse_files(files: str) -> dict[str, tuple[str, dict]]:
-    """Name to (source, options of `reference_map`), from a notebook parameter of files, folders and entries: "maps/, emd_5225.mrc@13.68, pdb:3j9i"."""
+    """Name to (source, options of `reference_map`), from a notebook parameter of files, folders and entries: "maps/,
+    emd_5225.mrc@13.68, pdb:3j9i".
+    """
     found = {}
     for part in filter(None, (p.strip() for p in files.split(","))):
         source, options = parse_source(part)
         if not source_exists(part):
-            raise ValueError(f"Parameter 'files' holds {part!r}; expected files, folders or entries such as pdb:3j9i that exist.")
+            raise ValueError(
+                f"Parameter 'files' holds {part!r}; expected files, folders or entries such as pdb:3j9i that exist."
+            )
         path = Path(source)
         for one in sorted(path.iterdir()) if path.is_dir() else [source]:
             found[Path(one).name] = (str(one), options)  # named later, a single file replaces the folder's entry
@@ -70,9 +80,13 @@ def parse_json(parameter: str, text: str) -> dict:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f'Parameter {parameter!r} is {text!r}; expected JSON such as {{"noise_level": 0.5}} ({error}).') from None
+        raise ValueError(
+            f'Parameter {parameter!r} is {text!r}; expected JSON such as {{"noise_level": 0.5}} ({error}).'
+        ) from None
     if not isinstance(found, dict):
-        raise ValueError(f'Parameter {parameter!r} is {text!r}; expected JSON of names and values such as {{"noise_level": 0.5}}.')
+        raise ValueError(
+            f'Parameter {parameter!r} is {text!r}; expected JSON of names and values such as {{"noise_level": 0.5}}.'
+        )
     return found
 
 
@@ -102,6 +116,7 @@ def parse_shares(text: str, names: tuple[str, ...]) -> dict[str, float]:
             shares[name] = 0.0
         if name not in names or not shares[name] > 0:
             raise ValueError(
-                f"Parameter 'shares' holds {part.strip()!r}; expected NAME=NUMBER with some of {', '.join(names)} and positive numbers."
+                f"Parameter 'shares' holds {part.strip()!r}; expected NAME=NUMBER with some of {', '.join(names)} and "
+                "positive numbers."
             )
     return shares

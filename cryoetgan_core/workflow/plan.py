@@ -8,7 +8,9 @@ ALL = ("adapted", "described", "released")
 
 
 def recipes(profile: str) -> dict[str, tuple[str, ...]]:
-    """Presets of each set that Figure 2 and Table 2 show: all of them, but in a quick profile the faithful two on S1 only."""
+    """Presets of each set that Figure 2 and Table 2 show: all of them, but in a quick profile the faithful two on S1
+    only.
+    """
     return {"S1": ALL, "S2": ALL if profile in ("evening", "paper") else ALL[:1]}
 
 
@@ -44,17 +46,23 @@ def planned_runs(profile: str, seeds: list[int]) -> dict[str, RunConfig]:
             for preset in recipes(profile)[dataset]:
                 plan[run_name(dataset, preset, seed)] = make_config(profile, dataset, preset, seed=seed)
         for level in PROFILES[profile].noise_levels:
-            plan[run_name("S1", "adapted", seed, noise_variant(level))] = make_config(profile, noise_level=level, seed=seed)
+            plan[run_name("S1", "adapted", seed, noise_variant(level))] = make_config(
+                profile, noise_level=level, seed=seed
+            )
         for name, switches in ABLATION.items():
             plan[run_name("S1", "adapted", seed, ablation_variant(name))] = make_config(profile, seed=seed, **switches)
     return plan
 
 
 def resolve_run(profile: str, run: str, dataset: str, preset: str, seed: int, changes: str) -> tuple[str, RunConfig]:
-    """Name and configuration of a run: a planned one by its name, or one put together from a preset and JSON `changes`."""
+    """Name and configuration of a run: a planned one by its name, or one put together from a preset and JSON
+    `changes`.
+    """
     if run:
         if changes.strip() != "{}":
-            raise ValueError("Parameters 'run' and 'changes' are both given; a planned run has its own fields: leave one out.")
+            raise ValueError(
+                "Parameters 'run' and 'changes' are both given; a planned run has its own fields: leave one out."
+            )
         tail = run.rsplit("seed", 1)[-1]
         plan = planned_runs(profile, [int(tail) if tail.isdigit() else 0])
         if run not in plan:
@@ -64,7 +72,8 @@ def resolve_run(profile: str, run: str, dataset: str, preset: str, seed: int, ch
     reserved = {"profile", "dataset", "preset", "seed", *DATA_FIELDS}
     if reserved & set(fields):
         raise ValueError(
-            f"Parameter 'changes' is {changes!r}; expected a JSON object without {', '.join(sorted(reserved))}, which other parameters or the "
+            f"Parameter 'changes' is {changes!r}; expected a JSON object without {', '.join(sorted(reserved))}, which "
+            "other parameters or the "
             "profile set."
         )
     config = make_config(profile, dataset, preset, seed=seed, **fields)

@@ -19,7 +19,8 @@ def figures_profile(profile: str) -> dict:
     Returns
     -------
     dict
-        hardware; jobs, a list of rule, job, seconds, processor seconds, peak memory in MiB and, of trainings, the seconds that the steps took.
+        hardware; jobs, a list of rule, job, seconds, processor seconds, peak memory in MiB and, of trainings, the
+        seconds that the steps took.
 
     Raises
     ------
@@ -52,14 +53,22 @@ def figures_profile(profile: str) -> dict:
 
 
 def profile_table(found: dict) -> pd.DataFrame:
-    """Rows by what the time went into, the largest first: jobs, seconds together, their share, and the most memory of one of them.
+    """Rows by what the time went into, the largest first: jobs, seconds together, their share, and the most memory of
+    one of them.
 
-    Trainings are told apart into their steps and the rest, which is a notebook's start, the measuring of the run, and what the figures read of it.
+    Trainings are told apart into their steps and the rest, which is a notebook's start, the measuring of the run, and
+    what the figures read of it.
     """
     jobs = pd.DataFrame(found["jobs"])
     steps = jobs["steps_s"].fillna(0) if "steps_s" in jobs else 0.0
-    parts = [jobs.assign(part=jobs["rule"].replace({"train": "train: measuring the run"}), spent=jobs["seconds"] - steps)]
+    parts = [
+        jobs.assign(part=jobs["rule"].replace({"train": "train: measuring the run"}), spent=jobs["seconds"] - steps)
+    ]
     parts.append(jobs.assign(part="train: steps", spent=steps)[jobs["rule"] == "train"])
-    table = pd.concat(parts).groupby("part").agg(jobs=("job", "size"), seconds=("spent", "sum"), memory_MiB=("memory_MiB", "max"))
+    table = (
+        pd.concat(parts)
+        .groupby("part")
+        .agg(jobs=("job", "size"), seconds=("spent", "sum"), memory_MiB=("memory_MiB", "max"))
+    )
     table.insert(2, "share_percent", 100 * table["seconds"] / table["seconds"].sum())
     return table.sort_values("seconds", ascending=False)

@@ -41,17 +41,26 @@ def make_few(config: RunConfig) -> dict:
         sets = {PHYSICS: generate(run, domains.volumes("X_train"), seed=config.seed + 1)}
         found = benchmark(sets, domains, seed=config.seed, **small_probes(config))
         told = told_apart(run.scaling.y(wanted_volumes), generate(run, domains.volumes("X_test"), seed=config.seed + 2))
-        rows += [row | {"particles": count} | {"metrics": told, "tilt_range_deg": run.G.tilt_range_deg} for row in found]
+        rows += [
+            row | {"particles": count} | {"metrics": told, "tilt_range_deg": run.G.tilt_range_deg} for row in found
+        ]
     real = benchmark({REAL: (y - y.mean()) / y.std()}, domains, seed=config.seed, **small_probes(config))
     return {"rows": rows, "real": real} | described(config, "workflow.reach", domains)
 
 
 def aligned(
-    volumes: torch.Tensor, template: torch.Tensor, rotations: torch.Tensor, shifts_A: torch.Tensor, voxel_size_A: float, seed: int
+    volumes: torch.Tensor,
+    template: torch.Tensor,
+    rotations: torch.Tensor,
+    shifts_A: torch.Tensor,
+    voxel_size_A: float,
+    seed: int,
 ) -> torch.Tensor:
-    """Angle (N,) in degrees between the true rotation of each of `volumes` (N, D, D, D) and the one near it whose template correlates best.
+    """Angle (N,) in degrees between the true rotation of each of `volumes` (N, D, D, D) and the one near it whose
+    template correlates best.
 
-    Template matching in a neighbourhood of SEARCH_DEG about the true rotation, so that symmetric particles have one answer.
+    Template matching in a neighbourhood of SEARCH_DEG about the true rotation, so that symmetric particles have one
+    answer.
 
     Parameters
     ----------
@@ -66,7 +75,9 @@ def aligned(
         # the search begins anywhere in the neighbourhood: the true rotation itself is not among the candidates
         candidates = _near(true.double(), width, generator, 3 * TRIES)
         for _ in range(ROUNDS):
-            turned = rotate_volume(template, candidates, shift.expand(len(candidates), 3), voxel_size_A, box=box, upsample=1).flatten(1)
+            turned = rotate_volume(
+                template, candidates, shift.expand(len(candidates), 3), voxel_size_A, box=box, upsample=1
+            ).flatten(1)
             turned = turned - turned.mean(1, keepdim=True)
             value = turned @ wanted / (turned.norm(dim=1) * wanted.norm())
             if float(value.max()) > most:
@@ -80,14 +91,20 @@ def aligned(
 def _near(rotation: torch.Tensor, width: float, generator: torch.Generator, count: int) -> torch.Tensor:
     """Rotations (count, 3, 3) by up to `width` radians about random axes, on top of one."""
     axis = torch.randn(count, 3, generator=generator, dtype=torch.float64)
-    axis = axis / axis.norm(dim=1, keepdim=True) * (width * torch.rand(count, 1, generator=generator, dtype=torch.float64) ** (1 / 3))
+    axis = (
+        axis
+        / axis.norm(dim=1, keepdim=True)
+        * (width * torch.rand(count, 1, generator=generator, dtype=torch.float64) ** (1 / 3))
+    )
     skew = torch.zeros(count, 3, 3, dtype=torch.float64)
     skew[:, 0, 1], skew[:, 0, 2], skew[:, 1, 2] = -axis[:, 2], axis[:, 1], -axis[:, 0]
     return torch.matrix_exp(skew - skew.mT) @ rotation
 
 
 def make_poses(config: RunConfig) -> dict:
-    """Angular errors of the same alignment on generated and on real particles of known pose, and the FSC of their averages at these poses, by class."""
+    """Angular errors of the same alignment on generated and on real particles of known pose, and the FSC of their
+    averages at these poses, by class.
+    """
     domains = simulated_domains(config)
     run = train_on(config, domains, paths.runs(config.profile) / "reach" / f"poses_seed{config.seed}")
     voxel_size_A = domains.X_test.voxel_size_A
@@ -125,4 +142,7 @@ def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], 
     """Configuration and call of both, by name."""
     few = proof_config(profile, "S1", HEADLINE_SNR, seed, **({} if profile == "smoke" else {"train_per_class": 250}))
     poses = proof_config(profile, "S1", 0.1, seed)
-    return {f"physics_few_seed{seed}": (few, partial(make_few, few)), f"physics_poses_seed{seed}": (poses, partial(make_poses, poses))}
+    return {
+        f"physics_few_seed{seed}": (few, partial(make_few, few)),
+        f"physics_poses_seed{seed}": (poses, partial(make_poses, poses)),
+    }

@@ -1,4 +1,6 @@
-"""The physics generator on few measured particles: estimated from all tilt series but one, judged on that one, in turn."""
+"""The physics generator on few measured particles: estimated from all tilt series but one, judged on that one, in
+turn.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +40,9 @@ def _mirrored(volume: torch.Tensor) -> torch.Tensor:
     return flipped.roll(1, 0) if len(volume) % 2 == 0 else flipped
 
 
-def density_in_poses(reference: torch.Tensor, average: str | Path, particles: ParticleSet) -> tuple[torch.Tensor, torch.Tensor, float]:
+def density_in_poses(
+    reference: torch.Tensor, average: str | Path, particles: ParticleSet
+) -> tuple[torch.Tensor, torch.Tensor, float]:
     """A reference density turned onto the particles' published average and from there into each particle's pose.
 
     Parameters
@@ -57,20 +61,26 @@ def density_in_poses(reference: torch.Tensor, average: str | Path, particles: Pa
     turned = rotate_volume(chosen, rotation[None], torch.zeros(1, 3), particles.voxel_size_A)[0]
     rotations = _poses(particles)
     box = particles.volumes.shape[-1]
-    placed = rotate_volume(_mirrored(turned), rotations, torch.zeros(len(rotations), 3), particles.voxel_size_A, box=box)
+    placed = rotate_volume(
+        _mirrored(turned), rotations, torch.zeros(len(rotations), 3), particles.voxel_size_A, box=box
+    )
     return placed.float(), rotations, correlation
 
 
 def make_real(
     particles: ParticleSet, densities: str, config: RunConfig, name: str, average: str = ""
 ) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Estimate from all tomograms but one, generate as many as that one holds, and compare, for up to FOLDS tomograms in turn.
+    """Estimate from all tomograms but one, generate as many as that one holds, and compare, for up to FOLDS tomograms
+    in turn.
 
     Returns
     -------
-    numbers : for each tomogram left out the metrics of generated and, as the floor, of the real training particles against it; AUC with as many volumes of each as the
-        tomogram holds; with an `average`, "fsc", that of the means of generated and of real particles, each brought back by the real poses.
-    volumes : "real" and "generated" (N, D, D, D) of all folds in network units, in the same order.
+    numbers
+        for each tomogram left out the metrics of generated and, as the floor, of the real training particles against
+        it; AUC with as many volumes of each as the tomogram holds; with an `average`, "fsc", that of the means of
+        generated and of real particles, each brought back by the real poses.
+    volumes
+        "real" and "generated" (N, D, D, D) of all folds in network units, in the same order.
 
     Raises
     ------
@@ -82,7 +92,10 @@ def make_real(
     for tomogram in tomograms:
         test, train = int(counts[tomogram]), int(counts.sum() - counts[tomogram])
         if test < 2 or train < config.batch:
-            raise ValueError(f"Tomogram {tomogram!r} has {test} particles, all others {train}; expected at least 2, and {config.batch}.")
+            raise ValueError(
+                f"Tomogram {tomogram!r} has {test} particles, all others {train}; expected at least 2, and "
+                f"{config.batch}."
+            )
     reference = class_references(*_named(densities, particles, config))
     x_halves = [
         density_maps(reference, n, config.box, particles.voxel_size_A, stream(config.data_seed, "real X", half))
@@ -117,7 +130,9 @@ def make_real(
     numbers = {"folds": folds, "particles": len(particles), "voxel_size_A": particles.voxel_size_A}
     if placed is not None:
         zero = torch.zeros(len(torch.cat(turned)), 3)
-        means = [unposed(torch.cat(v), torch.cat(turned), zero, particles.voxel_size_A).mean(0) for v in (generated, real)]
+        means = [
+            unposed(torch.cat(v), torch.cat(turned), zero, particles.voxel_size_A).mean(0) for v in (generated, real)
+        ]
         numbers |= {"fsc": fourier_shell_correlation(*means).tolist(), "density_correlation": correlation}
     return numbers | described(config, "workflow.real"), {"real": torch.cat(real), "generated": torch.cat(generated)}
 
@@ -136,9 +151,19 @@ def _distances(real: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
 
 
 def real_case(
-    profile: str, name: str, particles: str, options: str, densities: str, average: str, voxel_size_A: float, box: int, seed: int
+    profile: str,
+    name: str,
+    particles: str,
+    options: str,
+    densities: str,
+    average: str,
+    voxel_size_A: float,
+    box: int,
+    seed: int,
 ) -> Callable[[], dict]:
-    """The call that measures particles on disk, or, without them, a simulated stand-in; volumes are kept beside the runs for `real_volumes`."""
+    """The call that measures particles on disk, or, without them, a simulated stand-in; volumes are kept beside the
+    runs for `real_volumes`.
+    """
 
     def make() -> dict:
         config = make_config(profile, OWN_DATA, "physics", box=box, seed=seed)

@@ -12,11 +12,15 @@ RUNS = "workflow.runs"
 
 
 def code_of(module: str, generator: str) -> str:
-    """`code_hash` of a module that made a result with a configuration's `generator`: a run of the paper's one never calls the physics."""
+    """`code_hash` of a module that made a result with a configuration's `generator`: a run of the paper's one never
+    calls the physics.
+    """
     return code_hash(module, without=PHYSICS if module == RUNS and generator == "paper" else ())
 
 
-def described(config: RunConfig, module: str, domains: Domains | None = None, classifier: torch.nn.Module | None = None) -> dict:
+def described(
+    config: RunConfig, module: str, domains: Domains | None = None, classifier: torch.nn.Module | None = None
+) -> dict:
     """What a result says of itself.
 
     Parameters

@@ -71,39 +71,55 @@ def _check_configuration(result: dict, config: RunConfig, path: Path) -> None:
     found, wanted = result.get("config", {}), dataclasses.asdict(config)
     different = [f"{k} {found[k]!r}, not {v!r}" for k, v in wanted.items() if k in found and found[k] != v]
     raise ValueError(
-        f"{path} was made with another configuration ({'; '.join(different) or 'fields were added or taken away since'}): "
+        f"{path} was made with another configuration "
+        f"({'; '.join(different) or 'fields were added or taken away since'}): "
         f"run `make figures PROFILE={config.profile}` to make it again."
     )
 
 
 def check_same_data(results: Mapping[str, dict]) -> None:
-    """Raise ValueError where two results of one data draw were measured on other volumes, or by another reference classifier."""
+    """Raise ValueError where two results of one data draw were measured on other volumes, or by another reference
+    classifier.
+    """
     for kind in ("data_hash", "classifier_hash"):
         seen: dict[str, tuple[str, str]] = {}
         for name, result in results.items():
             if kind not in result:
                 continue
-            draw = json.dumps([result["config"]["dataset"], result.get("recorded", ""), *(result["config"][f] for f in DATA_FIELDS)])
+            draw = json.dumps(
+                [result["config"]["dataset"], result.get("recorded", ""), *(result["config"][f] for f in DATA_FIELDS)]
+            )
             other, hash_there = seen.setdefault(draw, (name, result[kind]))
             if hash_there != result[kind]:
                 what = "other data" if kind == "data_hash" else "another reference classifier"
-                raise ValueError(f"{name} and {other} were measured on {what} ({kind} {result[kind]}, {hash_there}): make both again.")
+                raise ValueError(
+                    f"{name} and {other} were measured on {what} ({kind} {result[kind]}, {hash_there}): make both "
+                    "again."
+                )
 
 
 def show_source(results: Mapping[str, dict]) -> None:
     """Print whose results are shown, by which commit and machine they were made, and which of them older code made."""
     all_of = list(results.values())
-    folder = "figures/<profile>/results, committed" if all_of[0]["read_from"] == COMMITTED else "runs/<profile>/results, your own"
+    folder = (
+        "figures/<profile>/results, committed"
+        if all_of[0]["read_from"] == COMMITTED
+        else "runs/<profile>/results, your own"
+    )
     commits = sorted({r["provenance"]["commit"] + ("" if r["provenance"]["clean"] else ", changed") for r in all_of})
     machines = sorted({r["provenance"]["gpu"] or r["provenance"]["processor"] for r in all_of})
     print(f"Results ({len(all_of)}) from {folder}; commit {', '.join(commits)}; {', '.join(machines)}")
     older = [name for name, r in results.items() if r["code_hash"] != code_of(r["module"], r["config"]["generator"])]
     if older:
-        print(f"The code has changed since for {len(older)} of them ({', '.join(older[:3])}{', ...' if len(older) > 3 else ''}).")
+        print(
+            f"The code has changed since for {len(older)} of them "
+            f"({', '.join(older[:3])}{', ...' if len(older) > 3 else ''})."
+        )
 
 
 def measured(profile: str, name: str, make: Callable[[], dict], *, anew: bool = False) -> dict:
-    """A table of times by name: one's own or the committed one; made `anew` where asked for, and in the smoke profile where it is missing.
+    """A table of times by name: one's own or the committed one; made `anew` where asked for, and in the smoke profile
+    where it is missing.
 
     Raises
     ------
@@ -115,12 +131,16 @@ def measured(profile: str, name: str, make: Callable[[], dict], *, anew: bool = 
         start = time.perf_counter()
         result = make()
         own.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(result | {"seconds": round(time.perf_counter() - start, 1), "provenance": provenance()}, indent=1)
+        text = json.dumps(
+            result | {"seconds": round(time.perf_counter() - start, 1), "provenance": provenance()}, indent=1
+        )
         write_atomically(own, lambda p: p.write_text(text))
     for path in (own, reference):
         if path.exists():
             return read_json(path, "delete it and make the measurement again")
-    raise FileNotFoundError(f"{own} is missing: run `make figures PROFILE={profile}`, or this notebook with measure set to True.")
+    raise FileNotFoundError(
+        f"{own} is missing: run `make figures PROFILE={profile}`, or this notebook with measure set to True."
+    )
 
 
 def committed(name: str, profile: str = "quick") -> dict:
@@ -134,7 +154,9 @@ def is_committed(name: str, profile: str) -> bool:
 
 
 def made(profile: str, names: list[str]) -> list[str]:
-    """Those of the results that there are: one's own where there is any, else the committed ones; all of them in the smoke profile, which makes what is missing."""
+    """Those of the results that there are: one's own where there is any, else the committed ones; all of them in the
+    smoke profile, which makes what is missing.
+    """
     if profile == "smoke":
         return names
     own = [name for name in names if (paths.results(profile) / f"{name}.json").exists()]

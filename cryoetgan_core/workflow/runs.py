@@ -1,4 +1,6 @@
-"""The long step: train a run and measure it. Training notebooks write results; figure and table notebooks only read them."""
+"""The long step: train a run and measure it. Training notebooks write results; figure and table notebooks only read
+them.
+"""
 
 import time
 from pathlib import Path
@@ -23,9 +25,17 @@ from .simulated_sets import SIMULATE_AGAIN, data_folder, default_device, load_da
 
 
 def train_on(
-    config: RunConfig, domains: Domains, folder: Path, *, replace: bool = False, progress: bool = False, processes: Processes = ALONE
+    config: RunConfig,
+    domains: Domains,
+    folder: Path,
+    *,
+    replace: bool = False,
+    progress: bool = False,
+    processes: Processes = ALONE,
 ) -> TrainedRun:
-    """Train (or resume) a run on both domains in a folder, or estimate the physics generator, with what the particles' table tells of the recording; the finished run."""
+    """Train (or resume) a run on both domains in a folder, or estimate the physics generator, with what the particles'
+    table tells of the recording; the finished run.
+    """
     x, y = domains.volumes("X_train"), domains.volumes("Y_train")
     if config.generator == "physics":
         known = acquisition(domains.Y_train, tilt_range=config.tilt_range, transfer=config.transfer)
@@ -37,7 +47,8 @@ def train_on(
 
 
 def make_run(name: str, config: RunConfig) -> dict:
-    """Train (or resume) a planned run and measure it on the test halves: its numbers, and slices for the figures (key "slices").
+    """Train (or resume) a planned run and measure it on the test halves: its numbers, and slices for the figures (key
+    "slices").
 
     A run of that name with another configuration or other data is replaced.
     """
@@ -45,7 +56,9 @@ def make_run(name: str, config: RunConfig) -> dict:
     run = train_on(config, domains, folder, replace=True, progress=True)
     start = time.perf_counter()
     classifier = load_classifier(data_folder(config) / "classifier.safetensors", config, len(domains.classes))
-    numbers, slices = evaluate(run, domains, classifier.to(default_device()), recorded=recorded_repeats(config, domains))
+    numbers, slices = evaluate(
+        run, domains, classifier.to(default_device()), recorded=recorded_repeats(config, domains)
+    )
     log = read_log(folder)
     # what the cycle costs a generator that ignores x and answers the best constant
     constant = constant_cycle(run, domains)
@@ -64,7 +77,9 @@ def make_run(name: str, config: RunConfig) -> dict:
 
 
 def constant_cycle(run: TrainedRun, domains: Domains) -> float:
-    """Mean |x - c| of the training densities as the cycle sees them, with the run's noise on them, for the best constant c (their median)."""
+    """Mean |x - c| of the training densities as the cycle sees them, with the run's noise on them, for the best
+    constant c (their median).
+    """
     x = domains.volumes("X_train")
     noise = torch.randn(x.shape, generator=stream(run.config.seed, "constant cycle"))
     x = run.scaling.x(x + run.config.noise_level * noise)

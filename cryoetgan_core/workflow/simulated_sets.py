@@ -1,4 +1,6 @@
-"""The simulated set of a run: made once a profile, with the classifier trained on its real half, and read by everything after."""
+"""The simulated set of a run: made once a profile, with the classifier trained on its real half, and read by everything
+after.
+"""
 
 import dataclasses
 import json
@@ -20,7 +22,8 @@ from ..seeds import stream
 
 # What a simulated set and its reference classifier depend on, besides the data set's own description
 DATA_FIELDS = (
-    "box", "train_per_class", "test_per_class", "snr", "data_seed", "classifier_width", "classifier_dense", "classifier_epochs",
+    "box", "train_per_class", "test_per_class", "snr", "data_seed", "classifier_width", "classifier_dense",
+    "classifier_epochs",
 )  # fmt: skip
 SIMULATE_AGAIN = "run notebooks/simulate_data.ipynb again"
 
@@ -51,7 +54,9 @@ def simulated_domains(
     microscope: Microscope | None = None,
     densities: dict[str, torch.Tensor] | None = None,
 ) -> Domains:
-    """Both domains of the run's set, in memory; `maps` as in `simulate_data`, `microscope` in place of the set's, `densities` (class to reference) in X in place of those that are recorded."""
+    """Both domains of the run's set, in memory; `maps` as in `simulate_data`, `microscope` in place of the set's,
+    `densities` (class to reference) in X in place of those that are recorded.
+    """
     dataset = DATASETS[config.dataset]
     voxel_size_A = dataset.field_of_view_A / config.box
     references = class_references(dataset.classes, config.box, voxel_size_A, maps)
@@ -60,7 +65,8 @@ def simulated_domains(
         rng = {domain: stream(config.data_seed, config.dataset, domain, half) for domain in "XY"}
         halves[f"X_{half}"] = density_maps(densities or references, per_class, config.box, voxel_size_A, rng["X"])
         halves[f"Y_{half}"] = subtomograms(
-            references, per_class, config.box, voxel_size_A, microscope or dataset.microscope, rng["Y"], snr=config.snr, noise_std=noise_std,
+            references, per_class, config.box, voxel_size_A, microscope or dataset.microscope, rng["Y"], snr=config.snr,
+            noise_std=noise_std,
             crowding=dataset.crowding, prefix=half,
         )  # fmt: skip
         noise_std = float(halves[f"Y_{half}"].table["noise_std"][0])
@@ -68,9 +74,11 @@ def simulated_domains(
 
 
 def simulate_data(config: RunConfig, maps: dict[str, str] | None = None) -> Domains:
-    """Make both domains of the run's set, train its reference classifier on the real train half, and write all to `data_folder`.
+    """Make both domains of the run's set, train its reference classifier on the real train half, and write all to
+    `data_folder`.
 
-    `maps` gives a file (atomic model or density map) for a class instead of its embedded model. data.json is written last: a set without it is incomplete.
+    `maps` gives a file (atomic model or density map) for a class instead of its embedded model. data.json is written
+    last: a set without it is incomplete.
     """
     folder = data_folder(config)
     (folder / "data.json").unlink(missing_ok=True)
@@ -78,18 +86,25 @@ def simulate_data(config: RunConfig, maps: dict[str, str] | None = None) -> Doma
     save_domains(domains, folder)
     classifier = fit_classifier(config, domains)
     save_classifier(classifier, folder / "classifier.safetensors")
-    redrawn = redraw(config, domains, class_references(domains.classes, config.box, domains.X_test.voxel_size_A, maps), "floor")
-    write_atomically(folder / "floor.json", lambda p: p.write_text(json.dumps(floor(domains, redrawn, classifier), indent=1)))
+    redrawn = redraw(
+        config, domains, class_references(domains.classes, config.box, domains.X_test.voxel_size_A, maps), "floor"
+    )
+    write_atomically(
+        folder / "floor.json", lambda p: p.write_text(json.dumps(floor(domains, redrawn, classifier), indent=1))
+    )
     write_atomically(folder / "data.json", lambda p: p.write_text(json.dumps(data_record(config, maps), indent=1)))
     return domains
 
 
 def redraw(config: RunConfig, domains: Domains, references: Mapping[str, torch.Tensor], purpose: str) -> torch.Tensor:
-    """Another draw of the real test half, (N, D, D, D), raw: same microscope and noise level; other poses, tomograms and noise."""
+    """Another draw of the real test half, (N, D, D, D), raw: same microscope and noise level; other poses, tomograms
+    and noise.
+    """
     dataset = DATASETS[config.dataset]
     made = subtomograms(
         references, config.test_per_class, config.box, domains.Y_test.voxel_size_A, dataset.microscope,
-        stream(config.data_seed, "redraw", purpose), snr=config.snr, noise_std=float(domains.Y_test.table["noise_std"].iloc[0]),
+        stream(config.data_seed, "redraw", purpose), snr=config.snr,
+        noise_std=float(domains.Y_test.table["noise_std"].iloc[0]),
         crowding=dataset.crowding,
     )  # fmt: skip
     return torch.from_numpy(made.volumes)
@@ -112,12 +127,16 @@ def load_data(config: RunConfig) -> Domains:
     """
     folder = data_folder(config)
     if not has_data(config):
-        raise FileNotFoundError(f"{folder} holds no complete set: run notebooks/simulate_data.ipynb (or `make figures`) first.")
+        raise FileNotFoundError(
+            f"{folder} holds no complete set: run notebooks/simulate_data.ipynb (or `make figures`) first."
+        )
     found = read_json(folder / "data.json", SIMULATE_AGAIN)
     wanted = data_record(config, found["maps"])
     different = [k for k in wanted if found.get(k) != wanted[k]]
     if different:
-        raise ValueError(f"{folder} was simulated with another {', '.join(different)}: run notebooks/simulate_data.ipynb again.")
+        raise ValueError(
+            f"{folder} was simulated with another {', '.join(different)}: run notebooks/simulate_data.ipynb again."
+        )
     return load_domains(folder)
 
 
@@ -125,11 +144,14 @@ def fit_classifier(config: RunConfig, domains: Domains) -> C3D:
     """Train the reference classifier on Y_train."""
     volumes = domains.volumes("Y_train")
     volumes = (volumes - volumes.mean()) / volumes.std()
-    return train_classifier(config, volumes[:, None], domains.labels("Y_train"), classes=len(domains.classes), device=default_device())
+    return train_classifier(
+        config, volumes[:, None], domains.labels("Y_train"), classes=len(domains.classes), device=default_device()
+    )
 
 
 def recorded_repeats(config: RunConfig, domains: Domains, repeats: int = 40) -> torch.Tensor:
-    """What the microscope shows of the first test density of each class, in its pose, recorded `repeats` times: (classes, repeats, D, H, W), raw.
+    """What the microscope shows of the first test density of each class, in its pose, recorded `repeats` times:
+    (classes, repeats, D, H, W), raw.
 
     Defocus, neighbours and noise differ from one to the next.
     """
@@ -138,7 +160,8 @@ def recorded_repeats(config: RunConfig, domains: Domains, repeats: int = 40) -> 
     rotations, shifts = poses_of(first)
     maps = read_json(data_folder(config) / "data.json", SIMULATE_AGAIN)["maps"]
     made = subtomograms(
-        class_references(classes, config.box, domains.X_test.voxel_size_A, maps), repeats, config.box, domains.X_test.voxel_size_A,
+        class_references(classes, config.box, domains.X_test.voxel_size_A, maps), repeats, config.box,
+        domains.X_test.voxel_size_A,
         dataset.microscope, stream(config.data_seed, "repeats"), snr=config.snr,
         noise_std=float(domains.Y_test.table["noise_std"].iloc[0]), crowding=dataset.crowding,
         poses=(rotations.repeat_interleave(repeats, 0), shifts.repeat_interleave(repeats, 0)),

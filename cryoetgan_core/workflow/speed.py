@@ -1,4 +1,6 @@
-"""How long a training step and a generation take, how that grows, and what each fast path is worth: one machine, one run, to be compared with each other."""
+"""How long a training step and a generation take, how that grows, and what each fast path is worth: one machine, one
+run, to be compared with each other.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +31,11 @@ FAST_PATHS = {  # name to what takes its place in a module
     "small volumes padded": (convolution, "FEW_PLANES", 0),
     "few voxels as a matrix product": (convolution, "FEW_VOXELS", 0),
     "7^3 layers as 2-D convolutions": (models, "conv_valid", F.conv3d),
-    "channels last in the encoder": (models, "conv_valid", lambda x, weight: convolution.conv_valid(x, weight).contiguous()),
+    "channels last in the encoder": (
+        models,
+        "conv_valid",
+        lambda x, weight: convolution.conv_valid(x, weight).contiguous(),
+    ),
     "Winograd's products": (winograd, "FEW_VOXELS", 0),
 }
 
@@ -39,7 +45,9 @@ class _Arithmetic(TorchDispatchMode):
 
     operations = 0
 
-    def __torch_dispatch__(self, function: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+    def __torch_dispatch__(
+        self, function: object, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
         out = function(*args, **(kwargs or {}))
         count = flop_registry.get(function._overloadpacket)
         self.operations += count(*args, **(kwargs or {}), out_val=out) if count else 0
@@ -68,10 +76,13 @@ def _exponent(x: list[int], seconds: list[float]) -> list[float]:
 
 
 def make_speed(profile: str, make_plain: Callable[[nn.ModuleDict], None], repeats: int = 5) -> dict:
-    """Measure the speed of training and generation; `make_plain` lets a trainer's networks compute with PyTorch's own layers.
+    """Measure the speed of training and generation; `make_plain` lets a trainer's networks compute with PyTorch's own
+    layers.
 
-    The paper's networks at 40^3, width 64, batch 1 (least squares with gradient penalty, as released) by plain and fast paths in alternation; without each fast path; the arithmetic, and its share of the
-    peak of a matrix product; growth with box, batch, particles and classes; volumes a second of both generators, the microscope and the metrics; what `benchmark` measures; one and two threads.
+    The paper's networks at 40^3, width 64, batch 1 (least squares with gradient penalty, as released) by plain and fast
+    paths in alternation; without each fast path; the arithmetic, and its share of the peak of a matrix product; growth
+    with box, batch, particles and classes; volumes a second of both generators, the microscope and the metrics; what
+    `benchmark` measures; one and two threads.
     """
     smoke = profile == "smoke"
     torch.set_num_threads(1 if smoke else torch.get_num_threads())  # tests share the cores
@@ -96,10 +107,14 @@ def make_speed(profile: str, make_plain: Callable[[nn.ModuleDict], None], repeat
     by_box = [seconds_per_call(_trainer(config.replace(box=b, **small)).step, repeats) for b in boxes]
     by_batch = [seconds_per_call(_trainer(config.replace(box=24, batch=b, **small)).step, 2) for b in batches]
     found = {
-        "hardware": hardware(), "box": box, "width": width, "step_s": seconds, "pairs_s": pairs, "without_s": steps, "GFLOP_step": arithmetic.operations / 1e9,
-        "peak_GFLOP_s": peak / 1e9, "memory_MiB": memory_MiB, "boxes": boxes, "by_box_s": by_box, "box_exponents": _exponent(boxes, by_box),
+        "hardware": hardware(), "box": box, "width": width, "step_s": seconds, "pairs_s": pairs, "without_s": steps,
+        "GFLOP_step": arithmetic.operations / 1e9,
+        "peak_GFLOP_s": peak / 1e9, "memory_MiB": memory_MiB, "boxes": boxes, "by_box_s": by_box,
+        "box_exponents": _exponent(boxes, by_box),
         "batches": batches, "by_batch_s": by_batch, "batch_exponents": _exponent(batches, by_batch),
-        "rates": _rates(config, make_plain, repeats), "tricks": list(benchmark_rows(smoke, torch.device("cpu"), TRICKS[:-1], repeats=max(1, repeats // 2))),  # to compile takes longer than to train
+        # to compile takes longer than to train
+        "rates": _rates(config, make_plain, repeats),
+        "tricks": list(benchmark_rows(smoke, torch.device("cpu"), TRICKS[:-1], repeats=max(1, repeats // 2))),
     }  # fmt: skip
     found |= _sizes(smoke, config.replace(box=boxes[0], **small), repeats)
     found["threads_s"] = {}
@@ -124,12 +139,16 @@ def _rates(config: RunConfig, make_plain: Callable[[nn.ModuleDict], None], repea
             rates[f"paper's generator, plain, batch {batch}"] = paper(batch)
     for box in (24, config.box):
         physics, many = untrained(make_config("quick", "own", "physics", box=box)), volumes(box, 32)[0]
-        rates[f"physics generator, float32, box {box}"] = 32 / seconds_per_call(lambda r=physics, m=many: generate(r, m), repeats)
+        rates[f"physics generator, float32, box {box}"] = 32 / seconds_per_call(
+            lambda r=physics, m=many: generate(r, m), repeats
+        )
     return rates
 
 
 def _sizes(smoke: bool, config: RunConfig, repeats: int) -> dict:
-    """Seconds by the size of a set: of a training step, of the microscope at 41 tilts, and of metrics that compare as many generated volumes; and by its classes."""
+    """Seconds by the size of a set: of a training step, of the microscope at 41 tilts, and of metrics that compare as
+    many generated volumes; and by its classes.
+    """
     sizes, classes = ((8, 16), (1, 2)) if smoke else ((100, 200, 400, 800, 1600), (1, 2, 4, 7))
     scope, voxel_A = MICROSCOPES["S1"], 13.68 * 40 / config.box
     references = class_references(S2_CLASSES, config.box, voxel_A)  # particles of about one size
@@ -142,7 +161,12 @@ def _sizes(smoke: bool, config: RunConfig, repeats: int) -> dict:
     def metrics(count: int) -> float:
         real, fake = volumes(config.box, count)
         return seconds_per_call(
-            lambda: (manifold_scores(real, fake), kernel_distance(real.flatten(1), fake.flatten(1)), angular_power_spectra(fake)), 1
+            lambda: (
+                manifold_scores(real, fake),
+                kernel_distance(real.flatten(1), fake.flatten(1)),
+                angular_power_spectra(fake),
+            ),
+            1,
         )
 
     return {
@@ -152,5 +176,6 @@ def _sizes(smoke: bool, config: RunConfig, repeats: int) -> dict:
             "microscope, 41 tilts": [microscope(n, S2_CLASSES[:1]) for n in sizes],
             "metrics": [metrics(n) for n in sizes],
         },
-        "classes": classes, "by_classes_s": [microscope(sizes[2 if len(sizes) > 2 else 0], S2_CLASSES[:c]) for c in classes],
+        "classes": classes,
+        "by_classes_s": [microscope(sizes[2 if len(sizes) > 2 else 0], S2_CLASSES[:c]) for c in classes],
     }  # fmt: skip

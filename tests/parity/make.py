@@ -1,6 +1,8 @@
-"""Make the arrays beside this file: the paper's networks, narrow, written in TensorFlow (needs `pip install tensorflow-cpu`, not part of the environment).
+"""Make the arrays beside this file: the paper's networks, narrow, written in TensorFlow (needs `pip install
+tensorflow-cpu`, not part of the environment).
 
-Weights and inputs are drawn from the seed in the order of the names, so that a file holds outputs and input gradients only. Computed in float64.
+Weights and inputs are drawn from the seed in the order of the names, so that a file holds outputs and input gradients
+only. Computed in float64.
 """
 
 import json
@@ -25,7 +27,9 @@ def reflect(x: tf.Tensor, n: int) -> tf.Tensor:
 
 def instance_norm(x: tf.Tensor, w: dict, layer: str) -> tf.Tensor:
     mean, variance = tf.nn.moments(x, axes=[1, 2, 3], keepdims=True)
-    return w[f"{layer}/instance_norm/scale"] * (x - mean) / tf.sqrt(variance + 1e-5) + w[f"{layer}/instance_norm/offset"]
+    return (
+        w[f"{layer}/instance_norm/scale"] * (x - mean) / tf.sqrt(variance + 1e-5) + w[f"{layer}/instance_norm/offset"]
+    )
 
 
 def conv(x: tf.Tensor, kernel: tf.Tensor, stride: int, padding: str) -> tf.Tensor:
@@ -73,7 +77,8 @@ def generator_shapes(n: int) -> dict[str, list[int]]:
     for i in range(1, 7):
         shapes |= {f"G/R128_{i}/layer{k}/weights{k}": [3, 3, 3, 2 * n, 2 * n] for k in (1, 2)}
     kernels = {
-        "c7s1_32": [7, 7, 7, 1, n], "d128": [3, 3, 3, 2 * n, 2 * n], "d64": [3, 3, 3, n, 2 * n], "output": [7, 7, 7, n, 1],
+        "c7s1_32": [7, 7, 7, 1, n], "d128": [3, 3, 3, 2 * n, 2 * n], "d64": [3, 3, 3, n, 2 * n],
+        "output": [7, 7, 7, n, 1],
         "u32": [3, 3, 3, n, 2 * n], "u64": [3, 3, 3, 2 * n, 4 * n],
     }  # fmt: skip
     for layer, kernel in kernels.items():
@@ -119,7 +124,9 @@ def write(name: str, box: int, seed: int, width: int, sn: bool = False) -> None:
     }
     path = Path(__file__).with_name(f"{name}{'_sn' if sn else ''}_box{box}_width{width}.npz")
     dx = tape.gradient(loss, x)
-    np.savez_compressed(path, y=y[..., 0].numpy().astype(np.float32), dx=dx[..., 0].numpy().astype(np.float32), meta=json.dumps(meta))
+    np.savez_compressed(
+        path, y=y[..., 0].numpy().astype(np.float32), dx=dx[..., 0].numpy().astype(np.float32), meta=json.dumps(meta)
+    )
 
 
 write("generator", 16, 11, 4)
