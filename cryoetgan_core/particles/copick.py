@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 import zarr
 
-from ..run_folder import write_atomically
+from ..files import write_atomically
 from ..specimen.poses import pose_to_relion_angles, relion_angles_to_pose
 from .table import ANGLE_COLUMNS, POSITION_COLUMNS, particle_centres, particle_table
 

@@ -13,8 +13,8 @@ import mrcfile
 import numpy as np
 import pandas as pd
 
+from ..files import write_atomically
 from ..fourier_grid import wedge
-from ..run_folder import write_atomically
 from .relion_files import ANGLES, ORIGINS
 from .table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, ParticleSet
 
