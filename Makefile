@@ -40,7 +40,7 @@ figures: env
 
 # Evaluates every claim on the committed results; README=1 writes the table into README.md, for maintainers.
 claims: env
-	python -m cryoetgan_core.workflow.claims --profile "$$PROFILE" --seeds "$(CLAIM_SEEDS)" $(if $(README),--readme)
+	python -m cryoetgan_core.paper.claims --profile "$$PROFILE" --seeds "$(CLAIM_SEEDS)" $(if $(README),--readme)
 
 # Results on files that are not part of the project: FILES is their folder.
 foreign: env

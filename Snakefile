@@ -11,12 +11,12 @@ import dataclasses
 import os
 import shlex
 
-from cryoetgan_core import paths
-from cryoetgan_core import workflow as paper
+from cryoetgan_core import paper
 from cryoetgan_core.config import DATASETS
-from cryoetgan_core.provenance import code_hash
-from cryoetgan_core.specimen.databases import is_identifier
-from cryoetgan_core.specimen.render import parse_source
+from cryoetgan_core.reproducibility import paths
+from cryoetgan_core.reproducibility.provenance import code_hash
+from cryoetgan_core.simulator.specimen.databases import is_identifier
+from cryoetgan_core.simulator.specimen.render import parse_source
 
 # Shell lines take every parameter quoted ({params.x:q}), or as one of these two, which hold nothing that a shell reads.
 PROFILE = str(config.get("profile", "quick"))
@@ -27,7 +27,7 @@ FILES = str(config.get("files") or "")  # folder of the files that the rule `for
 NUMBERS = paper.parse_seeds(SEEDS)
 FOREIGN = paper.foreign_cases(PROFILE, NUMBERS[0], FILES)
 CASES = paper.planned_cases(PROFILE, NUMBERS) | FOREIGN
-RUN_CASES = [name for name, case in CASES.items() if case.module == "workflow.runs"]
+RUN_CASES = [name for name, case in CASES.items() if case.module == "paper.runs"]
 
 
 def local(path):
@@ -61,7 +61,7 @@ NOISE = each_seed("S1", "adapted", [paper.noise_variant(level) for level in pape
 ABLATION = each_seed("S1", "adapted", [paper.ablation_variant(name) for name in paper.ABLATION])
 AUDIT = results([f"audit_S1_seed{NUMBERS[0]}"])
 DOWNSTREAM = results(f"downstream_S1_seed{s}" for s in NUMBERS)
-COMPARISONS = results(paper.comparison_names(PROFILE, NUMBERS))
+COMPARISONS = results(paper.comparison_names(PROFILE, paper.compared_draws(NUMBERS)))
 PARTS = results(paper.ablation_names(PROFILE, NUMBERS))
 MISMATCH = results(paper.mismatch_names(PROFILE, NUMBERS[0]))
 REACH = results(f"physics_{name}_seed{NUMBERS[0]}" for name in ("few", "poses"))
@@ -113,7 +113,7 @@ wildcard_constraints:
 def data_parameters(wildcards):
     """Everything that a set depends on: a change of any re-simulates it."""
     configuration = paper.make_config(PROFILE, wildcards.dataset, seed=int(wildcards.draw))
-    return paper.data_record(configuration) | {"code": code_hash("workflow.simulated_sets")}
+    return paper.data_record(configuration) | {"code": code_hash("paper.simulated_sets")}
 
 
 def maps_of(wildcards):
@@ -201,7 +201,7 @@ for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():
         params:
             seeds=["-r", "seeds", SEEDS] if reads else [],  # those that read no result take none
             out=f"{RUNS}/notebooks/{notebook}.ipynb",
-            code=code_hash("plotting"),
+            code=code_hash("paper.plotting"),
         benchmark:
             f"{TIMES}/figures/{notebook}.tsv"
         threads: 1

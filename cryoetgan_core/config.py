@@ -10,10 +10,10 @@ import json
 from dataclasses import dataclass, field
 
 from .losses import ADVERSARIAL
-from .microscope.simulate import MICROSCOPES, Microscope
 from .models import NOISE_PLACES, OUTPUTS
-from .specimen.assemblies import S1_CLASSES, S2_CLASSES
-from .specimen.crowding import Crowding
+from .simulator.microscope.simulate import MICROSCOPES, Microscope
+from .simulator.specimen.assemblies import S1_CLASSES, S2_CLASSES
+from .simulator.specimen.crowding import Crowding
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class RunConfig:
         0.2  # std of Gaussian noise added to density maps (protein interior ~ 1) before z-scoring; Table 3
     )
     # networks
-    generator: str = "paper"  # "paper", or "physics" (`physics.PhysicsGenerator`), which is estimated and not trained
+    generator: str = (
+        "paper"  # "paper", or "physics" (`physics.generator.PhysicsGenerator`), which is estimated and not trained
+    )
     width: int = 64  # channels of the generators' first layer (paper: 64)
     critic_width: int = 64  # channels of the discriminators' first layer (paper: 64)
     output: str = "tanh"  # generator's last activation: "tanh" (released) or "linear"
@@ -100,9 +102,8 @@ class RunConfig:
     # float32
     compute_dtype: str = "float32"
     augment: bool = False  # flips along y and 180-degree turns about y, which leave the missing wedge in place
-    validation_share: float = (
-        0.0  # of the real train half, held out to choose the generator (`selection.distance`); 0: the last one is taken
-    )
+    # of the real train half, held out to choose the generator (`evaluation.selection`); 0: the last one is taken
+    validation_share: float = 0.0
     validate_every: int = 50  # steps
     patience: int = 6  # validations without a better one after which training stops
     checkpoint_every: int = 200  # steps
@@ -251,7 +252,7 @@ PRESETS: dict[str, dict] = {
         ema=0.98,
         pool=0,
     ),
-    # The microscope whose curves are estimated from the particles (`physics.PhysicsGenerator`): nothing is trained.
+    # The microscope whose curves are estimated from the particles (`physics.generator`): nothing is trained.
     "physics": dict(generator="physics", noise_level=0.0),
 }
 

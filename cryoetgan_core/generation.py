@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
-from .acceleration import autocast
-from .acquisition import Acquisition
+from .build import Scaling, build_networks
 from .config import RunConfig
-from .files import SETTINGS_CHECKSUM, load_tensors, read_json
-from .microscope.simulate import Microscope
+from .engine.acceleration import autocast
 from .models import Generator
-from .networks import Scaling, build_networks
-from .physics import PhysicsGenerator
-from .seeds import stream
+from .physics.acquisition import Acquisition
+from .physics.generator import PhysicsGenerator
+from .reproducibility.files import SETTINGS_CHECKSUM, load_tensors, read_json
+from .reproducibility.seeds import stream
+from .simulator.microscope.simulate import Microscope
 
 CHUNK = 16  # volumes made at a time
 TRAIN_AGAIN = "train the run again, which goes on from its checkpoint"

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .convolution import Conv, InstanceNorm, conv_valid, reflect_pad
-from .winograd import conv_reflected
+from .layers.convolution import Conv, InstanceNorm, conv_valid, reflect_pad
+from .layers.winograd import conv_reflected
 
 NOISE_PLACES = ("bottleneck", "all", "none")
 OUTPUTS = ("tanh", "linear")

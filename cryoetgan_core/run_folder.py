@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from .acquisition import Acquisition
+from .build import Scaling
 from .config import RunConfig
-from .files import SETTINGS_CHECKSUM, load_tensors, remove_temporaries, save_tensors, write_atomically
-from .networks import Scaling
-from .physics import PhysicsGenerator
-from .physics_estimate import estimate as estimate_physics
-from .provenance import PHYSICS, code_hash, provenance
-from .seeds import stream
-from .selection import distance
+from .evaluation.selection import distance
+from .physics.acquisition import Acquisition
+from .physics.estimate import estimate as estimate_physics
+from .physics.generator import PhysicsGenerator
+from .reproducibility.files import SETTINGS_CHECKSUM, load_tensors, remove_temporaries, save_tensors, write_atomically
+from .reproducibility.provenance import PHYSICS, code_hash, provenance
+from .reproducibility.seeds import stream
 from .training import Trainer, TrainingDiverged, fingerprint
 
 MOST_TO_ESTIMATE = 2000  # subtomograms that the physics generator is estimated from
@@ -200,7 +200,7 @@ def estimate(
     """Estimate the physics generator from raw densities `x` (N, D, H, W) and subtomograms `y` (M, D, H, W).
 
     Its noise is what is measured in the particles; or `background` (K, D, H, W), empty boxes of the tomograms, where
-    with it the volumes come clearly nearer to particles held out, by `selection.distance`.
+    with it the volumes come clearly nearer to particles held out, by `evaluation.selection.distance`.
 
     The folder holds config.json and weights.safetensors, as that of a trained run does.
 

@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .files import read_json, remove_temporaries, write_atomically
 from .generation import TrainedRun, generate
 from .particles.copick import RUNS, object_name, write_picks
-from .particles.simulated import MAX_SHIFT, UPSAMPLE, poses_of
-from .particles.table import check_class_names, particle_table
 from .particles.writers import FORMATS, IN_TOMOGRAMS, PICKER, place_in_mosaic, write_tables, write_volumes
-from .seeds import stream
-from .specimen.poses import pose_to_relion_angles, random_rotations, random_shifts, rotate_volume
+from .reproducibility.files import read_json, remove_temporaries, write_atomically
+from .reproducibility.seeds import stream
+from .simulator.sets import MAX_SHIFT, UPSAMPLE, poses_of
+from .volumes.poses import pose_to_relion_angles, random_rotations, random_shifts, rotate_volume
+from .volumes.table import check_class_names, particle_table
 
 MASK_LEVEL = 0.3  # of a density whose protein is 1: inside
 LONGEST_WRITE_S = 3600.0  # of one file: an unfinished one that is older was left by a writer that died
@@ -94,7 +94,7 @@ class Order:
 
 
 def particles_of(order: Order, part: int, box: int, voxel_size_A: float) -> pd.DataFrame:
-    """Classes and poses of a part, as the columns of `particles.table`."""
+    """Classes and poses of a part, as the columns of `volumes.table`."""
     first = part * order.part
     numbers = range(first, min(first + order.part, order.n))
     names, bounds = list(order.shares), np.cumsum(list(order.shares.values())) / sum(order.shares.values())

@@ -10,13 +10,13 @@ from functools import partial
 import torch
 
 from . import losses
-from .acceleration import Acceleration, Recorded, Tree, autocast
+from .build import Scaling, build_networks
 from .config import RunConfig
-from .networks import Scaling, build_networks
-from .optimizers import decay, load_optimizer, make_optimizer, optimizer_tensors, set_rate
-from .processes import Processes
-from .seeds import stream
-from .selection import distance
+from .engine.acceleration import Acceleration, Recorded, Tree, autocast
+from .engine.optimizers import decay, load_optimizer, make_optimizer, optimizer_tensors, set_rate
+from .engine.processes import Processes
+from .evaluation.selection import distance
+from .reproducibility.seeds import stream
 
 ALONE = Processes()
 MOST_ON_DEVICE = 1 << 31  # values of the subtomograms (8 GiB) that are kept on the training device
@@ -285,7 +285,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Distance of the averaged generator's volumes from the held-out real ones (`selection.distance`); keeps the
+        """Distance of the averaged generator's volumes from the held-out real ones (`evaluation.selection`); keeps the
         generator where it is the least so far.
         """
         G = self.networks["G"]

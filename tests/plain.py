@@ -7,7 +7,7 @@ import types
 import torch
 import torch.nn.functional as F
 
-from cryoetgan_core.convolution import Conv, InstanceNorm, pad_same
+from cryoetgan_core.layers.convolution import Conv, InstanceNorm, pad_same
 from cryoetgan_core.models import Discriminator, Generator
 
 

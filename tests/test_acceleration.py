@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cryoetgan_core import acceleration, benchmark, run_folder, training
-from cryoetgan_core.acceleration import WARM_UP, Acceleration, Recorded, autocast
+from cryoetgan_core import run_folder, training
 from cryoetgan_core.config import PRESETS, make_config
-from cryoetgan_core.convolution import Conv, InstanceNorm
+from cryoetgan_core.engine import acceleration
+from cryoetgan_core.engine.acceleration import WARM_UP, Acceleration, Recorded, autocast
+from cryoetgan_core.layers.convolution import Conv, InstanceNorm
+from cryoetgan_core.paper import benchmark
 from cryoetgan_core.training import Trainer, TrainingDiverged
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -19,7 +19,7 @@ import starfile
 import tifffile
 import zarr
 
-from cryoetgan_core.particles import own_data
+from cryoetgan_core.paper import own_data
 from cryoetgan_core.particles.folder import load_particles
 
 EDGE = 6

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cryoetgan_core import paths
-from cryoetgan_core.workflow import claims
+from cryoetgan_core.paper import claims
+from cryoetgan_core.reproducibility import paths
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 

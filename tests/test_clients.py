@@ -9,8 +9,9 @@ import mrcfile
 import numpy as np
 import pytest
 
-from cryoetgan_core import clients, paths
-from cryoetgan_core.clients import ALIGNED, CHECKS, correlation, reconstructed, reference
+from cryoetgan_core.paper import clients
+from cryoetgan_core.paper.clients import ALIGNED, CHECKS, correlation, reconstructed, reference
+from cryoetgan_core.reproducibility import paths
 
 # CRYOETGAN_CLIENTS='{"copick 1": "/envs/copick/bin/python", ...}'; the names are those of clients.CHECKS
 ENVIRONMENTS = json.loads(os.environ.get("CRYOETGAN_CLIENTS", "{}"))

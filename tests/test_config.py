@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from cryoetgan_core import workflow
+from cryoetgan_core import paper
 from cryoetgan_core.config import PRESETS, PROFILES, RunConfig, make_config
 
 
@@ -71,31 +71,31 @@ def test_notebook_parameters_are_checked(names: dict, message: str) -> None:
         "pytest": pytest,
     } | names
     with pytest.raises(ValueError, match=message):
-        workflow.check_parameters(namespace)
+        paper.check_parameters(namespace)
 
 
 def test_planned_runs_hold_every_figure_and_share_the_main_run() -> None:
-    plan = workflow.planned_runs("quick", [0, 1])
+    plan = paper.planned_runs("quick", [0, 1])
     assert "S1_adapted_seed0" in plan and "S2_adapted_seed1" in plan
     levels = PROFILES["quick"].noise_levels
     assert {0.0, 0.2, 0.5} <= set(levels)  # the paper's
-    noise = {workflow.run_name("S1", "adapted", 0, workflow.noise_variant(v)): v for v in levels}
+    noise = {paper.run_name("S1", "adapted", 0, paper.noise_variant(v)): v for v in levels}
     assert {name: plan[name].noise_level for name in noise} == noise
-    names = [workflow.run_name("S1", "adapted", 0, workflow.ablation_variant(v)) for v in workflow.ABLATION]
+    names = [paper.run_name("S1", "adapted", 0, paper.ablation_variant(v)) for v in paper.ABLATION]
     switches = {(plan[n].adversarial, plan[n].spectral_norm) for n in names}
     assert len(switches) == 4
 
 
 def test_resolve_run_refuses_what_is_not_there() -> None:
     with pytest.raises(ValueError, match="planned are S1_adapted"):
-        workflow.resolve_run("smoke", "S3_adapted_seed0", "", "", 0, "{}")
+        paper.resolve_run("smoke", "S3_adapted_seed0", "", "", 0, "{}")
     with pytest.raises(ValueError, match="expected JSON"):
-        workflow.resolve_run("smoke", "", "S1", "adapted", 0, "{noise}")
+        paper.resolve_run("smoke", "", "S1", "adapted", 0, "{noise}")
     with pytest.raises(ValueError, match="names and values"):
-        workflow.resolve_run("smoke", "", "S1", "adapted", 0, "[1]")
-    name, config = workflow.resolve_run("smoke", "", "S1", "adapted", 2, '{"noise_level": 0.7}')
+        paper.resolve_run("smoke", "", "S1", "adapted", 0, "[1]")
+    name, config = paper.resolve_run("smoke", "", "S1", "adapted", 2, '{"noise_level": 0.7}')
     assert config.noise_level == 0.7 and config.hash in name
     with pytest.raises(ValueError, match="file that exists"):
-        workflow.parse_maps("ribosome=/nowhere.mrc")
+        paper.parse_maps("ribosome=/nowhere.mrc")
     with pytest.raises(ValueError, match="whole numbers"):
-        workflow.parse_seeds("a b")
+        paper.parse_seeds("a b")

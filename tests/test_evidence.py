@@ -10,8 +10,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from cryoetgan_core import classification, paths, plotting, workflow
-from cryoetgan_core.baselines import (
+from cryoetgan_core import paper
+from cryoetgan_core.config import DATASETS, make_config
+from cryoetgan_core.evaluation.baselines import (
     CTF,
     CTF_AND_WEDGE,
     FORMULAS,
@@ -23,7 +24,7 @@ from cryoetgan_core.baselines import (
     controls,
     ctf_factor,
 )
-from cryoetgan_core.classification import (
+from cryoetgan_core.evaluation.classification import (
     STARTS,
     auc,
     build_classifier,
@@ -32,13 +33,14 @@ from cryoetgan_core.classification import (
     train_probe,
     two_sample_scores,
 )
-from cryoetgan_core.config import DATASETS, make_config
-from cryoetgan_core.downstream import GENERATED, REAL, benchmark, gap_closed
-from cryoetgan_core.evaluation import compare_repeats
-from cryoetgan_core.microscope import transfer
-from cryoetgan_core.particles.domains import Domains
-from cryoetgan_core.particles.simulated import class_references, density_maps, poses_of, subtomograms
-from cryoetgan_core.specimen import rotate_volume
+from cryoetgan_core.evaluation.compare import classification, compare_repeats
+from cryoetgan_core.evaluation.downstream import GENERATED, REAL, benchmark, gap_closed
+from cryoetgan_core.paper import plotting
+from cryoetgan_core.reproducibility import paths
+from cryoetgan_core.simulator.microscope import transfer
+from cryoetgan_core.simulator.sets import class_references, density_maps, poses_of, subtomograms
+from cryoetgan_core.simulator.specimen import rotate_volume
+from cryoetgan_core.volumes.domains import Domains
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -227,7 +229,7 @@ def test_the_profile_of_the_figures_tells_training_from_measuring(
 ) -> None:
     monkeypatch.setattr(paths, "runs", lambda profile: tmp_path)
     with pytest.raises(FileNotFoundError, match="run `make figures PROFILE=quick` first"):
-        workflow.figures_profile("quick")
+        paper.figures_profile("quick")
     columns = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
     for rule, job, seconds, memory in (
         ("simulate_data", "S1", 30, 900),
@@ -243,7 +245,7 @@ def test_the_profile_of_the_figures_tells_training_from_measuring(
         (tmp_path / f"S1_adapted_seed{seed}" / "log.jsonl").write_text(
             f'{{"step": 1, "seconds": 1.0}}\n{{"step": 2, "seconds": {steps}}}\n'
         )
-    table = workflow.profile_table(workflow.figures_profile("quick"))
+    table = paper.profile_table(paper.figures_profile("quick"))
     assert table["seconds"].to_dict() == {"train: steps": 130, "train: measuring the run": 60, "simulate_data": 30}
     assert table["share_percent"].sum() == pytest.approx(100) and table.loc["train: steps", "memory_MiB"] == 800
 

@@ -11,8 +11,15 @@ import torch
 import zarr
 from safetensors.torch import save_file
 
-from cryoetgan_core.files import load_tensors, read_json, remove_temporaries, save_tensors, temporary, write_atomically
 from cryoetgan_core.particles.writers import _zarr_store
+from cryoetgan_core.reproducibility.files import (
+    load_tensors,
+    read_json,
+    remove_temporaries,
+    save_tensors,
+    temporary,
+    write_atomically,
+)
 from cryoetgan_core.streaming import Order
 
 TENSORS = {
@@ -28,7 +35,7 @@ import os, sys, time
 from pathlib import Path
 import numpy as np
 os.getpid = lambda: 7
-from cryoetgan_core.files import write_atomically
+from cryoetgan_core.reproducibility.files import write_atomically
 from cryoetgan_core.particles.writers import _zarr_store
 from cryoetgan_core.streaming import Order
 folder, me = Path(sys.argv[1]), int(sys.argv[2])

@@ -9,7 +9,7 @@ from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 from torchmetrics.image import PeakSignalNoiseRatio
 
-from cryoetgan_core.metrics import (
+from cryoetgan_core.evaluation.metrics import (
     angular_log_ratio,
     angular_power_spectra,
     autocorrelation,

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch_fourier_slice import backproject_2d_to_3d, project_3d_to_2d
 
-from cryoetgan_core.metrics import fourier_shell_correlation, resolution_A
-from cryoetgan_core.microscope import noise, transfer
-from cryoetgan_core.microscope.back_projection import back_project, insert_slices, transform_size
-from cryoetgan_core.microscope.projection import project
-from cryoetgan_core.microscope.released import released_simulator, wedge_mask
-from cryoetgan_core.microscope.simulate import (
+from cryoetgan_core.evaluation.metrics import fourier_shell_correlation, resolution_A
+from cryoetgan_core.particles.folder import load_particles
+from cryoetgan_core.simulator.microscope import noise, transfer
+from cryoetgan_core.simulator.microscope.back_projection import back_project, insert_slices, transform_size
+from cryoetgan_core.simulator.microscope.projection import project
+from cryoetgan_core.simulator.microscope.released import released_simulator, wedge_mask
+from cryoetgan_core.simulator.microscope.simulate import (
     MICROSCOPES,
     Microscope,
     draw_recordings,
@@ -21,12 +22,11 @@ from cryoetgan_core.microscope.simulate import (
     record,
     transfer_function,
 )
-from cryoetgan_core.microscope.tilt_scheme import recording_order, tilt_angles, tilt_matrices
-from cryoetgan_core.particles.folder import load_particles
-from cryoetgan_core.particles.simulated import class_references, subtomograms
-from cryoetgan_core.specimen import random_rotations, relion_angles_to_pose, rotate_volume
-from cryoetgan_core.specimen.alignment import unposed
-from cryoetgan_core.specimen.crowding import Crowding, place_neighbours, radius_A
+from cryoetgan_core.simulator.microscope.tilt_scheme import recording_order, tilt_angles, tilt_matrices
+from cryoetgan_core.simulator.sets import class_references, subtomograms
+from cryoetgan_core.simulator.specimen import random_rotations, relion_angles_to_pose, rotate_volume
+from cryoetgan_core.simulator.specimen.crowding import Crowding, place_neighbours, radius_A
+from cryoetgan_core.volumes.alignment import unposed
 
 N = 32
 RELEASED = (

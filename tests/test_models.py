@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cryoetgan_core import winograd
-from cryoetgan_core.convolution import (
+from cryoetgan_core.layers import winograd
+from cryoetgan_core.layers.convolution import (
     Conv,
     InstanceNorm,
     channels_last,

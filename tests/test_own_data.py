@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cryoetgan_core.config import make_config
-from cryoetgan_core.particles import own_data
-from cryoetgan_core.particles.table import ParticleSet, particle_table
+from cryoetgan_core.paper import own_data
+from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
 CONFIG = make_config("smoke", "own")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cryoetgan_core.models import Discriminator, Generator
-from cryoetgan_core.released_weights import load_released_weights
+from cryoetgan_core.paper.released_weights import load_released_weights
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "parity"
 OWN = sorted((Path(__file__).parent / "parity").glob("*.npz"))  # made by parity/make.py

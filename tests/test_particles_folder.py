@@ -10,9 +10,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.particles.folder import load_particles, read_volumes
-from cryoetgan_core.particles.relion import write_star
-from cryoetgan_core.particles.simulated import poses_of
-from cryoetgan_core.specimen.poses import rotate_volume
+from cryoetgan_core.particles.relion_stacks import write_star
+from cryoetgan_core.simulator.sets import poses_of
+from cryoetgan_core.volumes.poses import rotate_volume
 
 SIMULATED = Path(__file__).resolve().parents[2] / "shared" / "data" / "simulated"
 needs_shared = pytest.mark.skipif(not SIMULATED.exists(), reason="the simulated files of ../shared are not here")

@@ -23,13 +23,13 @@ import torch
 import zarr
 from scipy.spatial.transform import Rotation
 
-from cryoetgan_core.particles import own_data
+from cryoetgan_core.paper import own_data
 from cryoetgan_core.particles.coordinates import dynamo_to_relion, in_tomogram, read_coordinates, relion_to_dynamo
 from cryoetgan_core.particles.copick import read_picks, write_picks
 from cryoetgan_core.particles.folder import load_particles
-from cryoetgan_core.particles.lazy import LazyVolumes, _allocate, empty_volumes
-from cryoetgan_core.particles.table import ParticleSet, particle_table
 from cryoetgan_core.particles.tomogram import read_tomogram
+from cryoetgan_core.volumes.lazy import LazyVolumes, _allocate, empty_volumes
+from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
 POSITIONS = np.array([[20.0, 16, 12], [14, 18, 11], [25, 15, 13]])  # xyz, voxels
 
@@ -97,7 +97,7 @@ def test_volumes_stay_on_disk_until_they_are_asked_for(tmp_path):
 def test_more_than_memory_should_hold_goes_through_a_scratch_file(monkeypatch):
     read = []
     lazy = LazyVolumes(lambda i: read.append(i) or volumes(8)[i], 6, [str(i) for i in range(8)], np.arange(1, 8))
-    monkeypatch.setattr("cryoetgan_core.particles.lazy.MOST_IN_MEMORY", 6 * 6**3)
+    monkeypatch.setattr("cryoetgan_core.volumes.lazy.MOST_IN_MEMORY", 6 * 6**3)
     y = torch.from_numpy(np.asarray(lazy))
     assert isinstance(np.asarray(lazy).base, np.memmap) and read == list(range(1, 8))  # once
     np.testing.assert_array_equal(y, volumes(8)[1:])
@@ -108,26 +108,26 @@ def test_no_room_for_a_scratch_file_is_said(monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cryoetgan_core.particles.lazy.MOST_IN_MEMORY", 10)
-    monkeypatch.setattr("cryoetgan_core.particles.lazy._allocate", full)
+    monkeypatch.setattr("cryoetgan_core.volumes.lazy.MOST_IN_MEMORY", 10)
+    monkeypatch.setattr("cryoetgan_core.volumes.lazy._allocate", full)
     with pytest.raises(ValueError, match="no room for 0 GiB of volumes .No space left.*set TMPDIR"):
         empty_volumes((2, 4, 4, 4))
 
 
 def test_room_is_taken_where_the_system_has_no_call_for_it(monkeypatch, tmp_path):
     monkeypatch.delattr(os, "posix_fallocate")
-    monkeypatch.setattr("cryoetgan_core.particles.lazy.BLOCK", 1000)
+    monkeypatch.setattr("cryoetgan_core.volumes.lazy.BLOCK", 1000)
     with (tmp_path / "a").open("wb") as file:
         _allocate(file, 2500)
         assert os.fstat(file.fileno()).st_size == 2500 and os.fstat(file.fileno()).st_blocks * 512 >= 2500
-    monkeypatch.setattr("cryoetgan_core.particles.lazy.MOST_IN_MEMORY", 10)
+    monkeypatch.setattr("cryoetgan_core.volumes.lazy.MOST_IN_MEMORY", 10)
     held = empty_volumes((2, 4, 4, 4))
     held[:] = 3.0
     assert isinstance(held, np.memmap) and held.shape == (2, 4, 4, 4) and float(held.sum()) == 384
 
 
 def test_chosen_and_changed_cubes_stay_in_a_scratch_file(monkeypatch):
-    monkeypatch.setattr("cryoetgan_core.particles.lazy.MOST_IN_MEMORY", 2 * 6**3)
+    monkeypatch.setattr("cryoetgan_core.volumes.lazy.MOST_IN_MEMORY", 2 * 6**3)
     held = empty_volumes((5, 6, 6, 6))
     held[:] = volumes(5)
     particles = ParticleSet(held, particle_table(5), 10.0)
@@ -144,7 +144,7 @@ def test_a_stack_on_disk_may_hold_more_than_memory(tmp_path):
 
 
 def test_cubes_of_many_picks_go_through_a_scratch_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("cryoetgan_core.particles.lazy.MOST_IN_MEMORY", 2 * 8**3)
+    monkeypatch.setattr("cryoetgan_core.volumes.lazy.MOST_IN_MEMORY", 2 * 8**3)
     data = np.random.default_rng(1).normal(size=(24, 32, 40)).astype(np.float32)
     copick_project(tmp_path, data)
     found = load_particles(tmp_path, box=8, protein="bright")

@@ -11,17 +11,17 @@ import torch
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from cryoetgan_core.particles.backproject import ctf_of_tilts
 from cryoetgan_core.particles.coordinates import read_coordinates
 from cryoetgan_core.particles.folder import load_particles
-from cryoetgan_core.particles.relion import (
+from cryoetgan_core.particles.relion_stacks import (
     average_correlation,
     average_with_poses,
     read_subtomogram_star,
     read_tilt_stack_particles,
     write_star,
 )
-from cryoetgan_core.particles.table import ParticleSet, particle_table
+from cryoetgan_core.particles.tilt_stack import ctf_of_tilts
+from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RIBOSOMES = SHARED / "data" / "experimental" / "ribosome_tiltstacks"

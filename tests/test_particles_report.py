@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from cryoetgan_core.microscope.simulate import MICROSCOPES
+from cryoetgan_core.paper.plotting import report_figure
 from cryoetgan_core.particles.report import beam_axis_of, describe
-from cryoetgan_core.particles.simulated import class_references, subtomograms
-from cryoetgan_core.particles.table import ParticleSet, particle_table
 from cryoetgan_core.particles.tomogram import read_tomogram
-from cryoetgan_core.plotting import report_figure
-from cryoetgan_core.seeds import stream
+from cryoetgan_core.reproducibility.seeds import stream
+from cryoetgan_core.simulator.microscope.simulate import MICROSCOPES
+from cryoetgan_core.simulator.sets import class_references, subtomograms
+from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 BOX, VOXEL_A = 24, 15.0

@@ -10,7 +10,7 @@ import tifffile
 import torch
 from scipy.ndimage import gaussian_filter
 
-from cryoetgan_core.particles import own_data
+from cryoetgan_core.paper import own_data
 from cryoetgan_core.particles.picked import background
 from cryoetgan_core.particles.picking import find_candidates, label_centres
 from cryoetgan_core.particles.tomogram import cut_cubes, read_labelled_tomogram, read_tomogram

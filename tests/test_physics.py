@@ -12,11 +12,28 @@ import pandas as pd
 import pytest
 import torch
 
-from cryoetgan_core.acquisition import Acquisition
-from cryoetgan_core.baselines import BACKGROUND, FORMULAS, RELEASED, WRONG_MICROSCOPE, on_background
+from cryoetgan_core.build import Scaling
 from cryoetgan_core.config import OWN_DATA, make_config
-from cryoetgan_core.downstream import PHYSICS, REAL, TRUE
-from cryoetgan_core.fourier_grid import (
+from cryoetgan_core.evaluation.baselines import BACKGROUND, FORMULAS, RELEASED, WRONG_MICROSCOPE, on_background
+from cryoetgan_core.evaluation.downstream import PHYSICS, REAL, TRUE
+from cryoetgan_core.evaluation.metrics import angular_log_ratio, angular_power_spectra
+from cryoetgan_core.evaluation.selection import distance
+from cryoetgan_core.generation import generate, generate_repeats, load_run, restore
+from cryoetgan_core.paper import mismatch, proof, real
+from cryoetgan_core.paper.plotting import comparison_table
+from cryoetgan_core.paper.runs import train_on
+from cryoetgan_core.particles.relion_stacks import _tilts_deg
+from cryoetgan_core.physics.acquisition import Acquisition
+from cryoetgan_core.physics.estimate import (
+    MOST_SIGNAL,
+    PARTS,
+    estimate,
+    is_standardised,
+    mean_power,
+    signals,
+    wraps_round,
+)
+from cryoetgan_core.physics.fourier_grid import (
     CORNER,
     FINE_RADII,
     RADII,
@@ -28,33 +45,16 @@ from cryoetgan_core.fourier_grid import (
     wedge,
     windowed_power,
 )
-from cryoetgan_core.generation import generate, generate_repeats, load_run, restore
-from cryoetgan_core.metrics import angular_log_ratio, angular_power_spectra
-from cryoetgan_core.microscope.back_projection import back_project, transform_size
-from cryoetgan_core.microscope.simulate import MICROSCOPES
-from cryoetgan_core.microscope.transfer import ctf
-from cryoetgan_core.networks import Scaling
-from cryoetgan_core.particles.acquisition import acquisition
-from cryoetgan_core.particles.domains import Domains
-from cryoetgan_core.particles.relion import _tilts_deg
-from cryoetgan_core.particles.simulated import class_references, density_maps, poses_of, subtomograms
-from cryoetgan_core.physics import REMEMBERED, PhysicsGenerator, mean_square
-from cryoetgan_core.physics_estimate import (
-    MOST_SIGNAL,
-    PARTS,
-    estimate,
-    is_standardised,
-    mean_power,
-    signals,
-    wraps_round,
-)
-from cryoetgan_core.plotting import comparison_table
+from cryoetgan_core.physics.generator import REMEMBERED, PhysicsGenerator, mean_square
+from cryoetgan_core.physics.recorded import acquisition
+from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.run_folder import estimate as estimate_in
-from cryoetgan_core.seeds import stream
-from cryoetgan_core.selection import distance
+from cryoetgan_core.simulator.microscope.back_projection import back_project, transform_size
+from cryoetgan_core.simulator.microscope.simulate import MICROSCOPES
+from cryoetgan_core.simulator.microscope.transfer import ctf
+from cryoetgan_core.simulator.sets import class_references, density_maps, poses_of, subtomograms
 from cryoetgan_core.training import Trainer
-from cryoetgan_core.workflow import mismatch, proof, real
-from cryoetgan_core.workflow.runs import train_on
+from cryoetgan_core.volumes.domains import Domains
 
 BOX, VOXEL_A, SMALL = 24, 15.0, 16
 S2 = dataclasses.replace(MICROSCOPES["S2"], defocus_um=8.0, defocus_spread_um=0.2, ice_thickness_A=300.0)

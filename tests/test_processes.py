@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from cryoetgan_core import workflow
+from cryoetgan_core import paper
 from cryoetgan_core.config import make_config
-from cryoetgan_core.processes import Processes
+from cryoetgan_core.engine.processes import Processes
 from cryoetgan_core.training import Trainer
 
 SCRIPT = """
 import sys
 import torch
 from cryoetgan_core.config import make_config
-from cryoetgan_core.processes import processes
+from cryoetgan_core.engine.processes import processes
 from cryoetgan_core.run_folder import load_checkpoint, save_checkpoint
 from cryoetgan_core.training import Trainer
 from pathlib import Path
@@ -81,11 +81,13 @@ def test_two_processes_train_as_one_and_one_goes_on(tmp_path: Path) -> None:
 
 
 def test_two_processes_make_the_same_particles(tmp_path: Path) -> None:
-    trained = workflow.stand_in_run(tmp_path / "run", 0)
+    trained = paper.stand_in_run(tmp_path / "run", 0)
 
     def made_by(count: int) -> dict[str, str]:
         output = tmp_path / f"by {count}"
-        done = started(count, "-m", "cryoetgan_core.launch", "generate", str(trained), str(output), "7", "--part", "2")
+        done = started(
+            count, "-m", "cryoetgan_core.paper.launch", "generate", str(trained), str(output), "7", "--part", "2"
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         return {
             str(p.relative_to(output)): hashlib.sha256(p.read_bytes()).hexdigest()
@@ -99,10 +101,10 @@ def test_two_processes_make_the_same_particles(tmp_path: Path) -> None:
 
 def test_a_planned_run_is_trained_under_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRYOETGAN_RUNS", str(tmp_path))
-    done = started(2, "-m", "cryoetgan_core.launch", "train", "smoke", "S1_adapted_seed0")
+    done = started(2, "-m", "cryoetgan_core.paper.launch", "train", "smoke", "S1_adapted_seed0")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "trained by 2 process(es)" in done.stdout and list(tmp_path.rglob("S1_adapted_seed0/weights.safetensors"))
-    done = started(1, "-m", "cryoetgan_core.launch", "train", "smoke", "S1_nonsense_seed0")
+    done = started(1, "-m", "cryoetgan_core.paper.launch", "train", "smoke", "S1_nonsense_seed0")
     assert done.returncode != 0 and "S1_nonsense_seed0" in done.stderr
 
 

@@ -15,14 +15,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cryoetgan_core import paths, plotting, workflow
+from cryoetgan_core import paper
 from cryoetgan_core.config import DATASETS, make_config
-from cryoetgan_core.particles.domains import Domains
-from cryoetgan_core.particles.simulated import class_references, density_maps
-from cryoetgan_core.provenance import PACKAGE, PHYSICS, array_hash, code_files, code_hash
-from cryoetgan_core.seeds import stream
-from cryoetgan_core.workflow.record import code_of
-from cryoetgan_core.workflow.results import check_same_data
+from cryoetgan_core.paper import plotting
+from cryoetgan_core.paper.record import code_of
+from cryoetgan_core.paper.results import check_same_data
+from cryoetgan_core.reproducibility import paths
+from cryoetgan_core.reproducibility.provenance import PACKAGE, PHYSICS, array_hash, code_files, code_hash
+from cryoetgan_core.reproducibility.seeds import stream
+from cryoetgan_core.simulator.sets import class_references, density_maps
+from cryoetgan_core.volumes.domains import Domains
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "figures" / "quick" / "results"
@@ -36,9 +38,9 @@ def committed() -> list[Path]:
 
 
 def result_of(name: str, **changes: object) -> dict:
-    config = workflow.find_case("quick", name).config.replace(**changes)
+    config = paper.find_case("quick", name).config.replace(**changes)
     machine = {"commit": "abc", "clean": True, "processor": "some processor", "gpu": None}
-    described = workflow.described(config, "workflow.runs") | {
+    described = paper.described(config, "paper.runs") | {
         "provenance": machine,
         "data_hash": "d" * 12,
         "metrics": {},
@@ -70,15 +72,15 @@ def test_own_and_committed_results_are_never_mixed_and_whose_they_are_is_said(
     for name in NAMES:
         put(reference, name)
     put(own, NAMES[0])
-    results = workflow.results_of("quick", NAMES)
+    results = paper.results_of("quick", NAMES)
     assert {r["read_from"] for r in results.values()} == {"committed"}
-    workflow.show_source(results)
+    paper.show_source(results)
     assert (
         "Results (2) from figures/<profile>/results, committed; commit abc; some processor" in capsys.readouterr().out
     )
-    assert {r["read_from"] for r in workflow.results_of("quick", NAMES[:1]).values()} == {"own"}
+    assert {r["read_from"] for r in paper.results_of("quick", NAMES[:1]).values()} == {"own"}
     with pytest.raises(FileNotFoundError, match="S1_adapted_seed2.*make figures PROFILE=quick"):
-        workflow.results_of("quick", ["S1_adapted_seed2"])
+        paper.results_of("quick", ["S1_adapted_seed2"])
 
 
 def test_a_result_of_another_configuration_is_refused_by_name(folders: tuple[Path, Path]) -> None:
@@ -86,7 +88,7 @@ def test_a_result_of_another_configuration_is_refused_by_name(folders: tuple[Pat
     with pytest.raises(
         ValueError, match=r"S1_adapted_seed0\.json was made with another configuration \(batch 7, not 4\)"
     ):
-        workflow.results_of("quick", NAMES[:1])
+        paper.results_of("quick", NAMES[:1])
 
 
 def test_results_of_other_data_or_another_classifier_are_not_joined(folders: tuple[Path, Path]) -> None:
@@ -110,7 +112,7 @@ def test_older_code_is_said(folders: tuple[Path, Path], capsys) -> None:
     put(folders[0], NAMES[0])
     path = folders[0] / f"{NAMES[0]}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"code_hash": "0" * 12}))
-    workflow.show_source(workflow.results_of("quick", NAMES[:1]))
+    paper.show_source(paper.results_of("quick", NAMES[:1]))
     assert "The code has changed since for 1 of them (S1_adapted_seed0)" in capsys.readouterr().out
 
 
@@ -120,7 +122,7 @@ def test_a_damaged_result_is_named(folders: tuple[Path, Path]) -> None:
     whole = (folders[0] / f"{NAMES[0]}.npz").read_bytes()
     (folders[0] / f"{NAMES[0]}.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"S1_adapted_seed0\.npz is damaged or cut off.*make it again"):
-        workflow.results_of("quick", NAMES[:1])
+        paper.results_of("quick", NAMES[:1])
 
 
 def test_code_hash_follows_what_a_module_runs_and_not_its_words(tmp_path: Path) -> None:
@@ -129,7 +131,8 @@ def test_code_hash_follows_what_a_module_runs_and_not_its_words(tmp_path: Path) 
 
     def hashes() -> dict[str, str]:
         command = (
-            "from cryoetgan_core.provenance import code_hash as h; print(h('workflow.runs'), h('specimen.render'))"
+            "from cryoetgan_core.reproducibility.provenance import code_hash as h; "
+            "print(h('paper.runs'), h('simulator.specimen.render'))"
         )
         done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
         return dict(zip(("runs", "render"), done.stdout.split(), strict=True))
@@ -147,7 +150,7 @@ def test_code_hash_follows_what_a_module_runs_and_not_its_words(tmp_path: Path) 
 
 
 def test_code_files_follow_imports() -> None:
-    names = {p.relative_to(PACKAGE).as_posix() for p in code_files("workflow.runs")}
+    names = {p.relative_to(PACKAGE).as_posix() for p in code_files("paper.runs")}
     assert {"training.py", "physics.py", "evaluation.py", "metrics/spectrum.py", "microscope/simulate.py"} <= names
     assert not names & {"particles/copick.py", "plotting/panels.py", "config.py", "streaming.py"}
     with pytest.raises(ValueError, match="no module trainig"):
@@ -162,8 +165,8 @@ def test_data_have_a_hash_of_their_values() -> None:
 
 
 def test_a_seed_draws_data_and_training() -> None:
-    first, second = (workflow.find_case("quick", f"S1_adapted_seed{s}").config for s in (0, 1))
-    assert (first.data_seed, second.data_seed) == (0, 1) and workflow.data_folder(first) != workflow.data_folder(second)
+    first, second = (paper.find_case("quick", f"S1_adapted_seed{s}").config for s in (0, 1))
+    assert (first.data_seed, second.data_seed) == (0, 1) and paper.data_folder(first) != paper.data_folder(second)
     assert make_config("quick", seed=3, data_seed=1).data_seed == 1
 
 
@@ -178,7 +181,7 @@ def test_every_committed_result_says_where_it_comes_from() -> None:
         assert "data_hash" in result or path.name.startswith(("foreign_ribosomes", "foreign_deepfinder")), (
             path.name
         )  # folds are data of their own
-        assert workflow.find_case("quick", path.stem).config.hash == result["config_hash"], path.name
+        assert paper.find_case("quick", path.stem).config.hash == result["config_hash"], path.name
 
 
 def test_every_artefact_names_its_results_or_its_code() -> None:
@@ -246,10 +249,10 @@ def test_every_profile_is_planned_whole(checkout: Path) -> None:
         planned = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, flags=re.M))
         seeded = len(seeds.split())
         assert int(planned["simulate_data"]) == 2 * seeded and int(planned["train"]) == runs * seeded
-        cases = workflow.planned_cases(profile, [int(seed) for seed in seeds.split()])
+        cases = paper.planned_cases(profile, [int(seed) for seed in seeds.split()])
         apart = (
-            "workflow.runs",
-            "workflow.competitor",
+            "paper.runs",
+            "paper.competitor",
         )  # trained by a rule of their own; made by name, where its library is
         assert int(planned["measure"]) == sum(case.module not in apart for case in cases.values()) > 40
         drawn = {name for name in planned if name.startswith(("fig", "table"))} | {"metric_audit", "physics_generator"}
@@ -290,11 +293,11 @@ def test_one_number_a_draw_has_no_interval_and_several_are_bounded() -> None:
 
 
 def test_a_run_of_the_papers_generator_does_not_depend_on_the_physics() -> None:
-    names = {p.relative_to(PACKAGE).as_posix() for p in code_files("workflow.runs", without=PHYSICS)}
+    names = {p.relative_to(PACKAGE).as_posix() for p in code_files("paper.runs", without=PHYSICS)}
     assert {"models.py", "training.py", "evaluation.py"} <= names and not {
         "physics.py",
         "physics_estimate.py",
         "signal_moments.py",
     } & names
-    assert code_of("workflow.runs", "paper") != code_of("workflow.runs", "physics") == code_hash("workflow.runs")
-    assert code_of("workflow.measurements", "paper") == code_hash("workflow.measurements")
+    assert code_of("paper.runs", "paper") != code_of("paper.runs", "physics") == code_hash("paper.runs")
+    assert code_of("paper.measurements", "paper") == code_hash("paper.measurements")

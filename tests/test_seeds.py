@@ -2,7 +2,7 @@
 
 import torch
 
-from cryoetgan_core.seeds import stream
+from cryoetgan_core.reproducibility.seeds import stream
 
 
 def test_streams_differ_by_seed_and_by_every_part_of_the_name() -> None:

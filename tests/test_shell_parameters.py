@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from cryoetgan_core.config import DATASETS
-from cryoetgan_core.specimen.databases import is_identifier
-from cryoetgan_core.workflow import parse_seeds
+from cryoetgan_core.paper import parse_seeds
+from cryoetgan_core.simulator.specimen.databases import is_identifier
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = (

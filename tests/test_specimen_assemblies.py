@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cryoetgan_core.metrics import fourier_shell_correlation, resolution_A
-from cryoetgan_core.specimen import (
+from cryoetgan_core.evaluation.metrics import fourier_shell_correlation, resolution_A
+from cryoetgan_core.simulator.specimen import (
     ASSEMBLIES,
     S1_CLASSES,
     S2_CLASSES,
@@ -17,10 +17,10 @@ from cryoetgan_core.specimen import (
     render_points,
     rotate_volume,
 )
-from cryoetgan_core.specimen.alignment import align
-from cryoetgan_core.specimen.builders import membrane, proteasome
-from cryoetgan_core.specimen.geometry import PROTEIN_DENSITY_DA_A3, ball, fill, point_group, rod
-from cryoetgan_core.specimen.shape import centre_of_mass
+from cryoetgan_core.simulator.specimen.builders import membrane, proteasome
+from cryoetgan_core.simulator.specimen.geometry import PROTEIN_DENSITY_DA_A3, ball, fill, point_group, rod
+from cryoetgan_core.simulator.specimen.shape import centre_of_mass
+from cryoetgan_core.volumes.alignment import align
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared are not here")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from cryoetgan_core.microscope.noise import PROTEIN_CONTRAST_V
-from cryoetgan_core.specimen import reference_map
-from cryoetgan_core.specimen.atoms import potential_map, read_atoms
-from cryoetgan_core.specimen.geometry import PROTEIN_DENSITY_DA_A3
+from cryoetgan_core.simulator.microscope.noise import PROTEIN_CONTRAST_V
+from cryoetgan_core.simulator.specimen import reference_map
+from cryoetgan_core.simulator.specimen.atoms import potential_map, read_atoms
+from cryoetgan_core.simulator.specimen.geometry import PROTEIN_DENSITY_DA_A3
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared are not here")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cryoetgan_core.particles.own_data import parse_densities
-from cryoetgan_core.specimen import databases, reference_map
-from cryoetgan_core.workflow import parse_maps
+from cryoetgan_core.paper import parse_maps
+from cryoetgan_core.paper.own_data import parse_densities
+from cryoetgan_core.simulator.specimen import databases, reference_map
 
 ATOM = "ATOM  {0:5d}  CA  ALA A{0:4d}    {1:8.3f}{2:8.3f}{3:8.3f}  1.00 20.00           C\n"
 

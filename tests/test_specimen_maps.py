@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from cryoetgan_core.particles.simulated import class_references
-from cryoetgan_core.specimen import radius_of_gyration, read_map, reference_map, render_points
-from cryoetgan_core.specimen.maps import resample
-from cryoetgan_core.specimen.render import parse_source
-from cryoetgan_core.specimen.shape import centre_of_mass, outline_level, split_molecules
-from cryoetgan_core.workflow import choose, parse_files, parse_maps
+from cryoetgan_core.paper import choose, parse_files, parse_maps
+from cryoetgan_core.simulator.sets import class_references
+from cryoetgan_core.simulator.specimen import radius_of_gyration, read_map, reference_map, render_points
+from cryoetgan_core.simulator.specimen.render import parse_source
+from cryoetgan_core.simulator.specimen.shape import centre_of_mass, outline_level, split_molecules
+from cryoetgan_core.volumes.maps import resample
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared are not here")

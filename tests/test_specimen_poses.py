@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from cryoetgan_core.specimen import (
+from cryoetgan_core.simulator.specimen import (
     pose_to_relion_angles,
     random_rotations,
     random_shifts,

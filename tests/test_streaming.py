@@ -26,18 +26,18 @@ import zarr
 from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.config import make_config
-from cryoetgan_core.files import temporary
 from cryoetgan_core.generation import generate, load_run
-from cryoetgan_core.microscope.simulate import MICROSCOPES
 from cryoetgan_core.particles.coordinates import read_coordinates
 from cryoetgan_core.particles.folder import load_particles
-from cryoetgan_core.particles.simulated import MAX_SHIFT, class_references, density_maps, subtomograms
-from cryoetgan_core.particles.table import particle_centres
 from cryoetgan_core.particles.writers import FORMATS, tomogram_name
+from cryoetgan_core.reproducibility.files import temporary
+from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.run_folder import train
-from cryoetgan_core.seeds import stream
+from cryoetgan_core.simulator.microscope.simulate import MICROSCOPES
+from cryoetgan_core.simulator.sets import MAX_SHIFT, class_references, density_maps, subtomograms
 from cryoetgan_core.streaming import Order, densities_of, generate_to, missing_parts, particles_of
 from cryoetgan_core.training import Trainer
+from cryoetgan_core.volumes.table import particle_centres
 
 VOXEL_A, BOX = 15.0, 24
 MARGIN = 3  # voxels round a box in a mosaic: as far as a particle may be shifted, and one
@@ -374,7 +374,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from cryoetgan_core.generation import load_run
-from cryoetgan_core.particles.simulated import class_references
+from cryoetgan_core.simulator.sets import class_references
 from cryoetgan_core.streaming import Order, generate_to
 folder, out, wait = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 shares = {"tric": 2.0, "ribosome": 1.0}

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cryoetgan_core import timing
+from cryoetgan_core.paper import timing
 
 
 def test_peak_memory_is_that_of_this_process_in_MiB() -> None:

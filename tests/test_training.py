@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from cryoetgan_core.config import PRESETS, make_config
-from cryoetgan_core.files import temporary
+from cryoetgan_core.engine.optimizers import decay
 from cryoetgan_core.generation import generate, generate_repeats, load_run
-from cryoetgan_core.optimizers import decay
+from cryoetgan_core.reproducibility.files import temporary
 from cryoetgan_core.run_folder import load_checkpoint, read_log, save_checkpoint, train
 from cryoetgan_core.training import Trainer, TrainingDiverged
 

@@ -16,9 +16,9 @@ import nbformat
 import numpy as np
 import pytest
 
-from cryoetgan_core.particles.lazy import LazyVolumes
-from cryoetgan_core.particles.table import ParticleSet, particle_table
-from cryoetgan_core.viewer import EVERY, VolumeViewer
+from cryoetgan_core.paper.viewer import EVERY, VolumeViewer
+from cryoetgan_core.volumes.lazy import LazyVolumes
+from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
 BOX = 8
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,9 +8,9 @@ import mrcfile
 import numpy as np
 import torch
 
-from ..specimen.maps import read_map_header
-from ..specimen.poses import pose_to_relion_angles
-from .table import check_array
+from ..volumes.maps import read_map_header
+from ..volumes.poses import pose_to_relion_angles
+from ..volumes.table import check_array
 
 BYTES_A_PARTICLE = 4096  # of labels and poses in an archive
 

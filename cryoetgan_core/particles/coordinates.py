@@ -2,7 +2,7 @@
 and CSV.
 
 Whatever the source says (voxels or angstrom, from the corner or from the centre, counted from 0 or 1), the result is
-the table of `particles.table`: positions in angstrom from the tomogram's first voxel, and RELION's angles.
+the table of `volumes.table`: positions in angstrom from the tomogram's first voxel, and RELION's angles.
 """
 
 import re
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .relion_files import ANGLES, ORIGINS, numeric, read_star, table_of, without_turned_boxes
-from .table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, check_voxel_size, particle_table
+from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, check_voxel_size, particle_table
+from .relion_tables import ANGLES, ORIGINS, numeric, read_star, table_of, without_turned_boxes
 
 SUFFIXES = (".star", ".tbl", ".csv")
 _CENTRED = tuple(f"rlnCenteredCoordinate{a}Angst" for a in "XYZ")  # RELION 5
@@ -35,7 +35,7 @@ def read_coordinates(
     coordinate_voxel_size_A: float | None = None,
 ) -> pd.DataFrame:
     """Positions, and classes and poses where the file has them: one row a particle with the columns of
-    `particles.table`.
+    `volumes.table`.
 
     Parameters
     ----------

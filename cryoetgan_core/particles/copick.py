@@ -16,9 +16,9 @@ import pandas as pd
 import torch
 import zarr
 
-from ..files import write_atomically
-from ..specimen.poses import pose_to_relion_angles, relion_angles_to_pose
-from .table import ANGLE_COLUMNS, POSITION_COLUMNS, particle_centres, particle_table
+from ..reproducibility.files import write_atomically
+from ..volumes.poses import pose_to_relion_angles, relion_angles_to_pose
+from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, particle_centres, particle_table
 
 RUNS = "ExperimentRuns"
 CHUNK = 128  # voxels along each axis

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..specimen.databases import cache_folder
-from ..specimen.poses import pose_to_relion_angles
+from ..simulator.specimen.databases import cache_folder
+from ..volumes.poses import pose_to_relion_angles
+from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, particle_table
 from . import copick
-from .table import ANGLE_COLUMNS, POSITION_COLUMNS, particle_table
 
 PREFIX = "portal:"
 POINTS = ("OrientedPoint", "Point")
@@ -127,7 +127,7 @@ def _tomogram_of(run: Any, voxel_size_A: float | None, identifier: str | Path) -
 
 
 def read_points(path: Path, voxel_size_A: float) -> pd.DataFrame:
-    """Points of an annotation file (lines of JSON, positions in voxels) as the table of `particles.table`.
+    """Points of an annotation file (lines of JSON, positions in voxels) as the table of `volumes.table`.
 
     Raises
     ------

@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..specimen.poses import pose_to_relion_angles, relion_angles_to_pose
+from ..volumes.lazy import LazyVolumes
+from ..volumes.poses import pose_to_relion_angles, relion_angles_to_pose
+from ..volumes.table import ParticleSet, check_beam_axis, check_voxel_size, particle_table, protein_sign
 from . import copick
 from .arrays import open_mrcs, open_npy, read_npz
 from .coordinates import in_tomogram, read_coordinates
 from .data_portal import fetch_run, is_portal_run
-from .lazy import LazyVolumes
 from .picked import cut_at, read_copick
 from .pickles import PICKLE_SUFFIXES, read_pickle
-from .relion import read_subtomogram_star, read_tilt_stack_particles
-from .relion_files import read_star
+from .relion_stacks import read_subtomogram_star, read_tilt_stack_particles
+from .relion_tables import read_star
 from .stored import read_particles_csv
-from .table import ParticleSet, check_beam_axis, check_voxel_size, particle_table, protein_sign
 from .tomogram import cut_cubes, read_labelled_tomogram, read_tomogram
 from .volume_files import (
     HDF5_SUFFIXES,

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..seeds import stream
+from ..reproducibility.seeds import stream
+from ..volumes.lazy import empty_volumes
+from ..volumes.table import ParticleSet, particle_table
 from . import copick
-from .lazy import empty_volumes
 from .picking import find_empty
-from .table import ParticleSet, particle_table
 from .tomogram import cut_cubes, read_tomogram
 from .volume_files import VOLUME_SUFFIXES, ZARR_SUFFIXES, suffix_of
 

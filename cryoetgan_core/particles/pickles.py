@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .table import MAX_VALUES
+from ..volumes.table import MAX_VALUES
 
 PICKLE_SUFFIXES = (".pickle", ".pkl")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..specimen.maps import read_map, read_map_header
+from ..volumes.maps import read_map, read_map_header
 
 
 def check_weights(path: Path, box: int) -> None:

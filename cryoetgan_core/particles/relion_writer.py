@@ -13,10 +13,10 @@ import mrcfile
 import numpy as np
 import pandas as pd
 
-from ..files import write_atomically
-from ..fourier_grid import wedge
-from .relion_files import ANGLES, ORIGINS
-from .table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, ParticleSet
+from ..physics.fourier_grid import wedge
+from ..reproducibility.files import write_atomically
+from ..volumes.table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, ParticleSet
+from .relion_tables import ANGLES, ORIGINS
 
 COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")  # voxels of rlnTomoTiltSeriesPixelSize
 CENTRED = tuple(f"rlnCenteredCoordinate{a}Angst" for a in "XYZ")  # RELION 5: angstrom, from the tomogram's centre

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..fourier_grid import window
-from .table import ParticleSet
+from ..physics.fourier_grid import window
+from ..volumes.table import ParticleSet
 
 LOOKED_AT = 400  # particles at most, evenly over the set
 CONE_DEG = 16.0  # half angle of the cones round the axes in which power is compared

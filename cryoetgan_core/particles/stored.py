@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..specimen.maps import read_map, read_map_header
+from ..volumes.lazy import LazyVolumes
+from ..volumes.maps import read_map, read_map_header
+from ..volumes.table import NUMBER_COLUMNS, TEXT_COLUMNS, ParticleSet, particle_table, protein_sign
 from .arrays import open_mrcs
-from .lazy import LazyVolumes
-from .relion_files import inside, numeric
-from .table import NUMBER_COLUMNS, TEXT_COLUMNS, ParticleSet, particle_table, protein_sign
+from .relion_tables import inside, numeric
 from .volume_files import HDF5_SUFFIXES, ZARR_SUFFIXES, ChunkedStack, open_hdf5, open_zarr, suffix_of
 
 OPEN_STACKS = 8  # files at a time: a million particles lie in thousands, and what is mapped counts as memory

@@ -6,13 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..specimen.poses import rotate_volume
-from .backproject import check_wiener
-from .pseudo_subtomogram import check_weights, divided
-from .relion_files import ANGLES, ORIGINS, box_poses, inside, numeric, read_star, table_of, without_turned_boxes
-from .relion_writer import CENTRED, CLASS, COORDINATES, NAME, UNKNOWN
-from .stored import stored_volumes
-from .table import (
+from ..volumes.poses import rotate_volume
+from ..volumes.table import (
     ANGLE_COLUMNS,
     CENTRED_COLUMNS,
     POSITION_COLUMNS,
@@ -21,6 +16,11 @@ from .table import (
     particle_table,
     protein_sign,
 )
+from .pseudo_subtomogram import check_weights, divided
+from .relion_tables import ANGLES, ORIGINS, box_poses, inside, numeric, read_star, table_of, without_turned_boxes
+from .relion_writer import CENTRED, CLASS, COORDINATES, NAME, UNKNOWN
+from .stored import stored_volumes
+from .tilt_stack import check_wiener
 
 UPSAMPLE = 3  # before a box is turned back into the tomogram's frame: about 1 % relative error
 

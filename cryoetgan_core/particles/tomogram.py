@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..specimen.maps import resample
-from .lazy import empty_volumes
+from ..volumes.lazy import empty_volumes
+from ..volumes.maps import resample
+from ..volumes.table import ParticleSet, check_array, check_beam_axis, check_voxel_size, particle_table, protein_sign
 from .picking import find_candidates, label_centres
-from .table import ParticleSet, check_array, check_beam_axis, check_voxel_size, particle_table, protein_sign
 from .volume_files import NO_VOXEL_SIZE, read_volume, suffix_of
 
 MARGIN = 4  # voxels beyond a cube that take part in its resampling, so that its faces do not ring

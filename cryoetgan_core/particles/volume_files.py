@@ -13,9 +13,9 @@ import numpy as np
 import tifffile
 import zarr
 
-from ..specimen.maps import MAP_SUFFIXES, PACKED_SUFFIXES, read_map, read_map_header
+from ..volumes.maps import MAP_SUFFIXES, PACKED_SUFFIXES, read_map, read_map_header
+from ..volumes.table import check_array
 from .arrays import open_npy
-from .table import check_array
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")

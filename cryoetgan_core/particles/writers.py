@@ -17,8 +17,10 @@ import pandas as pd
 import torch
 import zarr
 
-from ..files import temporary, write_atomically
-from ..specimen.poses import relion_angles_to_pose
+from ..reproducibility.files import temporary, write_atomically
+from ..simulator.sets import MAX_SHIFT
+from ..volumes.poses import relion_angles_to_pose
+from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, particle_centres
 from . import copick
 from .coordinates import relion_to_dynamo
 from .relion_writer import (
@@ -31,8 +33,6 @@ from .relion_writer import (
     write_mrc,
     write_wedge,
 )
-from .simulated import MAX_SHIFT
-from .table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, particle_centres
 
 FORMATS = ("mrc", "hdf5", "zarr", "copick", "deepfinder")
 IN_TOMOGRAMS = ("copick", "deepfinder")  # kinds whose particles lie side by side in one tomogram a part

@@ -1,0 +1,1 @@
+"""What makes training quick: compiled steps, mixed precision, optimizers, several processes."""

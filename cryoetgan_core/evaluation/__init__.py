@@ -1,0 +1,1 @@
+"""Honest evaluation: metrics, classifiers, baselines, and the test on a downstream task."""

@@ -1,0 +1,1 @@
+"""Convolutions that suit thin layers and small volumes."""

@@ -1,0 +1,520 @@
+"""The package's claims as checks: each an inequality on results, evaluated by one command.
+
+python -m cryoetgan_core.paper.claims            # prints the table, and fails where a claim does
+python -m cryoetgan_core.paper.claims --readme   # also writes it into README.md, between its marks
+"""
+
+import argparse
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..config import PROFILES
+from ..evaluation.baselines import BACKGROUND, CTF, FORMULAS, WHITE
+from ..evaluation.downstream import GENERATED, PHYSICS, REAL, TRUE
+from ..reproducibility import paths
+from ..reproducibility.files import read_json
+from .cases import compared_draws, results_of
+from .parameters import choose, parse_seeds
+from .plan import run_name
+from .plotting import audit_table, never_named
+from .proof import ablation_names, comparison_names
+from .results import committed, measured
+
+MARKS = ("<!-- claims -->", "<!-- /claims -->")
+RELATIONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq}
+
+
+class Results:
+    """The results that claims are about, read once: of some seeds, each a data draw and a training."""
+
+    def __init__(self, profile: str, seeds: Sequence[int]):
+        self.profile, self.seeds = profile, list(seeds)
+        self._read: dict[str, dict] = {}
+
+    def __call__(self, names: Sequence[str]) -> list[dict]:
+        missing = [name for name in names if name not in self._read]
+        self._read |= results_of(self.profile, missing) if missing else {}
+        return [self._read[name] for name in names]
+
+    def runs(self, dataset: str, preset: str = "adapted") -> list[dict]:
+        return self([run_name(dataset, preset, s) for s in self.seeds])
+
+    def metric(self, dataset: str, metric: str, preset: str = "adapted", of: str = "metrics") -> list[float]:
+        return [r[of][metric] for r in self.runs(dataset, preset)]
+
+    def downstream(self, source: str) -> list[float]:
+        """Accuracy on real after training on all volumes of a source alone, one value a draw."""
+        values = []
+        for result in self([f"downstream_S1_seed{s}" for s in self.seeds]):
+            rows = pd.DataFrame(result["rows"])
+            own = rows[(rows["source"] == source) & ((rows["synthetic"] == 0) | (rows["real"] == 0))]
+            most = own[["synthetic", "real"]].sum(axis=1)
+            values.append(float(own.loc[most == most.max(), "accuracy"].mean()))
+        return values
+
+    def _comparisons(self, snr: float) -> list[dict]:
+        return self(
+            [name for name in comparison_names(self.profile, compared_draws(self.seeds)) if f"_snr{snr:g}_" in name]
+        )
+
+    def comparison(self, dataset: str, source: str, snr: float = 0.05) -> list[float]:
+        """The same at an SNR, from the comparisons of Table 7."""
+        found = [r for r in self._comparisons(snr) if _is(r, dataset, snr)]
+        return [float(np.mean([row["accuracy"] for row in r["rows"] if row["source"] == source])) for r in found]
+
+    def apart(self, dataset: str, source: str, metric: str, snr: float = 0.05) -> list[float]:
+        """A metric of a source's volumes against real test ones, from the comparisons of Table 7."""
+        return [r["metrics"][source][metric] for r in self._comparisons(snr) if _is(r, dataset, snr)]
+
+    def without(self, dataset: str, variant: str, metric: str) -> float:
+        """A metric of a form of the estimate at the first seed, from Table 8."""
+        parts = self(ablation_names(self.profile, self.seeds[:1]))
+        return mean(
+            [
+                r["metrics"][PHYSICS][metric]
+                for r in parts
+                if r["variant"] == variant and r["config"]["dataset"] == dataset
+            ]
+        )
+
+    def high_fsc(self, variant: str) -> float:
+        """FSC of S2's mean generation beyond half of Nyquist, from Table 8."""
+        parts = self(ablation_names(self.profile, self.seeds[:1]))
+        (curve,) = [r["fsc"] for r in parts if r["variant"] == variant and r["config"]["dataset"] == "S2"]
+        return mean(curve[len(curve) // 2 + 1 :])
+
+    def few(self, particles: int) -> float:
+        """The generator's share of real, estimated from so many particles."""
+        (r,) = self([f"physics_few_seed{self.seeds[0]}"])
+        return mean([row["accuracy"] for row in r["rows"] if row["particles"] == particles]) / mean(
+            [row["accuracy"] for row in r["real"]]
+        )
+
+    def pose_loss(self) -> float:
+        """Median angular error of generated particles less that of real ones in degrees, of the class that loses
+        most.
+        """
+        (r,) = self([f"physics_poses_seed{self.seeds[0]}"])
+        return max(c["median_error_deg"]["generated"] - c["median_error_deg"]["real"] for c in r["classes"].values())
+
+    def folds(self, name: str, metric: str) -> list[float]:
+        """A distance of generated volumes over that of real from real, by tomogram left out."""
+        (r,) = self([f"foreign_{name}_seed{self.seeds[0]}"])
+        return [f["generated"][metric] / f["real"][metric] for f in r["folds"].values()]
+
+    def evening(self, dataset: str) -> list[float]:
+        """Accuracy on real after training on the volumes of `adapted` in the evening profile, one value a draw."""
+        found = results_of("evening", [run_name(dataset, "adapted", s) for s in self.seeds])
+        return [mean([row["accuracy"] for row in r["downstream"]]) for r in found.values()]
+
+    def authors(self, source: str) -> float:
+        """Accuracy on the authors' particles after training on a source, mean over the probes."""
+        (result,) = self([f"foreign_authors_seed{self.seeds[0]}"])
+        return float(np.mean([row["accuracy"] for row in result["rows"] if row["source"] == source]))
+
+    def client(self, check: str) -> float:
+        """Least number of a check with a client's own program, from the committed table of `clients.ipynb`."""
+        rows = read_json(paths.reference(self.profile) / "clients.json", "run clients.ipynb again")["rows"]
+        (found,) = [row["found"] for row in rows if row["check"].startswith(check)]
+        return min(float(number) for number in found.split(" / "))
+
+    def fooled(self, metric: str) -> float:
+        """By how many controls a metric is fooled, from the audit."""
+        table = audit_table(self([f"audit_S1_seed{self.seeds[0]}"])[0], {}).set_index("metric")
+        return float(table.loc[metric, "fooled by"])
+
+
+def _accuracy(result: dict, source: str) -> float:
+    return mean([row["accuracy"] for row in result["rows"] if row["source"] == source])
+
+
+def _is(result: dict, dataset: str, snr: float) -> bool:
+    return result["config"]["dataset"] == dataset and result["config"]["snr"] == snr
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence, the number it rests on, and the inequality that must hold on any processor.
+
+    `tolerance` says by how much the number moved, or may move, between processors: the bound leaves room for it.
+    """
+
+    sentence: str
+    artefact: str  # the notebook that shows it
+    quantity: str
+    value: Callable[[Results], float]
+    relation: str
+    bound: float
+    tolerance: str
+    digits: int = 1
+
+
+def mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def best_formula(results: Results, of: Callable[[str], list[float]]) -> float:
+    return max(mean(of(name)) for name in FORMULAS)
+
+
+CLAIMS = (
+    Claim(
+        "What we write averages to its reference in RELION 3.1, as written",
+        "clients",
+        "correlation, noise-free",
+        lambda r: r.client("relion_reconstruct: particles.star, noise-free"),
+        ">",
+        0.99,
+        "0.001",
+        4,
+    ),
+    Claim(
+        "Trained for two minutes the paper's generator loses most labels, and how many differs widely between data "
+        "draws (S1)",
+        "table2_metrics",
+        "accuracy, mean over draws (%); chance 25, real 99",
+        lambda r: mean(r.metric("S1", "accuracy")),
+        "<",
+        65,
+        "25 points a draw",
+    ),
+    Claim(
+        "On particles of the authors' own simulator the physics generator, told contrast and beam axis alone, is "
+        "nearly as good as real",
+        "foreign_data",
+        "accuracy / real's",
+        lambda r: r.authors(PHYSICS) / r.authors(REAL),
+        ">",
+        0.9,
+        "0.05",
+        2,
+    ),
+    Claim(
+        "A newly trained network tells the paper's generator from real every time",
+        "table2_metrics",
+        "least AUC, S1 and S2",
+        lambda r: min(r.metric("S1", "auc") + r.metric("S2", "auc")),
+        ">",
+        0.95,
+        "0.01",
+        2,
+    ),
+    Claim(
+        "The released and the described recipe collapse in a training of two minutes",
+        "table2_metrics",
+        "largest accuracy, S1 (%); chance 25",
+        lambda r: max(r.metric("S1", "accuracy", "released") + r.metric("S1", "accuracy", "described")),
+        "<",
+        40,
+        "10 points",
+    ),
+    Claim(
+        "Collapsed volumes score the paper's precision of 1",
+        "table2_metrics",
+        "least precision of the released recipe",
+        lambda r: min(r.metric("S1", "precision", "released")),
+        ">",
+        0.95,
+        "0.02",
+        2,
+    ),
+    Claim(
+        "A training of two minutes ends with a cycle that costs more than a constant prediction",
+        "fig1_overview",
+        "cycle loss at the end / constant's, least of the draws",
+        lambda r: min(run["log"][-1]["cycle_x"] / run["constant_cycle"] for run in r.runs("S1")),
+        ">",
+        1.0,
+        "0.1",
+        2,
+    ),
+    Claim(
+        "Precision, density and coverage in raw voxels are fooled by grossly wrong volumes",
+        "metric_audit",
+        "controls that fool the least fooled of them",
+        lambda r: min(r.fooled(m) for m in ("precision", "density", "coverage")),
+        ">=",
+        1,
+        "0",
+        0,
+    ),
+    Claim(
+        "FID, spectrum over tilt and the two-sample test are not",
+        "metric_audit",
+        "controls that fool the most fooled of them",
+        lambda r: max(r.fooled(m) for m in ("fid", "angular", "auc")),
+        "=",
+        0,
+        "0",
+        0,
+    ),
+    Claim(
+        "As training data the quick CryoETGAN is better than density + white noise, on average (S1, SNR 0.1)",
+        "table6_downstream",
+        "accuracy on real, difference of means (points)",
+        lambda r: mean(r.downstream(GENERATED)) - mean(r.downstream(WHITE)),
+        ">",
+        0,
+        "30 points",
+    ),
+    Claim(
+        "It is not better than the CTF formula, which learns nothing",
+        "table6_downstream",
+        "accuracy on real, CryoETGAN - CTF formula",
+        lambda r: mean(r.downstream(GENERATED)) - mean(r.downstream(CTF)),
+        "<",
+        5,
+        "5 points",
+    ),
+    Claim(
+        "Trained on the physics generator alone a classifier is nearly as good as on real (S1, SNR 0.05)",
+        "table7_physics",
+        "accuracy / real's",
+        lambda r: mean(r.comparison("S1", PHYSICS)) / mean(r.comparison("S1", REAL)),
+        ">",
+        0.93,
+        "0.03",
+        3,
+    ),
+    Claim(
+        "The same on S2",
+        "table7_physics",
+        "accuracy / real's",
+        lambda r: mean(r.comparison("S2", PHYSICS)) / mean(r.comparison("S2", REAL)),
+        ">",
+        0.90,
+        "0.05",
+        3,
+    ),
+    Claim(
+        "On S1 it is about as good as the best formula",
+        "table7_physics",
+        "accuracy - best formula's, SNR 0.05 (points)",
+        lambda r: mean(r.comparison("S1", PHYSICS)) - best_formula(r, lambda name: r.comparison("S1", name)),
+        ">",
+        -2,
+        "3 points",
+    ),
+    Claim(
+        "On S2, whose classes differ less, it is clearly better",
+        "table7_physics",
+        "accuracy - best formula's, SNR 0.05 (points)",
+        lambda r: mean(r.comparison("S2", PHYSICS)) - best_formula(r, lambda name: r.comparison("S2", name)),
+        ">",
+        4,
+        "5 points",
+    ),
+    Claim(
+        "On the 30 ribosomes its spectrum over tilt is as far from a series left out as the other series' is",
+        "foreign_data",
+        "angular distance / that of real, largest of three",
+        lambda r: max(r.folds("ribosomes", "angular")),
+        "<",
+        1.5,
+        "0.1",
+        2,
+    ),
+    Claim(
+        "Where particles were recorded, filtered or picked otherwise it stays near real (earlier code)",
+        "mismatch",
+        "accuracy / real's, least of 18 conditions",
+        lambda r: min(row["estimate"] / row["real"] for row in committed("physics_training_earlier_code")["rows"]),
+        ">",
+        0.85,
+        "0.04",
+        2,
+    ),
+    Claim(
+        "Twenty particles are enough to estimate it (S1)",
+        "reach",
+        "accuracy / real's",
+        lambda r: r.few(20),
+        ">",
+        0.85,
+        "0.05",
+        2,
+    ),
+    Claim(
+        "The pose survives: generated particles align as well as real ones",
+        "reach",
+        "median error, generated - real (degrees), worst class",
+        lambda r: r.pose_loss(),
+        "<",
+        1.5,
+        "1",
+        1,
+    ),
+    Claim(
+        "Training it against a critic added nothing (earlier code)",
+        "mismatch",
+        "accuracy, chosen - estimate alone, mean of 18 conditions (points)",
+        lambda r: mean([row["chosen"] - row["estimate"] for row in committed("physics_training_earlier_code")["rows"]]),
+        "<",
+        1,
+        "0.5",
+        2,
+    ),
+    Claim(
+        "A newly trained network hardly tells the physics generator from real (S1, SNR 0.05)",
+        "table7_physics",
+        "AUC",
+        lambda r: mean(r.apart("S1", PHYSICS, "auc")),
+        "<",
+        0.6,
+        "0.05",
+        2,
+    ),
+    Claim(
+        "A perfect generator is not told apart",
+        "table7_physics",
+        "AUC of another real draw, larger of S1 and S2",
+        lambda r: max(mean(r.apart(d, TRUE, "auc")) for d in ("S1", "S2")),
+        "<",
+        0.6,
+        "0.05",
+        2,
+    ),
+    Claim(
+        "The two-sample test catches a missing wedge mask (S2)",
+        "table8_ingredients",
+        "AUC without it",
+        lambda r: r.without("S2", "without wedge", "auc"),
+        ">",
+        0.95,
+        "0.03",
+        2,
+    ),
+    Claim(
+        "The sign of T beyond a zero of the CTF is found (S2)",
+        "table8_ingredients",
+        "FSC beyond half of Nyquist, with it - without it",
+        lambda r: r.high_fsc("all") - r.high_fsc("without sign"),
+        ">",
+        0.3,
+        "0.1",
+        2,
+    ),
+    Claim(
+        "The CTF formula on real background, told defocus and wedge, is not better than the generator, which is told "
+        "nothing (S2)",
+        "table7_physics",
+        "accuracy, generator - formula, SNR 0.05 (points)",
+        lambda r: mean(r.comparison("S2", PHYSICS)) - mean(r.comparison("S2", BACKGROUND)),
+        ">",
+        -2,
+        "4 points",
+    ),
+    Claim(
+        "Trained for an evening (one core, 21 minutes; made on a GPU) the paper's generator is as good training data "
+        "as the CTF formula on S1, SNR 0.1",
+        "evening",
+        "accuracy on real, CryoETGAN of the evening - CTF formula (points)",
+        lambda r: mean(r.evening("S1")) - mean(r.downstream(CTF)),
+        ">",
+        -3,
+        "3 points",
+    ),
+    Claim(
+        "On S2 it exceeds the paper's 67.3 %",
+        "evening",
+        "accuracy on real, least of three draws (%)",
+        lambda r: min(r.evening("S2")),
+        ">",
+        67.3,
+        "4 points",
+    ),
+    Claim(
+        "No particle is memorised by the paper's generator (S1)",
+        "table2_metrics",
+        "nearest-train share - that of another real draw",
+        lambda r: mean(r.metric("S1", "nearest_train")) - mean(r.metric("S1", "nearest_train", of="floor")),
+        "<",
+        0.25,
+        "0.1",
+        2,
+    ),
+    Claim(
+        "`make figures` takes under an hour on two cores",
+        "benchmark_figures",
+        "minutes: its jobs' processor time over two cores",
+        lambda r: sum(job["processor_s"] for job in measured(r.profile, "benchmark_figures", dict)["jobs"]) / 120,
+        "<",
+        60,
+        "a factor of 1.5",
+        0,
+    ),
+    Claim(
+        "In the quick profile some classes of S2 are never named",
+        "table2_metrics",
+        "classes never named in a run, most of the draws",
+        lambda r: max(
+            (len(missed) for missed in never_named({str(k): v for k, v in enumerate(r.runs("S2"))}).values()), default=0
+        ),
+        ">=",
+        1,
+        "1",
+        0,
+    ),
+)
+
+
+def claims_table(profile: str, seeds: Sequence[int]) -> pd.DataFrame:
+    """Every claim with what was found, and "pass" or "FAIL"."""
+    results, rows = Results(profile, seeds), []
+    for claim in CLAIMS:
+        value = claim.value(results)
+        held = RELATIONS[claim.relation](value, claim.bound)
+        rows.append(
+            {
+                "claim": claim.sentence,
+                "notebook": claim.artefact,
+                "quantity": claim.quantity,
+                "found": f"{value:.{claim.digits}f}",
+                "must be": f"{claim.relation} {claim.bound:g}",
+                "between processors": claim.tolerance,
+                "": "pass" if held else "FAIL",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """The table for README.md."""
+    lines = [
+        " | ".join(map(str, row))
+        for row in (table.columns, ["---"] * len(table.columns), *table.itertuples(index=False))
+    ]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def write_readme(table: pd.DataFrame) -> None:
+    """Put the table between its marks in README.md."""
+    path = paths.ROOT / "README.md"
+    before, rest = path.read_text().split(MARKS[0])
+    path.write_text(f"{before}{MARKS[0]}\n{as_markdown(table)}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+
+
+def main() -> int:
+    """Print the table; 1 where a claim fails."""
+    parser = argparse.ArgumentParser(description="Evaluate every claim of the package on its results.")
+    parser.add_argument("--profile", default="quick")
+    parser.add_argument("--seeds", default="0 1 2", help="data draws and trainings, e.g. '0 1 2'")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md, too")
+    given = parser.parse_args()
+    choose("profile", given.profile, PROFILES)
+    table = claims_table(given.profile, parse_seeds(given.seeds))
+    for row in table.itertuples(index=False):
+        print(f"{row[6]:4}  {row[3]:>8} {row[4]:8}  {row[0]} ({row[2]}; {row[1]})")
+    failed = int((table[""] == "FAIL").sum())
+    print(f"{len(table) - failed} of {len(table)} claims hold")
+    if given.readme:
+        write_readme(table)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

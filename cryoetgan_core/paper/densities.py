@@ -1,0 +1,78 @@
+"""The physics generator given densities that are not the molecules': of another resolution, or of a homologue."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from ..config import DATASETS, RunConfig
+from ..evaluation.baselines import CTF, baseline
+from ..evaluation.compare import told_apart
+from ..evaluation.downstream import PHYSICS, REAL, benchmark
+from ..generation import generate
+from ..reproducibility.seeds import stream
+from ..simulator.sets import RESOLUTION_VOXELS, class_references
+from .proof import HEADLINE_SNR, estimated, proof_config, small_probes
+from .record import described
+from .simulated_sets import simulated_domains
+
+GIVEN: dict[str, dict] = {  # Table 9: what X shows in place of what was recorded
+    "their own": {},
+    "half the resolution": {"resolution_voxels": 2 * RESOLUTION_VOXELS},
+    "a quarter of the resolution": {"resolution_voxels": 4 * RESOLUTION_VOXELS},
+}
+
+
+def make_given(
+    config: RunConfig,
+    given: str,
+    *,
+    resolution_voxels: float = RESOLUTION_VOXELS,
+    recorded: Mapping[str, str] | None = None,
+    densities: Mapping[str, str] | None = None,
+) -> dict:
+    """Estimate the physics generator, and make the baseline, from densities that differ from what was recorded;
+    accuracy on real, and how it is told apart.
+
+    Parameters
+    ----------
+    resolution_voxels
+        to which the given densities are low-passed.
+    recorded, densities
+        class to source, of what is recorded and of what is given, in place of the embedded models.
+    """
+    dataset = DATASETS[config.dataset]
+    voxel_size_A = dataset.field_of_view_A / config.box
+    shown = class_references(dataset.classes, config.box, voxel_size_A, densities, resolution_voxels)
+    domains = simulated_domains(config, maps=dict(recorded or {}), densities=shown)
+    run, took = estimated(config, domains, f"{config.dataset}_given-{given.replace(' ', '-')}_seed{config.seed}")
+    x, y = domains.volumes("X_train"), domains.volumes("Y_train")
+    sets = {
+        CTF: baseline(CTF, x, voxel_size_A, dataset.microscope, config.snr, stream(config.seed, "baselines", "given")),
+        PHYSICS: generate(run, x, seed=config.seed + 1),
+        REAL: (y - y.mean()) / y.std(),
+    }
+    rows = benchmark(sets, domains, seed=config.seed, **small_probes(config))
+
+    real = (domains.volumes("Y_test") - y.mean()) / y.std()
+    metrics = told_apart(real, generate(run, domains.volumes("X_test"), seed=config.seed + 2))
+    of = {
+        "recorded": f"{given}: {sorted(Path(v).name for v in (recorded or {}).values())}"
+    }  # these data are no other result's
+    return (
+        {"given": given, "rows": rows, "metrics": metrics} | of | took | described(config, "paper.densities", domains)
+    )
+
+
+def given_names(profile: str, seed: int) -> list[str]:
+    """Results of Table 9; the smoke profile has the first two."""
+    names = [f"physics_given_{given.replace(' ', '-')}_seed{seed}" for given in GIVEN]
+    return names if profile != "smoke" else names[:2]
+
+
+def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
+    """Configuration and call of every measurement with given densities, by name."""
+    config = proof_config(profile, "S1", HEADLINE_SNR, seed)
+    return {
+        f"physics_given_{given.replace(' ', '-')}_seed{seed}": (config, partial(make_given, config, given, **options))
+        for given, options in GIVEN.items()
+    }

@@ -1,0 +1,177 @@
+"""Particles that the generator was not made for: other optics, filtered tomograms, bad picks, a wrong density, missing
+classes.
+
+Each condition changes S1 at the headline SNR. What is recorded, or done to the tomograms, changes training and test
+particles alike. Bad picks and wrong densities change only what the generator learns from.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, median_filter
+
+from ..config import DATASETS, RunConfig
+from ..evaluation.baselines import CTF, baseline, ctf_factor
+from ..evaluation.compare import told_apart
+from ..evaluation.downstream import PHYSICS, REAL, benchmark
+from ..generation import generate
+from ..reproducibility.seeds import stream
+from ..simulator.microscope.simulate import MICROSCOPES, Microscope
+from ..simulator.sets import class_references
+from ..volumes.domains import Domains
+from ..volumes.table import ParticleSet
+from .proof import HEADLINE_SNR, estimated, proof_config, small_probes
+from .record import described
+from .simulated_sets import simulated_domains
+
+Change = Callable[[np.ndarray], np.ndarray]
+S1 = DATASETS["S1"].microscope
+OPTICS: dict[str, Microscope] = {  # what is recorded
+    "another detector and dose": dataclasses.replace(
+        S1, camera_pixel_A=4.0, point_spread_px=0.5, total_dose_e_A2=150.0, dose_weighting=True
+    ),
+    "tilt and shift errors": dataclasses.replace(S1, tilt_error_deg=0.5, shift_error_A=8.0),
+    "astigmatism": dataclasses.replace(S1, astigmatism_um=0.8),
+    "phases flipped": dataclasses.replace(S1, correction="phase_flip"),
+    "Wiener-corrected CTF": dataclasses.replace(S1, correction="wiener"),
+    "the modern microscope": MICROSCOPES["modern"],
+}
+
+
+def _low_pass(volume: np.ndarray) -> np.ndarray:
+    """Nothing beyond half of Nyquist."""
+    f = np.fft.fftfreq(len(volume))
+    inside = f[:, None, None] ** 2 + f[None, :, None] ** 2 + np.fft.rfftfreq(len(volume)) ** 2 < 0.25**2
+    return np.fft.irfftn(np.fft.rfftn(volume) * inside, s=volume.shape).astype(np.float32)
+
+
+def _deconvolved(volume: np.ndarray) -> np.ndarray:
+    """Divided by the CTF at the nominal defocus as a Wiener filter does, as after tomogram deconvolution."""
+    factor = ctf_factor(len(volume), DATASETS["S1"].field_of_view_A / len(volume), S1, S1.defocus_um).numpy()
+    filtered = np.fft.rfftn(volume) * factor / (factor**2 + 0.1)
+    return np.fft.irfftn(filtered, s=volume.shape).astype(np.float32)
+
+
+def _eight_bits(volume: np.ndarray) -> np.ndarray:
+    """Grey values of 0 to 255 between the 0.1 and 99.9 percentiles, as tomograms are stored to save space."""
+    low, high = np.percentile(volume, (0.1, 99.9))
+    return np.round(np.clip((volume - low) / (high - low), 0, 1) * 255).astype(np.float32)
+
+
+def _standardised(volume: np.ndarray) -> np.ndarray:
+    return ((volume - volume.mean()) / volume.std()).astype(np.float32)
+
+
+FILTERS: dict[str, Change] = {  # what is done to every subtomogram
+    "low-passed": _low_pass,
+    "CTF-deconvolved": _deconvolved,
+    "median filter": lambda volume: median_filter(volume, 3),
+    "Gaussian filter": lambda volume: gaussian_filter(volume, 0.8),
+    "8 bits": _eight_bits,
+    "each scaled to one variance": _standardised,
+}
+FALSE_SHARE, OFF_CENTRE_VOXELS, RARE = 0.3, 2.0, 0.1  # of all picks; s.d. along each axis; of the first class
+PICKS = ("false picks", "off-centre picks", "classes 10 : 1", "a class missing from the particles")
+DENSITIES = ("densities at a quarter of the resolution",)
+CONDITIONS = ("as recorded", *OPTICS, *FILTERS, *PICKS, *DENSITIES)
+
+
+def _picked(particles: ParticleSet, condition: str, classes: tuple[str, ...], seed: int) -> ParticleSet:
+    """Training particles as a careless pick leaves them."""
+    rng = np.random.default_rng([seed, PICKS.index(condition)])
+    table, label = particles.table, particles.table["class_name"].to_numpy()
+    if condition == "a class missing from the particles":
+        return particles.select(label != classes[-1])
+    if condition == "classes 10 : 1":
+        keep = np.concatenate(
+            [
+                np.flatnonzero(label == k)[: None if i == 0 else round(RARE * (label == k).sum())]
+                for i, k in enumerate(classes)
+            ]
+        )
+        return particles.select(keep)
+    volumes = np.array(particles.volumes)
+    if condition == "false picks":
+        # ice of the same noise: phases drawn anew, amplitudes of another particle's outer voxels
+        for i in rng.choice(len(volumes), round(FALSE_SHARE * len(volumes)), replace=False):
+            volumes[i] = _empty(volumes[i], rng)
+    else:
+        for i, shift in enumerate(np.round(rng.normal(0, OFF_CENTRE_VOXELS, (len(volumes), 3))).astype(int)):
+            volumes[i] = np.roll(volumes[i], shift, (0, 1, 2))
+    return ParticleSet(volumes, table, particles.voxel_size_A)
+
+
+def _empty(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A volume with the power spectrum of `volume` and random phases."""
+    white = np.fft.rfftn(rng.standard_normal(volume.shape))
+    return np.fft.irfftn(np.abs(np.fft.rfftn(volume)) * white / np.abs(white), s=volume.shape).astype(np.float32)
+
+
+def mismatched(config: RunConfig, condition: str) -> Domains:
+    """S1 under a condition of CONDITIONS.
+
+    Raises
+    ------
+    ValueError
+        For an unknown condition.
+    """
+    if condition not in CONDITIONS:
+        raise ValueError(f"condition {condition!r}; expected one of {', '.join(CONDITIONS)}")
+    shown = None
+    if condition in DENSITIES:
+        voxel_size_A = DATASETS[config.dataset].field_of_view_A / config.box
+        shown = class_references(DATASETS[config.dataset].classes, config.box, voxel_size_A, None, 4 * 2.0)
+    both = simulated_domains(config, microscope=OPTICS.get(condition), densities=shown)
+    train, test = both.Y_train, both.Y_test
+    if condition in FILTERS:
+        train, test = train.map(FILTERS[condition]), test.map(FILTERS[condition])
+    if condition in PICKS:
+        train = _picked(train, condition, both.classes, config.data_seed)
+    return Domains(both.X_train, both.X_test, train, test)
+
+
+def make_mismatch(config: RunConfig, condition: str) -> dict:
+    """Accuracy on real test particles of a probe trained on the formula, on the physics generator, and on clean real
+    particles; and how it is told apart.
+    """
+    both = mismatched(config, condition)
+    clean = both if condition not in PICKS else simulated_domains(config)  # of which real probes see the labels
+    name = f"mismatch_{CONDITIONS.index(condition)}_seed{config.seed}"
+    run, took = estimated(config, both, name)
+    x, y = both.volumes("X_train"), both.volumes("Y_train")
+    scope = OPTICS.get(condition, S1)
+    real = clean.volumes("Y_train")
+    sets = {
+        CTF: baseline(CTF, x, both.X_train.voxel_size_A, scope, config.snr, stream(config.seed, "mismatch", condition)),
+        PHYSICS: generate(run, x, seed=config.seed + 1),
+        REAL: (real - real.mean()) / real.std(),
+    }
+    judged = Domains(both.X_train, both.X_test, clean.Y_train, both.Y_test)
+    rows = benchmark(sets, judged, seed=config.seed, **small_probes(config))
+    wanted = (both.volumes("Y_test") - y.mean()) / y.std()
+    metrics = {PHYSICS: told_apart(wanted, generate(run, both.volumes("X_test"), seed=config.seed + 2))}
+    metrics[REAL] = told_apart(wanted, sets[REAL][:: max(1, len(real) // len(wanted))])
+    of = {"recorded": condition}
+    return (
+        {"condition": condition, "rows": rows, "metrics": metrics}
+        | of
+        | took
+        | described(config, "paper.mismatch", both)
+    )
+
+
+def mismatch_names(profile: str, seed: int) -> list[str]:
+    """Results of the table of conditions; the smoke profile has two."""
+    names = [f"physics_mismatch_{condition.replace(' ', '-')}_seed{seed}" for condition in CONDITIONS]
+    return names if profile != "smoke" else names[:2]
+
+
+def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
+    """Configuration and call of every condition, by name."""
+    config = proof_config(profile, "S1", HEADLINE_SNR, seed)
+    return {
+        name: (config, partial(make_mismatch, config, condition))
+        for name, condition in zip(mismatch_names("quick", seed), CONDITIONS, strict=True)
+    }

@@ -1,0 +1,46 @@
+"""Runs on a user's particles: what they were trained with, and the stand-in that a notebook makes where there are
+none.
+"""
+
+import json
+from pathlib import Path
+
+from ..config import OWN_DATA, make_config
+from ..reproducibility.files import read_json, write_atomically
+from . import own_data
+from .runs import train_on
+
+
+def keep_source(folder: Path, densities: str, voxel_size_A: float) -> None:
+    """Note beside a run on a user's particles what it was trained with: what `source_of` tells `generate.ipynb`."""
+    write_atomically(
+        folder / "source.json",
+        lambda p: p.write_text(json.dumps({"densities": densities, "voxel_size_A": voxel_size_A}, indent=1)),
+    )
+
+
+def source_of(folder: Path) -> tuple[str, float]:
+    """Densities and voxel size that `keep_source` noted.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the folder is no run of your_data.ipynb.
+    """
+    path = folder / "source.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing: give the folder of a run of your_data.ipynb, or densities and voxel_size_A."
+        )
+    source = read_json(path, "run your_data.ipynb again, or give densities and voxel_size_A")
+    return source["densities"], float(source["voxel_size_A"])
+
+
+def stand_in_run(folder: Path, seed: int) -> Path:
+    """Train a run of the smoke profile on simulated particles, in place of a user's; returns its folder."""
+    particles = own_data.labelled_stand_in(24, seed)
+    config = make_config("smoke", OWN_DATA, seed=seed)
+    densities = ", ".join(sorted(set(particles.table["class_name"])))
+    train_on(config, own_data.domains(particles, densities, config), folder, replace=True)
+    keep_source(folder, densities, particles.voxel_size_A)
+    return folder

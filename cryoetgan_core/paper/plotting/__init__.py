@@ -1,0 +1,77 @@
+"""Figures and tables of the paper, drawn from results; one `savefig` and one `save_table` write every artefact."""
+
+from .artefacts import save_table, savefig, use_style
+from .curves import density_sheet, shell_curves, walk
+from .evidence import AUDITED, audit_table, downstream_table, learning_curves, power_spectra
+from .operator import (
+    accuracy_by_snr,
+    comparison_table,
+    few_particles,
+    generated_sheet,
+    given_table,
+    ingredient_table,
+    mismatch_table,
+    mixed_sheet,
+    pose_table,
+    real_table,
+    shell_agreement,
+    shells_of_means,
+    told_apart_table,
+    transfer_and_noise,
+    transfer_curves,
+)
+from .panels import contact_sheet, noise_sweep, overview, summary, uncertainty_maps
+from .report import report_figure
+from .tables import (
+    confusion_table,
+    dataset_table,
+    metric_table,
+    never_named,
+    noise_table,
+    over_draws,
+    spread_table,
+    uncertainty_table,
+)
+
+__all__ = [
+    "mixed_sheet",
+    "real_table",
+    "shell_agreement",
+    "few_particles",
+    "mismatch_table",
+    "pose_table",
+    "shells_of_means",
+    "transfer_curves",
+    "transfer_and_noise",
+    "ingredient_table",
+    "generated_sheet",
+    "given_table",
+    "comparison_table",
+    "accuracy_by_snr",
+    "AUDITED",
+    "audit_table",
+    "confusion_table",
+    "contact_sheet",
+    "dataset_table",
+    "density_sheet",
+    "downstream_table",
+    "learning_curves",
+    "metric_table",
+    "never_named",
+    "noise_sweep",
+    "noise_table",
+    "over_draws",
+    "overview",
+    "power_spectra",
+    "report_figure",
+    "save_table",
+    "savefig",
+    "shell_curves",
+    "spread_table",
+    "summary",
+    "told_apart_table",
+    "uncertainty_maps",
+    "uncertainty_table",
+    "use_style",
+    "walk",
+]

@@ -1,0 +1,402 @@
+"""Figures and tables of the physics generator: what it estimates, and how it compares."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from ...evaluation.baselines import (
+    BACKGROUND,
+    CTF,
+    CTF_AND_WEDGE,
+    FORMULAS,
+    K_SQUARED,
+    RELEASED,
+    WHITE,
+    WRONG_MICROSCOPE,
+)
+from ...evaluation.downstream import PHYSICS, REAL, TRUE, gap_closed
+from ...evaluation.metrics import student_interval
+from .artefacts import COLUMN_WIDTH_IN, PAGE_WIDTH_IN
+from .tables import BOUNDS, over_draws
+
+STYLES = {  # source of training data to colour and marker
+    WHITE: ("0.7", "s"), K_SQUARED: ("0.45", "s"), CTF: ("C1", "^"), CTF_AND_WEDGE: ("C3", "v"),
+    WRONG_MICROSCOPE: ("C4", "P"),
+    BACKGROUND: ("C5", "<"), TRUE: ("C2", "D"), PHYSICS: ("C0", "o"), REAL: ("k", "x"),
+}  # fmt: skip
+
+
+def transfer_and_noise(result: dict) -> Figure:
+    """Estimated transfer T beside the simulator's, and the measured noise and the cap on the signal over spatial
+    frequency and tilt.
+
+    T is known up to the units of density and subtomogram: the true one, its mean over the recorded tilts, is scaled to
+    the estimate by least squares up to 0.8 of Nyquist. Its course is dotted, on grey, where the signal does not stand
+    out of the noise (trust below one half). Lines at the tilt range found.
+    """
+    nyquist = 5.0 / result["voxel_size_A"]  # in 1/nm
+    q, true_q = 10 * np.array(result["frequency_per_A"]), 10 * np.array(result["true_frequency_per_A"])
+    T, trust, truth = np.array(result["transfer"]), np.array(result["trust"]), np.array(result["true_transfer"]).mean(0)
+    at = q <= 0.8 * nyquist
+    there = np.interp(q[at], true_q, truth)
+    scale = float((T[at] * there).sum() / (there**2).sum())
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH_IN, 2.1), layout="constrained", width_ratios=(1.4, 1, 1))
+    axes[0].plot(
+        true_q[true_q <= nyquist], scale * truth[true_q <= nyquist], color="k", lw=1, label="simulator, scaled"
+    )
+    axes[0].plot(q, T, color="C0", lw=0.8, ls=":")
+    axes[0].plot(
+        q, np.where(trust >= 0.5, T, np.nan), color="C0", marker="o", ms=2, lw=0.8, label="estimated", clip_on=False
+    )
+    for low, high in zip(q[:-1], q[1:], strict=True):
+        if np.interp((low + high) / 2, q, trust) < 0.5:
+            axes[0].axvspan(low, high, color="0.9", lw=0)
+    axes[0].axhline(0, color="0.7", lw=0.5)
+    axes[0].set(xlabel="spatial frequency (1/nm)", ylabel="T (network units)", xlim=(0, nyquist))
+    axes[0].legend(frameon=False, fontsize=6)
+    low, high = result["tilt_range_deg"]
+    for axis, title, values, label in (
+        (axes[1], "noise, measured", 10 * np.log10(np.array(result["noise"])), "power (dB)"),
+        (axes[2], "cap on the signal", np.array(result["support"]), "share of T"),
+    ):
+        ends = (None, None) if axis is axes[1] else (0, 1)
+        image = axis.pcolormesh(
+            q,
+            result["tilts_deg"],
+            values.T,
+            vmin=ends[0],
+            vmax=ends[1],
+            cmap="viridis",
+            shading="nearest",
+            rasterized=True,
+        )
+        figure.colorbar(image, ax=axis, shrink=0.9, label=label)
+        axis.axhline(low, color="w", lw=0.5, ls=":"), axis.axhline(high, color="w", lw=0.5, ls=":")
+        axis.set(title=title, xlabel="spatial frequency (1/nm)", ylim=(-90, 90), yticks=[-90, -45, 0, 45, 90])
+    axes[1].set_ylabel("tilt of the slice (°)")
+    return figure
+
+
+def generated_sheet(result: dict) -> Figure:
+    """Central slices of the density, of one generation and one recording of it in its pose, and of means of many of
+    both; along (xy) and across (xz) the beam, side by side for each class.
+
+    Grey values of single volumes run over 2.5 standard deviations. Those of the means are scaled to the recorded
+    mean's, so that generated and recorded can be compared.
+    """
+    sheet, classes = {k: np.array(v) for k, v in result["sheet"].items()}, result["classes"]
+    names = list(dict.fromkeys(name.rsplit(", ", 1)[0] for name in sheet))
+    columns = 2 * len(classes)
+    figure, axes = plt.subplots(
+        len(names),
+        columns,
+        figsize=(PAGE_WIDTH_IN, 1.08 * PAGE_WIDTH_IN * len(names) / columns),
+        layout="constrained",
+        squeeze=False,
+    )
+    for row, name in zip(axes, names, strict=True):
+        for k, axis in enumerate(row):
+            plane, i = ("xy", "xz")[k % 2], k // 2
+            if name.startswith("mean"):
+                low, high = np.quantile(sheet[f"{name.replace('generated', 'recorded')}, {plane}"][i], (0.005, 0.995))
+            else:
+                low, high = (0, 1) if name == "density" else (-2.5, 2.5)
+            axis.imshow(sheet[f"{name}, {plane}"][i], vmin=low, vmax=high, cmap="gray", origin="lower")
+            axis.set(xticks=[], yticks=[])
+        row[0].set_ylabel(name.replace("mean of ", "mean of\n").replace("one ", "one\n"), fontsize=5)
+    for k, axis in enumerate(axes[0]):
+        axis.set_title(f"{classes[k // 2].replace('_', ' ')}\nxy" if k % 2 == 0 else "xz", fontsize=5, pad=2)
+    side = sheet["density, xy"].shape[-1]
+    axes[0, 0].plot([1, 1 + 200 / result["voxel_size_A"]], [1.2, 1.2], color="w", lw=2)
+    axes[0, 0].annotate("20 nm", (1, 2.4), color="w", fontsize=5)
+    axes[0, 0].set(xlim=(-0.5, side - 0.5), ylim=(-0.5, side - 0.5))
+    return figure
+
+
+def shells_of_means(results: Mapping[str, dict]) -> Figure:
+    """Fourier shell correlation of the mean of many generations with that of recordings without noise, by set."""
+    figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.0), layout="constrained")
+    for name, result in results.items():
+        curve = np.array(result["fsc"])
+        axis.plot(np.arange(1, len(curve)) / (len(curve) - 1), curve[1:], marker="o", ms=2, lw=0.8, label=name)
+    axis.axhline(0, color="0.7", lw=0.5)
+    axis.set(xlabel="spatial frequency / Nyquist", ylabel="Fourier shell correlation", ylim=(-1, 1.02), xlim=(0, 1))
+    axis.legend(frameon=False, fontsize=6)
+    return figure
+
+
+def few_particles(result: dict) -> Figure:
+    """Accuracy on real of a classifier trained on the generator, and distances from real, against the particles it was
+    estimated from.
+    """
+    rows = pd.DataFrame([{k: v for k, v in r.items() if k != "metrics"} | r["metrics"] for r in result["rows"]])
+    table = rows.groupby("particles").mean(numeric_only=True)
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH_IN * 0.8, 2.1), layout="constrained")
+    axes[0].plot(table.index, table["accuracy"], marker="o", ms=3, color="C0", label=PHYSICS)
+    real = np.mean([row["accuracy"] for row in result["real"]])
+    axes[0].axhline(real, color="k", lw=0.8, ls="--", label=f"real labels, {max(table.index)} particles")
+    axes[0].set(ylabel="accuracy on real test (%)", ylim=(0, 100))
+    for name, label in (("spectrum", "log spectrum"), ("angular", "angular"), ("moments", "moments"), ("auc", "AUC")):
+        axes[1].plot(table.index, table[name], marker="o", ms=3, label=label)
+    axes[1].set(ylabel="distance from real; AUC", ylim=(0, None))
+    for axis in axes:
+        axis.set(xscale="log", xlabel="particles")
+        axis.set_xticks(list(table.index), [str(n) for n in table.index])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.legend(frameon=False, fontsize=6)
+    return figure
+
+
+def pose_table(result: dict) -> pd.DataFrame:
+    """A row a class: median angular error of the same alignment on generated and on real particles, and the FSC of
+    their averages, mean to half of Nyquist.
+    """
+    rows = []
+    for name, found in result["classes"].items():
+        error, curve = found["median_error_deg"], np.array(found["fsc_of_means"])
+        rows.append(
+            {
+                "class": name,
+                "generated (°)": f"{error['generated']:.1f}",
+                "real (°)": f"{error['real']:.1f}",
+                "FSC of averages": f"{curve[1 : len(curve) // 2 + 1].mean():.2f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def mismatch_table(results: Sequence[dict]) -> pd.DataFrame:
+    """A row a condition: accuracy on real of the CTF formula, of the physics generator and of real labels, the share of
+    real, and how it is told apart.
+    """
+    rows = []
+    for r in results:
+        mean = {source: _accuracy(r, source) for source in (CTF, PHYSICS, REAL)}
+        row = {"particles": r["condition"]} | {f"{source} (%)": f"{m:.1f}" for source, m in mean.items()}
+        row |= {
+            "share of real": f"{mean[PHYSICS] / max(mean[REAL], 1e-9):.2f}",
+            "AUC": f"{r['metrics'][PHYSICS]['auc']:.2f}",
+        }
+        row |= {"angular (real)": f"{r['metrics'][PHYSICS]['angular']:.2f} ({r['metrics'][REAL]['angular']:.2f})"}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def comparison_rows(results: Sequence[dict]) -> pd.DataFrame:
+    """A row a source and data draw: dataset, snr, seed, source, mean accuracy over the probes nested in it."""
+    rows = pd.concat(
+        [pd.DataFrame(r["rows"]).assign(**{k: r["config"][k] for k in ("dataset", "snr", "seed")}) for r in results]
+    )
+    return rows.groupby(["dataset", "snr", "seed", "source"], sort=False)["accuracy"].mean().reset_index()
+
+
+def accuracy_by_snr(results: Sequence[dict]) -> Figure:
+    """Accuracy on real test subtomograms of a classifier trained on each source, against the SNR, a panel a set.
+
+    Points are means over data draws; bars, where there are several, Student's 95 % interval over them.
+    """
+    table = comparison_rows(results)
+    sets = list(dict.fromkeys(table["dataset"]))
+    figure, axes = plt.subplots(
+        1, len(sets), sharex=True, sharey=True, figsize=(PAGE_WIDTH_IN, 2.4), layout="constrained", squeeze=False
+    )
+    for axis, name in zip(axes[0], sets, strict=True):
+        for k, (source, (colour, marker)) in enumerate(STYLES.items()):
+            part = table[(table["dataset"] == name) & (table["source"] == source)]
+            points = {snr: student_interval(g["accuracy"], bounds=(0, 100)) for snr, g in part.groupby("snr")}
+            mean, low, high = np.array(list(points.values())).T
+            bars = np.nan_to_num([mean - low, high - mean])
+            beside = 1.02 ** (k - len(STYLES) / 2)  # so that no bar hides another
+            axis.errorbar(
+                [snr * beside for snr in points],
+                mean,
+                bars,
+                color=colour,
+                marker=marker,
+                ms=3,
+                lw=1,
+                capsize=2,
+                label=source,
+            )
+        axis.set(xscale="log", xlabel="signal-to-noise ratio", title=name, ylim=(0, 100))
+        axis.set_xticks(sorted(table["snr"].unique()), [f"{s:g}" for s in sorted(table["snr"].unique())])
+        axis.xaxis.set_minor_locator(NullLocator())
+    axes[0, 0].set_ylabel("accuracy on real test (%)")
+    axes[0, -1].legend(frameon=False, fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def comparison_table(results: Sequence[dict]) -> pd.DataFrame:
+    """A row a source of training data, a column a set and SNR: accuracy on real test subtomograms (%), as
+    `tables.over_draws`.
+
+    The last rows are the generator's share of real, and the part of the gap from the best formula to real that it
+    closes.
+    """
+    table, columns = comparison_rows(results), {}
+    for (dataset, snr), part in table.groupby(["dataset", "snr"], sort=False):
+        found = {source: g["accuracy"].to_numpy() for source, g in part.groupby("source", sort=False)}
+        mean = {source: float(values.mean()) for source, values in found.items()}
+        column = {
+            s: over_draws(found[s], 1, (0, 100))
+            for s in (*FORMULAS, RELEASED, WRONG_MICROSCOPE, BACKGROUND, TRUE, PHYSICS, REAL)
+        }
+        ratio = found[PHYSICS] / np.where(found[REAL] > 0, found[REAL], np.nan)
+        column |= {"share of real": over_draws(ratio, 3), "gap closed": f"{gap_closed(mean)[PHYSICS]:.2f}"}
+        columns[f"{dataset}, SNR {snr:g}"] = column | {"draws": str(part["seed"].nunique())}
+    return pd.DataFrame(columns).rename_axis("trained on").reset_index()
+
+
+def told_apart_table(results: Sequence[dict]) -> pd.DataFrame:
+    """A row a set, SNR and kind of volumes: AUC, distances and power in the missing wedge against real test
+    subtomograms.
+    """
+    rows = []
+    groups: dict[tuple[str, float], list[dict]] = {}
+    for r in results:
+        groups.setdefault((r["config"]["dataset"], r["config"]["snr"]), []).append(r["metrics"])
+    for (dataset, snr), found in groups.items():
+        for source, label in ((PHYSICS, PHYSICS), (TRUE, "real, another draw"), (REAL, "real, train half")):
+            columns = {
+                title: over_draws([m[source][name] for m in found], digits, BOUNDS.get(name, (0, np.inf)))
+                for title, name, digits in (
+                    ("AUC", "auc", 2), ("log spectrum", "spectrum", 3), ("angular", "angular", 3),
+                    ("wedge power / real", "wedge_power", 2),
+                )
+            }  # fmt: skip
+            rows.append({"set": dataset, "SNR": snr, "volumes": label} | columns | {"draws": len(found)})
+    return pd.DataFrame(rows)
+
+
+def ingredient_table(parts: Sequence[dict]) -> pd.DataFrame:
+    """Table 8, a row a set and form of the estimate: accuracy on real of a probe trained on it, how it is told apart,
+    and the FSC of a mean of generations.
+
+    The FSC is with the mean of recordings without noise: mean to half of Nyquist, and from there on.
+    """
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for r in parts:
+        groups.setdefault((r["config"]["dataset"], r["variant"]), []).append(r)
+    rows = []
+    for (dataset, variant), found in groups.items():
+        row: dict[str, object] = {
+            "set": dataset,
+            "estimate": variant,
+            "accuracy on real (%)": over_draws([_accuracy(r, PHYSICS) for r in found], 1, (0, 100)),
+        }
+        for title, metric, digits in (
+            ("AUC", "auc", 2),
+            ("angular", "angular", 2),
+            ("moments", "moments", 2),
+            ("wedge power / real", "wedge_power", 1),
+        ):
+            row[title] = over_draws(
+                [r["metrics"][PHYSICS][metric] for r in found], digits, BOUNDS.get(metric, (0, np.inf))
+            )
+        middle = len(found[0]["fsc"]) // 2 + 1
+        for title, chosen in (("FSC, low", slice(1, middle)), ("FSC, high", slice(middle, None))):
+            row[title] = over_draws([float(np.mean(r["fsc"][chosen])) for r in found], 2, (-1, 1))
+        rows.append(row | {"draws": len(found)})
+    return pd.DataFrame(rows)
+
+
+def _accuracy(result: dict, source: str) -> float:
+    """Mean over the probes of one source."""
+    return float(np.mean([row["accuracy"] for row in result["rows"] if row["source"] == source]))
+
+
+def given_table(results: Sequence[dict]) -> pd.DataFrame:
+    """A row a kind of given densities: accuracy on real of each source, the physics generator's share of real, AUC and
+    angular distance.
+    """
+    rows = []
+    for r in results:
+        mean = {source: _accuracy(r, source) for source in dict.fromkeys(row["source"] for row in r["rows"])}
+        share = mean[PHYSICS] / mean[REAL] if mean[REAL] else float("nan")
+        row = {"densities given": r["given"]} | {f"{source} (%)": f"{m:.1f}" for source, m in mean.items()}
+        rows.append(
+            row
+            | {
+                "share of real": f"{share:.3f}",
+                "AUC": f"{r['metrics']['auc']:.2f}",
+                "angular": f"{r['metrics']['angular']:.3f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def transfer_curves(result: dict) -> Figure:
+    """Transfer function read from averages, of generations and of recordings, at the defocus of the particles and at
+    the one asked for.
+    """
+    q = 10 * np.array(result["frequency_per_A"])
+    figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.3), layout="constrained")
+    for i, (which, defocus) in enumerate(zip(("trained", "asked"), result["defoci_um"], strict=True)):
+        axis.plot(
+            q,
+            result["curves"][f"recorded, {which}"],
+            color=f"C{i}",
+            lw=2.5,
+            alpha=0.4,
+            label=f"recorded at {defocus:g} µm",
+        )
+        label = f"generated at {defocus:g} µm" + (" (estimated there)" if which == "trained" else " (never seen)")
+        axis.plot(q, result["curves"][f"generated, {which}"], color=f"C{i}", lw=0.8, marker="o", ms=2, label=label)
+    axis.axhline(0, color="0.7", lw=0.5)
+    axis.set(xlabel="spatial frequency (1/nm)", ylabel="transfer (network units)")
+    axis.legend(frameon=False, fontsize=6)
+    return figure
+
+
+def mixed_sheet(volumes: Mapping[str, np.ndarray], seed: int, columns: int = 8, rows: int = 2) -> tuple[Figure, str]:
+    """Central xy and xz slices of real and generated volumes (N, D, D, D) in mixed order, numbered and unlabelled, and
+    the key: which numbers are generated.
+    """
+    rng, count = np.random.default_rng(seed), columns * rows
+    pool = [(name, volume) for name, stack in volumes.items() for volume in stack]
+    chosen = [pool[i] for i in rng.permutation(len(pool))[:count]]
+    figure, axes = plt.subplots(
+        2 * rows,
+        columns,
+        figsize=(PAGE_WIDTH_IN, PAGE_WIDTH_IN * 2 * rows / columns * 1.08),
+        layout="constrained",
+        squeeze=False,
+    )
+    for i, (_, volume) in enumerate(chosen):
+        row, column, middle = 2 * (i // columns), i % columns, len(volume) // 2
+        for axis, image in ((axes[row, column], volume[middle]), (axes[row + 1, column], volume[:, middle])):
+            axis.imshow(image, vmin=-2.5, vmax=2.5, cmap="gray", origin="lower")
+            axis.set(xticks=[], yticks=[])
+        axes[row, column].set_title(str(i + 1), fontsize=6)
+    for row in range(rows):
+        axes[2 * row, 0].set_ylabel("xy"), axes[2 * row + 1, 0].set_ylabel("xz")
+    return figure, "generated: " + ", ".join(str(i + 1) for i, (name, _) in enumerate(chosen) if name == "generated")
+
+
+def shell_agreement(correlation: Sequence[float], voxel_size_A: float) -> Figure:
+    """Fourier shell correlation of the mean of generated and that of real particles, both brought back by the real
+    poses.
+    """
+    figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.0), layout="constrained")
+    q = 10 * np.arange(len(correlation)) / (2 * (len(correlation) - 1)) / voxel_size_A
+    axis.plot(q[1:], correlation[1:], marker="o", ms=2)
+    axis.axhline(0.5, color="0.7", lw=0.5, ls=":")
+    axis.set(xlabel="spatial frequency (1/nm)", ylabel="Fourier shell correlation", ylim=(-0.2, 1))
+    return figure
+
+
+def real_table(result: dict) -> pd.DataFrame:
+    """A row a tomogram left out: distances of generated volumes from its particles, and of the real training particles
+    in brackets.
+    """
+    names = ("spectrum", "angular", "moments", "autocorrelation", "auc")
+    rows = {
+        tomogram: {"wedge used (°)": f"{fold['tilt_range_deg'][0]:.0f} to {fold['tilt_range_deg'][1]:.0f}"}
+        | {name: f"{fold['generated'][name]:.2f} ({fold['real'][name]:.2f})" for name in names}
+        for tomogram, fold in result["folds"].items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("left out")

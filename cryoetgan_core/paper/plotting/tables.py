@@ -1,0 +1,166 @@
+"""Tables: mean over data draws and training seeds with an interval, formatted so that a rounded table redraws to the
+same text.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ...config import DATASETS
+from ...evaluation.metrics import student_interval
+from ...simulator.specimen import ASSEMBLIES
+
+SIX = ("psnr", "precision", "recall", "density", "coverage", "accuracy")
+
+
+# What a metric can be: an interval is cut off there
+BOUNDS = {
+    **dict.fromkeys(("accuracy",), (0.0, 100.0)),
+    **dict.fromkeys(("auc", "nearest_train"), (0.0, 1.0)),
+    **{
+        f"{prefix}{name}": (0.0, 1.0)
+        for prefix in ("", "feature_", "standardised_")
+        for name in ("precision", "recall", "coverage")
+    },
+    **{f"{prefix}density": (0.0, np.inf) for prefix in ("", "feature_", "standardised_")},
+    **dict.fromkeys(
+        ("fid", "spectrum", "angular", "moments", "autocorrelation", "imagenet_fid", "uncertainty_ratio"), (0.0, np.inf)
+    ),
+    **dict.fromkeys(("inception_score", "imagenet_is"), (1.0, np.inf)),
+    **dict.fromkeys(("molecule", "molecule_ceiling", "uncertainty_rank"), (-1.0, 1.0)),
+}  # fmt: skip
+
+
+def over_draws(values: Sequence[float], digits: int, bounds: tuple[float, float] = (-np.inf, np.inf)) -> str:
+    """'mean [low, high]': Student's 95 % interval over independent data draws and training seeds, cut off at `bounds`;
+    one value alone.
+    """
+    mean, low, high = student_interval(values, bounds=bounds)
+    texts = [f"{round(v, digits) + 0.0:.{digits}f}" for v in (mean, low, high)]  # -0.00 becomes 0.00
+    return texts[0] if len(values) == 1 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
+
+
+def metric_table(
+    rows: dict[str, list[dict]], metrics: tuple[str, ...] = SIX, digits: dict[str, int] | None = None
+) -> pd.DataFrame:
+    """One row a label, one column a metric, as `over_draws`; accuracy in per cent with one digit; a dash where a metric
+    was not measured.
+
+    Parameters
+    ----------
+    rows
+        label to the metrics dictionaries of its runs, one a data draw and training seed.
+    """
+    digits = {"accuracy": 1, "fid": 1} | (digits or {})
+    table = []
+    for label, runs in rows.items():
+        row: dict[str, object] = {"run": label}
+        for m in metrics:
+            there = all(m in r for r in runs)
+            row[m] = (
+                over_draws([r[m] for r in runs], digits.get(m, 2), BOUNDS.get(m, (-np.inf, np.inf))) if there else "–"
+            )
+        table.append(row | {"draws": len(runs)})
+    return pd.DataFrame(table)
+
+
+def spread_table(runs: dict[str, dict]) -> pd.DataFrame:
+    """How the central slices of each run vary: their standard deviation (real: about 1), and their correlation with the
+    density they were made from.
+
+    A collapsed generator shows as a small standard deviation; a lost molecule as a correlation near 0.
+    """
+    rows = []
+    for name, run in runs.items():
+        fake, density = run["slices"]["generated"], run["slices"]["density"]
+        pairs = zip(fake.reshape(-1, fake[0, 0].size), density.reshape(-1, density[0, 0].size), strict=True)
+        correlation = np.mean([np.corrcoef(a, b)[0, 1] if a.std() > 0 else 0.0 for a, b in pairs])
+        rows.append(
+            {
+                "run": name, "s.d. generated": round(float(fake.std()), 2),
+                "s.d. real": round(float(run["slices"]["real"].std()), 2),
+                "correlation with density": round(float(correlation), 2) + 0.0,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def dataset_table(runs: dict[str, dict]) -> pd.DataFrame:
+    """Table 1: the sets as simulated, one row a class."""
+    rows = []
+    for run in runs.values():
+        config, tilts = run["config"], DATASETS[run["config"]["dataset"]].microscope
+        for name in run["classes"]:
+            assembly = ASSEMBLIES[name]
+            rows.append(
+                {
+                    "set": config["dataset"], "class": assembly.title, "PDB of the assembly": assembly.pdb or "none",
+                    "train / test": f"{config['train_per_class']} / {config['test_per_class']}",
+                    "box": f"{config['box']}^3",
+                    "voxel (nm)": round(run["voxel_size_A"] / 10, 3),
+                    "tilts (deg)": f"{tilts.tilt_min_deg:+.0f} to {tilts.tilt_max_deg:+.0f}",
+                    "SNR, mean of the set": config["snr"],
+                    "source": "simulated tilt series",
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def uncertainty_table(runs: dict[str, dict]) -> pd.DataFrame:
+    """Mean standard deviation over 40 generations inside the particle (density above 0.3 of its maximum) and outside
+    it, per class.
+    """
+    rows = []
+    for run in runs.values():
+        for k, name in enumerate(run["classes"]):
+            density = run["slices"]["density"][k, 0]
+            inside = density > 0.3 * density.max()
+            deviation = run["slices"]["uncertainty_40"][k, 0]
+            rows.append(
+                {
+                    "set": run["config"]["dataset"], "class": name,
+                    "inside": round(float(deviation[inside].mean()), 2) if inside.any() else np.nan,
+                    "outside": round(float(deviation[~inside].mean()), 2),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def noise_table(runs: dict[str, dict], names: dict[str, tuple[float, int]]) -> dict[str, pd.DataFrame]:
+    """Noise sweep as one table a metric (fid, inception_score), with columns noise_level, seed, value."""
+    return {
+        metric: pd.DataFrame(
+            [
+                {"noise_level": level, "seed": seed, "value": runs[name]["metrics"][metric]}
+                for name, (level, seed) in names.items()
+            ]
+        )
+        for metric in ("fid", "inception_score")
+    }
+
+
+def confusion_table(run: dict, which: str = "confusion") -> pd.DataFrame:
+    """Per cent of each class (rows) that the classifier calls each class (columns): "confusion" of generated,
+    "real_confusion" of real volumes.
+    """
+    counts = np.array(run[which], dtype=float)
+    return pd.DataFrame(
+        (100 * counts / counts.sum(1, keepdims=True)).round().astype(int), index=run["classes"], columns=run["classes"]
+    )
+
+
+def never_named(runs: Mapping[str, dict]) -> dict[str, dict[str, int]]:
+    """Classes that the reference classifier never names among the generated volumes of a class that it should: run to
+    class to volumes.
+
+    A class is listed where not one of the volumes generated from its densities is called by its name.
+    """
+    found = {}
+    for name, run in runs.items():
+        missed = {
+            c: sum(row) for k, (c, row) in enumerate(zip(run["classes"], run["confusion"], strict=True)) if row[k] == 0
+        }
+        if missed:
+            found[name] = missed
+    return found

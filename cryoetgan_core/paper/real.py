@@ -1,0 +1,184 @@
+"""The physics generator on few measured particles: estimated from all tilt series but one, judged on that one, in
+turn.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..config import OWN_DATA, RunConfig, make_config
+from ..evaluation.compare import told_apart
+from ..evaluation.metrics import fourier_shell_correlation
+from ..generation import generate
+from ..reproducibility import paths
+from ..reproducibility.seeds import stream
+from ..simulator.sets import class_references, density_maps
+from ..volumes.alignment import align, unposed
+from ..volumes.domains import Domains
+from ..volumes.maps import read_map, resample
+from ..volumes.poses import relion_angles_to_pose, rotate_volume
+from ..volumes.table import ParticleSet
+from . import own_data
+from .parameters import parse_json
+from .record import described
+from .runs import train_on
+
+FOLDS = 3  # tomograms at most that are left out in turn
+
+
+def _poses(particles: ParticleSet) -> torch.Tensor:
+    """Rotations (N, 3, 3) that take the reference to the tomogram."""
+    angles = (torch.tensor(particles.table[c].to_numpy(float)) for c in ("rot_deg", "tilt_deg", "psi_deg"))
+    return relion_angles_to_pose(*angles)
+
+
+def _mirrored(volume: torch.Tensor) -> torch.Tensor:
+    """The mirror image along z about the voxel at ``size // 2``."""
+    flipped = volume.flip(0)
+    return flipped.roll(1, 0) if len(volume) % 2 == 0 else flipped
+
+
+def density_in_poses(
+    reference: torch.Tensor, average: str | Path, particles: ParticleSet
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """A reference density turned onto the particles' published average and from there into each particle's pose.
+
+    Parameters
+    ----------
+    reference : (d, d, d) centred density on the particles' voxels.
+    average : MRC of the published average, in the mirrored frame of WarpTools files (see `particles.relion_stacks`).
+
+    Returns
+    -------
+    volumes : (N, D, D, D); rotations : (N, 3, 3); correlation : of the turned reference with the average.
+    """
+    published, voxel_size_A = read_map(average)
+    target = resample(published, voxel_size_A, new_voxel_size_A=particles.voxel_size_A, box=len(reference)).float()
+    turns = [(align(candidate, target), candidate) for candidate in (reference, _mirrored(reference))]
+    (rotation, correlation), chosen = max(turns, key=lambda t: t[0][1])
+    turned = rotate_volume(chosen, rotation[None], torch.zeros(1, 3), particles.voxel_size_A)[0]
+    rotations = _poses(particles)
+    box = particles.volumes.shape[-1]
+    placed = rotate_volume(
+        _mirrored(turned), rotations, torch.zeros(len(rotations), 3), particles.voxel_size_A, box=box
+    )
+    return placed.float(), rotations, correlation
+
+
+def make_real(
+    particles: ParticleSet, densities: str, config: RunConfig, name: str, average: str = ""
+) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Estimate from all tomograms but one, generate as many as that one holds, and compare, for up to FOLDS tomograms
+    in turn.
+
+    Returns
+    -------
+    numbers
+        for each tomogram left out the metrics of generated and, as the floor, of the real training particles against
+        it; AUC with as many volumes of each as the tomogram holds; with an `average`, "fsc", that of the means of
+        generated and of real particles, each brought back by the real poses.
+    volumes
+        "real" and "generated" (N, D, D, D) of all folds in network units, in the same order.
+
+    Raises
+    ------
+    ValueError
+        When a tomogram, or what is left without it, holds too few particles; before anything is estimated.
+    """
+    counts = particles.table["tomogram"].value_counts()
+    tomograms = sorted(counts.index)[:FOLDS]
+    for tomogram in tomograms:
+        test, train = int(counts[tomogram]), int(counts.sum() - counts[tomogram])
+        if test < 2 or train < config.batch:
+            raise ValueError(
+                f"Tomogram {tomogram!r} has {test} particles, all others {train}; expected at least 2, and "
+                f"{config.batch}."
+            )
+    reference = class_references(*_named(densities, particles, config))
+    x_halves = [
+        density_maps(reference, n, config.box, particles.voxel_size_A, stream(config.data_seed, "real X", half))
+        for half, n in (("train", config.train_per_class), ("test", config.test_per_class))
+    ]
+    placed = None
+    if average:
+        voxel_size_A = particles.voxel_size_A
+        cube = resample(next(iter(reference.values())), voxel_size_A, new_voxel_size_A=voxel_size_A, box=config.box)
+        placed, rotations, correlation = density_in_poses(cube, average, particles)
+    folds, real, generated, turned = {}, [], [], []
+    for tomogram in tomograms:
+        left = (particles.table["tomogram"] == tomogram).to_numpy(copy=True)
+        train, test = particles.select(~left), particles.select(left)
+        both = Domains(*x_halves, train, test)
+        run = train_on(config, both, paths.runs(config.profile) / "real" / name / tomogram, replace=True)
+        if placed is None:
+            x = both.volumes("X_test")[: len(test)]
+        else:
+            x = placed[torch.from_numpy(left)]
+            turned.append(rotations[torch.from_numpy(left)])
+        volumes, wanted = generate(run, x, seed=config.seed + 1), run.scaling.y(both.volumes("Y_test"))
+        plenty = generate(run, both.volumes("X_test"), seed=config.seed + 2)
+        floor = run.scaling.y(both.volumes("Y_train"))
+        folds[tomogram] = {
+            "generated": _distances(wanted, plenty) | {"auc": told_apart(wanted, volumes)["auc"]},
+            "real": _distances(wanted, floor) | {"auc": told_apart(wanted, floor[: len(wanted)])["auc"]},
+            "tilt_range_deg": list(run.G.tilt_range_deg),
+        }
+        real.append(wanted)
+        generated.append(volumes)
+    numbers = {"folds": folds, "particles": len(particles), "voxel_size_A": particles.voxel_size_A}
+    if placed is not None:
+        zero = torch.zeros(len(torch.cat(turned)), 3)
+        means = [
+            unposed(torch.cat(v), torch.cat(turned), zero, particles.voxel_size_A).mean(0) for v in (generated, real)
+        ]
+        numbers |= {"fsc": fourier_shell_correlation(*means).tolist(), "density_correlation": correlation}
+    return numbers | described(config, "paper.real"), {"real": torch.cat(real), "generated": torch.cat(generated)}
+
+
+def _named(densities: str, particles: ParticleSet, config: RunConfig) -> tuple:
+    """Arguments of `class_references` for one class."""
+    names, files = own_data.parse_densities(densities)
+    if len(names) != 1:
+        raise ValueError(f"densities: {densities!r} names {len(names)} classes; expected one, that of the particles.")
+    return names, config.box, particles.voxel_size_A, files
+
+
+def _distances(real: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
+    """Distances without a trained network."""
+    return {k: v for k, v in told_apart(real, other).items() if k != "auc"}
+
+
+def real_case(
+    profile: str,
+    name: str,
+    particles: str,
+    options: str,
+    densities: str,
+    average: str,
+    voxel_size_A: float,
+    box: int,
+    seed: int,
+) -> Callable[[], dict]:
+    """The call that measures particles on disk, or, without them, a simulated stand-in; volumes are kept beside the
+    runs for `real_volumes`.
+    """
+
+    def make() -> dict:
+        config = make_config(profile, OWN_DATA, "physics", box=box, seed=seed)
+        folder = paths.runs(profile) / "real" / name
+        source = Path(particles) if particles else own_data.make_stand_in(folder / "input", seed)
+        numbers, volumes = make_real(
+            own_data.load(source, box, voxel_size_A, parse_json("options", options)), densities, config, name, average
+        )
+        np.savez(folder / "volumes.npz", **{k: v.numpy() for k, v in volumes.items()})
+        return numbers
+
+    return make
+
+
+def real_volumes(profile: str, name: str) -> dict[str, np.ndarray]:
+    """Volumes (N, D, D, D) of `make_real` that `real_case` kept, "real" and "generated"."""
+    with np.load(paths.runs(profile) / "real" / name / "volumes.npz", allow_pickle=False) as file:
+        return {k: file[k] for k in file.files}

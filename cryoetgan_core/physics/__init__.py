@@ -1,0 +1,1 @@
+"""The generator built as a microscope, and how it is estimated from particles."""

@@ -1,0 +1,67 @@
+"""How particles were recorded, from the table that came with them: what the physics generator can be told."""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from ..simulator.microscope.simulate import Microscope
+from ..volumes.table import ParticleSet
+from .acquisition import Acquisition
+
+
+def acquisition(particles: ParticleSet, *, tilt_range: str = "known", transfer: str = "table") -> Acquisition:
+    """Voxel size, and what the table tells where it is asked for.
+
+    Parameters
+    ----------
+    tilt_range
+        "known": by the columns tilt_min_deg and tilt_max_deg where they are there, else left to the generator, as with
+        "estimated".
+    transfer
+        "ctf": optics, dose and each particle's defocus from the columns named as the fields of `Microscope`, defocus_um
+        and dose_e_A2; "table": left out.
+
+    Raises
+    ------
+    ValueError
+        When a column that is needed is missing, empty or not the same for all particles.
+    """
+    table = particles.table
+
+    def shared(name: str) -> object:
+        """The one value of a column."""
+        if name not in table or table[name].isna().any() or table[name].nunique() != 1:
+            raise ValueError(
+                f"The particles' table has no column {name!r} with one value for all, which transfer 'ctf' needs; "
+                "transfer 'table' does not."
+            )
+        value = table[name].iloc[0]
+        return value.item() if isinstance(value, np.generic) else value
+
+    tilts, ranges = None, None
+    ends = ["tilt_min_deg", "tilt_max_deg"]
+    if tilt_range == "known" and set(ends) <= set(table.columns) and not table[ends].isna().to_numpy().any():
+        ranges = torch.tensor(table[ends].to_numpy(float)).float()
+        if len(ranges.unique(dim=0)) == 1:
+            tilts, ranges = tuple(ranges[0].tolist()), None
+    if transfer == "table":
+        return Acquisition(particles.voxel_size_A, tilts, tilt_ranges_deg=ranges)
+    fields = {f.name for f in dataclasses.fields(Microscope)} & set(table.columns) - {"defocus_um"}
+    scope = Microscope(**{name: shared(name) for name in fields}, total_dose_e_A2=float(shared("dose_e_A2")))
+    if "defocus_um" not in table or table["defocus_um"].isna().any():
+        raise ValueError(
+            "The particles' table has no column 'defocus_um' with a value for each; transfer 'ctf' needs it, transfer "
+            "'table' does not."
+        )
+    x = table["x_A"].to_numpy(float)
+    off_axis = x - (x.min() + x.max()) / 2 if np.isfinite(x).all() else np.zeros(len(table))
+    scope = dataclasses.replace(scope, defocus_um=float(table["defocus_um"].mean()))
+    return Acquisition(
+        particles.voxel_size_A,
+        tilts,
+        scope,
+        torch.tensor(table["defocus_um"].to_numpy(float)).float(),
+        torch.tensor(off_axis).float(),
+        ranges,
+    )

@@ -1,0 +1,166 @@
+"""What every reader of particles returns: a checked set of volumes and the table that describes them.
+
+Columns of the table, one row a particle (NaN or an empty string where a source does not say):
+
+=============================== ==================================================================
+``class_name``                  label, empty where unknown
+``particle``                    name, unique within its source
+``tomogram``                    tomogram or tilt series it comes from
+``source``                      file it was read from
+``rot_deg, tilt_deg, psi_deg``  RELION's angles of the pose, from the reference to the box (`volumes.poses`)
+``x_A, y_A, z_A``               centre of the box in the tomogram, from the tomogram's first voxel
+``shift_x_A, ..y_A, ..z_A``     where the particle's centre lies, seen from the centre of its box
+``voxel_size_A``                edge of a voxel of its volume
+``centred_x_A, ..y_A, ..z_A``   only where a RELION 5 file says it: the position from the tomogram's centre
+=============================== ==================================================================
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .lazy import LazyVolumes, filled
+
+TEXT_COLUMNS = ("class_name", "particle", "tomogram", "source")
+ANGLE_COLUMNS = ("rot_deg", "tilt_deg", "psi_deg")
+POSITION_COLUMNS = ("x_A", "y_A", "z_A")
+SHIFT_COLUMNS = ("shift_x_A", "shift_y_A", "shift_z_A")
+CENTRED_COLUMNS = ("centred_x_A", "centred_y_A", "centred_z_A")
+NUMBER_COLUMNS = ANGLE_COLUMNS + POSITION_COLUMNS + SHIFT_COLUMNS
+MAX_VALUES = 1 << 31  # 8 GiB of float32; more does not fit beside a training in memory
+
+
+@dataclass(frozen=True)
+class ParticleSet:
+    """Particles in cubic boxes, protein bright, on one scale of their source (not z-scored).
+
+    Parameters
+    ----------
+    volumes
+        (N, D, D, D) float32, zyx; an array, or volumes that stay on disk until they are indexed (and are checked for
+        NaN then).
+    table
+        N rows with the columns of this module; the set keeps a copy with its own voxel size.
+    voxel_size_A
+        edge of a voxel in angstrom.
+
+    Raises
+    ------
+    ValueError
+        when shapes, values and table do not fit together.
+    """
+
+    volumes: np.ndarray | LazyVolumes
+    table: pd.DataFrame
+    voxel_size_A: float
+
+    def __post_init__(self):
+        shape = self.volumes.shape
+        if len(shape) != 4 or len(set(shape[1:])) != 1 or 0 in shape:
+            raise ValueError(f"ParticleSet: volumes of shape {shape}, expected (N, D, D, D) with cubic boxes")
+        if self.volumes.dtype != np.float32:
+            raise ValueError(f"ParticleSet: volumes of type {self.volumes.dtype}, expected float32")
+        if len(self.table) != shape[0]:
+            raise ValueError(f"ParticleSet: {shape[0]} volumes but {len(self.table)} rows in the table")
+        missing = [c for c in TEXT_COLUMNS + NUMBER_COLUMNS if c not in self.table]
+        if missing:
+            raise ValueError(f"ParticleSet: the table lacks {missing}; build it with particle_table")
+        check_voxel_size(self.voxel_size_A, "ParticleSet")
+        object.__setattr__(self, "table", self.table.assign(voxel_size_A=self.voxel_size_A))
+        if isinstance(self.volumes, LazyVolumes):
+            return
+        finite = np.array([np.isfinite(v).all() for v in self.volumes])
+        if not finite.all():
+            names = self.table["particle"][~finite].tolist()[:5]
+            raise ValueError(
+                f"ParticleSet: {(~finite).sum()} of {shape[0]} volumes hold NaN or infinite voxels, first {names}; "
+                "leave them out"
+            )
+
+    def __len__(self) -> int:
+        return len(self.volumes)
+
+    def select(self, mask: np.ndarray) -> "ParticleSet":
+        """The particles that `mask`, (N,) of bool or indices, chooses; what is on disk stays there."""
+        rows = np.arange(len(self.table))[mask]
+        volumes = (
+            self.volumes.take(mask)
+            if isinstance(self.volumes, LazyVolumes)
+            else filled((self.volumes[i] for i in rows), len(rows))
+        )
+        return ParticleSet(volumes, self.table.iloc[rows].reset_index(drop=True), self.voxel_size_A)
+
+    def map(
+        self, change: Callable[[np.ndarray], np.ndarray], box: int | None = None, voxel_size_A: float | None = None
+    ) -> "ParticleSet":
+        """The particles with `change` applied to each volume (D, D, D), on disk or in memory; `box` and `voxel_size_A`
+        are those of the result.
+        """
+        if isinstance(self.volumes, LazyVolumes):
+            volumes = self.volumes.map(change, box)
+        else:
+            volumes = filled((change(v) for v in self.volumes), len(self))
+        return ParticleSet(volumes, self.table, voxel_size_A or self.voxel_size_A)
+
+
+def particle_table(n: int, **columns) -> pd.DataFrame:
+    """A table of n rows: the given columns (a value, or one a row), the others empty or NaN."""
+    values = {c: "" for c in TEXT_COLUMNS} | {c: np.nan for c in NUMBER_COLUMNS} | columns
+    return pd.DataFrame(values, index=range(n))
+
+
+def particle_centres(table: pd.DataFrame) -> np.ndarray:
+    """Positions (N, 3), xyz in angstrom, of particles in their tomograms: those of their boxes and, where they are
+    known, their shifts there.
+    """
+    return table[list(POSITION_COLUMNS)].to_numpy(float) + np.nan_to_num(table[list(SHIFT_COLUMNS)].to_numpy(float))
+
+
+def check_voxel_size(voxel_size_A: float, name: object) -> None:
+    """Raise ValueError unless the voxel size is a positive number."""
+    if not (np.isfinite(voxel_size_A) and voxel_size_A > 0):
+        raise ValueError(f"{name}: voxel size {voxel_size_A}, expected a positive number of angstrom")
+
+
+def check_array(
+    name: object, shape: tuple[int, ...], dtype: np.dtype, dimensions: tuple[int, ...], *, on_disk: bool = False
+) -> None:
+    """Raise ValueError unless an array that is about to be read holds real numbers in a sensible shape; of a stack that
+    stays `on_disk`, each volume.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "iuf":
+        raise ValueError(f"{name}: values of type {dtype}, expected real numbers")
+    if len(shape) not in dimensions:
+        wanted = " or ".join(f"{d}-D" for d in dimensions)
+        raise ValueError(f"{name}: shape {tuple(shape)} is {len(shape)}-D, expected {wanted}")
+    read = shape[1:] if on_disk and len(shape) == 4 else shape
+    if 0 in shape or int(np.prod([int(s) for s in read], dtype=object)) > MAX_VALUES:
+        raise ValueError(f"{name}: shape {tuple(shape)}, expected at least one and at most {MAX_VALUES} values")
+
+
+def check_beam_axis(beam_axis: str, name: object) -> None:
+    """Raise ValueError unless the beam axis is that of an array."""
+    if beam_axis not in ("x", "y", "z"):
+        raise ValueError(f'{name}: beam_axis is {beam_axis!r}, expected "x", "y" or "z"')
+
+
+def protein_sign(protein: str, name: object) -> float:
+    """Factor that makes the protein bright: 1 where it is ``"bright"`` already, -1 where it is ``"dark"``."""
+    if protein not in ("bright", "dark"):
+        raise ValueError(f'{name}: protein is {protein!r}, expected "bright" or "dark"')
+    return 1.0 if protein == "bright" else -1.0
+
+
+def check_class_names(names: Iterable[str]) -> None:
+    """Raise ValueError unless files and tables can carry the names of classes that are to be generated."""
+    word = r"[A-Za-z0-9_.+-]+"
+    unsafe = [name for name in names if not re.fullmatch(rf"(?![_.+-]){word}( {word})*", name)]
+    if unsafe:
+        raise ValueError(
+            f"Class names {unsafe}; expected letters, digits, '_', '.', '+', '-' and single spaces between them, "
+            "beginning with a letter or digit, since files and tables carry them."
+        )
