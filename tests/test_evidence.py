@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from cryoetgan_core import paper
 from cryoetgan_core.config import DATASETS, make_config
+from cryoetgan_core.evaluation import classification
 from cryoetgan_core.evaluation.baselines import (
     CTF,
     CTF_AND_WEDGE,
@@ -33,7 +34,7 @@ from cryoetgan_core.evaluation.classification import (
     train_probe,
     two_sample_scores,
 )
-from cryoetgan_core.evaluation.compare import classification, compare_repeats
+from cryoetgan_core.evaluation.compare import compare_repeats
 from cryoetgan_core.evaluation.downstream import GENERATED, REAL, benchmark, gap_closed
 from cryoetgan_core.paper import plotting
 from cryoetgan_core.reproducibility import paths
