@@ -1,6 +1,8 @@
 # make figures   everything: set up, train, evaluate, write figures/ (PROFILE=quick|paper|smoke, SEEDS="0 1 2", MAPS="ribosome=/data/80S.mrc")
 # make claims    every claim with what was found, pass or fail
 # make test      set up, unit tests, every notebook's checks
+# make test-fast the quick half of the unit tests, for the inner loop
+# make article   the article and the documentation as HTML
 # make lab       JupyterLab on the notebooks
 # make env       only the virtual environment
 PROFILE ?= quick
@@ -31,7 +33,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The environment's own Jupyter, not one configured elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: figures claims foreign test lab env notebooks lint clean
+.PHONY: figures claims foreign test test-fast article lab env notebooks lint clean
 .DELETE_ON_ERROR:
 
 figures: env
@@ -48,6 +50,15 @@ foreign: env
 
 test: env
 	pytest -n $(CORES)
+
+# The article and the documentation, from committed results, figures and notebooks: article/_build/html/index.html
+article: env
+	sphinx-build -q -W --keep-going -b html article article/_build/html
+	@echo "article/_build/html/index.html"
+
+# The inner loop: no notebook, no training, no other program.
+test-fast: env
+	pytest -n $(CORES) -m "not slow" tests
 
 lab: env
 	jupyter lab --notebook-dir=notebooks

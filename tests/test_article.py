@@ -1,0 +1,65 @@
+"""The article builds, and every number in it comes from a committed result."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cryoetgan_core.paper import article
+
+SOURCE = Path(__file__).resolve().parents[1] / "article"
+TEXT = (SOURCE / "article.md").read_text()
+GLUED = re.findall(r"\{glue:md\}`(\w+)`", TEXT)
+
+
+def prose(text: str) -> str:
+    """A page without its head, code, formulas, roles and list of references."""
+    text = text.split("## References")[0]
+    text = re.sub(r"(RELION|Python) \d\.\d+", "", text)  # versions
+    for pattern in (r"\A---.*?---", r"```.*?```", r"\$\$.*?\$\$", r"\$.*?\$", r"\{[\w:]+\}`.*?`", r"`.*?`"):
+        text = re.sub(pattern, "", text, flags=re.S)
+    return text
+
+
+@pytest.mark.parametrize("page", ["article", "index", "install", "files", "scale", "api"])
+def test_a_number_has_a_source(page: str) -> None:
+    found = re.search(
+        r"\d+(\.\d+)? ?%|(?<![\d.])\d+\.\d+|\d+ (points|degrees|times)", prose((SOURCE / f"{page}.md").read_text())
+    )
+    assert not found, found
+
+
+def test_a_number_written_by_hand_would_be_found() -> None:
+    assert re.search(r"\d+(\.\d+)? ?%", prose(TEXT.replace("## Limits", "It reaches 91.2 % there.\n\n## Limits")))
+
+
+def test_every_glued_name_is_made_and_every_one_made_is_used() -> None:
+    origins = {f"from_{name}" for name in article.artefacts()}
+    made = set(article.numbers()) | origins
+    assert set(GLUED) <= made, set(GLUED) - made
+    assert set(article.numbers()) <= set(GLUED)
+
+
+def test_every_figure_and_table_is_shown_with_its_origin() -> None:
+    elsewhere = {"summary", "fig9_physics_S2", "fig10_transfer_and_noise_S2", "microscope_walk", "specimen_models"}
+    assert {f"from_{name}" for name in set(article.artefacts()) - elsewhere} <= set(GLUED)
+
+
+def test_what_older_code_made_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = {"preset": "physics", "module": "paper.proof", "code_hash": "0" * 12}
+    assert article._is_older(record)
+    assert article._is_older(record | {"module": "gone.long_ago"})
+    monkeypatch.setattr(article, "code_of", lambda module, generator: "0" * 12)
+    assert not article._is_older(record)
+
+
+def test_it_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "trees")]
+    done = subprocess.run([*command, str(SOURCE), str(tmp_path / "html")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    page = (tmp_path / "html" / "article.html").read_text()
+    for number in article.numbers().values():
+        assert number in page
+    assert "<math" in page and "Claims" in page
