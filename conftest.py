@@ -10,3 +10,17 @@ if "PYTEST_XDIST_WORKER" in os.environ or "CRYOETGAN_RUNS" not in os.environ:
     _folder = tempfile.mkdtemp(prefix="cryoetgan-tests-")
     os.environ["CRYOETGAN_RUNS"] = f"{_folder}/runs"
     os.environ["CRYOETGAN_FIGURES"] = f"{_folder}/figures"
+
+# Whole programs, trainings and notebooks: left out of `make test-fast`.
+SLOW = (
+    "test_acceleration", "test_article", "test_clients", "test_evidence", "test_notebooks", "test_parity",
+    "test_particles_kinds", "test_physics", "test_processes", "test_profiles", "test_shell_parameters",
+    "test_specimen_databases", "test_streaming", "test_training", "test_viewer",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Mark what `make test-fast` leaves out."""
+    for item in items:
+        if item.path.stem in SLOW or item.path.suffix == ".ipynb":
+            item.add_marker("slow")

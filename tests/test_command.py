@@ -1,0 +1,62 @@
+"""The command `cryoetgan`, from particles to labelled particles."""
+
+from pathlib import Path
+
+import matplotlib.image
+import mrcfile
+import pytest
+
+from cryoetgan_core.paper import command, own_data
+
+
+@pytest.fixture(scope="module")
+def particles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return own_data.make_stand_in(tmp_path_factory.mktemp("input"), 0)
+
+
+def test_describe_says_what_was_read(particles: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    picture = tmp_path / "report.png"
+    assert command.main(["describe", str(particles), "--picture", str(picture)]) == 0
+    told = capsys.readouterr().out
+    assert "12 subtomograms of 24^3 voxels of 18.80 A" in told and "ribosome" in told
+    assert matplotlib.image.imread(picture).std() > 0
+
+
+def test_train_generate_and_view(particles: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run, output, picture = tmp_path / "run", tmp_path / "out", tmp_path / "view.png"
+    small = ["--profile", "smoke", "--densities", "ribosome", "--seed", "3"]
+    assert command.main(["train", str(particles), str(run), *small]) == 0
+    assert "physics on 10 of 12 subtomograms" in capsys.readouterr().out
+    assert command.main(["generate", str(run), str(output), "5"]) == 0
+    assert "1 parts made, 0 missing" in capsys.readouterr().out
+    assert len(list(output.rglob("*.mrc"))) == 5
+    assert mrcfile.read(next(output.rglob("*.mrc"))).shape == (24, 24, 24)
+    assert command.main(["view", str(output / "particles.csv"), str(picture)]) == 0
+    assert matplotlib.image.imread(picture).std() > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["describe", "nowhere.star"], "nowhere.star: no such file"),
+        (["describe", "{particles}", "--options", "{wrong"], "options"),
+        (["train", "{particles}", "{run}", "--densities", "ribosome=nowhere.mrc"], "'nowhere.mrc' of class 'ribosome'"),
+        (["generate", "{run}", "{run}", "3"], "source.json is missing"),
+    ],
+)
+def test_bad_input_gets_one_sentence(
+    particles: Path, tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], sentence: str
+) -> None:
+    names = {"particles": particles, "run": tmp_path / "run"}
+    filled = [str(names[a.strip("{}")]) if a.strip("{}") in names else a for a in arguments]
+    assert command.main(filled) == 2
+    told = capsys.readouterr().err
+    assert sentence in told and len(told.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("action", ["describe", "train", "generate", "view"])
+def test_every_action_has_help(action: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command.main([action, "--help"])
+    assert stop.value.code == 0 and "usage: cryoetgan" in capsys.readouterr().out
