@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from released_weights import load_released_weights
 
 from cryoetgan_core.models import Discriminator, Generator
-from cryoetgan_core.paper.released_weights import load_released_weights
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "parity"
 OWN = sorted((Path(__file__).parent / "parity").glob("*.npz"))  # made by parity/make.py

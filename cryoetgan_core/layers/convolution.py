@@ -1,7 +1,7 @@
 """Convolutions that the networks share: TensorFlow padding, fast 7^3 layers, spectral normalisation.
 
 Volumes are ``(B, C, D, H, W)``, kernels ``(out, in, kz, ky, kx)``; the released code's layout differs and is
-converted in `paper.released_weights`.
+converted in tests/released_weights.py.
 """
 
 import math

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from ..models import Discriminator, Generator
+from cryoetgan_core.models import Discriminator, Generator
 
 _GENERATOR = {
     "c7s1_32": ("first", "first_norm"),
