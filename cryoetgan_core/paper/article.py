@@ -2,16 +2,22 @@
 
 import json
 from functools import lru_cache
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from ..evaluation.downstream import PHYSICS, REAL
+from ..config import PROFILES
+from ..evaluation.baselines import BACKGROUND, CTF, WHITE
+from ..evaluation.downstream import GENERATED, PHYSICS, REAL
 from ..reproducibility import paths
-from .claims import Results, claims_table, mean
+from .claims import Results, best_formula, claims_table, mean
+from .proof import HEADLINE_SNR
 from .record import code_of
 
 PROFILE, SEEDS = "quick", (0, 1, 2)
+EVENING = ("fig1_overview", "fig2_generated", "fig3_real", "fig4_uncertainty", "table13_evening")
 
 
 def numbers() -> dict[str, str]:
@@ -19,15 +25,26 @@ def numbers() -> dict[str, str]:
     r = Results(PROFILE, SEEDS)
     found = {}
     for dataset in ("S1", "S2"):
-        found[f"{dataset}_physics"] = f"{mean(r.comparison(dataset, PHYSICS)):.1f}"
-        found[f"{dataset}_real"] = f"{mean(r.comparison(dataset, REAL)):.1f}"
-        evening = r.evening(dataset)
-        found[f"{dataset}_evening"] = f"{mean(evening):.1f}"
-        found[f"{dataset}_evening_range"] = f"{min(evening):.1f} to {max(evening):.1f} %"
+        for name, source in (("physics", PHYSICS), ("real", REAL), ("background", BACKGROUND)):
+            found[f"{dataset}_{name}"] = f"{mean(r.comparison(dataset, source)):.1f}"
+        found[f"{dataset}_formula"] = f"{best_formula(r, lambda name, d=dataset: r.comparison(d, name)):.1f}"
+        found[f"{dataset}_auc"] = f"{mean(r.apart(dataset, PHYSICS, 'auc')):.2f}"
+        found[f"{dataset}_evening"] = f"{mean(r.evening(dataset)):.1f}"
+        found[f"{dataset}_evening_range"] = f"{min(r.evening(dataset)):.1f} to {max(r.evening(dataset)):.1f} %"
+    evening = PROFILES["evening"].sizes["steps"]
+    found |= {"snr_headline": f"{HEADLINE_SNR:g}", "snr_runs": f"{PROFILES[PROFILE].snr['S1']:g}"}
+    found |= {"evening_steps": f"{evening:,}"}
     found["S1_quick"] = f"{mean(r.metric('S1', 'accuracy')):.1f}"
     found |= {"authors_physics": f"{r.authors(PHYSICS):.1f}", "authors_real": f"{r.authors(REAL):.1f}"}
     for name in ("ribosomes", "deepfinder"):
         found[f"{name}_angular"] = _joined([f"{ratio:.2f}" for ratio in r.folds(name, "angular")])
+    for name, source in (("gan", GENERATED), ("ctf", CTF), ("white", WHITE), ("real", REAL), ("physics", PHYSICS)):
+        found[f"downstream_{name}"] = f"{mean(r.downstream(source)):.1f}"
+    found["no_wedge_auc"] = f"{r.without('S2', 'without wedge', 'auc'):.2f}"
+    found |= {"sign": f"{r.high_fsc('all'):.2f}", "no_sign": f"{r.high_fsc('without sign'):.2f}"}
+    shares = sorted(r.mismatched())
+    found |= {"mismatch_least": f"{shares[0]:.2f}", "mismatch_median": f"{np.median(shares):.2f}"}
+    found |= {"few": f"{r.few(20):.2f}", "pose_loss": f"{r.pose_loss():.1f}"}
     return found
 
 
@@ -35,14 +52,15 @@ def _joined(words: list[str]) -> str:
     return ", ".join(words[:-1]) + " and " + words[-1]
 
 
-def artefacts() -> list[str]:
-    """Names of the figures and tables that have a record of what they were drawn from."""
-    return sorted(path.stem for path in paths.ROOT.joinpath("figures", PROFILE).glob("*.json"))
+def artefacts() -> dict[str, Path]:
+    """The record of what each figure and table was drawn from, by name; those of EVENING are of that profile."""
+    records = {path.stem: path for path in (paths.ROOT / "figures" / PROFILE).glob("*.json")}
+    return records | {name: paths.ROOT / "figures" / "evening" / f"{name}.json" for name in EVENING}
 
 
 def drawn_from(name: str) -> str:
     """One sentence on the results behind a figure or table: how many, which data, which code, which commits."""
-    record = json.loads((paths.ROOT / "figures" / PROFILE / f"{name}.json").read_text())
+    record = json.loads(artefacts()[name].read_text())
     results = record.get("results", {})
     if not results:
         return f"Drawn by the code {record['made_by']['code_hash']}."
@@ -77,7 +95,7 @@ def glue_all() -> None:
 
 @lru_cache
 def _table(name: str) -> pd.DataFrame:
-    return pd.read_csv(paths.ROOT / "figures" / PROFILE / f"{name}.csv", dtype=str, keep_default_na=False)
+    return pd.read_csv(artefacts()[name].with_suffix(".csv"), dtype=str, keep_default_na=False)
 
 
 def table(name: str) -> object:
