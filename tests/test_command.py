@@ -29,8 +29,8 @@ def test_train_generate_and_view(particles: Path, tmp_path: Path, capsys: pytest
     assert "physics on 10 of 12 subtomograms" in capsys.readouterr().out
     assert command.main(["generate", str(run), str(output), "5"]) == 0
     assert "1 parts made, 0 missing" in capsys.readouterr().out
-    assert len(list(output.rglob("*.mrc"))) == 5
-    assert mrcfile.read(next(output.rglob("*.mrc"))).shape == (24, 24, 24)
+    assert len(list(output.rglob("ribosome*.mrc"))) == 5
+    assert mrcfile.read(next(output.rglob("ribosome*.mrc"))).shape == (24, 24, 24)
     assert command.main(["view", str(output / "particles.csv"), str(picture)]) == 0
     assert matplotlib.image.imread(picture).std() > 0
 
@@ -53,6 +53,15 @@ def test_bad_input_gets_one_sentence(
     told = capsys.readouterr().err
     assert sentence in told and len(told.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_long_training_says_how_long_before_it_begins(
+    particles: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    small = ["--profile", "smoke", "--densities", "ribosome", "--preset", "adapted"]
+    assert command.main(["train", str(particles), str(tmp_path / "run"), *small]) == 0
+    told = capsys.readouterr()
+    assert "3 steps, about 0 minutes on this machine" in told.out and "100%" in told.err
 
 
 @pytest.mark.parametrize("action", ["describe", "train", "generate", "view"])

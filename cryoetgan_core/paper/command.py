@@ -8,20 +8,25 @@ cryoetgan view particles picture.png                   # central slices
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 
-from ..config import OWN_DATA, PRESETS, PROFILES, make_config
+from ..config import OWN_DATA, PRESETS, PROFILES, RunConfig, make_config
 from ..particles.report import describe
 from ..streaming import FORMATS
+from ..training import Trainer
+from ..volumes.domains import Domains
 from . import launch, own_data
 from .own_runs import keep_source
 from .parameters import parse_json
 from .plotting import contact_sheet, report_figure, use_style
 from .runs import train_on
+from .simulated_sets import default_device
 
 SHOWN = 8  # particles of a picture
+TIMED = 2  # training steps
 
 
 def _described(subtomograms: Path, box: int, voxel_size_A: float, options: str, picture: Path | None) -> None:
@@ -54,9 +59,23 @@ def _trained(
     own_data.parse_densities(densities)  # refused before the particles are read
     particles = own_data.load(subtomograms, box, voxel_size_A, told)
     both = own_data.domains(particles, densities, config, told)
+    if config.generator == "paper":
+        minutes = expected_minutes(config, both)
+        print(f"{config.steps} steps, about {minutes:.0f} minutes on this machine", flush=True)
     train_on(config, both, run, progress=True)
     keep_source(run, densities, particles.voxel_size_A)
     print(f"{run}: {preset} on {len(both.Y_train)} of {len(particles)} subtomograms")
+
+
+def expected_minutes(config: RunConfig, both: Domains) -> float:
+    """Minutes that a training takes on this machine, from TIMED steps of another one that is thrown away."""
+    trainer = Trainer(config, both.volumes("X_train"), both.volumes("Y_train"), default_device())
+    trainer.step()  # the first one compiles and allocates
+    start = time.perf_counter()
+    for _ in range(TIMED):
+        trainer.step()
+    trainer.check()  # reads the losses: a GPU is waited for
+    return (time.perf_counter() - start) / TIMED * config.steps / 60
 
 
 def _generated(run: Path, output: Path, n: int, shares: str, part: int, volumes: str, seed: int) -> None:

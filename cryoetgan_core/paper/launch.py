@@ -10,6 +10,8 @@ in one process.
 import argparse
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
 from .. import paper
 from ..engine.processes import processes
 from ..generation import load_run
@@ -45,9 +47,9 @@ def generate(trained: Path, output: Path, n: int, shares: str, part: int, volume
     with processes() as these:  # which gives each its own GPU
         run = load_run(trained, paper.default_device())
         references = class_references(names, run.config.box, voxel_size_A, files)
-        made = list(
-            generate_to(output, trained, run, references, order, voxel_size_A, shard=these.rank, shards=these.count)
-        )
+        parts = generate_to(output, trained, run, references, order, voxel_size_A, shard=these.rank, shards=these.count)
+        mine = -(-len(missing_parts(output, order)) // these.count)
+        made = list(tqdm(parts, total=mine, desc="parts", disable=these.rank > 0))
         print(f"process {these.rank}: {len(made)} parts made, {len(missing_parts(output, order))} missing")
 
 
