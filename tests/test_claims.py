@@ -1,5 +1,7 @@
 """Every claim holds on the committed results, the README shows what they say, and a claim that does not hold fails."""
 
+import base64
+import json
 import os
 import re
 import subprocess
@@ -62,3 +64,11 @@ def test_the_snippet_of_the_readme_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "runs" / "readme" / "weights.safetensors").is_file()
+
+
+def test_the_picture_of_the_readme_is_that_of_the_quick_start() -> None:
+    notebook = json.loads((paths.NOTEBOOKS / "quick_start.ipynb").read_text())
+    outputs = [o for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
+    (picture,) = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
+    assert "](figures/quick_start.png)" in README
+    assert base64.b64decode(picture) == (paths.ROOT / "figures" / "quick_start.png").read_bytes()

@@ -31,7 +31,7 @@ def run(arguments: list[str], environment: dict[str, str], cwd: Path) -> subproc
 def test_runs_from_another_folder(path: Path, environment: dict[str, str], tmp_path: Path) -> None:
     cells = nbformat.read(path, as_version=4).cells
     parameters = next(c.source for c in cells if "parameters" in c.metadata.get("tags", []))
-    small = ["-p", "profile", "smoke"] if "profile" in parameters else ["-p", "steps", "2", "-p", "per_class", "4"]
+    small = ["-p", "profile", "smoke"] if "profile" in parameters else ["-p", "per_class", "8"]
     small += ["-r", "seeds", "0"] if "seeds" in parameters else []
     done = run([str(path), str(tmp_path / "out.ipynb"), *small], environment, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -151,8 +151,10 @@ def test_code_hash_follows_what_a_module_runs_and_not_its_words(tmp_path: Path) 
 
 def test_code_files_follow_imports() -> None:
     names = {p.relative_to(PACKAGE).as_posix() for p in code_files("paper.runs")}
-    assert {"training.py", "physics.py", "evaluation.py", "metrics/spectrum.py", "microscope/simulate.py"} <= names
-    assert not names & {"particles/copick.py", "plotting/panels.py", "config.py", "streaming.py"}
+    simulated, spectrum = "simulator/microscope/simulate.py", "evaluation/metrics/spectrum.py"
+    assert {"training.py", "physics/generator.py", "evaluation/compare.py", spectrum, simulated} <= names
+    assert not names & {"particles/copick.py", "paper/plotting/panels.py", "config.py", "streaming.py"}
+    assert all((PACKAGE / name).is_file() for name in names)
     with pytest.raises(ValueError, match="no module trainig"):
         code_hash("trainig")
 
@@ -274,7 +276,7 @@ def test_a_change_in_configuration_or_code_makes_a_result_again(checkout: Path) 
         return "simulate_data" in (r := snakemake(checkout, "-n", *arguments)).stdout + r.stderr
 
     assert not again()
-    noise = checkout / "cryoetgan_core" / "microscope" / "noise.py"
+    noise = checkout / "cryoetgan_core" / "simulator" / "microscope" / "noise.py"
     text = noise.read_text()
     noise.write_text(text + "\n# a comment\n")
     assert not again()
@@ -294,10 +296,7 @@ def test_one_number_a_draw_has_no_interval_and_several_are_bounded() -> None:
 
 def test_a_run_of_the_papers_generator_does_not_depend_on_the_physics() -> None:
     names = {p.relative_to(PACKAGE).as_posix() for p in code_files("paper.runs", without=PHYSICS)}
-    assert {"models.py", "training.py", "evaluation.py"} <= names and not {
-        "physics.py",
-        "physics_estimate.py",
-        "signal_moments.py",
-    } & names
+    assert {"models.py", "training.py", "evaluation/compare.py"} <= names
+    assert not {f"physics/{name}.py" for name in ("generator", "estimate", "signal_moments")} & names
     assert code_of("paper.runs", "paper") != code_of("paper.runs", "physics") == code_hash("paper.runs")
     assert code_of("paper.measurements", "paper") == code_hash("paper.measurements")

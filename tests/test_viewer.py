@@ -101,9 +101,7 @@ def test_in_a_browser_the_quick_start_runs_and_a_slider_changes_the_picture(tmp_
 
     notebook = nbformat.read(ROOT / "notebooks" / "quick_start.ipynb", as_version=4)
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    cell.source = re.sub(
-        r"steps: int = \d+", "steps: int = 2", re.sub(r"per_class: int = \d+", "per_class: int = 4", cell.source)
-    )
+    cell.source = re.sub(r"per_class: int = \d+", "per_class: int = 8", cell.source)
     for c in notebook.cells:
         if c.cell_type == "code":
             c.outputs, c.execution_count = [], None
