@@ -26,7 +26,8 @@ def test_train_generate_and_view(particles: Path, tmp_path: Path, capsys: pytest
     run, output, picture = tmp_path / "run", tmp_path / "out", tmp_path / "view.png"
     small = ["--profile", "smoke", "--densities", "ribosome", "--seed", "3"]
     assert command.main(["train", str(particles), str(run), *small]) == 0
-    assert "physics on 10 of 12 subtomograms" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "physics on 10 of 12 subtomograms" in told and "degrees, estimated from the particles" in told
     assert command.main(["generate", str(run), str(output), "5"]) == 0
     assert "1 parts made, 0 missing" in capsys.readouterr().out
     assert len(list(output.rglob("ribosome*.mrc"))) == 5

@@ -62,9 +62,21 @@ def _trained(
     if config.generator == "paper":
         minutes = expected_minutes(config, both)
         print(f"{config.steps} steps, about {minutes:.0f} minutes on this machine", flush=True)
-    train_on(config, both, run, progress=True)
+    trained = train_on(config, both, run, progress=True)
+    if config.generator == "physics":
+        told = tilts_told(both)
+        low, high = trained.G.tilt_range_deg
+        print(
+            f"tilts {low:.0f} to {high:.0f} degrees, {'as the files say' if told else 'estimated from the particles'}"
+        )
     keep_source(run, densities, particles.voxel_size_A)
     print(f"{run}: {preset} on {len(both.Y_train)} of {len(particles)} subtomograms")
+
+
+def tilts_told(both: Domains) -> bool:
+    """Whether the particles' table tells every particle's tilt range."""
+    table = both.Y_train.table
+    return {"tilt_min_deg", "tilt_max_deg"} <= set(table) and table["tilt_min_deg"].notna().all()
 
 
 def expected_minutes(config: RunConfig, both: Domains) -> float:
