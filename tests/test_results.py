@@ -101,6 +101,9 @@ def test_results_of_other_data_or_another_classifier_are_not_joined(folders: tup
     results[NAMES[0]]["classifier_hash"] = "2"
     with pytest.raises(ValueError, match="another reference classifier"):
         check_same_data(results)
+    for result in results.values():
+        result["config"]["dataset"] = "own"  # files of others: no draw names them
+    check_same_data(results)
     other_draw = {
         "S1_adapted_seed0": result_of("S1_adapted_seed0"),
         "S1_adapted_seed1": result_of("S1_adapted_seed1") | {"data_hash": "f"},

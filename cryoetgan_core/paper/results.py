@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import RunConfig
+from ..config import OWN_DATA, RunConfig
 from ..reproducibility import paths
 from ..reproducibility.files import read_json, write_atomically
 from ..reproducibility.provenance import provenance
@@ -79,12 +79,12 @@ def _check_configuration(result: dict, config: RunConfig, path: Path) -> None:
 
 def check_same_data(results: Mapping[str, dict]) -> None:
     """Raise ValueError where two results of one data draw were measured on other volumes, or by another reference
-    classifier.
+    classifier. Files of others, which no draw names, are not compared.
     """
     for kind in ("data_hash", "classifier_hash"):
         seen: dict[str, tuple[str, str]] = {}
         for name, result in results.items():
-            if kind not in result:
+            if kind not in result or result["config"]["dataset"] == OWN_DATA:
                 continue
             draw = json.dumps(
                 [result["config"]["dataset"], result.get("recorded", ""), *(result["config"][f] for f in DATA_FIELDS)]
