@@ -16,7 +16,7 @@ from ..generation import load_run
 from ..reproducibility import paths
 from ..reproducibility.files import write_atomically
 from ..reproducibility.provenance import code_hash
-from . import competitor, densities, foreign, measurements, mismatch, proof, reach, runs
+from . import competitor, denoiser, densities, foreign, measurements, mismatch, proof, reach, runs
 from .plan import planned_runs
 from .results import read_results
 from .simulated_sets import default_device, has_data, load_data, simulate_data
@@ -51,7 +51,7 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     draws = compared_draws(seeds)
     each = {name: case for draw in draws for name, case in proof.planned(profile, [draw]).items()}
     cases |= {name: Case(*each[name], "paper.proof") for name in proof.comparison_names(profile, draws)}
-    for module in (competitor, densities, mismatch, reach):  # of the first draw
+    for module in (competitor, denoiser, densities, mismatch, reach):  # of the first draw
         name = f"paper.{module.__name__.rsplit('.', 1)[-1]}"
         cases |= {case: Case(config, make, name) for case, (config, make) in module.planned(profile, seeds[0]).items()}
     return cases
