@@ -13,11 +13,12 @@ from ..evaluation.baselines import BACKGROUND, CTF, WHITE
 from ..evaluation.downstream import GENERATED, PHYSICS, REAL
 from ..reproducibility import paths
 from .claims import Results, best_formula, claims_table, mean
+from .denoiser import FILTERED, RESTORED
 from .proof import HEADLINE_SNR
 from .record import code_of
 
 PROFILE, SEEDS = "quick", (0, 1, 2)
-EVENING = ("fig1_overview", "fig2_generated", "fig3_real", "fig4_uncertainty", "table13_evening")
+EVENING = ("fig1_overview", "fig2_generated", "fig3_real", "fig4_uncertainty", "table13_evening", "table14_denoiser")
 
 
 def numbers() -> dict[str, str]:
@@ -29,6 +30,8 @@ def numbers() -> dict[str, str]:
             found[f"{dataset}_{name}"] = f"{mean(r.comparison(dataset, source)):.1f}"
         found[f"{dataset}_formula"] = f"{best_formula(r, lambda name, d=dataset: r.comparison(d, name)):.1f}"
         found[f"{dataset}_auc"] = f"{mean(r.apart(dataset, PHYSICS, 'auc')):.2f}"
+        found[f"denoised_{dataset}"] = f"{r.denoised(dataset, RESTORED):.2f}"
+        found[f"filtered_{dataset}"] = f"{r.denoised(dataset, FILTERED):.2f}"
         found[f"{dataset}_evening"] = f"{mean(r.evening(dataset)):.1f}"
         found[f"{dataset}_evening_range"] = f"{min(r.evening(dataset)):.1f} to {max(r.evening(dataset)):.1f} %"
     evening = PROFILES["evening"].sizes["steps"]

@@ -47,7 +47,7 @@ def _filtered(volumes: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def make_denoiser(config: RunConfig) -> dict:
-    """Correlation and Fourier shell correlation of what each filter makes of the test subtomograms with their densities.
+    """Correlation and Fourier shell correlation of the densities with what each filter makes of test subtomograms.
 
     The width of the Gaussian is the one that correlates best on training particles, all classes together. The best
     that any filter can do without inventing what the missing wedge holds is the density within the wedge.
