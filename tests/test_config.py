@@ -99,3 +99,20 @@ def test_resolve_run_refuses_what_is_not_there() -> None:
         paper.parse_maps("ribosome=/nowhere.mrc")
     with pytest.raises(ValueError, match="whole numbers"):
         paper.parse_seeds("a b")
+
+
+def test_the_profile_follows_from_the_files(capsys: pytest.CaptureFixture) -> None:
+    assert paper.profile_for("", "") == "smoke"
+    assert paper.profile_for("", "/data/particles.star") == "quick"
+    assert paper.profile_for("paper", "/data/particles.star") == "paper"
+    capsys.readouterr()
+    assert paper.profile_for("smoke", "/data/particles.star") == "smoke"
+    assert "Markdown" in capsys.readouterr().out  # the warning that the notebook shows in bold
+    assert paper.profile_for("smoke", "") == "smoke" and capsys.readouterr().out == ""
+
+
+def test_a_profile_may_be_left_open_only_where_files_decide() -> None:
+    files = {"__annotations__": {"profile": str, "subtomograms": str}, "profile": "", "subtomograms": ""}
+    paper.check_parameters(files)
+    with pytest.raises(ValueError, match="Parameter 'profile' is ''"):
+        paper.check_parameters({"__annotations__": {"profile": str}, "profile": ""})

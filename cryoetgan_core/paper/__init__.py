@@ -16,7 +16,16 @@ from .cases import (
 from .densities import given_names
 from .mismatch import mismatch_names
 from .own_runs import keep_source, source_of, stand_in_run
-from .parameters import check_parameters, choose, parse_files, parse_json, parse_maps, parse_seeds, parse_shares
+from .parameters import (
+    check_parameters,
+    choose,
+    parse_files,
+    parse_json,
+    parse_maps,
+    parse_seeds,
+    parse_shares,
+    profile_for,
+)
 from .plan import ABLATION, ablation_variant, noise_variant, planned_runs, recipes, resolve_run, run_name
 from .profile import figures_profile, profile_table
 from .proof import VARIANTS, ablation_names, comparison_names
@@ -33,7 +42,7 @@ __all__ = [
     "described", "figures_profile", "find_case", "foreign_cases", "given_names", "has_data", "is_committed",
     "keep_source", "load_data", "made", "make_config", "make_result", "make_run", "make_speed", "measured",
     "mismatch_names", "noise_variant", "parse_files", "parse_json", "parse_maps", "parse_seeds", "parse_shares",
-    "paths", "planned_cases", "planned_runs", "profile_table", "read_results", "real_case", "recipes",
+    "paths", "planned_cases", "planned_runs", "profile_for", "profile_table", "read_results", "real_case", "recipes",
     "real_volumes", "resolve_run", "results_of", "run_name", "show_source", "simulate_data", "source_of",
     "stand_in_run", "train_on", "write_result",
 ]  # fmt: skip

@@ -5,6 +5,8 @@ import re
 import types
 from pathlib import Path
 
+from IPython.display import Markdown, display
+
 from ..config import PROFILES
 from ..simulator.specimen.render import parse_source, source_exists
 
@@ -33,8 +35,21 @@ def check_parameters(namespace: dict[str, object]) -> None:
             raise ValueError(
                 f"Parameter {name!r} is {value!r} ({type(value).__name__}); expected {wanted.__name__}{hint}."
             )
-    if "profile" in known and namespace["profile"] not in PROFILES:
+    of_files = {"subtomograms", "particles"} & set(known)
+    if "profile" in known and namespace["profile"] not in (*PROFILES, *([""] if of_files else [])):
         raise ValueError(f"Parameter 'profile' is {namespace['profile']!r}; expected one of {', '.join(PROFILES)}.")
+
+
+def profile_for(profile: str, files: str) -> str:
+    """The profile of a notebook on a user's files: the one asked for, else "quick"; "smoke" where there are no files.
+
+    Warns where numbers on a user's files would mean nothing.
+    """
+    chosen = profile or ("quick" if files else "smoke")
+    if files and chosen == "smoke":
+        text = "The smoke profile only shows that every part runs: **no number or picture below means anything.**"
+        display(Markdown(text))
+    return chosen
 
 
 def parse_seeds(seeds: str) -> list[int]:
