@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..generation import load_run
 from ..reproducibility import paths
 from ..reproducibility.files import write_atomically
 from ..reproducibility.provenance import code_hash
-from . import competitor, denoiser, densities, foreign, measurements, mismatch, proof, reach, runs
+from . import competitor, denoiser, densities, foreign, measurements, mismatch, parts, proof, reach, runs
 from .plan import planned_runs
 from .results import read_results
 from .simulated_sets import default_device, has_data, load_data, simulate_data
@@ -73,18 +74,21 @@ def make_run(name: str, config: RunConfig) -> dict:
 
 
 def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
-    """Results on files that are not part of the project (`foreign`), by name; `files` is the folder that holds them."""
+    """Results on files that are not part of the project (`foreign`, `parts`), by name; `files` is their folder."""
 
-    def make(case: foreign.Foreign) -> dict:
+    def make(case: foreign.Foreign, module: str) -> dict:
         if not files or not foreign.there(case, Path(files)):
             raise FileNotFoundError(
                 f"files {files!r} holds not all of {', '.join(case.files)}: give the folder that does."
             )
-        # what these results run is all of `foreign`, whichever module measured them
-        return case.make(Path(files), case.config) | {"module": foreign.MODULE, "code_hash": code_hash(foreign.MODULE)}
+        # what these results run is all of the module, whichever one measured them
+        return case.make(Path(files), case.config) | {"module": module, "code_hash": code_hash(module)}
 
-    planned = foreign.planned(profile, seed)
-    return {name: Case(case.config, lambda case=case: make(case), foreign.MODULE) for name, case in planned.items()}
+    return {
+        name: Case(case.config, partial(make, case, module), module)
+        for module, planned in ((foreign.MODULE, foreign.planned), ("paper.parts", parts.planned))
+        for name, case in planned(profile, seed).items()
+    }
 
 
 def find_case(profile: str, name: str, files: str = "") -> Case:
