@@ -183,7 +183,7 @@ def test_every_committed_result_says_where_it_comes_from() -> None:
         assert re.fullmatch("[0-9a-f]{12}", made["commit"]) and made["clean"] is True, path.name
         assert made["processor"] and made["packages"]["torch"], path.name
         assert all(re.fullmatch("[0-9a-f]{12}", result[k]) for k in ("config_hash", "code_hash")), path.name
-        assert "data_hash" in result or path.name.startswith(("foreign_ribosomes", "foreign_deepfinder")), (
+        assert "data_hash" in result or path.name.startswith(("foreign_ribosomes", "foreign_deepfinder", "parts")), (
             path.name
         )  # folds are data of their own
         assert paper.find_case("quick", path.stem).config.hash == result["config_hash"], path.name
@@ -255,10 +255,8 @@ def test_every_profile_is_planned_whole(checkout: Path) -> None:
         seeded = len(seeds.split())
         assert int(planned["simulate_data"]) == 2 * seeded and int(planned["train"]) == runs * seeded
         cases = paper.planned_cases(profile, [int(seed) for seed in seeds.split()])
-        apart = (
-            "paper.runs",
-            "paper.competitor",
-        )  # trained by a rule of their own; made by name, where its library is
+        # trained by a rule of their own; made by name, where its library is, or of the weights of the repository
+        apart = ("paper.runs", "paper.competitor", "paper.denoiser")
         assert int(planned["measure"]) == sum(case.module not in apart for case in cases.values()) > 40
         drawn = {name for name in planned if name.startswith(("fig", "table"))} | {"metric_audit", "physics_generator"}
         assert {"table7_physics", "table8_ingredients", "table9_densities", "fig13_defocus"} <= drawn
