@@ -17,7 +17,7 @@ GLUED = re.findall(r"\{glue:md\}`(\w+)`", TEXT)
 def prose(text: str) -> str:
     """A page without its head, code, formulas, roles and list of references."""
     text = text.split("## References")[0]
-    text = re.sub(r"(RELION|Python) \d\.\d+", "", text)  # versions
+    text = re.sub(r"(RELION|Python) \d\.\d+|Student's 95 %", "", text)  # versions, and the level of the intervals
     for pattern in (r"\A---.*?---", r"```.*?```", r"\$\$.*?\$\$", r"\$.*?\$", r"\{[\w:]+\}`.*?`", r"`.*?`"):
         text = re.sub(pattern, "", text, flags=re.S)
     return text
