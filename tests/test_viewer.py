@@ -106,8 +106,13 @@ def test_in_a_browser_the_quick_start_runs_and_a_slider_changes_the_picture(tmp_
         if c.cell_type == "code":
             c.outputs, c.execution_count = [], None
     nbformat.write(notebook, tmp_path / "quick_start.ipynb")
+    # all cells are drawn, not only those in view
+    settings = tmp_path / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"windowingMode": "none"}')
     environment = os.environ | {
         "HOME": str(tmp_path),
+        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
         "JUPYTER_CONFIG_DIR": str(tmp_path),
         "JUPYTER_PREFER_ENV_PATH": "1",
         "OMP_NUM_THREADS": "1",
@@ -145,8 +150,7 @@ def test_in_a_browser_the_quick_start_runs_and_a_slider_changes_the_picture(tmp_
         def pictures():
             return [e.get_attribute("src") for e in driver.find_elements(By.CSS_SELECTOR, "img.cryoetgan-slice")]
 
-        scroll = "document.querySelectorAll('.jp-WindowedPanel-outer').forEach(e => e.scrollTop = e.scrollHeight)"
-        wait.until(lambda d: (d.execute_script(scroll), len(pictures()) == 6)[1])
+        wait.until(lambda d: len(pictures()) == 6)
         wait.until(lambda d: all(s.startswith("blob:") or s.startswith("data:") for s in pictures()))
         time.sleep(1)
         driver.save_screenshot(str(tmp_path / "before.png"))
