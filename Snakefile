@@ -1,10 +1,10 @@
 """The paper as a graph of notebooks: simulate the sets, train and measure every case, draw every figure and table.
 
     snakemake --cores 2 --config profile=quick seeds="0 1 2"
-    snakemake foreign --cores 2 --config profile=quick files=../data    # results on files that are not part of the project
+    snakemake foreign --cores 2 --config profile=quick files=../data    # on files that are not part of the project
 
-Each rule runs one notebook with papermill; the executed copy is kept beside the run. A changed parameter of a profile or preset, and changed
-code of the modules concerned (`provenance.code_hash`), make again what depends on it.
+Each rule runs one notebook with papermill; the executed copy is kept beside the run. A changed parameter of a profile
+or preset, and changed code of the modules concerned (`provenance.code_hash`), make again what depends on it.
 """
 
 import dataclasses
@@ -56,7 +56,12 @@ def data_of(case):
 
 
 MAIN = [*each_seed("S1", "adapted"), *each_seed("S2", "adapted")]
-RECIPES = [r for dataset, presets in paper.recipes(PROFILE).items() for preset in presets for r in each_seed(dataset, preset)]
+RECIPES = [
+    r
+    for dataset, presets in paper.recipes(PROFILE).items()
+    for preset in presets
+    for r in each_seed(dataset, preset)
+]
 NOISE = each_seed("S1", "adapted", [paper.noise_variant(level) for level in paper.PROFILES[PROFILE].noise_levels])
 ABLATION = each_seed("S1", "adapted", [paper.ablation_variant(name) for name in paper.ABLATION])
 AUDIT = results([f"audit_S1_seed{NUMBERS[0]}"])
@@ -80,7 +85,10 @@ FIGURE_NOTEBOOKS = {
     "atoms_to_subtomogram": ([], ["microscope_walk"]),
     "physics_generator": (
         INTERPRETATION,
-        [*(f"{name}_{d}" for name in ("fig9_physics", "fig10_transfer_and_noise") for d in DATASETS), "fig11_shells_of_means"],
+        [
+            *(f"{name}_{d}" for name in ("fig9_physics", "fig10_transfer_and_noise") for d in DATASETS),
+            "fig11_shells_of_means",
+        ],
     ),
     "table7_physics": (COMPARISONS, ["table7_physics", "fig12_accuracy_by_snr"]),
     "table8_ingredients": (PARTS, ["table8_ingredients"]),
@@ -117,9 +125,12 @@ def data_parameters(wildcards):
 
 
 def maps_of(wildcards):
-    """Those of the given files that stand for a class of the set, with absolute paths, as papermill takes them; none without any."""
+    """Those of the given files that stand for a class of the set, with absolute paths, as papermill takes them."""
     chosen = {k: v for k, v in paper.parse_maps(MAPS).items() if k in DATASETS[wildcards.dataset].classes}
-    text = ", ".join(f"{name}={path if is_identifier(parse_source(path)[0]) else os.path.abspath(path)}" for name, path in chosen.items())
+    text = ", ".join(
+        f"{name}={path if is_identifier(parse_source(path)[0]) else os.path.abspath(path)}"
+        for name, path in chosen.items()
+    )
     return ["-r", "maps", text] if text else []
 
 
@@ -135,7 +146,8 @@ rule simulate_data:
         f"{TIMES}/simulate_data/{{dataset}}_draw{{draw}}.tsv"
     threads: 1
     shell:
-        f"mkdir -p {EXECUTED} && {PAPERMILL} {{input:q}} {EXECUTED}/simulate_data_{{wildcards.dataset:q}}_{{wildcards.draw:q}}.ipynb"
+        f"mkdir -p {EXECUTED} && {PAPERMILL} {{input:q}} "
+        f"{EXECUTED}/simulate_data_{{wildcards.dataset:q}}_{{wildcards.draw:q}}.ipynb"
         f" -p profile {PROFILE} -p dataset {{wildcards.dataset:q}} -p seed {{wildcards.draw:q}} {{params.maps:q}}{HUSH}"
 
 
@@ -206,4 +218,5 @@ for notebook, (reads, writes) in FIGURE_NOTEBOOKS.items():
             f"{TIMES}/figures/{notebook}.tsv"
         threads: 1
         shell:
-            f"mkdir -p {EXECUTED} && {PAPERMILL} {{input.notebook:q}} {{params.out:q}} -p profile {PROFILE} {{params.seeds:q}}{HUSH}"
+            f"mkdir -p {EXECUTED} && {PAPERMILL} {{input.notebook:q}} {{params.out:q}} "
+            f"-p profile {PROFILE} {{params.seeds:q}}{HUSH}"

@@ -12,8 +12,9 @@ from ..config import PROFILES
 from ..evaluation.baselines import BACKGROUND, CTF, WHITE
 from ..evaluation.downstream import GENERATED, PHYSICS, REAL
 from ..reproducibility import paths
-from .claims import Results, best_formula, claims_table, mean
+from .claims import claims_table
 from .denoiser import FILTERED, RESTORED
+from .findings import Results, best_formula, mean
 from .proof import HEADLINE_SNR
 from .record import code_of
 

@@ -5,20 +5,22 @@ from .curves import density_sheet, shell_curves, walk
 from .evidence import AUDITED, audit_table, downstream_table, learning_curves, power_spectra
 from .operator import (
     accuracy_by_snr,
-    comparison_table,
     few_particles,
     generated_sheet,
+    mixed_sheet,
+    shell_agreement,
+    shells_of_means,
+    transfer_and_noise,
+    transfer_curves,
+)
+from .operator_tables import (
+    comparison_table,
     given_table,
     ingredient_table,
     mismatch_table,
-    mixed_sheet,
     pose_table,
     real_table,
-    shell_agreement,
-    shells_of_means,
     told_apart_table,
-    transfer_and_noise,
-    transfer_curves,
 )
 from .panels import contact_sheet, noise_sweep, overview, summary, uncertainty_maps
 from .report import report_figure

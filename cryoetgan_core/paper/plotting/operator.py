@@ -1,4 +1,4 @@
-"""Figures and tables of the physics generator: what it estimates, and how it compares."""
+"""Figures of the physics generator: what it estimates, and how it compares."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,16 +12,14 @@ from ...evaluation.baselines import (
     BACKGROUND,
     CTF,
     CTF_AND_WEDGE,
-    FORMULAS,
     K_SQUARED,
-    RELEASED,
     WHITE,
     WRONG_MICROSCOPE,
 )
-from ...evaluation.downstream import PHYSICS, REAL, TRUE, gap_closed
+from ...evaluation.downstream import PHYSICS, REAL, TRUE
 from ...evaluation.metrics import student_interval
 from .artefacts import COLUMN_WIDTH_IN, PAGE_WIDTH_IN
-from .tables import BOUNDS, over_draws
+from .operator_tables import comparison_rows
 
 STYLES = {  # source of training data to colour and marker
     WHITE: ("0.7", "s"), K_SQUARED: ("0.45", "s"), CTF: ("C1", "^"), CTF_AND_WEDGE: ("C3", "v"),
@@ -151,49 +149,6 @@ def few_particles(result: dict) -> Figure:
     return figure
 
 
-def pose_table(result: dict) -> pd.DataFrame:
-    """A row a class: median angular error of the same alignment on generated and on real particles, and the FSC of
-    their averages, mean to half of Nyquist.
-    """
-    rows = []
-    for name, found in result["classes"].items():
-        error, curve = found["median_error_deg"], np.array(found["fsc_of_means"])
-        rows.append(
-            {
-                "class": name,
-                "generated (°)": f"{error['generated']:.1f}",
-                "real (°)": f"{error['real']:.1f}",
-                "FSC of averages": f"{curve[1 : len(curve) // 2 + 1].mean():.2f}",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def mismatch_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a condition: accuracy on real of the CTF formula, of the physics generator and of real labels, the share of
-    real, and how it is told apart.
-    """
-    rows = []
-    for r in results:
-        mean = {source: _accuracy(r, source) for source in (CTF, PHYSICS, REAL)}
-        row = {"particles": r["condition"]} | {f"{source} (%)": f"{m:.1f}" for source, m in mean.items()}
-        row |= {
-            "share of real": f"{mean[PHYSICS] / max(mean[REAL], 1e-9):.2f}",
-            "AUC": f"{r['metrics'][PHYSICS]['auc']:.2f}",
-        }
-        row |= {"angular (real)": f"{r['metrics'][PHYSICS]['angular']:.2f} ({r['metrics'][REAL]['angular']:.2f})"}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def comparison_rows(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a source and data draw: dataset, snr, seed, source, mean accuracy over the probes nested in it."""
-    rows = pd.concat(
-        [pd.DataFrame(r["rows"]).assign(**{k: r["config"][k] for k in ("dataset", "snr", "seed")}) for r in results]
-    )
-    return rows.groupby(["dataset", "snr", "seed", "source"], sort=False)["accuracy"].mean().reset_index()
-
-
 def accuracy_by_snr(results: Sequence[dict]) -> Figure:
     """Accuracy on real test subtomograms of a classifier trained on each source, against the SNR, a panel a set.
 
@@ -228,105 +183,6 @@ def accuracy_by_snr(results: Sequence[dict]) -> Figure:
     axes[0, 0].set_ylabel("accuracy on real test (%)")
     axes[0, -1].legend(frameon=False, fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
-
-
-def comparison_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a source of training data, a column a set and SNR: accuracy on real test subtomograms (%), as
-    `tables.over_draws`.
-
-    The last rows are the generator's share of real, and the part of the gap from the best formula to real that it
-    closes.
-    """
-    table, columns = comparison_rows(results), {}
-    for (dataset, snr), part in table.groupby(["dataset", "snr"], sort=False):
-        found = {source: g["accuracy"].to_numpy() for source, g in part.groupby("source", sort=False)}
-        mean = {source: float(values.mean()) for source, values in found.items()}
-        column = {
-            s: over_draws(found[s], 1, (0, 100))
-            for s in (*FORMULAS, RELEASED, WRONG_MICROSCOPE, BACKGROUND, TRUE, PHYSICS, REAL)
-        }
-        ratio = found[PHYSICS] / np.where(found[REAL] > 0, found[REAL], np.nan)
-        column |= {"share of real": over_draws(ratio, 3), "gap closed": f"{gap_closed(mean)[PHYSICS]:.2f}"}
-        columns[f"{dataset}, SNR {snr:g}"] = column | {"draws": str(part["seed"].nunique())}
-    return pd.DataFrame(columns).rename_axis("trained on").reset_index()
-
-
-def told_apart_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a set, SNR and kind of volumes: AUC, distances and power in the missing wedge against real test
-    subtomograms.
-    """
-    rows = []
-    groups: dict[tuple[str, float], list[dict]] = {}
-    for r in results:
-        groups.setdefault((r["config"]["dataset"], r["config"]["snr"]), []).append(r["metrics"])
-    for (dataset, snr), found in groups.items():
-        for source, label in ((PHYSICS, PHYSICS), (TRUE, "real, another draw"), (REAL, "real, train half")):
-            columns = {
-                title: over_draws([m[source][name] for m in found], digits, BOUNDS.get(name, (0, np.inf)))
-                for title, name, digits in (
-                    ("AUC", "auc", 2), ("log spectrum", "spectrum", 3), ("angular", "angular", 3),
-                    ("wedge power / real", "wedge_power", 2),
-                )
-            }  # fmt: skip
-            rows.append({"set": dataset, "SNR": snr, "volumes": label} | columns | {"draws": len(found)})
-    return pd.DataFrame(rows)
-
-
-def ingredient_table(parts: Sequence[dict]) -> pd.DataFrame:
-    """Table 8, a row a set and form of the estimate: accuracy on real of a probe trained on it, how it is told apart,
-    and the FSC of a mean of generations.
-
-    The FSC is with the mean of recordings without noise: mean to half of Nyquist, and from there on.
-    """
-    groups: dict[tuple[str, str], list[dict]] = {}
-    for r in parts:
-        groups.setdefault((r["config"]["dataset"], r["variant"]), []).append(r)
-    rows = []
-    for (dataset, variant), found in groups.items():
-        row: dict[str, object] = {
-            "set": dataset,
-            "estimate": variant,
-            "accuracy on real (%)": over_draws([_accuracy(r, PHYSICS) for r in found], 1, (0, 100)),
-        }
-        for title, metric, digits in (
-            ("AUC", "auc", 2),
-            ("angular", "angular", 2),
-            ("moments", "moments", 2),
-            ("wedge power / real", "wedge_power", 1),
-        ):
-            row[title] = over_draws(
-                [r["metrics"][PHYSICS][metric] for r in found], digits, BOUNDS.get(metric, (0, np.inf))
-            )
-        middle = len(found[0]["fsc"]) // 2 + 1
-        for title, chosen in (("FSC, low", slice(1, middle)), ("FSC, high", slice(middle, None))):
-            row[title] = over_draws([float(np.mean(r["fsc"][chosen])) for r in found], 2, (-1, 1))
-        rows.append(row | {"draws": len(found)})
-    return pd.DataFrame(rows)
-
-
-def _accuracy(result: dict, source: str) -> float:
-    """Mean over the probes of one source."""
-    return float(np.mean([row["accuracy"] for row in result["rows"] if row["source"] == source]))
-
-
-def given_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a kind of given densities: accuracy on real of each source, the physics generator's share of real, AUC and
-    angular distance.
-    """
-    rows = []
-    for r in results:
-        mean = {source: _accuracy(r, source) for source in dict.fromkeys(row["source"] for row in r["rows"])}
-        share = mean[PHYSICS] / mean[REAL] if mean[REAL] else float("nan")
-        row = {"densities given": r["given"]} | {f"{source} (%)": f"{m:.1f}" for source, m in mean.items()}
-        rows.append(
-            row
-            | {
-                "share of real": f"{share:.3f}",
-                "AUC": f"{r['metrics']['auc']:.2f}",
-                "angular": f"{r['metrics']['angular']:.3f}",
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def transfer_curves(result: dict) -> Figure:
@@ -387,16 +243,3 @@ def shell_agreement(correlation: Sequence[float], voxel_size_A: float) -> Figure
     axis.axhline(0.5, color="0.7", lw=0.5, ls=":")
     axis.set(xlabel="spatial frequency (1/nm)", ylabel="Fourier shell correlation", ylim=(-0.2, 1))
     return figure
-
-
-def real_table(result: dict) -> pd.DataFrame:
-    """A row a tomogram left out: distances of generated volumes from its particles, and of the real training particles
-    in brackets.
-    """
-    names = ("spectrum", "angular", "moments", "autocorrelation", "auc")
-    rows = {
-        tomogram: {"wedge used (°)": f"{fold['tilt_range_deg'][0]:.0f} to {fold['tilt_range_deg'][1]:.0f}"}
-        | {name: f"{fold['generated'][name]:.2f} ({fold['real'][name]:.2f})" for name in names}
-        for tomogram, fold in result["folds"].items()
-    }
-    return pd.DataFrame(rows).T.rename_axis("left out")

@@ -1,0 +1,153 @@
+"""Numbers found from results, by name: what the claims and the article say."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..evaluation.baselines import FORMULAS
+from ..evaluation.downstream import PHYSICS, REAL
+from ..reproducibility import paths
+from ..reproducibility.files import read_json
+from .cases import compared_draws, results_of
+from .mismatch import mismatch_names
+from .plan import run_name
+from .plotting import audit_table
+from .proof import ablation_names, comparison_names
+from .record import code_of
+
+
+class Results:
+    """The results that claims are about, read once: of some seeds, each a data draw and a training."""
+
+    def __init__(self, profile: str, seeds: Sequence[int]):
+        self.profile, self.seeds = profile, list(seeds)
+        self._read: dict[tuple[str, str], dict] = {}
+        self.used: set[tuple[str, str]] = set()  # profile and name of what was asked for
+
+    def __call__(self, names: Sequence[str], profile: str = "") -> list[dict]:
+        profile = profile or self.profile
+        missing = [name for name in names if (profile, name) not in self._read]
+        if missing:
+            self._read |= {(profile, name): r for name, r in results_of(profile, missing).items()}
+        self.used |= {(profile, name) for name in names}
+        return [self._read[profile, name] for name in names]
+
+    def older(self) -> bool:
+        """Whether the code that made one of the results used has changed since."""
+        results = [self._read[key] for key in self.used]
+        return any(r["code_hash"] != code_of(r["module"], r["config"]["generator"]) for r in results)
+
+    def runs(self, dataset: str, preset: str = "adapted") -> list[dict]:
+        return self([run_name(dataset, preset, s) for s in self.seeds])
+
+    def metric(self, dataset: str, metric: str, preset: str = "adapted", of: str = "metrics") -> list[float]:
+        return [r[of][metric] for r in self.runs(dataset, preset)]
+
+    def downstream(self, source: str) -> list[float]:
+        """Accuracy on real after training on all volumes of a source alone, one value a draw."""
+        values = []
+        for result in self([f"downstream_S1_seed{s}" for s in self.seeds]):
+            rows = pd.DataFrame(result["rows"])
+            own = rows[(rows["source"] == source) & ((rows["synthetic"] == 0) | (rows["real"] == 0))]
+            most = own[["synthetic", "real"]].sum(axis=1)
+            values.append(float(own.loc[most == most.max(), "accuracy"].mean()))
+        return values
+
+    def _comparisons(self, snr: float) -> list[dict]:
+        return self(
+            [name for name in comparison_names(self.profile, compared_draws(self.seeds)) if f"_snr{snr:g}_" in name]
+        )
+
+    def comparison(self, dataset: str, source: str, snr: float = 0.05) -> list[float]:
+        """The same at an SNR, from the comparisons of Table 7."""
+        found = [r for r in self._comparisons(snr) if _is(r, dataset, snr)]
+        return [float(np.mean([row["accuracy"] for row in r["rows"] if row["source"] == source])) for r in found]
+
+    def apart(self, dataset: str, source: str, metric: str, snr: float = 0.05) -> list[float]:
+        """A metric of a source's volumes against real test ones, from the comparisons of Table 7."""
+        return [r["metrics"][source][metric] for r in self._comparisons(snr) if _is(r, dataset, snr)]
+
+    def without(self, dataset: str, variant: str, metric: str) -> float:
+        """A metric of a form of the estimate at the first seed, from Table 8."""
+        parts = self(ablation_names(self.profile, self.seeds[:1]))
+        return mean(
+            [
+                r["metrics"][PHYSICS][metric]
+                for r in parts
+                if r["variant"] == variant and r["config"]["dataset"] == dataset
+            ]
+        )
+
+    def high_fsc(self, variant: str) -> float:
+        """FSC of S2's mean generation beyond half of Nyquist, from Table 8."""
+        parts = self(ablation_names(self.profile, self.seeds[:1]))
+        (curve,) = [r["fsc"] for r in parts if r["variant"] == variant and r["config"]["dataset"] == "S2"]
+        return mean(curve[len(curve) // 2 + 1 :])
+
+    def few(self, particles: int) -> float:
+        """The generator's share of real, estimated from so many particles."""
+        (r,) = self([f"physics_few_seed{self.seeds[0]}"])
+        return mean([row["accuracy"] for row in r["rows"] if row["particles"] == particles]) / mean(
+            [row["accuracy"] for row in r["real"]]
+        )
+
+    def pose_loss(self) -> float:
+        """Median angular error of generated particles less that of real ones in degrees, of the class that loses
+        most.
+        """
+        (r,) = self([f"physics_poses_seed{self.seeds[0]}"])
+        return max(c["median_error_deg"]["generated"] - c["median_error_deg"]["real"] for c in r["classes"].values())
+
+    def folds(self, name: str, metric: str) -> list[float]:
+        """A distance of generated volumes over that of real from real, by tomogram left out."""
+        (r,) = self([f"foreign_{name}_seed{self.seeds[0]}"])
+        return [f["generated"][metric] / f["real"][metric] for f in r["folds"].values()]
+
+    def evening(self, dataset: str) -> list[float]:
+        """Accuracy on real after training on the volumes of `adapted` in the evening profile, one value a draw."""
+        found = self([run_name(dataset, "adapted", s) for s in self.seeds], "evening")
+        return [mean([row["accuracy"] for row in r["downstream"]]) for r in found]
+
+    def denoised(self, dataset: str, name: str) -> float:
+        """Correlation of what a filter makes of test subtomograms with their densities, mean over classes."""
+        (r,) = self([f"denoiser_{dataset}_seed{self.seeds[0]}"], "evening")
+        return mean([row["correlation"] for row in r["rows"] if row["filter"] == name])
+
+    def mismatched(self) -> list[float]:
+        """The generator's share of real, by condition of Table 11."""
+        found = self(mismatch_names(self.profile, self.seeds[0]))
+        return [_accuracy(r, PHYSICS) / _accuracy(r, REAL) for r in found]
+
+    def authors(self, source: str) -> float:
+        """Accuracy on the authors' particles after training on a source, mean over the probes."""
+        (result,) = self([f"foreign_authors_seed{self.seeds[0]}"])
+        return float(np.mean([row["accuracy"] for row in result["rows"] if row["source"] == source]))
+
+    def client(self, check: str) -> float:
+        """Least number of a check with a client's own program, from the committed table of `clients.ipynb`."""
+        rows = read_json(paths.reference(self.profile) / "clients.json", "run clients.ipynb again")["rows"]
+        (found,) = [row["found"] for row in rows if row["check"].startswith(check)]
+        return min(float(number) for number in found.split(" / "))
+
+    def fooled(self, metric: str) -> float:
+        """By how many controls a metric is fooled, from the audit."""
+        table = audit_table(self([f"audit_S1_seed{self.seeds[0]}"])[0], {}).set_index("metric")
+        return float(table.loc[metric, "fooled by"])
+
+
+def _accuracy(result: dict, source: str) -> float:
+    """Accuracy on real after training on a source, mean over the probes of a result."""
+    return mean([row["accuracy"] for row in result["rows"] if row["source"] == source])
+
+
+def _is(result: dict, dataset: str, snr: float) -> bool:
+    return result["config"]["dataset"] == dataset and result["config"]["snr"] == snr
+
+
+def mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def best_formula(results: Results, of: Callable[[str], list[float]]) -> float:
+    return max(mean(of(name)) for name in FORMULAS)
