@@ -11,6 +11,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from cryoetgan_core.paper import own_data
+from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.picked import background
 from cryoetgan_core.particles.picking import find_candidates, label_centres
 from cryoetgan_core.particles.tomogram import cut_cubes, read_labelled_tomogram, read_tomogram
@@ -137,7 +138,8 @@ def test_candidates_are_found_apart_and_inside():
         find_candidates(volume, 10.0, 500, 160.0)
 
 
-def test_background_holds_neither_picks_nor_what_nobody_picked_nor_vacuum(tmp_path):
+@pytest.mark.parametrize("suffix", [".mrc", ".h5"])
+def test_background_holds_neither_picks_nor_what_nobody_picked_nor_vacuum(tmp_path, suffix):
     side, box = 96, 12
     rng = np.random.default_rng(0)
     volume = rng.normal(0, 1, (side, side, side)).astype(np.float32)
@@ -146,10 +148,15 @@ def test_background_holds_neither_picks_nor_what_nobody_picked_nor_vacuum(tmp_pa
     for z, y, x in grid:
         volume[z - 4 : z + 5, y - 4 : y + 5, x - 4 : x + 5] += 2
     picked = grid[::2]
-    path = tmp_path / "tomogram.mrc"
-    mrcfile.write(path, -volume, voxel_size=10.0)
+    path, options = tmp_path / f"tomogram{suffix}", {}
+    if suffix == ".mrc":
+        mrcfile.write(path, -volume, voxel_size=10.0)
+    else:
+        with h5py.File(path, "w") as handle:
+            handle["dataset"] = -volume
+        options = {"voxel_size_A": 10.0}
     (tmp_path / "picks.csv").write_text("x,y,z\n" + "\n".join(f"{x},{y},{z}" for z, y, x in picked))
-    options = {"coordinates": str(tmp_path / "picks.csv"), "coordinate_voxel_size_A": 10.0}
+    options |= {"coordinates": str(tmp_path / "picks.csv"), "coordinate_voxel_size_A": 10.0}
     particles = own_data.load(path, box, 0.0, options)
     empty = background(particles, options, [str(path)])
     assert len(empty) > 50 and set(empty.table["source"]) == {str(path)}
@@ -178,6 +185,13 @@ def test_labels_become_particles(tmp_path):
     )
     assert found.table["class_name"].tolist() == ["one", "2"]
     np.testing.assert_array_equal(found.volumes[0], volume[6:14, 6:14, 6:14])
+    mrcfile.write(tmp_path / "v.mrc", volume, voxel_size=10.0)  # its header tells the voxel size, for the labels too
+    options = {"labels_path": str(tmp_path / "l.h5"), "class_names": {"1": "one"}, "protein": "bright"}
+    as_json = load_particles(tmp_path / "v.mrc", box=8, **options)
+    assert as_json.table["class_name"].tolist() == ["one", "2"] and as_json.voxel_size_A == 10.0
+    np.testing.assert_array_equal(as_json.volumes, found.volumes)
+    with pytest.raises(ValueError, match="needs box="):
+        load_particles(tmp_path / "v.mrc", **options)
     with h5py.File(tmp_path / "l.h5", "w") as handle:
         handle["dataset"] = labels[1:]
     with pytest.raises(ValueError, match="expected that of"):

@@ -74,6 +74,8 @@ def load_particles(path: str | Path, **options) -> ParticleSet:
     if (path.is_dir() and suffix not in ZARR_SUFFIXES) or suffix in STACK_SUFFIXES:
         return read_volumes(path, **_known(path, options, read_volumes))
     if "labels_path" in options:
+        if "box" not in options:
+            raise ValueError(f"{path}: a tomogram with labels_path needs box=; found {sorted(options)}")
         return read_labelled_tomogram(path, **_known(path, options, read_labelled_tomogram))
     if suffix in HDF5_SUFFIXES + ZARR_SUFFIXES and not {"box", "coordinates", "n"} & set(options):
         return read_volumes(path, **_known(path, options, read_volumes))

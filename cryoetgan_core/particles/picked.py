@@ -15,8 +15,9 @@ from ..volumes.table import ParticleSet, particle_table
 from . import copick
 from .picking import find_empty
 from .tomogram import cut_cubes, read_tomogram
-from .volume_files import VOLUME_SUFFIXES, ZARR_SUFFIXES, suffix_of
+from .volume_files import HDF5_SUFFIXES, VOLUME_SUFFIXES, ZARR_SUFFIXES, suffix_of
 
+KINDS = (*VOLUME_SUFFIXES, *HDF5_SUFFIXES, *ZARR_SUFFIXES)  # files that can hold a tomogram
 MOST_EMPTY, LEAST_EMPTY = 256, 20  # cubes of background that are kept; and that are needed to draw from
 
 
@@ -108,10 +109,7 @@ def background(
 
 def _are_tomograms(sources: Sequence[str]) -> bool:
     """Whether all of the files (or zarr stores) that particles name are there and hold one volume each."""
-    return all(
-        source and Path(source).exists() and suffix_of(Path(source)) in (*VOLUME_SUFFIXES, *ZARR_SUFFIXES)
-        for source in sources
-    )
+    return all(source and Path(source).exists() and suffix_of(Path(source)) in KINDS for source in sources)
 
 
 def read_copick(

@@ -1,6 +1,7 @@
 """Whole tomograms: reading them into one frame (zyx, beam z, protein bright) and cutting particles out."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -165,16 +166,23 @@ def read_labelled_tomogram(
     path: str | Path,
     labels_path: str | Path,
     box: int,
-    voxel_size_A: float,
+    voxel_size_A: float | None = None,
     *,
     target_voxel_size_A: float | None = None,
     beam_axis: Literal["x", "y", "z"] = "z",
     protein: Literal["bright", "dark"] = "dark",
-    class_names: dict[int, str] | None = None,
+    class_names: Mapping[int | str, str] | None = None,
     min_voxels: int = 20,
     edge: Literal["refuse", "skip"] = "skip",
 ) -> ParticleSet:
     """Particles of a tomogram with a label volume: each connected component is one, cut at its centre.
+
+    Parameters
+    ----------
+    voxel_size_A
+        overrides that of the tomogram's header; that of the label volume is not read.
+    class_names
+        name of each label, by number or, as JSON has it, by the number as text.
 
     Raises
     ------
@@ -183,12 +191,13 @@ def read_labelled_tomogram(
         `min_voxels` voxels (fewer are crumbs of a label).
     """
     volume, voxel = read_tomogram(path, voxel_size_A, beam_axis, protein)
-    labels, _ = read_tomogram(labels_path, voxel_size_A, beam_axis, "bright")
+    labels, _ = read_tomogram(labels_path, voxel, beam_axis, "bright")
     if labels.shape != volume.shape:
         raise ValueError(f"{labels_path}: shape {labels.shape}, expected that of {path}, {volume.shape}")
     found = label_centres(labels, min_voxels)
     if found.empty:
         raise ValueError(f"{labels_path}: no connected label of {min_voxels} voxels or more; is it a label volume?")
+    named = {str(label): name for label, name in (class_names or {}).items()}
     return cut_cubes(
         volume,
         voxel,
@@ -196,7 +205,7 @@ def read_labelled_tomogram(
         target_voxel_size_A,
         coordinates=found[["z", "y", "x"]].to_numpy(),
         edge=edge,
-        class_names=[(class_names or {}).get(c, str(c)) for c in found["label"]],
+        class_names=[named.get(str(c), str(c)) for c in found["label"]],
         tomogram=Path(path).stem,
         source=str(path),
     )
