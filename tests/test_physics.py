@@ -16,7 +16,11 @@ from cryoetgan_core.build import Scaling
 from cryoetgan_core.config import OWN_DATA, make_config
 from cryoetgan_core.evaluation.baselines import BACKGROUND, FORMULAS, RELEASED, WRONG_MICROSCOPE, on_background
 from cryoetgan_core.evaluation.downstream import PHYSICS, REAL, TRUE
-from cryoetgan_core.evaluation.metrics import angular_log_ratio, angular_power_spectra
+from cryoetgan_core.evaluation.metrics import (
+    angular_log_ratio,
+    angular_power_spectra,
+    fourier_shell_correlation,
+)
 from cryoetgan_core.evaluation.selection import distance
 from cryoetgan_core.generation import generate, generate_repeats, load_run, restore
 from cryoetgan_core.paper import mismatch, proof, real
@@ -764,3 +768,15 @@ def test_comparison_table_survives_a_classifier_that_learned_nothing() -> None:
         [{"rows": rows, "config": {"dataset": "S1", "snr": 0.1, "seed": 0}}]
     ).set_index("trained on")
     assert table.loc["share of real", "S1, SNR 0.1"] == "nan" and table.loc["gap closed", "S1, SNR 0.1"] == "nan"
+
+
+def test_halves_tell_what_as_many_others_would_reach() -> None:
+    signal = blobs(1)[0]
+
+    def set_of(name: str) -> torch.Tensor:
+        return signal + 5 * torch.randn((40, SMALL, SMALL, SMALL), generator=stream(0, "halves", name))
+
+    found = [fourier_shell_correlation(set_of(f"a{i}").mean(0), set_of(f"b{i}").mean(0)) for i in range(20)]
+    wanted, told = torch.stack(found).mean(0), real.as_many_others(set_of("a0"), stream(0, "split"))
+    assert 0.3 < float(wanted[1:4].min()) < float(wanted[1:4].max()) < 0.98  # neither all signal nor none
+    assert told[1:4].numpy() == pytest.approx(wanted[1:4].numpy(), abs=0.15)

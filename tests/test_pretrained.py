@@ -27,6 +27,17 @@ def test_the_card_describes_every_run() -> None:
     assert set(re.findall(r"`(S\d_\w+)`", (FOLDER / "README.md").read_text())) == set(NAMES)
 
 
+def test_the_numbers_of_the_card_are_those_of_the_runs() -> None:
+    card = (FOLDER / "README.md").read_text()
+    for name in NAMES:
+        config = cg.load_run(cg.pretrained(name)).config
+        (row,) = [line for line in card.splitlines() if line.startswith("|") and f"`{name}`" in line]
+        assert f"{config.snr:g}" in row and f"{config.box} x {config.box} x {config.box}" in card
+        assert f"{cg.DATASETS[config.dataset].field_of_view_A / config.box:.4g}" in card
+        if config.preset == "adapted":
+            assert f"width {config.width}" in row and f"{config.steps:,} steps of {config.batch}" in row
+
+
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ValueError, match="expected one of S1_adapted"):
         cg.pretrained("S3_adapted")

@@ -25,6 +25,7 @@ from .parameters import parse_json
 from .record import described
 from .runs import train_on
 
+SPLITS = 20  # into halves
 FOLDS = 3  # tomograms at most that are left out in turn
 
 
@@ -78,7 +79,8 @@ def make_real(
     numbers
         for each tomogram left out the metrics of generated and, as the floor, of the real training particles against
         it; AUC with as many volumes of each as the tomogram holds; with an `average`, "fsc", that of the means of
-        generated and of real particles, each brought back by the real poses.
+        generated and of real particles, each brought back by the real poses, and "fsc_ceiling", what as many other
+        real ones would reach.
     volumes
         "real" and "generated" (N, D, D, D) of all folds in network units, in the same order.
 
@@ -130,11 +132,25 @@ def make_real(
     numbers = {"folds": folds, "particles": len(particles), "voxel_size_A": particles.voxel_size_A}
     if placed is not None:
         zero = torch.zeros(len(torch.cat(turned)), 3)
-        means = [
-            unposed(torch.cat(v), torch.cat(turned), zero, particles.voxel_size_A).mean(0) for v in (generated, real)
-        ]
-        numbers |= {"fsc": fourier_shell_correlation(*means).tolist(), "density_correlation": correlation}
+        back = [unposed(torch.cat(v), torch.cat(turned), zero, particles.voxel_size_A) for v in (generated, real)]
+        ceiling = as_many_others(back[1], stream(config.seed, "halves")).tolist()
+        fsc = fourier_shell_correlation(*(v.mean(0) for v in back)).tolist()
+        numbers |= {"fsc": fsc, "fsc_ceiling": ceiling, "density_correlation": correlation}
     return numbers | described(config, "paper.real"), {"real": torch.cat(real), "generated": torch.cat(generated)}
+
+
+def as_many_others(volumes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Fourier shell correlation (shells,) expected between the mean of volumes (N, D, D, D) and that of as many others.
+
+    That of halves, mean over SPLITS of them, stepped up by Spearman and Brown's 2 c / (1 + c).
+    """
+    curves = []
+    for _ in range(SPLITS):
+        order = torch.randperm(len(volumes), generator=generator)
+        halves = order[: len(order) // 2], order[len(order) // 2 :]
+        curves.append(fourier_shell_correlation(*(volumes[half].mean(0) for half in halves)))
+    half = torch.stack(curves).mean(0)
+    return 2 * half / (1 + half)
 
 
 def _named(densities: str, particles: ParticleSet, config: RunConfig) -> tuple:

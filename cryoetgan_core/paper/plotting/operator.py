@@ -233,13 +233,15 @@ def mixed_sheet(volumes: Mapping[str, np.ndarray], seed: int, columns: int = 8, 
     return figure, "generated: " + ", ".join(str(i + 1) for i, (name, _) in enumerate(chosen) if name == "generated")
 
 
-def shell_agreement(correlation: Sequence[float], voxel_size_A: float) -> Figure:
+def shell_agreement(correlation: Sequence[float], ceiling: Sequence[float], voxel_size_A: float) -> Figure:
     """Fourier shell correlation of the mean of generated and that of real particles, both brought back by the real
-    poses.
+    poses, beside what as many other real particles would reach (`real.as_many_others`).
     """
     figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.0), layout="constrained")
     q = 10 * np.arange(len(correlation)) / (2 * (len(correlation) - 1)) / voxel_size_A
-    axis.plot(q[1:], correlation[1:], marker="o", ms=2)
+    axis.plot(q[1:], correlation[1:], marker="o", ms=2, label="generated and real")
+    axis.plot(q[1:], ceiling[1:], color="0.5", ls="--", label="real and as many other real ones, expected")
     axis.axhline(0.5, color="0.7", lw=0.5, ls=":")
     axis.set(xlabel="spatial frequency (1/nm)", ylabel="Fourier shell correlation", ylim=(-0.2, 1))
+    axis.legend(fontsize=5)
     return figure
