@@ -10,6 +10,7 @@ import torch
 
 from cryoetgan_core.config import make_config
 from cryoetgan_core.paper import own_data
+from cryoetgan_core.paper.runs import train_on
 from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
 CONFIG = make_config("smoke", "own")
@@ -82,3 +83,24 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             own_data.parse_densities(densities)
+
+
+@pytest.mark.parametrize("picks", [60, 12])
+def test_background_is_offered_where_enough_particles_can_choose(tmp_path: Path, picks: int) -> None:
+    rng, side = np.random.default_rng(0), 160
+    volume = rng.normal(size=(40, side, side)).astype(np.float32)
+    mrcfile.write(tmp_path / "t.mrc", volume, voxel_size=20.0)
+    points = rng.integers(14, (side - 14, 70), (picks, 2))  # y, x: half of the tomogram is empty
+    (tmp_path / "picks.csv").write_text("x,y,z\n" + "\n".join(f"{x},{y},20" for y, x in points))
+    options = {"coordinates": str(tmp_path / "picks.csv"), "coordinate_voxel_size_A": 20.0, "protein": "bright"}
+    config = make_config("smoke", "own", "physics", test_per_class=8)
+    particles = own_data.load(tmp_path / "t.mrc", 24, 0.0, options)
+    both = own_data.domains(particles, "ribosome", config, options)
+    if picks == 12:
+        assert len(both.Y_train) < own_data.LEAST_TO_CHOOSE and both.background is None
+        return
+    assert len(both.Y_train) >= own_data.LEAST_TO_CHOOSE and len(both.background) > 0
+    assert own_data.domains(particles, "ribosome", config).background is None  # not without the reader's options
+    run = train_on(config, both, tmp_path / "run")
+    assert set(run.noise_distances) == {"measured", "real background"}
+    assert all(np.isfinite(list(run.noise_distances.values())))

@@ -21,6 +21,7 @@ from ..volumes.domains import Domains
 from ..volumes.maps import resample
 from ..volumes.table import ParticleSet, check_class_names
 
+LEAST_TO_CHOOSE = 20  # training particles
 TEST_EVERY = 3  # without several tomograms, every third particle is tested on
 STAND_IN_PARTICLES = 12
 
@@ -140,7 +141,8 @@ def domains(
     Parameters
     ----------
     options
-        Those that `load` was given. None: no background is cut.
+        Those that `load` was given. None: no background is cut. Nor is it for fewer than LEAST_TO_CHOOSE training
+        particles, too few to hold some out for the choice between it and measured noise.
 
     Raises
     ------
@@ -159,7 +161,7 @@ def domains(
         for half, n in (("train", config.train_per_class), ("test", config.test_per_class))
     }
     chosen, empty = particles.select(train), None
-    if options is not None and config.generator == "physics":
+    if options is not None and config.generator == "physics" and len(chosen) >= LEAST_TO_CHOOSE:
         empty = background(particles, options, chosen.table["source"].unique())
     return Domains(x["train"], x["test"], chosen, particles.select(test), empty)
 
