@@ -72,3 +72,14 @@ def test_the_picture_of_the_readme_is_that_of_the_quick_start() -> None:
     (picture,) = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
     assert "](figures/quick_start.png)" in README
     assert base64.b64decode(picture) == (paths.ROOT / "figures" / "quick_start.png").read_bytes()
+
+
+def test_the_time_of_a_training_is_what_was_measured() -> None:
+    timed = json.loads((paths.reference("evening") / "training_time.json").read_text())
+    told = [
+        int(m)
+        for text in (README, *(c.sentence for c in claims.CLAIMS))
+        for m in re.findall(r"(\d+) minutes of a core", text)
+    ]
+    assert len(told) >= 2 and timed["steps"] == 2000
+    assert all(0.75 < timed["minutes"] / minutes < 1.33 for minutes in told)

@@ -1,4 +1,4 @@
-"""Wall time of a call, for the benchmark notebooks: times of one machine in one run, to be compared with each other."""
+"""Times of one machine in one run, to be compared with each other: of a call, and of a whole training."""
 
 import sys
 import time
@@ -7,7 +7,9 @@ from collections.abc import Callable
 import psutil
 import torch
 
+from ..config import RunConfig
 from ..reproducibility.provenance import provenance
+from ..training import Trainer
 
 try:
     import resource
@@ -25,6 +27,23 @@ def seconds_per_call(call: Callable[[], object], repeats: int = 5) -> float:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return sorted(times[1:])[repeats // 2]
+
+
+def training_time(config: RunConfig, steps: int = 5) -> dict[str, float]:
+    """Processor minutes of a training on one core, reckoned from a few steps on noise, the first not counted."""
+    rng = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(4 * config.batch, config.box, config.box, config.box, generator=rng) for _ in "xy")
+    trainer, threads = Trainer(config, x, y, "cpu"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        trainer.step()
+        start = time.process_time()
+        for _ in range(steps):
+            trainer.step()
+        step_s = (time.process_time() - start) / steps
+    finally:
+        torch.set_num_threads(threads)
+    return {"steps": config.steps, "processor_s_a_step": step_s, "minutes": step_s * config.steps / 60}
 
 
 def peak_memory_MiB() -> float:
