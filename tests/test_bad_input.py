@@ -549,7 +549,7 @@ def coordinates_outside(folder):
     return tomogram(folder, "x,y,z\n10,10,10\n300,10,10\n", edge="refuse")
 
 
-@case("leave the tomogram")
+@case("1 of 1 positions lie outside the tomogram .*another binning")
 def coordinates_all_outside(folder):
     return tomogram(folder, "x,y,z\n300,10,10\n")
 

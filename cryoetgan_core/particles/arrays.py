@@ -1,14 +1,12 @@
 """Stacks of volumes in one file: NumPy arrays and archives, and .mrcs. Nothing is ever unpickled."""
 
-import warnings
 import zipfile
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import torch
 
-from ..volumes.maps import read_map_header
+from ..volumes.maps import PACKED_SUFFIXES, read_header, read_map_header
 from ..volumes.poses import pose_to_relion_angles
 from ..volumes.table import check_array
 
@@ -29,17 +27,17 @@ def open_mrcs(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float
     """Volumes (N, D, D, D), memory-mapped, one after another along the sections, whether or not the header calls them a
     volume stack.
     """
-    (sections, rows, columns), voxel = read_map_header(path, voxel_size_A)
+    header = read_header(path)
+    (sections, rows, columns), (_, voxel) = header.dimensions, read_map_header(path, voxel_size_A)
     if rows != columns or sections % columns:
         raise ValueError(
             f"{path}: {(sections, rows, columns)} voxels are no stack of cubes; expected N x D sections of D x D"
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the header was judged above
-            data = mrcfile.mmap(path, permissive=True).data
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as an MRC stack ({error}); export it again") from error
+    if header.order != [3, 2, 1]:
+        raise ValueError(f"{path}: axis order {header.order[::-1]}; expected 1, 2, 3, the only one a stack can have")
+    if path.suffix.lower() in PACKED_SUFFIXES:
+        raise ValueError(f"{path}: a packed stack cannot be read in part; unpack it first")
+    data = np.memmap(path, header.dtype, mode="r", offset=header.offset, shape=header.dimensions)
     return data.reshape(-1, columns, columns, columns), voxel
 
 

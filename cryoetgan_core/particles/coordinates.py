@@ -5,6 +5,7 @@ Whatever the source says (voxels or angstrom, from the corner or from the centre
 the table of `volumes.table`: positions in angstrom from the tomogram's first voxel, and RELION's angles.
 """
 
+import logging
 import re
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, check_voxel_size, particle_table
-from .relion_tables import ANGLES, ORIGINS, numeric, read_star, table_of, without_turned_boxes
+from .relion_tables import ANGLES, ORIGINS, numeric, read_star, series_pixels, table_of, without_turned_boxes
 
+LOG = logging.getLogger(__name__)
 SUFFIXES = (".star", ".tbl", ".csv")
 _CENTRED = tuple(f"rlnCenteredCoordinate{a}Angst" for a in "XYZ")  # RELION 5
 _VOXELS = tuple(f"rlnCoordinate{a}" for a in "XYZ")
@@ -24,6 +26,7 @@ _CSV_NAMES = {
     "tomogram": ("tomogram", "run", "rlnTomoName"),
     "particle": ("particle", "id"),
 }
+_COMPLEX = re.compile(r"(?<=[0-9.])[+-][0-9.]+(e[+-]?[0-9]+)?[ij]$")  # Matlab writes scores so that it makes complex
 DYNAMO_COLUMNS = 26  # of a table at least: the position is in its columns 24 to 26
 
 
@@ -50,7 +53,8 @@ def read_coordinates(
         of the tomogram; needed by RELION 5, whose positions are measured from its centre ``size / 2``.
     coordinate_voxel_size_A
         what a voxel of the positions measures, where they were picked on another binning. By default the file's own
-        statement (rlnTomoTiltSeriesPixelSize), else that of the tomogram.
+        statement (rlnDetectorPixelSize, or rlnTomoTiltSeriesPixelSize of each optics group), else that of the
+        tomogram.
 
     Raises
     ------
@@ -67,9 +71,9 @@ def read_coordinates(
     if kind == ".star":
         table = _from_star(path, voxel_size_A, shape_zyx, coordinate_voxel_size_A)
     elif kind == ".tbl":
-        table = _from_dynamo(path, coordinate_voxel_size_A or voxel_size_A)
+        table = _from_dynamo(path, coordinate_voxel_size_A, voxel_size_A)
     elif kind == ".csv":
-        table = _from_csv(path, coordinate_voxel_size_A or voxel_size_A)
+        table = _from_csv(path, coordinate_voxel_size_A, voxel_size_A)
     else:
         raise ValueError(f"{path}: not a kind of coordinates known here; expected {', '.join(SUFFIXES)}")
     twice = table[["tomogram", "particle"]][table["particle"] != ""].duplicated()
@@ -84,31 +88,31 @@ def in_tomogram(table: pd.DataFrame, name: str, path: str | Path) -> pd.DataFram
     """The rows of a table that belong to the tomogram `name`; all of them where the table names none.
 
     Programs name a tomogram by its file, with or without folder, ending and a size such as ``_10.00Apx``: names fit
-    when they are equal, or one goes on with ``_``, ``-`` or ``.`` where the other ends. Dynamo has numbers in place of
-    names: a table with one number belongs to the tomogram that it is given with.
+    when they are equal, else where one goes on with ``_``, ``-`` or ``.`` at the end of the other. Dynamo has numbers
+    in place of names: a table (.tbl) with one number belongs to the tomogram that it is given with.
 
     Raises
     ------
     ValueError
-        when the table names tomograms and none of them fits.
+        when the table names tomograms and none of them fits, or several do.
     """
     named = table["tomogram"].map(_stem)
     if (named == "").all():
         return table
     wanted = _stem(name)
-    if named.nunique() == 1 and named[0].isdigit():
+    if Path(path).suffix.lower() == ".tbl" and named.nunique() == 1:
         return table
-    goes_on = tuple("_-.")
-    fits = {
-        t
-        for t in named.unique()
-        if t
-        and (
-            t == wanted
-            or wanted.startswith(tuple(t + c for c in goes_on))
-            or t.startswith(tuple(wanted + c for c in goes_on))
+    names, goes_on = set(named) - {""}, tuple("_-.")
+    longer = {t for t in names if t.startswith(tuple(wanted + c for c in goes_on))}
+    shorter = {t for t in names if wanted.startswith(tuple(t + c for c in goes_on))}
+    if wanted in names:
+        fits = {wanted}
+    elif len(longer) > 1 and not shorter:
+        raise ValueError(
+            f"{path}: {', '.join(sorted(longer)[:5])} could all be the tomogram {name!r}; name it as one of them."
         )
-    }
+    else:
+        fits = shorter or longer
     chosen = max(fits, key=len, default="")
     if not chosen:
         raise ValueError(
@@ -166,11 +170,8 @@ def _from_star(
         angles = ANGLES
     elif set(_VOXELS) <= set(table):
         numeric(table, _VOXELS, path)
-        optics = blocks.get("optics")
-        own = None
-        if optics is not None and "rlnTomoTiltSeriesPixelSize" in optics:
-            own = float(np.ravel(optics["rlnTomoTiltSeriesPixelSize"])[0])
-        position = table[list(_VOXELS)].to_numpy(float) * (coordinate_voxel_size_A or own or voxel_size_A)
+        position = table[list(_VOXELS)].to_numpy(float)
+        position = position * _unit(table, blocks, path, coordinate_voxel_size_A, voxel_size_A)[:, None]
         angles = ANGLES
     else:
         raise ValueError(
@@ -196,9 +197,32 @@ def _from_star(
     )
 
 
-def _from_dynamo(path: Path, voxel_size_A: float) -> pd.DataFrame:
+def _unit(table: pd.DataFrame, blocks: dict, path: Path, given_A: float | None, tomogram_A: float) -> np.ndarray:
+    """What a voxel of each row's position measures (N,): as given, else as the file says, else that of the tomogram."""
+    if given_A:
+        return np.full(len(table), given_A)
+    if "rlnDetectorPixelSize" in table:
+        columns = ("rlnDetectorPixelSize", "rlnMagnification")[: 1 + ("rlnMagnification" in table)]
+        numeric(table, columns, path)
+        unit = table["rlnDetectorPixelSize"].to_numpy(float)
+        # RELION 3.0: micrometers on the detector; template matching programs: angstrom, no magnification
+        return unit * 1e4 / table["rlnMagnification"].to_numpy(float) if len(columns) == 2 else unit
+    series = series_pixels(table, blocks, path)
+    if series is not None:
+        return series
+    _say_unit(path, tomogram_A)
+    return np.full(len(table), tomogram_A)
+
+
+def _say_unit(path: Path, voxel_A: float) -> None:
+    """Say what was taken for the unit of positions where the file does not tell it."""
+    LOG.warning("%s: positions read as voxels of %g A, those of the tomogram (coordinate_voxel_size_A=)", path, voxel_A)
+
+
+def _from_dynamo(path: Path, given_A: float | None, tomogram_A: float) -> pd.DataFrame:
     try:
-        values = np.loadtxt(path, dtype=float, ndmin=2)
+        rows = [[_COMPLEX.sub("", word) for word in line.split()] for line in path.read_text().splitlines()]
+        values = np.array([row for row in rows if row], float, ndmin=2)
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read as a Dynamo table ({error})") from error
     if values.shape[0] == 0 or values.shape[1] < DYNAMO_COLUMNS:
@@ -208,7 +232,9 @@ def _from_dynamo(path: Path, voxel_size_A: float) -> pd.DataFrame:
         )
     if not np.isfinite(values[:, [3, 4, 5, 6, 7, 8, 23, 24, 25]]).all():
         raise ValueError(f"{path}: a position, shift or angle is not a finite number; mend columns 4 to 9 and 24 to 26")
-    position = (values[:, 23:26] + values[:, 3:6] - 1) * voxel_size_A  # Dynamo counts voxels from 1
+    if not given_A:
+        _say_unit(path, tomogram_A)
+    position = (values[:, 23:26] + values[:, 3:6] - 1) * (given_A or tomogram_A)  # Dynamo counts voxels from 1
     whole = [[str(int(v)) for v in values[:, c]] for c in (0, 19, 21)]
     return particle_table(
         len(values),
@@ -221,9 +247,10 @@ def _from_dynamo(path: Path, voxel_size_A: float) -> pd.DataFrame:
     )
 
 
-def _from_csv(path: Path, voxel_size_A: float) -> pd.DataFrame:
+def _from_csv(path: Path, given_A: float | None, tomogram_A: float) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, skipinitialspace=True)
+        names = {c for choices in _CSV_NAMES.values() for c in choices}
+        table = pd.read_csv(path, skipinitialspace=True, dtype=dict.fromkeys(names, str))  # 001 keeps its zeros
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as CSV ({error})") from error
     names = next((c for c in (POSITION_COLUMNS, ("x", "y", "z")) if set(c) <= set(table)), None)
@@ -233,10 +260,13 @@ def _from_csv(path: Path, voxel_size_A: float) -> pd.DataFrame:
             "x_A, y_A, z_A"
         )
     numeric(table, names, path)
-    position = table[list(names)].to_numpy(float) * (1.0 if names == POSITION_COLUMNS else voxel_size_A)
-    if set(SHIFT_COLUMNS) <= set(table) and table[list(SHIFT_COLUMNS)].notna().all(axis=None):
-        numeric(table, SHIFT_COLUMNS, path)
-        position = position + table[list(SHIFT_COLUMNS)].to_numpy(float)
+    if names != POSITION_COLUMNS and not given_A:
+        _say_unit(path, tomogram_A)
+    position = table[list(names)].to_numpy(float) * (1.0 if names == POSITION_COLUMNS else given_A or tomogram_A)
+    if set(SHIFT_COLUMNS) <= set(table):
+        shifts = table[list(SHIFT_COLUMNS)].fillna(0)  # an empty one is none
+        numeric(shifts, SHIFT_COLUMNS, path)
+        position = position + shifts.to_numpy(float)
     columns: dict[str, object] = {}
     if set(ANGLE_COLUMNS) <= set(table):
         numeric(table, ANGLE_COLUMNS, path)

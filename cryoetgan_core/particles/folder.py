@@ -19,7 +19,7 @@ from .data_portal import fetch_run, is_portal_run
 from .picked import cut_at, read_copick
 from .pickles import PICKLE_SUFFIXES, read_pickle
 from .relion_stacks import read_subtomogram_star, read_tilt_stack_particles
-from .relion_tables import read_star
+from .relion_tables import particle_files
 from .stored import read_particles_csv
 from .tomogram import cut_cubes, read_labelled_tomogram, read_tomogram
 from .volume_files import (
@@ -127,7 +127,7 @@ def read_volumes(
         overrides headers; needed where the file has none.
     labels
         a CSV file with columns ``particle,label``, or a mapping, from file name (folders) or index from 0 as
-        text (the other kinds) to class. A folder's only .csv file is used by itself.
+        text (the other kinds) to class. In a folder, its .csv file or the one with these columns is used by itself.
     protein
         how the file shows it; the result is bright.
     beam_axis
@@ -147,8 +147,7 @@ def read_volumes(
     check_beam_axis(beam_axis, path)
     if path.is_dir() and suffix_of(path) not in ZARR_SUFFIXES:
         volumes, names, voxel, columns = _open_folder(path, voxel_size_A)
-        csv = sorted(path.glob("*.csv"))
-        labels = csv[0] if labels is None and len(csv) == 1 else labels
+        labels = _labels_in(path) if labels is None else labels
     else:
         volumes, voxel, columns = _open_stack(path, voxel_size_A)
         names = [str(i) for i in range(len(volumes))]
@@ -235,6 +234,7 @@ def _open_stack(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray | La
         stack = open_npy(path)
     elif suffix in HDF5_SUFFIXES:
         stack = open_hdf5(path, (3, 4))
+        voxel_size_A = voxel_size_A or getattr(stack, "voxel_size_A", None)
     elif suffix in ZARR_SUFFIXES:
         stack, own = open_zarr(path, (3, 4))
         stack = ChunkedStack(stack) if stack.ndim == 4 else stack
@@ -250,6 +250,17 @@ def _open_stack(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray | La
         raise ValueError(f"{path}: volumes of {shape[1:]} voxels, expected cubic boxes")
     read = (lambda i: np.asarray(stack[i])) if len(stack.shape) == 4 else (lambda i: np.asarray(stack[:]))
     return LazyVolumes(read, shape[1], [f"{path}: volume {i}" for i in range(shape[0])]), voxel_size_A, {}
+
+
+def _labels_in(folder: Path) -> Path | None:
+    """The table of labels among a folder's .csv files: the only one, or the only one with the columns of labels."""
+    csv = sorted(folder.glob("*.csv"))
+    if len(csv) > 1:
+        first = {c: c.read_text(errors="replace").partition("\n")[0] for c in csv}
+        csv = [c for c in csv if {"particle", "label"} <= {word.strip(' "\r') for word in first[c].split(",")}]
+    if len(csv) > 1:
+        raise ValueError(f"{folder}: {', '.join(c.name for c in csv)} all have the columns particle,label; give labels")
+    return csv[0] if csv else None
 
 
 def _class_names(labels: str | Path | Mapping[str, object], names: list[str]) -> list[str]:
@@ -271,9 +282,14 @@ def _class_names(labels: str | Path | Mapping[str, object], names: list[str]) ->
 
 
 def is_3d_star(path: Path) -> bool:
-    optics = read_star(path).get("optics", {})
-    dimensions = optics.get("rlnImageDimensionality", 2)
-    return int(np.ravel(dimensions)[0]) == 3
+    """Whether a STAR file, or the one that an optimisation set names, lists volumes rather than stacks of 2-D images.
+
+    RELION 3.0 and WarpTools' 3-D export have no optics table: what has no visible frames is a volume there.
+    """
+    _, _, blocks = particle_files(path)
+    if "optics" not in blocks:
+        return "rlnTomoVisibleFrames" not in blocks["particles"]
+    return int(np.ravel(blocks["optics"].get("rlnImageDimensionality", 2))[0]) == 3
 
 
 def _known(path: Path, options: dict, *readers) -> dict:

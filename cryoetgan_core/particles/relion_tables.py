@@ -1,6 +1,8 @@
 """Reading STAR files of particles, each table and name checked before any image is touched."""
 
 import json
+import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pandas as pd
 import starfile
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from ..volumes.maps import read_map
@@ -28,9 +31,11 @@ NAMES = [  # a name of digits is not a number: 000017 keeps its zeros
     "rlnTomoName", "rlnMicrographName", "rlnTomoParticleName", "rlnImageName", "cryoetganClassName",
     "cryoetganParticleName",
 ]  # fmt: skip
-TILT_COLUMNS = (
-    "rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle",
-)  # fmt: skip
+TILT_COLUMNS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
+MATRIX_ROWS = ("rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ")  # RELION 4 and WarpTools
+TURNS = ("rlnTomoYTilt", "rlnTomoZRot")  # RELION 5, with rlnTomoXTilt where it is not 0
+SERIES_FILE = "rlnTomoTiltSeriesStarFile"
+_WORD = re.compile(r"""'[^']*'(?=\s|$)|"[^"]*"(?=\s|$)|#.*|\S+""")  # of a row, quoted or not, or a comment
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ def read_star(path: Path) -> dict[str, pd.DataFrame | dict]:
     """All blocks of a STAR file by name; ValueError when it is missing or is no STAR file."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file, expected a STAR file")
+    _check_lines(path)
     try:
         blocks = starfile.read(path, always_dict=True, parse_as_string=NAMES)
     except Exception as error:  # the parser raises whatever its lines lead to
@@ -65,6 +71,33 @@ def read_star(path: Path) -> dict[str, pd.DataFrame | dict]:
     if not blocks:
         raise ValueError(f"{path}: no STAR block (data_...) found, expected a STAR file")
     return blocks
+
+
+def _check_lines(path: Path) -> None:
+    """Raise ValueError where a row has not one word a column, which would shift them, or a block is there twice."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as a STAR file ({error})") from error
+    seen, columns, looped = set(), 0, False
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if text.startswith("data_"):
+            if text in seen:
+                raise ValueError(f"{path}: line {number} begins {text} a second time; expected each block once")
+            seen.add(text)
+            columns, looped = 0, False
+        elif text.startswith("loop_"):
+            columns, looped = 0, True
+        elif text.startswith("_") and looped:
+            columns += 1
+        elif text and not text.startswith("#") and looped:
+            words = sum(not word.startswith("#") for word in _WORD.findall(text))
+            if words != columns:
+                raise ValueError(
+                    f"{path}: line {number} has {words} words, expected {columns}, one a column; write an empty one as "
+                    '""'
+                )
 
 
 def table_of(blocks: dict, name: str, path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -125,7 +158,9 @@ def open_tilt_stacks(path: str | Path) -> list[TiltStack]:
         are no 2-D stacks, or a name leads out of the folder.
     """
     path = Path(path)
-    particles_path, tomograms_path, blocks = _pair(path)
+    particles_path, tomograms_path, blocks = particle_files(path)
+    if tomograms_path is None:
+        raise ValueError(f"{path}: tilt stacks need tomograms.star beside it, or the optimisation set that names it")
     general = blocks.get("general", {})
     if isinstance(general, dict) and int(general.get("rlnTomoSubTomosAre2DStacks", 1)) != 1:
         raise ValueError(f"{particles_path}: particles are 3-D subtomograms; use read_subtomogram_star")
@@ -136,12 +171,10 @@ def open_tilt_stacks(path: str | Path) -> list[TiltStack]:
     numeric(particles, ANGLES, particles_path)
     numeric(optics, OPTICS_COLUMNS[1:], particles_path)
     tomograms = read_star(tomograms_path)
-    geometry: dict[str, tuple[pd.DataFrame, np.ndarray]] = {}
-    for name in particles["rlnTomoName"].unique():
-        tilts = table_of(tomograms, str(name), tomograms_path, TILT_COLUMNS)
-        numeric(tilts, TILT_COLUMNS[3:], tomograms_path)
-        rows = [[_row(v, 4, tomograms_path) for v in tilts[c]] for c in TILT_COLUMNS[:3]]
-        geometry[name] = tilts, np.array(rows).transpose(1, 0, 2)[..., :3]
+    geometry = {
+        name: tilt_series(tomograms, str(name), tomograms_path, TILT_COLUMNS)
+        for name in particles["rlnTomoName"].unique()
+    }
     return [_stack(row, i, optics, geometry, particles_path) for i, row in enumerate(particles.to_dict("records"))]
 
 
@@ -170,6 +203,44 @@ def numeric(table: pd.DataFrame, columns: tuple[str, ...], path: Path) -> None:
         if not np.isfinite(values).all():
             bad = table[column][~np.isfinite(values)].iloc[0]
             raise ValueError(f"{path}: {column} holds {bad!r}, expected finite numbers")
+
+
+def series_pixels(table: pd.DataFrame, blocks: dict, path: Path) -> np.ndarray | None:
+    """Pixel size (N,) in angstrom of the tilt series of each particle, in which RELION counts coordinates whatever the
+    binning of the boxes; None where the optics table is missing or does not say.
+
+    Warns where the optics table contradicts itself.
+
+    Raises
+    ------
+    ValueError
+        when a particle's optics group is not in the table.
+    """
+    name = "rlnTomoTiltSeriesPixelSize"
+    if "optics" not in blocks or name not in blocks["optics"]:
+        return None
+    optics = table_of(blocks, "optics", path, (name,))
+    numeric(optics, (name,), path)
+    binned = ("rlnImagePixelSize", "rlnTomoSubtomogramBinning")
+    if set(binned) <= set(optics):
+        numeric(optics, binned, path)
+        pixel, series = optics["rlnImagePixelSize"].astype(float), optics[name].astype(float)
+        wrong = (pixel / (series * optics["rlnTomoSubtomogramBinning"].astype(float)) - 1).abs() > 0.02
+        if wrong.any():
+            k = wrong.idxmax()
+            warnings.warn(
+                f"{path}: {binned[0]} {pixel[k]:g} is not {name} {series[k]:g} times {binned[1]} "
+                f"{optics[binned[1]][k]:g}; positions are taken in units of {series[k]:g} A",
+                stacklevel=2,
+            )
+    if len(optics) == 1 or optics[name].astype(float).nunique() == 1:
+        return np.full(len(table), float(optics[name].iloc[0]))
+    if not {"rlnOpticsGroup"} <= set(table) & set(optics):
+        raise ValueError(f"{path}: {len(optics)} optics groups with several pixel sizes, and no rlnOpticsGroup")
+    units = table["rlnOpticsGroup"].map(dict(zip(optics["rlnOpticsGroup"], optics[name].astype(float), strict=True)))
+    if units.isna().any():
+        raise ValueError(f"{path}: optics group {table['rlnOpticsGroup'][units.isna()].iloc[0]} is not in data_optics")
+    return units.to_numpy(float)
 
 
 def box_poses(table: pd.DataFrame, path: Path) -> Tensor:
@@ -217,19 +288,79 @@ def without_turned_boxes(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return table
 
 
-def _pair(path: Path) -> tuple[Path, Path, dict]:
-    """Particle file, tomogram file and the particle file's blocks."""
+def particle_files(path: Path) -> tuple[Path, Path | None, dict]:
+    """Particle file, tomogram file (None where there is none) and the particle file's blocks, from an optimisation set
+    or a particle file; the table of RELION 3.0, which has no name, as "particles".
+    """
     blocks = read_star(path)
     if "particles" in blocks:
-        return path, inside(path.parent, "tomograms.star", path), blocks
+        beside = path.parent / "tomograms.star"
+        return path, beside if beside.is_file() else None, blocks
     names = next((b for b in blocks.values() if isinstance(b, dict) and "rlnTomoParticlesFile" in b), None)
-    if names is None or "rlnTomoTomogramsFile" not in names:
-        raise ValueError(
-            f"{path}: neither data_particles nor rlnTomoParticlesFile and rlnTomoTomogramsFile found, "
-            "expected an optimisation_set.star or a particles.star"
-        )
-    particles = inside(path.parent, str(names["rlnTomoParticlesFile"]), path)
-    return particles, inside(path.parent, str(names["rlnTomoTomogramsFile"]), path), read_star(particles)
+    if names is not None and "rlnTomoTomogramsFile" in names:
+        particles = inside(path.parent, str(names["rlnTomoParticlesFile"]), path)
+        tomograms = inside(path.parent, str(names["rlnTomoTomogramsFile"]), path)
+        found = read_star(particles)
+        if "particles" not in found:
+            raise ValueError(f"{particles}: no block data_particles, found {sorted(found)}")
+        return particles, tomograms, found
+    if len(blocks) == 1 and "rlnImageName" in next(iter(blocks.values())):
+        return path, None, {"particles": next(iter(blocks.values()))}
+    raise ValueError(
+        f"{path}: neither data_particles nor rlnTomoParticlesFile and rlnTomoTomogramsFile found, "
+        "expected an optimisation_set.star or a particles.star"
+    )
+
+
+def tilt_series(
+    tomograms: dict, name: str, path: Path, columns: tuple[str, ...] = ()
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Table of a tilt series, a row a tilt, with `columns`; and its matrices (T, 3, 3), tomogram xyz to image uvw.
+
+    Matrices of WarpTools and RELION 4 stand in the tomogram file's own block of that name. RELION 5 names a file a
+    series in data_global, with angles: the matrix is Rz(rlnTomoZRot) Ry(rlnTomoYTilt) Rx(rlnTomoXTilt), as
+    Tomogram::setProjectionMatrix of RELION 5 composes it.
+
+    Raises
+    ------
+    ValueError
+        when the series, a file or a column is missing, or holds no numbers.
+    """
+    if name not in tomograms and SERIES_FILE in tomograms.get("global", {}):
+        table = table_of(tomograms, "global", path, ("rlnTomoName", SERIES_FILE))
+        row = table[table["rlnTomoName"].astype(str) == name]
+        if row.empty:
+            raise ValueError(f"{path}: no tomogram {name} in data_global, found {sorted(table['rlnTomoName'])[:5]}")
+        file = inside(path.parent, str(row[SERIES_FILE].iloc[0]), path)
+        blocks = read_star(file)
+        block = name if name in blocks else next(iter(blocks))
+        tilts = table_of(blocks, block, file, (*TURNS, *columns))
+        numeric(tilts, (*TURNS, *columns), file)
+        x = tilts["rlnTomoXTilt"].to_numpy(float) if "rlnTomoXTilt" in tilts else np.zeros(len(tilts))
+        angles = np.stack([x, *(tilts[c].to_numpy(float) for c in TURNS)], 1)
+        return tilts, Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    tilts = table_of(tomograms, name, path, (*MATRIX_ROWS, *columns))
+    numeric(tilts, columns, path)
+    rows = [[_row(v, 4, path) for v in tilts[c]] for c in MATRIX_ROWS]
+    return tilts, np.array(rows).transpose(1, 0, 2)[..., :3]
+
+
+def tilts_deg(matrices: np.ndarray) -> np.ndarray:
+    """Tilt (T,) of each image: the angle of its slice through Fourier space about y, as `fourier_grid.coordinates`
+    counts it.
+    """
+    beam = matrices[:, 2]  # in the tomogram, xyz
+    return (np.degrees(np.arctan2(beam[:, 0], beam[:, 2])) + 90) % 180 - 90
+
+
+def tilt_ranges(tomograms_path: Path, names: pd.Series) -> dict[str, np.ndarray]:
+    """Columns tilt_min_deg and tilt_max_deg (N,) of particles in the tomograms `names`."""
+    tomograms = read_star(tomograms_path)
+    found = {name: tilts_deg(tilt_series(tomograms, str(name), tomograms_path)[1]) for name in names.unique()}
+    return {
+        "tilt_min_deg": names.map({k: v.min() for k, v in found.items()}).to_numpy(),
+        "tilt_max_deg": names.map({k: v.max() for k, v in found.items()}).to_numpy(),
+    }
 
 
 def _row(text: object, length: int | None, path: Path) -> list[float]:

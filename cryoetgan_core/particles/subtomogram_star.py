@@ -1,11 +1,13 @@
 """3-D subtomograms and RELION's pseudo-subtomograms, read from their STAR file."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
+from ..volumes.maps import read_map_header
 from ..volumes.poses import rotate_volume
 from ..volumes.table import (
     ANGLE_COLUMNS,
@@ -17,11 +19,23 @@ from ..volumes.table import (
     protein_sign,
 )
 from .pseudo_subtomogram import check_weights, divided
-from .relion_tables import ANGLES, ORIGINS, box_poses, inside, numeric, read_star, table_of, without_turned_boxes
+from .relion_tables import (
+    ANGLES,
+    ORIGINS,
+    box_poses,
+    inside,
+    numeric,
+    particle_files,
+    series_pixels,
+    table_of,
+    tilt_ranges,
+    without_turned_boxes,
+)
 from .relion_writer import CENTRED, CLASS, COORDINATES, NAME, UNKNOWN
 from .stored import stored_volumes
 from .tilt_stack import check_wiener
 
+LOG = logging.getLogger(__name__)
 UPSAMPLE = 3  # before a box is turned back into the tomogram's frame: about 1 % relative error
 
 
@@ -41,8 +55,12 @@ def read_subtomogram_star(
     (rlnCenteredCoordinateXAngst of RELION 5) are the columns centred_x_A, centred_y_A, centred_z_A: the file does not
     tell the tomogram's size.
 
+    The tilt range of each particle is read from tomograms.star, beside the file or named by its optimisation set.
+
     Parameters
     ----------
+    path
+        particles.star, with or without an optics table (RELION 3.0), or an optimisation set.
     protein
         how the files show it, "bright" or "dark"; the result is bright.
     voxel_size_A
@@ -56,11 +74,12 @@ def read_subtomogram_star(
         when a block, column or volume is missing, a name leads out of the folder, boxes differ, or the first version of
         this package wrote the file, whose angles were inverse.
     """
-    path = Path(path)
     sign = protein_sign(protein, path)
-    blocks = read_star(path)
-    optics = table_of(blocks, "optics", path, ("rlnImagePixelSize", "rlnImageSize"))
+    path, tomograms, blocks = particle_files(Path(path))
     table = table_of(blocks, "particles", path, ("rlnImageName",)).reset_index(drop=True)
+    if "optics" not in blocks:
+        blocks["optics"] = _optics_of_relion_3_0(table, path, voxel_size_A)
+    optics = table_of(blocks, "optics", path, ("rlnImagePixelSize", "rlnImageSize"))
     if CLASS in table and "rlnVoltage" not in optics:
         raise ValueError(
             f"{path}: the first version of this package wrote it, with inverse angles; generate or write the particles "
@@ -86,8 +105,8 @@ def read_subtomogram_star(
 
     volumes, names = stored_volumes(path, table["rlnImageName"].astype(str), box, voxel, in_tomogram)
     columns: dict[str, object] = {"particle": names}
-    # RELION counts coordinates in pixels of the tilt series, whatever the binning of the boxes
-    unit = float(optics["rlnTomoTiltSeriesPixelSize"].iloc[0]) if "rlnTomoTiltSeriesPixelSize" in optics else voxel
+    series = series_pixels(table, blocks, path)
+    unit = voxel if series is None else series
     for ours, theirs, scale in (
         (ANGLE_COLUMNS, ANGLES, 1.0),
         (POSITION_COLUMNS, COORDINATES, unit),
@@ -105,7 +124,27 @@ def read_subtomogram_star(
         found = [c for c in choices if c in table]
         if found:
             columns[ours] = table[found[0]].astype(str).replace({"unknown": "", UNKNOWN: ""})
+    if tomograms and "rlnTomoName" in table:
+        columns |= tilt_ranges(tomograms, table["rlnTomoName"])
     return ParticleSet(volumes, particle_table(len(table), source=str(path), **columns), voxel)
+
+
+def _optics_of_relion_3_0(table: pd.DataFrame, path: Path, voxel_size_A: float | None) -> pd.DataFrame:
+    """The optics table that a file of RELION 3.0, or WarpTools' 3-D export, leaves out: voxel size as given, else from
+    rlnDetectorPixelSize (micrometers) and rlnMagnification, else from the first volume's header, and that one's box.
+    """
+    first = inside(path.parent, str(table["rlnImageName"].iloc[0]).rpartition("@")[2], path)
+    pair = ("rlnDetectorPixelSize", "rlnMagnification")
+    shape, header = read_map_header(first, voxel_size_A or (1.0 if set(pair) <= set(table) else None))
+    voxel, source = voxel_size_A or header, "as given" if voxel_size_A else f"the header of {first.name}"
+    if not voxel_size_A and set(pair) <= set(table):
+        numeric(table, pair, path)
+        voxels = table[pair[0]].astype(float) * 1e4 / table[pair[1]].astype(float)
+        if voxels.nunique() > 1:
+            raise ValueError(f"{path}: voxel sizes from {voxels.min():g} to {voxels.max():g} A; read them one by one")
+        voxel, source = float(voxels.iloc[0]), f"{pair[0]} and {pair[1]}"
+    LOG.warning("%s: no optics table; voxels of %g A (%s), not CTF-premultiplied", path, voxel, source)
+    return pd.DataFrame({"rlnImagePixelSize": [voxel], "rlnImageSize": [shape[-1]]})
 
 
 def _weights(table: pd.DataFrame, optics: pd.DataFrame, path: Path, box: int) -> list[Path]:

@@ -14,6 +14,7 @@ from ..volumes.table import ParticleSet, check_array, check_beam_axis, check_vox
 from .picking import find_candidates, label_centres
 from .volume_files import NO_VOXEL_SIZE, read_volume, suffix_of
 
+IMOD_BACKGROUND = -128  # label 0 where IMOD stored labels as signed bytes
 MARGIN = 4  # voxels beyond a cube that take part in its resampling, so that its faces do not ring
 
 
@@ -194,6 +195,8 @@ def read_labelled_tomogram(
     labels, _ = read_tomogram(labels_path, voxel, beam_axis, "bright")
     if labels.shape != volume.shape:
         raise ValueError(f"{labels_path}: shape {labels.shape}, expected that of {path}, {volume.shape}")
+    if labels.min() == IMOD_BACKGROUND:
+        labels = labels - IMOD_BACKGROUND
     found = label_centres(labels, min_voxels)
     if found.empty:
         raise ValueError(f"{labels_path}: no connected label of {min_voxels} voxels or more; is it a label volume?")

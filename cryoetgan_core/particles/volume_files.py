@@ -4,6 +4,9 @@ Nothing is ever unpickled.
 """
 
 import json
+import math
+import re
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,6 +30,7 @@ NO_VOXEL_SIZE = (
 )  # kinds whose headers do not say it, or not reliably
 _EM_BYTES = {1: 1, 2: 2, 4: 4, 5: 4, 9: 8}  # of the EM types that hold real numbers
 _EM_HEADER, _EM_LITTLE_ENDIAN = 512, 6
+_EMAN = re.compile(r"MDF/images/[0-9]+/image")
 _ANGSTROM = {"angstrom": 1.0, "nanometer": 10.0, "micrometer": 1e4}
 
 
@@ -122,9 +126,14 @@ def read_tiff(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: cannot be read as TIFF ({error})") from error
 
 
-def open_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = None) -> h5py.Dataset:
-    """The one dataset of an HDF5 file (or the named one) with the given number of dimensions, unread; its file stays
-    open as long as it is used.
+def open_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = None) -> "h5py.Dataset | EmanStack":
+    """The one dataset of an HDF5 file (or the named one) with the given number of dimensions, or EMAN2's particles as a
+    stack, unread; the file stays open as long as it is used.
+
+    Raises
+    ------
+    ValueError
+        when the file is none, holds several datasets, its data lie in other files, or chunks are missing.
     """
     try:
         handle = h5py.File(path, "r")
@@ -134,10 +143,37 @@ def open_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = Non
     handle.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
     if dataset is None and len(found) == 1:
         dataset = next(iter(found))
+    if dataset is None and found and all(_EMAN.fullmatch(name) for name in found) and 4 in dimensions:
+        return EmanStack(path, handle, sorted(found, key=lambda name: int(name.split("/")[2])))
     if dataset not in found:
-        raise ValueError(f"{path}: datasets {sorted(found)}; expected one, or the name {dataset!r}")
-    check_array(f"{path}:{dataset}", found[dataset].shape, found[dataset].dtype, dimensions, on_disk=True)
-    return found[dataset]
+        raise ValueError(f"{path}: datasets {sorted(found)[:9]}; expected one, or the name {dataset!r}")
+    data = found[dataset]
+    check_array(f"{path}:{dataset}", data.shape, data.dtype, dimensions, on_disk=True)
+    if data.is_virtual or data.external:
+        raise ValueError(f"{path}:{dataset}: its voxels lie in other files; copy them into one dataset")
+    if data.chunks:
+        counts = [-(-s // c) for s, c in zip(data.shape, data.chunks, strict=True)]
+        _say_unwritten(f"{path}:{dataset}", math.prod(counts), data.id.get_num_chunks(), data)
+    return data
+
+
+class EmanStack:
+    """The particles of an EMAN2 file (MDF/images/N/image), as a stack (N, D, D, D) that is indexed one by one."""
+
+    ndim = 4
+
+    def __init__(self, path: Path, handle: h5py.File, names: list[str]):
+        self.file, self._names = handle, names
+        shapes = {handle[name].shape for name in names}
+        if len(shapes) > 1:
+            raise ValueError(f"{path}: particles of shapes {sorted(shapes)[:3]}; crop them to one cubic box")
+        self.shape, self.dtype = (len(names), *shapes.pop()), handle[names[0]].dtype
+        check_array(path, self.shape, self.dtype, (4,), on_disk=True)
+        pixel = handle[names[0]].parent.attrs.get("EMAN.apix_x")
+        self.voxel_size_A = None if pixel is None else float(pixel)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.file[self._names[i]][()]
 
 
 def read_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = None) -> np.ndarray:
@@ -151,6 +187,21 @@ def read_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = Non
         found.file.close()
 
 
+def _say_unwritten(name: object, expected: int, written: int, array: object) -> None:
+    """Chunks that were never written hold the fill value: usual in labels, so nothing is said; in a volume of grey
+    values it is; in a stack of particles they would be particles.
+    """
+    missing = expected - written
+    if not missing or np.dtype(array.dtype).kind in "iu":
+        return
+    if len(array.shape) == 4:
+        raise ValueError(f"{name}: {missing} of {expected} chunks are missing; copy the store again")
+    warnings.warn(
+        f"{name}: {missing} of {expected} chunks are not there and read as one fill value; was the whole store copied?",
+        stacklevel=4,
+    )
+
+
 def open_zarr(path: Path, dimensions: tuple[int, ...]) -> tuple[zarr.Array, float | None]:
     """The array of a zarr store, unread, and its voxel size in angstrom where its metadata say: the store itself, the
     finest level of an OME-Zarr image, or the only array of a group.
@@ -158,8 +209,7 @@ def open_zarr(path: Path, dimensions: tuple[int, ...]) -> tuple[zarr.Array, floa
     Raises
     ------
     ValueError
-        when there is none, its dimensions are others, or chunks are missing, which zarr would fill with a constant in
-        silence.
+        when there is none, its dimensions or axes are others, or chunks of a stack are missing.
     """
     try:
         store = zarr.open(path, mode="r")
@@ -182,12 +232,24 @@ def open_zarr(path: Path, dimensions: tuple[int, ...]) -> tuple[zarr.Array, floa
         if name not in store:
             raise ValueError(f"{path}: its metadata name the array {name!r}, which is not there; found {names}")
         store = store[name]
+    if len(store.shape) == 5 and store.shape[:2] == (1, 1):  # time and channel of an OME-Zarr image
+        store = SqueezedImage(store)
     check_array(path, store.shape, store.dtype, dimensions, on_disk=True)
     voxel = voxel or store.attrs.get("voxel_size_A")
-    missing = store.nchunks - store.nchunks_initialized
-    if missing:
-        raise ValueError(f"{path}: {missing} of {store.nchunks} chunks are missing; copy the store again")
+    _say_unwritten(path, store.nchunks, store.nchunks_initialized, store)
     return store, voxel
+
+
+class SqueezedImage:
+    """A zarr array (1, 1, Z, Y, X) as (Z, Y, X), unread."""
+
+    def __init__(self, array: zarr.Array):
+        self._array, self.shape, self.ndim, self.dtype = array, array.shape[2:], 3, array.dtype
+        self.chunks, self.attrs, self.fill_value = array.chunks[2:], array.attrs, array.fill_value
+        self.nchunks, self.nchunks_initialized = array.nchunks, array.nchunks_initialized
+
+    def __getitem__(self, index: object) -> np.ndarray:
+        return self._array[0, 0][index]
 
 
 class ChunkedStack:
@@ -204,17 +266,28 @@ class ChunkedStack:
 
 
 def _finest_level(image: dict, path: Path) -> tuple[str, float | None]:
-    """Name of the finest level of an OME-Zarr image, and its voxel size in angstrom."""
+    """Name of the finest level of an OME-Zarr image, and its voxel size in angstrom: the scale of the level times that
+    of the image.
+    """
     try:
         level = image["datasets"][0]
-        scale = next((t["scale"] for t in level.get("coordinateTransformations", []) if t["type"] == "scale"), None)
-        units = [axis.get("unit") for axis in image.get("axes", []) if axis.get("type", "space") == "space"]
-        name = str(level["path"])
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        name, scale = str(level["path"]), None
+        for found in (level, image):
+            for one in found.get("coordinateTransformations", []):
+                if one["type"] == "scale":
+                    scale = np.array(one["scale"][-3:], float) * (1.0 if scale is None else scale)
+        axes = [a if isinstance(a, dict) else {"name": a} for a in image.get("axes", [])]
+        space = [a for a in axes if a.get("type", "space") == "space"][-3:]
+        names, units = [str(a.get("name", "")) for a in space], [a.get("unit") for a in space]
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: its multiscales metadata cannot be understood ({error!r})") from error
-    if scale is None or not units or units[-1] not in _ANGSTROM:
+    if names and names != ["z", "y", "x"]:
+        raise ValueError(
+            f"{path}: axes {', '.join(names)}; expected z, y, x as the last three; export it in that order"
+        )
+    if scale is None or len(scale) != 3 or len(units) != 3 or not set(units) <= set(_ANGSTROM):
         return name, None
-    sizes = np.array(scale[-3:], float) * _ANGSTROM[units[-1]]
+    sizes = scale * np.array([_ANGSTROM[unit] for unit in units])
     if sizes.max() > 1.01 * sizes.min():
         raise ValueError(f"{path}: voxels of {sizes.tolist()} A; expected cubic ones. Give voxel_size_A")
     return name, float(sizes.mean())

@@ -9,9 +9,10 @@ import bz2
 import gzip
 import math
 import warnings
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,9 +22,30 @@ PACKED_SUFFIXES = (".gz", ".bz2")
 # how each packing is opened, and how much smaller it makes a file at most: enough to tell an absurd header without
 # unpacking
 _PACKINGS = {".gz": (gzip.open, 1032), ".bz2": (bz2.open, 50_000)}
-# bytes a voxel of the MRC2014 modes that hold real numbers
-_MODE_BYTES = {0: 1, 1: 2, 2: 4, 6: 2, 12: 2}
+# NumPy types of the MRC2014 modes that hold real numbers; mode 0 may be unsigned, see `_signed`
+_MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_IMOD_STAMP, _IMOD_SIGNED = 1146047817, 1
 _MAX_VOXELS = 1024**3
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a sound MRC header says of its data.
+
+    Attributes
+    ----------
+    order : axis order (section, row, column); 1 = x, 3 = z.
+    voxel_A : (3,) voxel size xyz; 0 where it is missing.
+    dimensions : sections, rows, columns.
+    dtype : of a voxel, with its byte order.
+    offset : bytes before the first voxel.
+    """
+
+    order: list[int]
+    voxel_A: np.ndarray
+    dimensions: tuple[int, int, int]
+    dtype: np.dtype
+    offset: int
 
 
 def read_map(path: str | Path, *, voxel_size_A: float | None = None, invert: bool = False) -> tuple[Tensor, float]:
@@ -49,38 +71,45 @@ def read_map(path: str | Path, *, voxel_size_A: float | None = None, invert: boo
     path = Path(path)
     if voxel_size_A is not None and not (voxel_size_A > 0 and math.isfinite(voxel_size_A)):
         raise ValueError(f"{path}: voxel_size_A is {voxel_size_A}; expected a positive number of angstrom")
-    order, header_voxel, _ = _checked_header(path)
-    with warnings.catch_warnings():
-        # the header was judged above; mrcfile would warn of stamps and labels that do not matter here
-        warnings.simplefilter("ignore")
-        try:
-            with mrcfile.open(path, permissive=True) as handle:
-                data = None if handle.data is None else np.array(handle.data, dtype=np.float32)
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"{path}: cannot be read as an MRC map ({error}); download or export it again") from error
-    if data is None or data.ndim != 3:
-        found = "no data" if data is None else f"{data.ndim}-D data"
-        raise ValueError(f"{path}: found {found}, expected one 3-D map; split stacks of volumes first")
+    header = read_header(path)
+    opened, _ = _PACKINGS.get(path.suffix.lower(), (open, 1))
+    size = math.prod(header.dimensions) * header.dtype.itemsize
+    try:
+        with opened(path, "rb") as handle:
+            handle.read(header.offset)
+            raw = handle.read(size)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read as an MRC map ({error}); download or export it again") from error
+    if len(raw) < size:
+        raise ValueError(f"{path}: {header.offset + len(raw)} bytes, expected {header.offset + size}; it is cut off")
+    data = np.frombuffer(raw, header.dtype).reshape(header.dimensions).astype(np.float32)
     if not np.isfinite(data).all():
         bad = int((~np.isfinite(data)).sum())
         raise ValueError(f"{path}: {bad} of {data.size} voxels are NaN or infinite; replace them before use")
-    data = np.transpose(data, [order.index(axis) for axis in (3, 2, 1)])
+    data = np.transpose(data, [header.order.index(axis) for axis in (3, 2, 1)])
     volume = torch.from_numpy(np.ascontiguousarray(-data if invert else data))
-    return volume, _judged_voxel_size(path, header_voxel) if voxel_size_A is None else float(voxel_size_A)
+    return volume, _judged_voxel_size(path, header.voxel_A) if voxel_size_A is None else float(voxel_size_A)
 
 
 def read_map_header(path: Path, voxel_size_A: float | None = None) -> tuple[tuple[int, int, int], float]:
     """Shape (D, H, W), zyx, and voxel size of a map whose data stay unread; errors are those of `read_map` that need no
     data.
     """
-    order, voxel, dimensions = _checked_header(path)
-    shape = tuple(dimensions[order.index(axis)] for axis in (3, 2, 1))
-    return shape, _judged_voxel_size(path, voxel) if voxel_size_A is None else float(voxel_size_A)
+    header = read_header(path)
+    shape = tuple(header.dimensions[header.order.index(axis)] for axis in (3, 2, 1))
+    return shape, _judged_voxel_size(path, header.voxel_A) if voxel_size_A is None else float(voxel_size_A)
 
 
-def _checked_header(path: Path) -> tuple[list[int], np.ndarray, tuple[int, int, int]]:
-    """Axis order (section, row, column; 1 = x, 3 = z), voxel size xyz (0: missing) and dimensions (sections, rows,
-    columns) of a sound header.
+def read_header(path: Path) -> Header:
+    """The header of an MRC file, packed or not, once it makes sense and the file is as long as it says.
+
+    Bytes (mode 0) are signed, as MRC2014 has it, unless IMOD's stamp or the header's minimum and maximum say otherwise.
+    An extended header that is announced but not there is left out, with a warning.
+
+    Raises
+    ------
+    ValueError
+        as `read_map`, where no data are needed to tell.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a density map")
@@ -88,11 +117,11 @@ def _checked_header(path: Path) -> tuple[list[int], np.ndarray, tuple[int, int, 
     try:
         with opened(path, "rb") as handle:
             raw = handle.read(1024)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
     if len(raw) < 1024:
         raise ValueError(f"{path}: {len(raw)} bytes, expected at least the 1024 of an MRC header; the file is cut off")
-    for endian in "<>":
+    for endian in "><" if raw[212] == 0x11 else "<>":  # the machine stamp, where it is there
         words = np.frombuffer(raw, endian + "i4")
         if 0 <= words[3] < 1024 and (words[:3] > 0).all():
             break
@@ -102,36 +131,56 @@ def _checked_header(path: Path) -> tuple[list[int], np.ndarray, tuple[int, int, 
             f"{np.frombuffer(raw, '<i4')[3]} make no sense; expected an .mrc, .map or .ccp4 file"
         )
     columns, rows, sections, mode = (int(v) for v in words[:4])
-    if mode not in _MODE_BYTES:
+    if mode not in _MODES:
         raise ValueError(
-            f"{path}: mode {mode}, expected real numbers (modes {', '.join(map(str, _MODE_BYTES))}); "
+            f"{path}: mode {mode}, expected real numbers (modes {', '.join(map(str, _MODES))}); "
             "complex and 4-bit maps must be converted first"
         )
     if min(columns, rows, sections) < 2:
         raise ValueError(f"{path}: {sections} x {rows} x {columns} voxels is an image, expected a 3-D map")
+    numbers = np.frombuffer(raw, endian + "f4")
+    dtype = np.dtype(endian + _MODES[mode])
+    if mode == 0 and not _signed(words, numbers):
+        dtype = np.dtype("u1")
     voxels = columns * rows * sections
     extended = int(words[23])
-    expected = 1024 + extended + voxels * _MODE_BYTES[mode]
+    expected = 1024 + extended + voxels * dtype.itemsize
     if voxels > _MAX_VOXELS or extended < 0:
         raise ValueError(
             f"{path}: {sections} x {rows} x {columns} voxels and an extended header of {extended} bytes; "
             "expected at most 1024^3 voxels; crop or bin the map first"
         )
-    size = path.stat().st_size * packed
-    if size < expected:
+    size = path.stat().st_size
+    if packed == 1 and extended and size == expected - extended:
+        warnings.warn(f"{path}: its extended header of {extended} bytes is not there; read without it", stacklevel=3)
+        extended, expected = 0, size
+    if size * packed < expected or (packed == 1 and size > expected):
+        wrong = "cut off" if size * packed < expected else "longer than its header says"
         raise ValueError(
-            f"{path}: {size} bytes, expected {expected} for {sections} x {rows} x {columns} voxels of "
-            f"mode {mode}; the file is cut off or its header is wrong"
+            f"{path}: {size} bytes, expected {expected} for {sections} x {rows} x {columns} voxels of mode {mode}; the "
+            f"file is {wrong} or its header is wrong; export it again"
         )
     order = [int(v) for v in words[[18, 17, 16]]]
     if order == [0, 0, 0]:  # written by old programs that knew one order only
         order = [3, 2, 1]
     if sorted(order) != [1, 2, 3]:
         raise ValueError(f"{path}: axis order mapc, mapr, maps is {order[::-1]}, expected a permutation of 1, 2, 3")
-    cell = np.frombuffer(raw, endian + "f4")[10:13].astype(float)
+    cell = numbers[10:13].astype(float)
     sampling = words[7:10].astype(float)
+    if not sampling.any():  # left out by some programs, while the cell is there
+        sampling = np.array([(sections, rows, columns)[order.index(axis)] for axis in (1, 2, 3)], float)
     voxel = np.where(sampling > 0, cell / np.where(sampling > 0, sampling, 1), 0.0)
-    return order, voxel, (sections, rows, columns)
+    return Header(order, voxel, (sections, rows, columns), dtype, 1024 + extended)
+
+
+def _signed(words: np.ndarray, numbers: np.ndarray) -> bool:
+    """Whether bytes are signed: by IMOD's flag where its stamp is there, else by the header's minimum and maximum, else
+    yes (IMOD's rule, imodhelp "mrc format").
+    """
+    if words[38] == _IMOD_STAMP:
+        return bool(words[39] & _IMOD_SIGNED)
+    least, most = numbers[19], numbers[20]
+    return not (0 <= least <= most <= 255 and most > 127)
 
 
 def _judged_voxel_size(path: Path, voxel: np.ndarray) -> float:
