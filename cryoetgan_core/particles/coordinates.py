@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, check_voxel_size, particle_table
+from .names import tomogram_name
 from .relion_tables import ANGLES, ORIGINS, numeric, read_star, series_pixels, table_of, without_turned_boxes
 
 LOG = logging.getLogger(__name__)
@@ -96,10 +97,10 @@ def in_tomogram(table: pd.DataFrame, name: str, path: str | Path) -> pd.DataFram
     ValueError
         when the table names tomograms and none of them fits, or several do.
     """
-    named = table["tomogram"].map(_stem)
+    named = table["tomogram"].map(tomogram_name)
     if (named == "").all():
         return table
-    wanted = _stem(name)
+    wanted = tomogram_name(name)
     if Path(path).suffix.lower() == ".tbl" and named.nunique() == 1:
         return table
     names, goes_on = set(named) - {""}, tuple("_-.")
@@ -139,15 +140,6 @@ def relion_to_dynamo(angles_deg: np.ndarray) -> np.ndarray:
 
 def _wrapped(angle_deg: np.ndarray) -> np.ndarray:
     return (angle_deg + 180) % 360 - 180
-
-
-def _stem(name: object) -> str:
-    """Name of a tomogram without folder, ending and voxel size."""
-    base = re.split(r"[\\/]", str(name))[-1]
-    base = re.sub(
-        r"\.(mrc|rec|tomostar|star|map|tif|tiff|h5|hdf5|zarr|em|gz|bz2)$", "", re.sub(r"\.(gz|bz2)$", "", base)
-    )
-    return re.sub(r"_\d+\.\d+Apx$", "", base)
 
 
 def _from_star(

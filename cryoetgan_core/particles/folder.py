@@ -21,6 +21,7 @@ from .pickles import PICKLE_SUFFIXES, read_pickle
 from .relion_stacks import read_subtomogram_star, read_tilt_stack_particles
 from .relion_tables import particle_files
 from .stored import read_particles_csv
+from .tilt_files import with_tilts
 from .tomogram import cut_cubes, read_labelled_tomogram, read_tomogram
 from .volume_files import (
     HDF5_SUFFIXES,
@@ -43,7 +44,13 @@ KINDS = (
 )
 
 
-def load_particles(path: str | Path, **options) -> ParticleSet:
+def load_particles(
+    path: str | Path,
+    *,
+    tilt_file: str | Path | None = None,
+    tilt_range_deg: tuple[float, float] | None = None,
+    **options,
+) -> ParticleSet:
     """Particles from whatever `path` is; `options` are those of the function that reads this kind.
 
     Folders and stacks: `read_volumes`. A .star file: `read_tilt_stack_particles`, or `read_subtomogram_star` where its
@@ -52,11 +59,22 @@ def load_particles(path: str | Path, **options) -> ParticleSet:
     tomograms: `read_tomogram` with `cut_cubes`, where `coordinates` may be a file (`read_coordinates`), or
     `read_labelled_tomogram` where `labels_path` is given.
 
+    Parameters
+    ----------
+    tilt_file, tilt_range_deg
+        where the particles' files do not tell their tilts: a .tlt, .rawtlt or .mdoc file, or least and greatest angle.
+        One beside a tomogram, of its name, is found by itself.
+
     Raises
     ------
     ValueError
         when nothing here reads the path, an option belongs to no reader of this kind, or the reader refuses.
     """
+    return with_tilts(_read(path, options), Path(path), tilt_file, tilt_range_deg)
+
+
+def _read(path: str | Path, options: dict) -> ParticleSet:
+    """Particles by the reader of their kind."""
     if is_portal_run(path):
         options = _known(path, options, read_copick)
         return read_copick(fetch_run(path, options.pop("voxel_size_A", None)), **options)

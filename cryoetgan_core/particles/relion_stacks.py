@@ -26,7 +26,7 @@ from ..volumes.lazy import empty_volumes
 from ..volumes.maps import read_map, resample
 from ..volumes.poses import relion_angles_to_pose
 from ..volumes.table import ParticleSet, check_voxel_size, particle_table, protein_sign
-from .relion_tables import TiltStack, open_tilt_stacks, read_images, tilts_deg
+from .relion_tables import TiltStack, open_tilt_stacks, read_images, recorded
 from .relion_writer import write_star
 from .subtomogram_star import read_subtomogram_star
 from .tilt_stack import check_wiener, ctf_of_tilts, insert_tilts, to_volume
@@ -190,7 +190,7 @@ def _table(path: str | Path, stacks: list[TiltStack], unit_A: float, class_name:
     position = np.array([s.coordinates for s in stacks]) * unit_A
     # RELION's origin offsets move the particle's centre by minus their value
     shift = -np.array([s.origins_A for s in stacks])
-    tilts = [tilts_deg(s.matrices[s.visible]) for s in stacks]
+    told = pd.DataFrame([recorded(s) for s in stacks])
     return particle_table(
         len(stacks),
         class_name=class_name,
@@ -200,8 +200,7 @@ def _table(path: str | Path, stacks: list[TiltStack], unit_A: float, class_name:
         **dict(zip(("rot_deg", "tilt_deg", "psi_deg"), angles.T, strict=True)),
         **dict(zip(("x_A", "y_A", "z_A"), position.T, strict=True)),
         **dict(zip(("shift_x_A", "shift_y_A", "shift_z_A"), shift.T, strict=True)),
-        tilt_min_deg=[t.min() for t in tilts],
-        tilt_max_deg=[t.max() for t in tilts],
+        **{column: told[column].to_numpy() for column in told},
     )
 
 

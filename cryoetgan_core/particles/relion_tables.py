@@ -34,6 +34,7 @@ NAMES = [  # a name of digits is not a number: 000017 keeps its zeros
 TILT_COLUMNS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 MATRIX_ROWS = ("rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ")  # RELION 4 and WarpTools
 TURNS = ("rlnTomoYTilt", "rlnTomoZRot")  # RELION 5, with rlnTomoXTilt where it is not 0
+DOSE = "rlnMicrographPreExposure"
 SERIES_FILE = "rlnTomoTiltSeriesStarFile"
 _WORD = re.compile(r"""'[^']*'(?=\s|$)|"[^"]*"(?=\s|$)|#.*|\S+""")  # of a row, quoted or not, or a comment
 
@@ -351,6 +352,26 @@ def tilts_deg(matrices: np.ndarray) -> np.ndarray:
     """
     beam = matrices[:, 2]  # in the tomogram, xyz
     return (np.degrees(np.arctan2(beam[:, 0], beam[:, 2])) + 90) % 180 - 90
+
+
+def recorded(stack: TiltStack) -> dict[str, float]:
+    """What the tables tell of a particle's recording, as columns: tilt range, defocus of the least tilted image, dose,
+    optics.
+    """
+    tilts, visible = tilts_deg(stack.matrices[stack.visible]), stack.tilts[stack.visible]
+    least = visible.iloc[int(np.abs(tilts).argmin())]
+    found = {
+        "tilt_min_deg": tilts.min(),
+        "tilt_max_deg": tilts.max(),
+        "defocus_um": (float(least["rlnDefocusU"]) + float(least["rlnDefocusV"])) / 2e4,
+        "voltage_kV": stack.voltage_kV,
+        "cs_mm": stack.spherical_aberration_mm,
+        "amplitude_contrast": stack.amplitude_contrast,
+    }
+    if DOSE in stack.tilts:  # before each image: the last one's own is that of the others
+        before = np.sort(stack.tilts[DOSE].to_numpy(float))
+        found["dose_e_A2"] = before[-1] + np.median(np.diff(before)) if len(before) > 1 else before[-1]
+    return found
 
 
 def tilt_ranges(tomograms_path: Path, names: pd.Series) -> dict[str, np.ndarray]:

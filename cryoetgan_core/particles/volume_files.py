@@ -192,10 +192,10 @@ def _say_unwritten(name: object, expected: int, written: int, array: object) -> 
     values it is; in a stack of particles they would be particles.
     """
     missing = expected - written
+    if missing and len(array.shape) == 4:
+        raise ValueError(f"{name}: {missing} of {expected} chunks are missing; copy the store again")
     if not missing or np.dtype(array.dtype).kind in "iu":
         return
-    if len(array.shape) == 4:
-        raise ValueError(f"{name}: {missing} of {expected} chunks are missing; copy the store again")
     warnings.warn(
         f"{name}: {missing} of {expected} chunks are not there and read as one fill value; was the whole store copied?",
         stacklevel=4,

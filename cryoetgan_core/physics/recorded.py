@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ..simulator.microscope.simulate import Microscope
@@ -25,19 +26,20 @@ def acquisition(particles: ParticleSet, *, tilt_range: str = "known", transfer: 
     Raises
     ------
     ValueError
-        When a column that is needed is missing, empty or not the same for all particles.
+        When a column that is needed is missing or has gaps.
     """
     table = particles.table
 
     def shared(name: str) -> object:
-        """The one value of a column."""
-        if name not in table or table[name].isna().any() or table[name].nunique() != 1:
+        """The value of a column, the mean where numbers differ."""
+        if name not in table or table[name].isna().any():
             raise ValueError(
-                f"The particles' table has no column {name!r} with one value for all, which transfer 'ctf' needs; "
+                f"The particles' table has no column {name!r} with a value for each, which transfer 'ctf' needs; "
                 "transfer 'table' does not."
             )
-        value = table[name].iloc[0]
-        return value.item() if isinstance(value, np.generic) else value
+        first = table[name].iloc[0]
+        mean = pd.api.types.is_numeric_dtype(table[name]) and table[name].nunique() > 1
+        return float(table[name].mean()) if mean else first.item() if isinstance(first, np.generic) else first
 
     tilts, ranges = None, None
     ends = ["tilt_min_deg", "tilt_max_deg"]
@@ -49,14 +51,9 @@ def acquisition(particles: ParticleSet, *, tilt_range: str = "known", transfer: 
         return Acquisition(particles.voxel_size_A, tilts, tilt_ranges_deg=ranges)
     fields = {f.name for f in dataclasses.fields(Microscope)} & set(table.columns) - {"defocus_um"}
     scope = Microscope(**{name: shared(name) for name in fields}, total_dose_e_A2=float(shared("dose_e_A2")))
-    if "defocus_um" not in table or table["defocus_um"].isna().any():
-        raise ValueError(
-            "The particles' table has no column 'defocus_um' with a value for each; transfer 'ctf' needs it, transfer "
-            "'table' does not."
-        )
     x = table["x_A"].to_numpy(float)
     off_axis = x - (x.min() + x.max()) / 2 if np.isfinite(x).all() else np.zeros(len(table))
-    scope = dataclasses.replace(scope, defocus_um=float(table["defocus_um"].mean()))
+    scope = dataclasses.replace(scope, defocus_um=float(shared("defocus_um")))
     return Acquisition(
         particles.voxel_size_A,
         tilts,
