@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from ..physics.fourier_grid import estimate_tilt_range
 from ..volumes.table import ParticleSet
 from .names import tomogram_name
 
@@ -13,6 +15,7 @@ LOG = logging.getLogger(__name__)
 SUFFIXES = (".tlt", ".rawtlt", ".mdoc")  # refined angles are taken before those of the stage
 STACKS = (".mrc", ".st", ".ali", ".rec")  # endings that a tilt file's name may keep
 MOST_DEG = 90.0
+LOOKED_AT = 200  # particles
 _KEY = re.compile(r"\s*(\w+)\s*=\s*(.*?)\s*$")
 
 
@@ -62,30 +65,39 @@ def with_tilts(
     """The particles with the columns tilt_min_deg and tilt_max_deg: as told by hand, from a file of tilt angles, else
     from one beside their tomogram; unchanged where nothing tells, or their own file did.
 
+    Which side of a tomogram a positive tilt turned up depends on the program that reconstructed it: the particles
+    themselves show it, where the range is not symmetric. Where they do not, it is taken as RELION 5, and IMOD with
+    ``trimvol -rx``, reconstruct.
+
     Raises
     ------
     ValueError
         as `read_tilts`, or for a range that is none.
     """
-    table = particles.table.copy()
-    if tilt_range_deg is not None:
-        low, high = np.ravel(tilt_range_deg) if np.size(tilt_range_deg) == 2 else (0.0, 0.0)
-        if not -MOST_DEG <= low < high <= MOST_DEG:
-            raise ValueError(f"{path}: tilt_range_deg is {tilt_range_deg!r}; expected two angles such as [-60, 60]")
-        table["tilt_min_deg"], table["tilt_max_deg"] = float(low), float(high)
-        return ParticleSet(particles.volumes, table, particles.voxel_size_A)
-    if tilt_file is None and "tilt_min_deg" in table:
+    table, ranges, told = particles.table.copy(), {}, tilt_range_deg is not None
+    if not told and tilt_file is None and "tilt_min_deg" in table:
         return particles
-    sources = sorted(set(table["source"]))
-    files = {source: Path(tilt_file) if tilt_file else tilt_file_beside(Path(source)) for source in sources}
-    ranges = {}
-    for source, file in files.items():
-        tilts = None if file is None else read_tilts(file)
-        ranges[source] = (np.nan, np.nan) if tilts is None else (tilts.min(), tilts.max())
-        if tilts is not None:
-            LOG.warning("%s: tilts of %g to %g degrees, from %s", source, *ranges[source], file.name)
-    if not any(files.values()):
+    if told and not (np.size(tilt_range_deg) == 2 and -MOST_DEG <= tilt_range_deg[0] < tilt_range_deg[1] <= MOST_DEG):
+        raise ValueError(f"{path}: tilt_range_deg is {tilt_range_deg!r}; expected two angles such as [-60, 60]")
+    for source in sorted(set(table["source"])):
+        file = None if told else Path(tilt_file) if tilt_file else tilt_file_beside(Path(source))
+        if told or file is not None:
+            tilts = np.array(tilt_range_deg, float) if told else read_tilts(file)
+            rows = np.flatnonzero(table["source"] == source)
+            ranges[source] = _in_tomogram(tilts.min(), tilts.max(), particles.volumes[rows[:LOOKED_AT]])
+            named = "as told" if told else f"from {file.name}"
+            LOG.warning("%s: tilts %g to %g degrees, %s", source, tilts.min(), tilts.max(), named)
+    if not ranges:
         return particles
-    table["tilt_min_deg"] = table["source"].map({k: v[0] for k, v in ranges.items()})
-    table["tilt_max_deg"] = table["source"].map({k: v[1] for k, v in ranges.items()})
+    for k, column in enumerate(("tilt_min_deg", "tilt_max_deg")):
+        table[column] = table["source"].map({source: ends[k] for source, ends in ranges.items()})
     return ParticleSet(particles.volumes, table, particles.voxel_size_A)
+
+
+def _in_tomogram(low: float, high: float, volumes: np.ndarray) -> tuple[float, float]:
+    """A tilt range as the tomogram has it (`physics.fourier_grid.coordinates`): turned over, unless particles
+    (N, D, D, D) show that it is not.
+    """
+    seen = estimate_tilt_range(torch.from_numpy(np.asarray(volumes, np.float32)))
+    as_told, turned = (abs(seen[0] - a) + abs(seen[1] - b) for a, b in ((low, high), (-high, -low)))
+    return (low, high) if seen != (-MOST_DEG, MOST_DEG) and as_told < turned else (-high, -low)

@@ -6,6 +6,7 @@ Coordinates are zyx in angstrom, in the frame of the file.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -78,6 +79,11 @@ def read_structure(
     structure.remove_empty_chains()
     if len(structure) == 0 or structure[0].count_atom_sites() == 0:
         raise ValueError(f"{path}: nothing left after removing waters; expected a protein or nucleic acid")
+    atoms = [a for chain in structure[0] for residue in chain for a in residue]
+    if not any(a.occ for a in atoms):
+        warnings.warn(f"{path}: the occupancy of every atom is 0; taken as 1", stacklevel=3)
+        for a in atoms:
+            a.occ = 1.0
     return structure
 
 

@@ -1,0 +1,386 @@
+"""Files as other programs write them: the right value, or what was taken is said. Each was once read wrongly in
+silence, or refused wrongly.
+"""
+
+import logging
+from pathlib import Path
+
+import h5py
+import mrcfile
+import numpy as np
+import pytest
+import torch
+import zarr
+from scipy.spatial.transform import Rotation
+
+from cryoetgan_core.particles.coordinates import in_tomogram, read_coordinates
+from cryoetgan_core.particles.folder import load_particles
+from cryoetgan_core.particles.relion_tables import read_star, tilt_series
+from cryoetgan_core.particles.tilt_files import read_tilts
+from cryoetgan_core.physics.fourier_grid import wedge
+from cryoetgan_core.simulator.specimen.atoms import read_atoms
+from cryoetgan_core.volumes.maps import read_map
+
+IMOD = 1146047817
+SHAPE, SPOT = (12, 14, 16), (5, 8, 9)  # zyx
+
+
+def tomogram(value: float = 40.0, kind: type = np.float32) -> np.ndarray:
+    data = np.random.default_rng(0).normal(size=SHAPE)
+    data[SPOT] = value
+    return data.astype(kind)
+
+
+def write(path: Path, data: np.ndarray, voxel: float = 10.0, **words: float) -> Path:
+    """An MRC file, with header words (i20: the integer at byte 20) changed afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mrcfile.write(path, data, voxel_size=voxel, overwrite=True)
+    raw = bytearray(path.read_bytes())
+    for name, value in words.items():
+        kind = {"i": "<i4", "f": "<f4"}[name[0]]
+        raw[int(name[1:]) : int(name[1:]) + 4] = np.array(value, kind).tobytes()
+    path.write_bytes(raw)
+    return path
+
+
+def star(path: Path, *blocks: tuple) -> Path:
+    """Blocks (name, columns, rows) as loops."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = ""
+    for name, columns, rows in blocks:
+        text += f"\ndata_{name}\n\nloop_\n" + "".join(f"_{c}\n" for c in columns)
+        text += "".join(" ".join(str(v) for v in row) + "\n" for row in rows)
+    path.write_text(text)
+    return path
+
+
+def centre(particles) -> np.ndarray:
+    middle = particles.volumes.shape[-1] // 2
+    return np.asarray(particles.volumes)[:, middle, middle, middle]
+
+
+# bytes of MRC
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ({"i152": IMOD, "i156": 0}, 200.0),  # IMOD's stamp, its flag says unsigned
+        ({"i152": IMOD, "i156": 1}, -56.0),
+        ({"f76": 90.0, "f80": 200.0, "i152": 0}, 200.0),  # no stamp, the header's maximum
+        ({"f76": -56.0, "f80": 110.0, "i152": 0}, -56.0),
+    ],
+)
+def test_whether_bytes_are_signed(tmp_path: Path, words: dict, found: float) -> None:
+    data = np.full(SHAPE, 100, np.uint8)
+    data[SPOT] = 200
+    volume, _ = read_map(write(tmp_path / "a.mrc", data.view(np.int8), **words))
+    assert volume[SPOT] == found
+
+
+def test_labels_that_imod_stored_as_signed_bytes(tmp_path: Path) -> None:
+    labels = np.full(SHAPE, -128, np.int8)
+    labels[4:7, 7:10, 8:11] = -125  # label 3
+    write(tmp_path / "labels.mrc", labels, i152=IMOD, i156=1)
+    path = write(tmp_path / "t.mrc", tomogram())
+    particles = load_particles(path, labels_path=tmp_path / "labels.mrc", box=4, protein="bright")
+    assert list(particles.table["class_name"]) == ["3"] and centre(particles)[0] == 40
+
+
+def test_a_map_longer_than_its_header_says_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mrc", tomogram())
+    path.write_bytes(path.read_bytes() + b"\0" * 512)
+    with pytest.raises(ValueError, match="longer than its header says"):
+        read_map(path)
+
+
+def test_an_extended_header_that_is_not_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mrc", tomogram(), i92=1536)
+    with pytest.warns(UserWarning, match="1536 bytes is not there"):
+        volume, _ = read_map(path)
+    assert volume[SPOT] == 40
+
+
+def test_a_map_without_its_sampling(tmp_path: Path) -> None:
+    assert read_map(write(tmp_path / "a.mrc", tomogram(), i28=0, i32=0, i36=0))[1] == pytest.approx(10)
+
+
+def test_a_big_endian_map(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mrc", tomogram())
+    raw = path.read_bytes()
+    head = bytearray(np.frombuffer(raw[:1024], "<i4").astype(">i4").tobytes())
+    head[212:214] = b"\x11\x11"
+    path.write_bytes(bytes(head) + np.frombuffer(raw[1024:], "<f4").astype(">f4").tobytes())
+    assert read_map(path)[0][SPOT] == 40
+
+
+def test_a_stack_of_other_axes_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mrcs", np.zeros((8, 4, 4), np.float32), i64=2, i68=1)
+    with pytest.raises(ValueError, match="axis order"):
+        load_particles(path)
+
+
+# STAR files
+COORDINATES = ("rlnTomoName", "rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
+
+
+def test_a_row_short_of_a_word_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = star(tmp_path / "p.star", ("particles", COORDINATES, [("TS_1", 9, 8, 5), ("TS_1", 9, 8)]))
+    with pytest.raises(ValueError, match="line 10 has 3 words, expected 4"):
+        read_star(path)
+
+
+def test_a_block_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    block = ("particles", COORDINATES, [("TS_1", 9, 8, 5)])
+    with pytest.raises(ValueError, match="data_particles a second time"):
+        read_star(star(tmp_path / "p.star", block, block))
+
+
+def test_positions_of_another_binning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "TS_1.mrc", tomogram())
+    x, y, z = SPOT[::-1]
+    binned = star(
+        tmp_path / "p.star", ("", (*COORDINATES, "rlnDetectorPixelSize"), [("TS_1", 2 * x, 2 * y, 2 * z, 5.0)])
+    )
+    assert centre(load_particles(path, box=4, coordinates=binned, protein="bright")) == [40]
+    old = star(  # RELION 3.0: micrometers at the detector
+        tmp_path / "old.star",
+        ("", (*COORDINATES, "rlnDetectorPixelSize", "rlnMagnification"), [("TS_1", 2 * x, 2 * y, 2 * z, 5.0, 10000)]),
+    )
+    assert centre(load_particles(path, box=4, coordinates=old, protein="bright")) == [40]
+    assert not caplog.records
+    unsaid = star(tmp_path / "unsaid.star", ("", COORDINATES, [("TS_1", x, y, z)]))
+    assert centre(load_particles(path, box=4, coordinates=unsaid, protein="bright")) == [40]
+    assert "positions read as voxels of 10 A" in caplog.text
+
+
+def test_positions_of_two_optics_groups(tmp_path: Path) -> None:
+    optics = ("optics", ("rlnOpticsGroup", "rlnTomoTiltSeriesPixelSize"), [(1, 5.0), (2, 2.5)])
+    rows = [("TS_1", 10, 10, 10, 1), ("TS_1", 10, 10, 10, 2)]
+    path = star(tmp_path / "p.star", optics, ("particles", (*COORDINATES, "rlnOpticsGroup"), rows))
+    assert list(read_coordinates(path, 10.0)["x_A"]) == [50, 25]
+
+
+def test_picks_that_miss_the_tomogram(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "TS_1.mrc", tomogram())
+    (tmp_path / "p.csv").write_text("x,y,z\n9,8,5\n9,8,0\n")
+    assert len(load_particles(path, box=4, coordinates=tmp_path / "p.csv")) == 1
+    assert "1 of 2 cubes leave the tomogram and are left out" in caplog.text
+    (tmp_path / "p.csv").write_text("x,y,z\n9,8,5\n90,80,50\n95,80,50\n")
+    with pytest.raises(ValueError, match="2 of 3 positions lie outside the tomogram"):
+        load_particles(path, box=4, coordinates=tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize(
+    ("tomograms", "wanted", "chosen"),
+    [
+        (("Position_1", "Position_1_2", "Position_1_3"), "Position_1.mrc", "Position_1"),
+        (("TS_1", "TS_1_2"), "TS_1_2_10.00Apx.mrc", "TS_1_2"),
+        (("TS_1.mrc.tomostar",), "TS_1_10.00Apx.mrc", "TS_1.mrc.tomostar"),
+        (("001", "002"), "001.mrc", "001"),
+    ],
+)
+def test_picks_of_the_right_tomogram(tmp_path: Path, tomograms: tuple, wanted: str, chosen: str) -> None:
+    (tmp_path / "p.csv").write_text("tomogram,x_A,y_A,z_A\n" + "".join(f"{t},1,2,3\n" for t in tomograms))
+    table = in_tomogram(read_coordinates(tmp_path / "p.csv", 10.0), wanted, tmp_path / "p.csv")
+    assert list(table["tomogram"]) == [chosen]
+
+
+@pytest.mark.parametrize(("tomograms", "wanted"), [(("002",), "001.mrc"), (("TS_1_2", "TS_1_3"), "TS_1.mrc")])
+def test_picks_of_no_certain_tomogram_are_refused(tmp_path: Path, tomograms: tuple, wanted: str) -> None:
+    (tmp_path / "p.csv").write_text("tomogram,x_A,y_A,z_A\n" + "".join(f"{t},1,2,3\n" for t in tomograms))
+    with pytest.raises(ValueError, match="none of these is the tomogram|could all be the tomogram"):
+        in_tomogram(read_coordinates(tmp_path / "p.csv", 10.0), wanted, tmp_path / "p.csv")
+
+
+def test_an_empty_shift_is_none_and_leaves_the_others(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("x_A,y_A,z_A,shift_x_A,shift_y_A,shift_z_A\n1,2,3,4,0,0\n1,2,3,,0,0\n")
+    assert list(read_coordinates(tmp_path / "p.csv", 10.0)["x_A"]) == [5, 1]
+
+
+def test_a_dynamo_table_with_complex_scores(tmp_path: Path) -> None:
+    words = ["1"] * 35
+    words[9], words[23:26] = "0.5+0.001i", ["10", "9", "6"]
+    (tmp_path / "t.tbl").write_text(" ".join(words) + "\n")
+    assert read_coordinates(tmp_path / "t.tbl", 10.0)[["x_A", "y_A", "z_A"]].to_numpy().tolist() == [[100, 90, 60]]
+
+
+# RELION's projects
+def volumes(folder: Path, n: int = 2) -> list[str]:
+    names = [f"sub/{i}.mrc" for i in range(n)]
+    for i, name in enumerate(names):
+        write(folder / name, np.random.default_rng(i).normal(size=(8,) * 3).astype(np.float32))
+    return names
+
+
+def test_subtomograms_of_relion_3_0(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    columns = (*COORDINATES[1:], "rlnMicrographName", "rlnImageName", "rlnMagnification", "rlnDetectorPixelSize")
+    rows = [(10, 20, 30, "TS_1.tomostar", name, 10000.0, 12.0) for name in volumes(tmp_path)]
+    particles = load_particles(star(tmp_path / "p.star", ("", columns, rows)))
+    assert particles.voxel_size_A == 12 and list(particles.table["x_A"]) == [120, 120]
+    assert "no optics table; voxels of 12 A" in caplog.text
+
+
+def test_a_pixel_size_that_contradicts_the_binning(tmp_path: Path) -> None:
+    columns = ("rlnOpticsGroup", "rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality")
+    columns += ("rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning")
+    rows = [("TS_1", 1, 2, 3, name, 1) for name in volumes(tmp_path)]
+    particles = ("particles", (*COORDINATES, "rlnImageName", "rlnOpticsGroup"), rows)
+    path = star(tmp_path / "p.star", ("optics", columns, [(1, 10.0, 8, 3, 10.0, 4.0)]), particles)
+    with pytest.warns(UserWarning, match="is not rlnTomoTiltSeriesPixelSize 10 times"):
+        load_particles(path)
+
+
+def test_matrices_of_relion_5_are_those_that_it_composes(tmp_path: Path) -> None:
+    """Rz Ry Rx, written out; and the same tilts given to WarpTools' form give the same tilt range."""
+    turns = ("rlnTomoXTilt", "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst")
+    rows = [(2.0, t, 85.0, 10, -5) for t in (-41.0, 0.0, 63.0)]
+    star(tmp_path / "tilt_series" / "TS_1.star", ("TS_1", turns, rows))
+    names = ("rlnTomoName", "rlnTomoTiltSeriesStarFile")
+    path = star(tmp_path / "tomograms.star", ("global", names, [("TS_1", "tilt_series/TS_1.star")]))
+    _, matrices = tilt_series(read_star(path), "TS_1", path)
+    for matrix, (x, y, z, *_) in zip(matrices, rows, strict=True):
+        one = [Rotation.from_rotvec(np.radians(a) * np.eye(3)[k]).as_matrix() for k, a in enumerate((x, y, z))]
+        np.testing.assert_allclose(matrix, one[2] @ one[1] @ one[0], atol=1e-12)
+
+
+def test_subtomograms_take_the_tilts_of_their_tomogram(tmp_path: Path) -> None:
+    optics = (
+        "optics",
+        ("rlnOpticsGroup", "rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality"),
+        [(1, 10, 8, 3)],
+    )
+    rows = [(t, name, 1) for t, name in zip(("TS_1", "TS_2"), volumes(tmp_path), strict=True)]
+    particles = ("particles", ("rlnTomoName", "rlnImageName", "rlnOpticsGroup"), rows)
+    path = star(tmp_path / "particles.star", optics, particles)
+    series = []
+    for name, tilts in {"TS_1": (-46.0, 76.0), "TS_2": (-54.0, 60.0)}.items():
+        columns = ("rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ")
+        turned = [Rotation.from_euler("y", t, degrees=True).as_matrix() for t in tilts]
+        series.append((name, columns, [[f"[{','.join(map(str, row))},0]" for row in m] for m in turned]))
+    star(tmp_path / "tomograms.star", *series)
+    table = load_particles(path).table
+    # the slice of tilt t runs along x cos t + z sin t: its angle as `fourier_grid` counts it is -t
+    np.testing.assert_allclose(table["tilt_min_deg"], [-76, -60], atol=1e-6)
+    np.testing.assert_allclose(table["tilt_max_deg"], [46, 54], atol=1e-6)
+
+
+# tilts beside tomograms
+MDOC = "PixelSpacing = 2.1\n[T = TiltAxisAngle = -175.8\n\n" + "".join(
+    f"[ZValue = {k}]\nTiltAngle = {t} \nChannelName = \nXedgeDxyVS = 0.1 0.2 9\nExposureTime = 4.6\n\n"
+    for k, t in enumerate((0.0, 3.0, -3.0))
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("TS_1.tlt", "-3.0\n0.0\n3.0\n"),
+        ("TS_1.rawtlt", " -3\n 0\n 3\n\n"),
+        ("TS_1.mrc.mdoc", MDOC),
+        ("TS_1.mdoc", MDOC),
+    ],
+)
+def test_tilts_beside_a_tomogram(tmp_path: Path, file: str, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / file).write_text(text)
+    (tmp_path / "TS_10.tlt").write_text("-60\n60\n")  # of another tomogram
+    table = load_particles(write(tmp_path / "TS_1_10.00Apx.mrc", tomogram()), box=4, n=1).table
+    assert (table["tilt_min_deg"][0], table["tilt_max_deg"][0]) == (-3, 3)
+    assert f"from {file}" in caplog.text
+
+
+def test_tilts_told_by_hand_and_tilts_that_are_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mrc", tomogram())
+    assert load_particles(path, box=4, n=1, tilt_range_deg=[-50, 70]).table["tilt_max_deg"][0] in (70, 50)
+    assert "tilt_min_deg" not in load_particles(path, box=4, n=1).table
+    with pytest.raises(ValueError, match="expected two angles"):
+        load_particles(path, box=4, n=1, tilt_range_deg=[70, -50])
+    (tmp_path / "b.tlt").write_text("-60\nsixty\n")
+    with pytest.raises(ValueError, match=r"b.tlt: a tilt angle is no number"):
+        read_tilts(tmp_path / "b.tlt")
+
+
+@pytest.mark.parametrize("tilts", [(-50.0, 70.0), (-70.0, 50.0)])
+def test_the_particles_show_which_way_the_tilts_go(tmp_path: Path, tilts: tuple[float, float]) -> None:
+    """The same tilt file, beside particles whose wedge lies one way or the other."""
+    white = torch.randn(100, 24, 24, 24, generator=torch.Generator().manual_seed(0))
+    seen = torch.fft.irfftn(torch.fft.rfftn(white, dim=(1, 2, 3)) * wedge(24, *tilts), s=(24,) * 3, dim=(1, 2, 3))
+    np.save(tmp_path / "a.npy", seen.numpy())
+    (tmp_path / "t.tlt").write_text("-50\n0\n70\n")
+    table = load_particles(tmp_path / "a.npy", voxel_size_A=10.0, tilt_file=tmp_path / "t.tlt").table
+    assert (table["tilt_min_deg"][0], table["tilt_max_deg"][0]) == tilts
+
+
+# HDF5 and zarr
+def test_particles_of_eman2(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).normal(size=(12, 6, 6, 6)).astype(np.float32)
+    with h5py.File(tmp_path / "p.hdf", "w") as handle:
+        for i, volume in enumerate(data):
+            group = handle.create_group(f"MDF/images/{i}")
+            group["image"] = volume
+            group.attrs["EMAN.apix_x"] = np.float32(4)
+    particles = load_particles(tmp_path / "p.hdf")
+    assert particles.voxel_size_A == 4
+    np.testing.assert_array_equal(np.asarray(particles.volumes[:]), data)
+
+
+def test_hdf5_whose_voxels_lie_elsewhere_is_refused(tmp_path: Path) -> None:
+    layout = h5py.VirtualLayout((8, 8, 8), "f4")
+    layout[:] = h5py.VirtualSource("gone.h5", "v", (8, 8, 8))
+    with h5py.File(tmp_path / "a.h5", "w") as handle:
+        handle.create_virtual_dataset("v", layout)
+    with pytest.raises(ValueError, match="its voxels lie in other files"):
+        load_particles(tmp_path / "a.h5", box=4, n=1, voxel_size_A=10.0)
+
+
+def image(path: Path, data: np.ndarray, scale: list, axes: str = "zyx", unit: str = "angstrom", **more: object) -> Path:
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    group.create_array("0", data=data)
+    named = [{"name": a, "type": "space" if a in "zyx" else "other", "unit": unit} for a in axes]
+    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+    group.attrs["multiscales"] = [{"axes": named, "datasets": [level]} | more]
+    return path
+
+
+def test_scales_units_and_axes_of_ome_zarr(tmp_path: Path) -> None:
+    whole = {"coordinateTransformations": [{"type": "scale", "scale": [2.0, 2.0, 2.0]}]}
+    path = image(tmp_path / "a.zarr", tomogram(), [1.0] * 3, unit="nanometer", **whole)
+    assert load_particles(path, box=4, coordinates=[SPOT]).voxel_size_A == 20
+    path = image(tmp_path / "b.zarr", tomogram()[None, None], [1.0] * 2 + [10.0] * 3, axes="tczyx")
+    assert centre(load_particles(path, box=4, coordinates=[SPOT], protein="bright")) == [40]
+    with pytest.raises(ValueError, match="axes x, y, z; expected z, y, x"):
+        load_particles(image(tmp_path / "c.zarr", tomogram(), [10.0] * 3, axes="xyz"), box=4, n=1)
+
+
+def test_labels_whose_background_was_never_written(tmp_path: Path) -> None:
+    labels = np.zeros((24, 24, 24), np.uint16)
+    labels[10:13, 10:13, 10:13] = 1
+    array = zarr.create_array(tmp_path / "labels.zarr", shape=labels.shape, chunks=(8, 8, 8), dtype="u2", fill_value=0)
+    array[8:16, 8:16, 8:16] = labels[8:16, 8:16, 8:16]
+    zarr.create_array(tmp_path / "t.zarr", data=np.random.default_rng(0).normal(size=labels.shape).astype("f4"))
+    options = {"labels_path": tmp_path / "labels.zarr", "box": 4, "voxel_size_A": 10.0}
+    table = load_particles(tmp_path / "t.zarr", **options).table
+    assert table[["x_A", "y_A", "z_A"]].to_numpy().tolist() == [[110, 110, 110]]
+
+
+# folders and models
+def test_two_tables_in_a_folder_of_volumes(tmp_path: Path) -> None:
+    for k in "ab":
+        write(tmp_path / f"{k}.mrc", np.random.default_rng(0).normal(size=(6,) * 3).astype(np.float32))
+    (tmp_path / "labels.csv").write_text("particle,label\r\na.mrc,x\r\nb.mrc,y\r\n")
+    (tmp_path / "scores.csv").write_text("particle,score\na.mrc,1\nb.mrc,2\n")
+    assert list(load_particles(tmp_path).table["class_name"]) == ["x", "y"]
+    (tmp_path / "more.csv").write_text("particle,label\na.mrc,x\nb.mrc,y\n")
+    with pytest.raises(ValueError, match=r"labels.csv, more.csv all have the columns"):
+        load_particles(tmp_path)
+
+
+def test_a_model_whose_occupancies_are_all_zero(tmp_path: Path) -> None:
+    atom = "ATOM  {:5d}  CA  ALA A{:4d}    {:8.3f}{:8.3f}{:8.3f}  0.00  0.00           C  \n"
+    (tmp_path / "m.pdb").write_text("".join(atom.format(i, i, 4.0 * i, 0, 0) for i in range(1, 4)) + "END\n")
+    with pytest.warns(UserWarning, match="occupancy of every atom is 0"):
+        _, masses = read_atoms(tmp_path / "m.pdb")
+    assert (masses > 0).all()
+
+
+@pytest.fixture(autouse=True)
+def _notes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "cryoetgan_core")
