@@ -22,10 +22,15 @@ The names below are those that most users need; they are loaded when they are fi
 """
 
 import importlib
+import importlib.metadata
 
 _HOMES = {
-    "load": "paper.own_data",
-    "domains": "paper.own_data",
+    "load_particles": "paper.own_data",
+    "describe": "particles.report",
+    "densities_for": "paper.own_data",
+    "train": "paper.api",
+    "generate": "paper.api",
+    "simulate": "paper.api",
     "ParticleSet": "volumes.table",
     "Domains": "volumes.domains",
     "RunConfig": "config",
@@ -35,7 +40,6 @@ _HOMES = {
     "TrainedRun": "generation",
     "load_run": "generation",
     "pretrained": "paper.pretrained",
-    "generate": "generation",
     "Order": "streaming",
     "generate_to": "streaming",
     "MICROSCOPES": "simulator.microscope.simulate",
@@ -47,6 +51,8 @@ __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return importlib.metadata.version("cryoetgan-core")
     if name not in _HOMES:
         raise AttributeError(f"cryoetgan_core has no {name!r}; it has {', '.join(__all__)}, and its modules.")
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

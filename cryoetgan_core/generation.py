@@ -35,13 +35,20 @@ class TrainedRun:
         None  # of each kind of noise, from held-out particles, where there was a choice
     )
 
+    def __repr__(self) -> str:
+        kind = f"{self.config.preset}, {self.config.generator} generator, boxes of {self.config.box} voxels"
+        if isinstance(self.G, PhysicsGenerator):
+            low, high = self.G.tilt_range_deg
+            return f"TrainedRun: {kind}, tilts {low:.0f} to {high:.0f} degrees"
+        return f"TrainedRun: {kind}, {self.config.steps} steps"
+
     @property
     def device(self) -> torch.device:
         """Where the generator is."""
         return next(iter(self.G.state_dict().values())).device
 
 
-def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
+def load_run(folder: str | Path, device: torch.device | str = "cpu") -> TrainedRun:
     """Read a finished run.
 
     Raises
@@ -51,6 +58,7 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> TrainedRun:
     ValueError
         When weights or configuration are damaged, cut off, or not of one training.
     """
+    folder = Path(folder)
     if not (folder / "weights.safetensors").exists():
         raise FileNotFoundError(
             f"{folder} holds no weights.safetensors: train it with notebooks/train.ipynb (or `make figures`) first."

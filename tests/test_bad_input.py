@@ -671,4 +671,4 @@ def test_there_are_sixty_cases_and_more() -> None:
 
 def test_particles_smaller_than_the_box_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected at least 24"):
-        own_data.load(two(tmp_path), 24)
+        own_data.load_particles(two(tmp_path), 24)

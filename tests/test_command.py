@@ -18,13 +18,13 @@ def test_describe_says_what_was_read(particles: Path, tmp_path: Path, capsys: py
     picture = tmp_path / "report.png"
     assert command.main(["describe", str(particles), "--picture", str(picture)]) == 0
     told = capsys.readouterr().out
-    assert "12 subtomograms of 24^3 voxels of 18.80 A" in told and "ribosome" in told
+    assert "12 volumes of 28^3 voxels of 18.8 A; ribosome 12; 3 tomograms" in told
     assert matplotlib.image.imread(picture).std() > 0
 
 
 def test_train_generate_and_view(particles: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run, output, picture = tmp_path / "run", tmp_path / "out", tmp_path / "view.png"
-    small = ["--profile", "smoke", "--densities", "ribosome", "--seed", "3"]
+    small = ["--profile", "smoke", "--densities", "ribosome", "--seed", "3", "--box", "24"]
     assert command.main(["train", str(particles), str(run), *small]) == 0
     told = capsys.readouterr().out
     assert "physics on 10 of 12 subtomograms" in told and "degrees, estimated from the particles" in told
@@ -32,8 +32,26 @@ def test_train_generate_and_view(particles: Path, tmp_path: Path, capsys: pytest
     assert "1 parts made, 0 missing" in capsys.readouterr().out
     assert len(list(output.rglob("ribosome*.mrc"))) == 5
     assert mrcfile.read(next(output.rglob("ribosome*.mrc"))).shape == (24, 24, 24)
+    assert command.main(["generate", str(run), str(tmp_path / "other"), "2", "--densities", "tric"]) == 0
+    assert len(list((tmp_path / "other").rglob("tric*.mrc"))) == 2
     assert command.main(["view", str(output / "particles.csv"), str(picture)]) == 0
     assert matplotlib.image.imread(picture).std() > 0
+
+
+def test_simulate_writes_what_load_particles_reads(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ["simulate", str(tmp_path / "out"), "3", "--densities", "ribosome, tric", "--box", "24"]
+    assert command.main([*arguments, "--voxel-size-A", "22.8", "--microscope", "S2"]) == 0
+    assert "6 volumes of 24^3 voxels of 22.8 A; ribosome 3, tric 3" in capsys.readouterr().out
+    found = own_data.load_particles(tmp_path / "out")
+    assert sorted(found.table["class_name"]) == ["ribosome"] * 3 + ["tric"] * 3
+
+
+def test_doubts_are_said_before_a_training(particles: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    small = ["--profile", "smoke", "--box", "20", "--tilts", "-55 60"]
+    assert command.main(["train", str(particles), str(tmp_path / "run"), *small, "--densities", "tric"]) == 0
+    told = capsys.readouterr().out
+    assert "- No particles of tric" in told and "- No density for the particles of ribosome" in told
+    assert "tilts -60 to 55 degrees, as the files say" in told or "tilts -55 to 60 degrees, as the files say" in told
 
 
 @pytest.mark.parametrize(
@@ -59,13 +77,13 @@ def test_bad_input_gets_one_sentence(
 def test_a_long_training_says_how_long_before_it_begins(
     particles: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    small = ["--profile", "smoke", "--densities", "ribosome", "--preset", "adapted"]
+    small = ["--profile", "smoke", "--densities", "ribosome", "--preset", "adapted", "--box", "24"]
     assert command.main(["train", str(particles), str(tmp_path / "run"), *small]) == 0
     told = capsys.readouterr()
     assert "3 steps, about 0 minutes on this machine" in told.out and "100%" in told.err
 
 
-@pytest.mark.parametrize("action", ["describe", "train", "generate", "view"])
+@pytest.mark.parametrize("action", ["describe", "train", "generate", "simulate", "view"])
 def test_every_action_has_help(action: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
         command.main([action, "--help"])

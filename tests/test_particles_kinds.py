@@ -474,7 +474,7 @@ def test_a_run_of_the_data_portal_goes_in_with_one_call(tmp_path, monkeypatch):
         load_particles("portal:16463", box=8, voxel_size_A=5.0)
     with pytest.raises(ValueError, match="no such run"):
         load_particles("portal:1", box=8)
-    found = own_data.load(Path("portal:16463"), 8, 0.0, {"protein": "bright"})
+    found = own_data.load_particles("portal:16463", 8, protein="bright")
     assert len(load_particles("portal:16463", box=8, voxel_size_A=10.05)) == 3  # nearly what the portal says
     np.testing.assert_array_equal(found.volumes, cubes(data))
     np.testing.assert_allclose(found.table[["rot_deg", "tilt_deg", "psi_deg"]], ANGLES, atol=1e-6)

@@ -186,7 +186,7 @@ def test_box_voxel_and_sign(data_set):
     plain = read_tilt_stack_particles(data_set / "set.star", limit=2)
     dark = read_tilt_stack_particles(data_set / "set.star", limit=2, protein="dark")
     np.testing.assert_array_equal(dark.volumes, -plain.volumes)
-    coarse = read_tilt_stack_particles(data_set / "set.star", limit=2, box=12, voxel_size_A=24.0)
+    coarse = read_tilt_stack_particles(data_set / "set.star", limit=2, box=12, target_voxel_size_A=24.0)
     assert coarse.volumes.shape == (2, 12, 12, 12) and coarse.voxel_size_A == 24.0
     smooth = gaussian_filter(plain.volumes, (0, 1, 1, 1))[:, ::2, ::2, ::2]
     assert correlation(coarse.volumes, smooth) > 0.9

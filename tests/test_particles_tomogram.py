@@ -157,7 +157,7 @@ def test_background_holds_neither_picks_nor_what_nobody_picked_nor_vacuum(tmp_pa
         options = {"voxel_size_A": 10.0}
     (tmp_path / "picks.csv").write_text("x,y,z\n" + "\n".join(f"{x},{y},{z}" for z, y, x in picked))
     options |= {"coordinates": str(tmp_path / "picks.csv"), "coordinate_voxel_size_A": 10.0}
-    particles = own_data.load(path, box, 0.0, options)
+    particles = own_data.load_particles(path, box, **options)
     empty = background(particles, options, [str(path)])
     assert len(empty) > 50 and set(empty.table["source"]) == {str(path)}
     windows = np.lib.stride_tricks.sliding_window_view(volume, (box,) * 3)

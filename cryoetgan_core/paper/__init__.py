@@ -25,6 +25,7 @@ from .parameters import (
     parse_seeds,
     parse_shares,
     profile_for,
+    reader_options,
 )
 from .plan import ABLATION, ablation_variant, noise_variant, planned_runs, recipes, resolve_run, run_name
 from .profile import figures_profile, profile_table
@@ -37,12 +38,12 @@ from .simulated_sets import data_folder, data_record, default_device, has_data, 
 from .speed import make_speed
 
 __all__ = [
-    "ABLATION", "PROFILES", "VARIANTS", "Case", "ablation_names", "ablation_variant", "check_parameters", "choose",
+    "ABLATION", "Case", "PROFILES", "VARIANTS", "ablation_names", "ablation_variant", "check_parameters", "choose",
     "code_of", "committed", "compared_draws", "comparison_names", "data_folder", "data_record", "default_device",
     "described", "figures_profile", "find_case", "foreign_cases", "given_names", "has_data", "is_committed",
     "keep_source", "load_data", "made", "make_config", "make_result", "make_run", "make_speed", "measured",
     "mismatch_names", "noise_variant", "parse_files", "parse_json", "parse_maps", "parse_seeds", "parse_shares",
-    "paths", "planned_cases", "planned_runs", "profile_for", "profile_table", "read_results", "real_case", "recipes",
-    "real_volumes", "resolve_run", "results_of", "run_name", "show_source", "simulate_data", "source_of",
-    "stand_in_run", "train_on", "write_result",
+    "paths", "planned_cases", "planned_runs", "profile_for", "profile_table", "read_results", "reader_options",
+    "real_case", "real_volumes", "recipes", "resolve_run", "results_of", "run_name", "show_source",
+    "simulate_data", "source_of", "stand_in_run", "train_on", "write_result",
 ]  # fmt: skip

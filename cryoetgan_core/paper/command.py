@@ -3,10 +3,12 @@
 cryoetgan describe particles.star                      # what was read, and what looks wrong
 cryoetgan train particles.star run --densities "ribosome=80S.mrc"
 cryoetgan generate run particles 1000                  # labelled subtomograms for the next tool
+cryoetgan simulate simulated 1000 --densities "ribosome=80S.mrc" --microscope S2
 cryoetgan view particles picture.png                   # central slices
 """
 
 import argparse
+import logging
 import sys
 import time
 from pathlib import Path
@@ -14,26 +16,33 @@ from pathlib import Path
 import numpy as np
 
 from ..config import OWN_DATA, PRESETS, PROFILES, RunConfig, make_config
+from ..particles.relion_writer import write_star
 from ..particles.report import describe
+from ..simulator.microscope.simulate import MICROSCOPES
 from ..streaming import FORMATS
 from ..training import Trainer
 from ..volumes.domains import Domains
-from . import launch, own_data
-from .own_runs import keep_source
-from .parameters import parse_json
+from ..volumes.table import ParticleSet
+from . import api, launch, own_data
+from .parameters import reader_options
 from .plotting import contact_sheet, report_figure, use_style
-from .runs import train_on
 from .simulated_sets import default_device
 
 SHOWN = 8  # particles of a picture
 TIMED = 2  # training steps
+READER = ("protein", "beam_axis", "voxel_size_A", "coordinates", "labels_path", "labels", "n", "tilts", "options")
 
 
-def _described(subtomograms: Path, box: int, voxel_size_A: float, options: str, picture: Path | None) -> None:
+def _read(subtomograms: list[str], box: int | None, target_voxel_size_A: float, told: dict) -> ParticleSet:
+    path = subtomograms if len(subtomograms) > 1 else subtomograms[0]
+    return own_data.load_particles(path, box, target_voxel_size_A, **reader_options(**told))
+
+
+def _described(subtomograms: list[str], box: int, target_voxel_size_A: float, told: dict, picture: Path | None) -> None:
     """Print what was read, with its warnings; draw it where a picture is asked for."""
-    particles = own_data.load(subtomograms, box, voxel_size_A, parse_json("options", options))
+    particles = _read(subtomograms, box, target_voxel_size_A, told)
     report = describe(particles)
-    print(f"{subtomograms}: {report.particles} subtomograms of {report.box}^3 voxels of {report.voxel_size_A:.2f} A")
+    print(particles)
     print(report.classes.to_string(index=False))
     for warning in report.warnings:
         print("-", warning)
@@ -42,41 +51,41 @@ def _described(subtomograms: Path, box: int, voxel_size_A: float, options: str, 
 
 
 def _trained(
-    subtomograms: Path,
+    subtomograms: list[str],
     run: Path,
     densities: str,
     preset: str,
     profile: str,
     box: int,
-    voxel_size_A: float,
-    options: str,
+    target_voxel_size_A: float,
+    told: dict,
     changes: str,
     seed: int,
 ) -> None:
     """Estimate or train a generator on particles, in the folder `run`."""
-    told = parse_json("options", options)
-    config = make_config(profile, OWN_DATA, preset, box=box, seed=seed, **parse_json("changes", changes))
-    own_data.parse_densities(densities)  # refused before the particles are read
-    particles = own_data.load(subtomograms, box, voxel_size_A, told)
-    both = own_data.domains(particles, densities, config, told)
+    changes = reader_options(options=changes)
+    make_config(profile, OWN_DATA, preset, **({"box": box or 24, "seed": seed} | changes))
+    own_data.parse_densities(densities)  # both refused before the particles are read
+    particles = _read(subtomograms, box, target_voxel_size_A, told)
+    for doubt in own_data.doubts(particles, densities):
+        print("-", doubt)
+    config = make_config(profile, OWN_DATA, preset, **({"box": particles.volumes.shape[-1], "seed": seed} | changes))
+    both = own_data.domains(particles, densities, config)
     if config.generator == "paper":
         minutes = expected_minutes(config, both)
         print(f"{config.steps} steps, about {minutes:.0f} minutes on this machine", flush=True)
-    trained = train_on(config, both, run, progress=True)
+    trained = api.train_domains(config, both, run, densities, progress=True)
     if config.generator == "physics":
-        told = tilts_told(both)
-        low, high = trained.G.tilt_range_deg
-        print(
-            f"tilts {low:.0f} to {high:.0f} degrees, {'as the files say' if told else 'estimated from the particles'}"
-        )
-    keep_source(run, densities, particles.voxel_size_A)
+        print(tilts_used(trained, both))
     print(f"{run}: {preset} on {len(both.Y_train)} of {len(particles)} subtomograms")
 
 
-def tilts_told(both: Domains) -> bool:
-    """Whether the particles' table tells every particle's tilt range."""
-    table = both.Y_train.table
-    return {"tilt_min_deg", "tilt_max_deg"} <= set(table) and table["tilt_min_deg"].notna().all()
+def tilts_used(run: "api.TrainedRun", both: Domains) -> str:
+    """The tilt range of a physics generator, beside where it comes from."""
+    table, (low, high) = both.Y_train.table, run.G.tilt_range_deg
+    told = {"tilt_min_deg", "tilt_max_deg"} <= set(table) and table["tilt_min_deg"].notna().all()
+    source = "as the files say" if told and run.config.tilt_range == "known" else "estimated from the particles"
+    return f"tilts {low:.0f} to {high:.0f} degrees, {source}"
 
 
 def expected_minutes(config: RunConfig, both: Domains) -> float:
@@ -90,18 +99,30 @@ def expected_minutes(config: RunConfig, both: Domains) -> float:
     return (time.perf_counter() - start) / TIMED * config.steps / 60
 
 
-def _generated(run: Path, output: Path, n: int, shares: str, part: int, volumes: str, seed: int) -> None:
+def _generated(
+    run: Path, output: Path, n: int, densities: str, shares: str, part: int, volumes: str, seed: int
+) -> None:
     """Write labelled subtomograms of a run, or what is missing of them."""
-    launch.generate(run, output, n, shares, part, volumes, seed)
+    launch.generate(run, output, n, shares, part, volumes, seed, densities)
 
 
-def _viewed(subtomograms: Path, picture: Path, box: int, voxel_size_A: float, options: str) -> None:
+def _simulated(
+    output: Path, n: int, densities: str, microscope: str, snr: float, box: int, voxel_size_A: float, seed: int
+) -> None:
+    """Write labelled subtomograms of the microscope simulator, n of each class."""
+    made = api.simulate(densities, n, box, voxel_size_A, microscope=microscope, snr=snr, seed=seed)
+    output.mkdir(parents=True, exist_ok=True)
+    write_star(made, output / "particles.star", output / "volumes")
+    print(f"{output / 'particles.star'}: {made}")
+
+
+def _viewed(subtomograms: list[str], picture: Path, box: int, target_voxel_size_A: float, told: dict) -> None:
     """Draw central slices of a few particles, along the beam (xy) and across it (xz)."""
-    particles = own_data.load(subtomograms, box, voxel_size_A, parse_json("options", options))
+    particles = _read(subtomograms, box, target_voxel_size_A, told)
     index = np.linspace(0, len(particles) - 1, min(SHOWN, len(particles))).round().astype(int)
     volumes = np.stack([np.asarray(particles.volumes[i]) for i in index])
     volumes = (volumes - volumes.mean()) / volumes.std()
-    middle, names = box // 2, list(particles.table["class_name"].iloc[index])
+    middle, names = volumes.shape[-1] // 2, list(particles.table["class_name"].iloc[index])
     rows = [("xy", volumes[:, None, middle], False), ("xz", volumes[:, None, :, middle], False)]
     contact_sheet([(names, particles.voxel_size_A, rows)]).savefig(picture)
     print(picture)
@@ -117,31 +138,56 @@ def _parser() -> argparse.ArgumentParser:
         made = actions.add_parser(name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         made.set_defaults(call=call)
         if reads:
-            made.add_argument("subtomograms", type=Path, help="a file or folder of particles, as in your_data.ipynb")
-            made.add_argument("--box", type=int, default=24, help="voxels a side")
-            made.add_argument("--voxel-size-A", type=float, default=0.0, help="angstrom; 0 keeps that of the file")
-            made.add_argument("--options", default="{}", help='JSON for the reader, as in {"protein": "bright"}')
+            made.add_argument("subtomograms", nargs="+", help="file or folder of particles, or several tomograms")
         return made
+
+    def reading(made: argparse.ArgumentParser) -> None:
+        add = made.add_argument_group("how the particles are read").add_argument
+        add("--box", type=int, default=None, help="voxels a side; needed for tomograms, else that of the file")
+        add("--target-voxel-size-A", type=float, default=0.0, help="angstrom wanted; 0 keeps the file's")
+        add("--voxel-size-A", type=float, default=0.0, help="of the file, where its header lacks it or is wrong")
+        add("--protein", default="", choices=("", "dark", "bright"), help="how the file shows it")
+        add("--beam-axis", default="", choices=("", "x", "y", "z"), help="along which the electrons went")
+        add("--tilts", default="", help='"-60 60", or a .tlt, .rawtlt or .mdoc file')
+        add("--coordinates", default="", help="picks in a tomogram: .star, .tbl, .csv")
+        add("--labels-path", default="", help="label volume of a tomogram")
+        add("--labels", default="", help="CSV of particle,label for a folder or stack")
+        add("--n", type=int, default=0, help="without picks: this many density maxima of a tomogram")
+        add("--options", default="{}", help="JSON of further options of the reader")
+
+    def making(made: argparse.ArgumentParser, densities: str, *, required: bool = True) -> None:
+        made.add_argument("--densities", required=required, default="", help=densities)
+        made.add_argument("--seed", type=int, default=0, help="of poses, noise and weights")
 
     made = action("describe", _described, "what was read, and what looks wrong")
     made.add_argument("--picture", type=Path, default=None, help="also draw it into this file")
+    reading(made)
     made = action("train", _trained, "estimate (preset physics) or train a generator on particles")
     made.add_argument("run", type=Path, help="folder of the run")
-    made.add_argument("--densities", required=True, help="class=FILE, with commas between, or an embedded class")
+    making(made, "what the particles show: class=FILE, with commas between, or an embedded class")
     made.add_argument("--preset", default="physics", choices=tuple(PRESETS), help="which generator")
     made.add_argument("--profile", default="quick", choices=tuple(PROFILES), help="sizes of the training")
     made.add_argument("--changes", default="{}", help="JSON of fields of config.RunConfig")
-    made.add_argument("--seed", type=int, default=0, help="of weights, batches and noise")
+    reading(made)
     made = action("generate", _generated, "labelled subtomograms from a run", reads=False)
     made.add_argument("run", type=Path, help="folder of the run")
     made.add_argument("output", type=Path, help="folder for the particles")
     made.add_argument("n", type=int, help="particles")
+    making(made, "what to generate, where it is not what the run was trained with", required=False)
     made.add_argument("--shares", default="", help='how often each class comes, as in "ribosome=3, tric=1"')
     made.add_argument("--part", type=int, default=256, help="particles of one part, which is held in memory")
     made.add_argument("--volumes", default="mrc", choices=FORMATS, help="kind of file")
-    made.add_argument("--seed", type=int, default=0, help="of classes, poses and noise")
+    made = action("simulate", _simulated, "labelled subtomograms of a simulated microscope", reads=False)
+    made.add_argument("output", type=Path, help="folder for the particles")
+    made.add_argument("n", type=int, help="particles of each class")
+    making(made, "class=FILE, with commas between, or embedded classes")
+    made.add_argument("--microscope", default="S1", choices=tuple(MICROSCOPES), help="tilts, optics and dose")
+    made.add_argument("--snr", type=float, default=0.1, help="variance of signal over noise, of all voxels")
+    made.add_argument("--box", type=int, default=32, help="voxels a side")
+    made.add_argument("--voxel-size-A", type=float, default=15.0, help="angstrom")
     made = action("view", _viewed, "central slices of a few particles as a picture")
     made.add_argument("picture", type=Path, help="file to write: .png or .pdf")
+    reading(made)
     return parser
 
 
@@ -150,6 +196,9 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = vars(_parser().parse_args(arguments))
     chosen.pop("action")
     call = chosen.pop("call")
+    if "options" in chosen:
+        chosen["told"] = {name: chosen.pop(name) for name in READER}
+    logging.basicConfig(format="- %(message)s")
     use_style()
     try:
         call(**chosen)

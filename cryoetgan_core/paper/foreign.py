@@ -61,7 +61,7 @@ class Foreign:
 
 def make_ribosomes(folder: Path, config: RunConfig) -> dict:
     """Ribosomes of three tilt series, each series left out in turn (`real.make_real`), at 13.68 A a voxel."""
-    particles = own_data.load(folder / RIBOSOMES / "optimisation_set.star", config.box, 13.68)
+    particles = own_data.load_particles(folder / RIBOSOMES / "optimisation_set.star", config.box, 13.68)
     densities = f"ribosome={folder / MAPS / '4v4r.mrc'}"
     average = str(folder / RIBOSOMES / "average_box32_12A.mrc")
     numbers, _ = make_real(particles, densities, config, "ribosomes", average)
@@ -72,7 +72,7 @@ def make_cubes(folder: Path, config: RunConfig, *, tomogram: str, density: str, 
     """Cubes of one tomogram, split by position: distances of generated and, as the floor, of the training cubes from
     those left out.
     """
-    particles = own_data.load(folder / tomogram, config.box, 0.0, options)
+    particles = own_data.load_particles(folder / tomogram, config.box, **options)
     name, equals, file = density.partition("=")
     both = own_data.domains(particles, f"{name}={folder / file}" if equals else name, config)
     run = train_on(config, both, paths.runs(config.profile) / "foreign" / Path(tomogram).stem, replace=True)
@@ -92,7 +92,7 @@ def make_authors(folder: Path, config: RunConfig) -> dict:
     """The downstream benchmark on labelled particles of the paper authors' own simulator, told contrast and beam axis
     and nothing else.
     """
-    particles = own_data.load(folder / AUTHORS, config.box, 0.0, {"protein": "dark", "beam_axis": "x"})
+    particles = own_data.load_particles(folder / AUTHORS, config.box, protein="dark", beam_axis="x")
     densities = ", ".join(f"{name}={folder / MAPS / file}" for name, file in AUTHORS_MAPS.items())
     both = own_data.domains(particles, densities, config)
     # the authors' defocus and width of the wedge are those of MICROSCOPES["S1"], so the formulas and the released

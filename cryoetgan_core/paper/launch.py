@@ -39,10 +39,14 @@ def train(profile: str, run: str) -> None:
             )
 
 
-def generate(trained: Path, output: Path, n: int, shares: str, part: int, volumes: str, seed: int) -> None:
-    """Make this process's parts of an order of particles from a run of your_data.ipynb."""
-    densities, voxel_size_A = paper.source_of(trained)
-    names, files = parse_densities(densities)
+def generate(
+    trained: Path, output: Path, n: int, shares: str, part: int, volumes: str, seed: int, densities: str = ""
+) -> None:
+    """Make this process's parts of an order of particles from a run on a user's particles: of what it was trained with,
+    or of other `densities`.
+    """
+    trained_with, voxel_size_A = paper.source_of(trained)
+    names, files = parse_densities(densities or trained_with)
     order = Order(n, paper.parse_shares(shares, names), seed, part=part, volumes=volumes)
     with processes() as these:  # which gives each its own GPU
         run = load_run(trained, paper.default_device())
@@ -74,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     making.add_argument("--part", type=int, default=256, help="particles of one part")
     making.add_argument("--volumes", default="mrc", help="kind of file: mrc, hdf5, zarr or copick")
+    making.add_argument("--densities", default="", help="to generate, where they are not those of the training")
     making.add_argument("--seed", type=int, default=0)
     chosen = vars(parser.parse_args(arguments))
     {"train": train, "generate": generate}[chosen.pop("action")](**chosen)

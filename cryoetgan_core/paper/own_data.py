@@ -1,15 +1,19 @@
 """A user's particles and density as the two domains of a training: what `your_data.ipynb` calls."""
 
-from collections.abc import Mapping
+import glob
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ..config import DATASETS, RunConfig
 from ..particles import copick
 from ..particles.data_portal import is_portal_run
-from ..particles.folder import is_3d_star, load_particles
+from ..particles.folder import is_3d_star, optimisation_set
+from ..particles.folder import load_particles as read
 from ..particles.picked import background
 from ..particles.relion_stacks import write_star
 from ..particles.volume_files import HDF5_SUFFIXES, VOLUME_SUFFIXES, ZARR_SUFFIXES, open_hdf5, open_zarr, suffix_of
@@ -18,9 +22,12 @@ from ..simulator.sets import class_references, density_maps, subtomograms
 from ..simulator.specimen import ASSEMBLIES
 from ..simulator.specimen.render import source_exists
 from ..volumes.domains import Domains
+from ..volumes.lazy import filled
 from ..volumes.maps import resample
 from ..volumes.table import ParticleSet, check_class_names
 
+OUTLINE, LEAST_BOX = 0.25, 1.5  # of a molecule's greatest density; box over its extent
+MEAN_OF, MOST_RATIO = 400, 1.35  # particles; between the radii of mean particle and density
 LEAST_TO_CHOOSE = 20  # training particles
 TEST_EVERY = 3  # without several tomograms, every third particle is tested on
 STAND_IN_PARTICLES = 12
@@ -39,49 +46,90 @@ def _is_tomogram(path: Path) -> bool:
     return path.is_file() and suffix in VOLUME_SUFFIXES
 
 
-def load(
-    path: Path, box: int, target_voxel_size_A: float = 0.0, options: Mapping[str, object] | None = None
+def load_particles(
+    path: str | Path | Sequence[str | Path],
+    box: int | None = None,
+    target_voxel_size_A: float | None = None,
+    **options,
 ) -> ParticleSet:
-    """Read particles of any kind into boxes of `box` voxels of `target_voxel_size_A` angstrom (0 keeps the voxels of
-    the source).
+    """Read particles of any kind, into boxes of `box` voxels of `target_voxel_size_A` angstrom.
 
     Parameters
     ----------
+    path
+        volumes, a STAR file, a RELION project, a tomogram, a copick project: see `particles.folder.load_particles`.
+        Several, as a list or as a pattern such as "tomograms/TS_*.mrc", become one set; `labels_path` is then a list or
+        a pattern too, in the same order.
+    box
+        None keeps the volumes of the source; tomograms need one.
+    target_voxel_size_A
+        None, or 0, keeps the voxels of the source.
     options
-        options of the reader (see `load_particles`); its ``voxel_size_A`` is the source's own, where the header lacks
-        it or is wrong.
+        of the reader. Often needed: ``protein`` ("bright" or "dark", how the file shows it), ``beam_axis``,
+        ``voxel_size_A`` (of the file, where its header lacks it or is wrong), ``coordinates``, ``labels_path`` or ``n``
+        (of a tomogram), ``tilt_range_deg`` or ``tilt_file``.
 
     Raises
     ------
     ValueError
-        When the path or an option does not fit (see `load_particles`), or the particles are smaller than the box asked
-        for.
+        When the path or an option does not fit, or the particles are smaller than the box asked for.
     """
-    options = dict(options or {})
-    project = is_portal_run(path) or copick.is_project(path)
+    paths = _several(path)
+    if paths is not None:
+        return _together(paths, box, target_voxel_size_A, options)
+    project = is_portal_run(path) or copick.is_project(Path(path))
+    path = path if is_portal_run(path) else Path(path)
     if not (project or path.exists()):
         raise ValueError(f"{path}: no such file or folder.")
+    path = path if project else optimisation_set(path)
+    target = {"target_voxel_size_A": target_voxel_size_A} if target_voxel_size_A else {}
+    boxed = {"box": box} if box else {}
     if project or _is_tomogram(path):
-        target = {"target_voxel_size_A": target_voxel_size_A} if target_voxel_size_A else {}
         picked = project or {"labels_path", "coordinates"} & set(options)
         drawn = {} if picked else {"generator": stream(0, "cut")}
-        return load_particles(path, **({"box": box} | drawn | target | options))
+        return read(path, **(boxed | drawn | target | options))
     if path.suffix.lower() == ".star" and not is_3d_star(path):
-        target = {"voxel_size_A": target_voxel_size_A} if target_voxel_size_A else {}
-        return load_particles(path, **({"box": box} | target | options))
-    particles = load_particles(path, **options)
+        return read(path, **(boxed | target | options))
+    particles = read(path, **options)
     side, voxel = particles.volumes.shape[-1], particles.voxel_size_A
-    target = target_voxel_size_A or voxel
-    if side * voxel < 0.999 * box * target:
+    box, wanted = box or side, target_voxel_size_A or voxel
+    if side * voxel < 0.999 * box * wanted:
         raise ValueError(
-            f"{path}: volumes of {side}^3 voxels of {voxel:g} A; expected at least {box}^3 of {target:g} A. Choose a "
+            f"{path}: volumes of {side}^3 voxels of {voxel:g} A; expected at least {box}^3 of {wanted:g} A. Choose a "
             "smaller box or voxel."
         )
-    if (side, voxel) == (box, target):
+    if (side, voxel) == (box, wanted):
         return particles
     return particles.map(
-        lambda v: resample(torch.from_numpy(v), voxel, new_voxel_size_A=target, box=box).numpy(), box, target
+        lambda v: resample(torch.from_numpy(v), voxel, new_voxel_size_A=wanted, box=box).numpy(), box, wanted
     )
+
+
+def _several(path: object) -> list | None:
+    """The paths of a list or a pattern; None for a single one."""
+    if isinstance(path, str | Path):
+        if "*" not in str(path):
+            return None
+        found = sorted(glob.glob(str(path)))
+        if not found:
+            raise ValueError(f"{path}: no file fits this pattern")
+        return found
+    return list(path)
+
+
+def _together(paths: list, box: int | None, target_voxel_size_A: float | None, options: dict) -> ParticleSet:
+    """Particles of several sources as one set, each on the voxels of the first."""
+    labels = _several(options.get("labels_path", ""))
+    if "labels_path" in options and (labels is None or len(labels) != len(paths)):
+        raise ValueError(f"{len(paths)} tomograms and {len(labels or [1])} label volumes; expected one for each")
+    sets = []
+    for i, path in enumerate(paths):
+        own = options | ({"labels_path": labels[i]} if labels else {})
+        sets.append(load_particles(path, box, target_voxel_size_A or (sets[0].voxel_size_A if sets else None), **own))
+    table = pd.concat([s.table for s in sets], ignore_index=True)
+    table.attrs = sets[0].table.attrs
+    volumes = filled((s.volumes[i] for s in sets for i in range(len(s))), len(table))
+    return ParticleSet(volumes, table, sets[0].voxel_size_A)
 
 
 def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -104,12 +152,89 @@ def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
     return tuple(names), files
 
 
-def densities_for(
-    densities: str, voxel_size_A: float, box: int, per_class: int, generator: torch.Generator
-) -> ParticleSet:
-    """Density maps in random poses, `per_class` of each class of `densities`, in boxes of `box` voxels."""
+def densities_for(densities: str, n: int, box: int, voxel_size_A: float, seed: int = 0) -> ParticleSet:
+    """Density maps in random poses, `n` of each class of `densities`, in boxes of `box` voxels.
+
+    Parameters
+    ----------
+    densities
+        as `parse_densities` reads it: "ribosome=80S.mrc, tric".
+    """
+    return _posed(densities, n, box, voxel_size_A, stream(seed, "densities"))
+
+
+def _posed(densities: str, n: int, box: int, voxel_size_A: float, generator: torch.Generator) -> ParticleSet:
     names, files = parse_densities(densities)
-    return density_maps(class_references(names, box, voxel_size_A, files), per_class, box, voxel_size_A, generator)
+    return density_maps(class_references(names, box, voxel_size_A, files), n, box, voxel_size_A, generator)
+
+
+def doubts(particles: ParticleSet, densities: str) -> list[str]:
+    """What looks wrong about densities beside particles, a sentence each: classes that do not meet, molecules that
+    their box cuts or hardly holds, a size that is not that of the mean particle.
+    """
+    names, files = parse_densities(densities)
+    box, voxel = particles.volumes.shape[-1], particles.voxel_size_A
+    found, labelled = [], sorted(set(particles.table["class_name"]) - {""})
+    if not all(name.isdigit() for name in labelled):  # RELION's class numbers name no molecule
+        unseen = [name for name in names if name not in labelled]
+        if unseen:
+            found.append(
+                f"No particles of {', '.join(unseen)}: estimate from what the particles show, and generate other "
+                "molecules afterwards."
+            )
+        without = [name for name in labelled if name not in names]
+        if without:
+            found.append(
+                f"No density for the particles of {', '.join(without)}: leave them out, or add their densities."
+            )
+    wide = class_references(names, 2 * box, voxel, files)
+    for name, volume in wide.items():
+        far = (volume > OUTLINE * volume.max()).nonzero() - volume.shape[-1] // 2
+        extent = 2 * int(far.abs().max()) + 1 if len(far) else 0
+        if extent > box:
+            what = f"is cut by its box of {box} voxels"
+        elif LEAST_BOX * extent > box:
+            what = f"is {extent} of {box} voxels wide; its tails and the noise round it need room"
+        else:
+            continue
+        found.append(
+            f"{name} {what}: choose a box of {math.ceil(LEAST_BOX * extent)} or more, or larger voxels (a membrane or "
+            "filament may be cut)."
+        )
+    return found + _sizes(particles, {name: _half_radius(volume) * voxel for name, volume in wide.items()})
+
+
+def _sizes(particles: ParticleSet, radii_A: dict[str, float]) -> list[str]:
+    """Where the mean particle, of each class that has a density or of all, is smaller or larger than the densities."""
+    classes, found = particles.table["class_name"], []
+    named = {name: (classes == name).to_numpy() for name in radii_A if (classes == name).any()}
+    groups = named or {"": np.ones(len(particles), bool)}
+    for name, rows in groups.items():
+        expected = [radii_A[name]] if name else list(radii_A.values())
+        chosen = np.flatnonzero(rows)[:MEAN_OF]
+        if len(chosen) < LEAST_TO_CHOOSE:
+            continue
+        mean = torch.from_numpy(np.asarray(particles.volumes[chosen], np.float32)).mean(0)
+        seen = _half_radius(mean) * particles.voxel_size_A
+        if seen and not min(expected) / MOST_RATIO < seen < max(expected) * MOST_RATIO:
+            told = " to ".join(f"{r:.0f}" for r in sorted({min(expected), max(expected)}))
+            found.append(
+                f"The mean of {len(chosen)} {name or 'particles'} falls to half at {seen:.0f} A from its centre, the "
+                f"density at {told} A: is it another molecule, or is a voxel size wrong?"
+            )
+    return found
+
+
+def _half_radius(volume: torch.Tensor) -> float:
+    """Radius in voxels at which the mean over shells falls below half of its greatest value; 0 where it never does."""
+    n = volume.shape[-1]
+    line = torch.arange(n) - n // 2
+    shell = (line[:, None, None] ** 2 + line[:, None] ** 2 + line**2).sqrt().round().long().flatten()
+    profile = torch.bincount(shell, weights=volume.flatten().double())[: n // 2] / torch.bincount(shell)[: n // 2]
+    profile = profile - profile[-4:].median()
+    top = int(profile.argmax())
+    below = (profile[top:] < profile[top] / 2).nonzero()
+    return float(top + below[0]) if len(below) else 0.0
 
 
 def _test_mask(particles: ParticleSet) -> tuple[np.ndarray, np.ndarray]:
@@ -129,20 +254,13 @@ def _test_mask(particles: ParticleSet) -> tuple[np.ndarray, np.ndarray]:
     return test, ~test
 
 
-def domains(
-    particles: ParticleSet, densities: str, config: RunConfig, options: Mapping[str, object] | None = None
-) -> Domains:
+def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domains:
     """Both domains of a training on a user's particles, and background where it can be cut beside them.
 
     The halves of Y are split by tomogram where there are several; cubes of one tomogram by position, with a gap of one
     box between the halves. X is as large as the profile says: densities cost nothing, so few particles need not mean
-    few poses.
-
-    Parameters
-    ----------
-    options
-        Those that `load` was given. None: no background is cut. Nor is it for fewer than LEAST_TO_CHOOSE training
-        particles, too few to hold some out for the choice between it and measured noise.
+    few poses. Background needs particles that `load_particles` cut where they were picked, and LEAST_TO_CHOOSE training
+    particles: fewer cannot choose between it and measured noise.
 
     Raises
     ------
@@ -157,12 +275,12 @@ def domains(
             "the batch, and 1. Take more particles, a second tomogram, or a smaller batch."
         )
     x = {
-        half: densities_for(densities, particles.voxel_size_A, config.box, n, stream(config.data_seed, "own X", half))
+        half: _posed(densities, n, config.box, particles.voxel_size_A, stream(config.data_seed, "own X", half))
         for half, n in (("train", config.train_per_class), ("test", config.test_per_class))
     }
-    chosen, empty = particles.select(train), None
-    if options is not None and config.generator == "physics" and len(chosen) >= LEAST_TO_CHOOSE:
-        empty = background(particles, options, chosen.table["source"].unique())
+    chosen, empty, read_with = particles.select(train), None, particles.table.attrs.get("read_with")
+    if read_with and config.generator == "physics" and len(chosen) >= LEAST_TO_CHOOSE:
+        empty = background(particles, read_with, chosen.table["source"].unique())
     return Domains(x["train"], x["test"], chosen, particles.select(test), empty)
 
 

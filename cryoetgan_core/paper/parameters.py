@@ -105,6 +105,40 @@ def parse_json(parameter: str, text: str) -> dict:
     return found
 
 
+def reader_options(
+    *,
+    protein: str = "",
+    beam_axis: str = "",
+    voxel_size_A: float = 0.0,
+    coordinates: str = "",
+    labels_path: str = "",
+    labels: str = "",
+    n: int = 0,
+    tilts: str = "",
+    options: str = "{}",
+) -> dict:
+    """Options of `own_data.load_particles` from a notebook's parameters or the command's arguments; what is empty or 0
+    is left to the files.
+
+    Parameters
+    ----------
+    tilts
+        least and greatest tilt, as in "-60 60", or a .tlt, .rawtlt or .mdoc file.
+    options
+        JSON of any others.
+    """
+    told = {"protein": protein, "beam_axis": beam_axis, "voxel_size_A": voxel_size_A, "n": n}
+    told |= {"coordinates": coordinates, "labels_path": labels_path, "labels": labels}
+    found = {k: v for k, v in told.items() if v}
+    if tilts:
+        words = tilts.replace(",", " ").split()
+        try:
+            found["tilt_range_deg"] = [float(w) for w in words]
+        except ValueError:
+            found["tilt_file"] = tilts
+    return found | parse_json("options", options)
+
+
 def choose(parameter: str, value: str, known: dict) -> object:
     """The entry of `known` that a notebook's parameter names, or a ValueError that lists the names."""
     if value not in known:

@@ -22,10 +22,10 @@ LEFT_OUT = {"authors": ("", "cap", "one SNR"), "ribosomes": ("", "amplitude")}  
 def _domains(data: str, folder: Path, config: RunConfig) -> Domains:
     """The paper authors' particles with their densities, or ribosomes of three tilt series, the last of which tests."""
     if data == "authors":
-        particles = own_data.load(folder / AUTHORS, config.box, 0.0, {"protein": "dark", "beam_axis": "x"})
+        particles = own_data.load_particles(folder / AUTHORS, config.box, protein="dark", beam_axis="x")
         densities = ", ".join(f"{name}={folder / MAPS / file}" for name, file in AUTHORS_MAPS.items())
         return own_data.domains(particles, densities, config)
-    particles = own_data.load(folder / RIBOSOMES / "optimisation_set.star", config.box, 13.68)
+    particles = own_data.load_particles(folder / RIBOSOMES / "optimisation_set.star", config.box, 13.68)
     return own_data.domains(particles, f"ribosome={folder / MAPS / '4v4r.mrc'}", config)
 
 

@@ -21,7 +21,6 @@ from ..volumes.maps import read_map, resample
 from ..volumes.poses import relion_angles_to_pose, rotate_volume
 from ..volumes.table import ParticleSet
 from . import own_data
-from .parameters import parse_json
 from .record import described
 from .runs import train_on
 
@@ -129,7 +128,8 @@ def make_real(
         }
         real.append(wanted)
         generated.append(volumes)
-    numbers = {"folds": folds, "particles": len(particles), "voxel_size_A": particles.voxel_size_A}
+    numbers = {"folds": folds, "particles": len(particles), "tomograms": len(counts)}
+    numbers["voxel_size_A"] = particles.voxel_size_A
     if placed is not None:
         zero = torch.zeros(len(torch.cat(turned)), 3)
         back = [unposed(torch.cat(v), torch.cat(turned), zero, particles.voxel_size_A) for v in (generated, real)]
@@ -170,10 +170,10 @@ def real_case(
     profile: str,
     name: str,
     particles: str,
-    options: str,
+    options: dict,
     densities: str,
     average: str,
-    voxel_size_A: float,
+    target_voxel_size_A: float,
     box: int,
     seed: int,
 ) -> Callable[[], dict]:
@@ -185,9 +185,8 @@ def real_case(
         config = make_config(profile, OWN_DATA, "physics", box=box, seed=seed)
         folder = paths.runs(profile) / "real" / name
         source = Path(particles) if particles else own_data.make_stand_in(folder / "input", seed)
-        numbers, volumes = make_real(
-            own_data.load(source, box, voxel_size_A, parse_json("options", options)), densities, config, name, average
-        )
+        measured = own_data.load_particles(source, box, target_voxel_size_A, **options)
+        numbers, volumes = make_real(measured, densities, config, name, average)
         np.savez(folder / "volumes.npz", **{k: v.numpy() for k, v in volumes.items()})
         return numbers
 

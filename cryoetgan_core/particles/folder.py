@@ -1,6 +1,7 @@
 """Plain collections of volumes (folders, stacks, NumPy, HDF5, zarr, pickles), and the one entry for any particles."""
 
 import inspect
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -35,10 +36,12 @@ from .volume_files import (
     volume_shape,
 )
 
+LOG = logging.getLogger(__name__)
 STACK_SUFFIXES = (".npy", ".npz", ".mrcs", *PICKLE_SUFFIXES)
 KINDS = (
     "a folder of volumes (.mrc, .map, .rec, .em, .tif; also .gz, .bz2), a stack (.npy, .npz, .mrcs, .h5 or .zarr with "
-    "4-D data, .pickle of AITom), optimisation_set.star or particles.star, particles.csv of generated particles, "
+    "4-D data, .pickle of AITom), optimisation_set.star or particles.star or a RELION project's folder, particles.csv "
+    "of generated particles, "
     "a copick project, a run of the CryoET Data Portal (portal:NUMBER), or a tomogram (.mrc, .map, .ccp4, .rec, .em, "
     ".tif, .h5 or .zarr with 3-D data) with box= and n=, coordinates= or labels_path="
 )
@@ -70,7 +73,10 @@ def load_particles(
     ValueError
         when nothing here reads the path, an option belongs to no reader of this kind, or the reader refuses.
     """
-    return with_tilts(_read(path, options), Path(path), tilt_file, tilt_range_deg)
+    particles = with_tilts(_read(path, options), Path(path), tilt_file, tilt_range_deg)
+    in_tomograms = "box" in options and Path(path).suffix.lower() != ".star"
+    particles.table.attrs["read_with"] = {"protein": "dark" if in_tomograms else "bright"} | options
+    return particles
 
 
 def _read(path: str | Path, options: dict) -> ParticleSet:
@@ -81,6 +87,7 @@ def _read(path: str | Path, options: dict) -> ParticleSet:
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; expected {KINDS}")
+    path = optimisation_set(path)
     suffix = suffix_of(path)
     if suffix == ".star":
         reader = read_subtomogram_star if is_3d_star(path) else read_tilt_stack_particles
@@ -297,6 +304,31 @@ def _class_names(labels: str | Path | Mapping[str, object], names: list[str]) ->
     if missing:
         raise ValueError(f"{where}: no label for {len(missing)} of {len(names)} particles, first {missing[:3]}")
     return [str(labels[n]) for n in names]
+
+
+def optimisation_set(path: Path) -> Path:
+    """The STAR file of particles of a RELION job or project folder; any other path as it is.
+
+    Of several jobs of a project the last one is taken, and said.
+
+    Raises
+    ------
+    ValueError
+        when a folder of a job holds several.
+    """
+    if not path.is_dir() or suffix_of(path) in ZARR_SUFFIXES:
+        return path
+    for name in ("*optimisation_set.star", "particles.star"):
+        found = sorted(path.glob(name))
+        if len(found) > 1:
+            raise ValueError(f"{path}: {', '.join(f.name for f in found)}; give one of them")
+        if found:
+            return found[0]
+    jobs = sorted(path.glob("*/job[0-9]*/*optimisation_set.star"), key=lambda f: f.parent.name)
+    if not (path / "default_pipeline.star").is_file() or not jobs:
+        return path
+    LOG.warning("%s: %s taken, the last of %d jobs with an optimisation set", path, jobs[-1], len(jobs))
+    return jobs[-1]
 
 
 def is_3d_star(path: Path) -> bool:

@@ -92,8 +92,8 @@ def background(
 ) -> ParticleSet | None:
     """Background cut from the tomograms that `particles` were cut from, or None where that cannot be done.
 
-    It needs tomograms on disk, beam along z, in which the particles were picked (`own_data.load` with coordinates,
-    labels or a copick project): where they were found by their structure alone, the others are not known.
+    It needs tomograms on disk, beam along z, in which the particles were picked (by coordinates, labels or in a copick
+    project): where they were found by their structure alone, the others are not known.
 
     Parameters
     ----------

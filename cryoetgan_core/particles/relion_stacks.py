@@ -44,7 +44,7 @@ def read_tilt_stack_particles(
     path: str | Path,
     *,
     box: int | None = None,
-    voxel_size_A: float | None = None,
+    target_voxel_size_A: float | None = None,
     protein: Literal["bright", "dark"] = "bright",
     wiener: float = 0.1,
     coordinate_voxel_size_A: float | None = None,
@@ -61,7 +61,7 @@ def read_tilt_stack_particles(
     ----------
     path
         optimisation_set.star, or a particles.star beside its tomograms.star.
-    box, voxel_size_A
+    box, target_voxel_size_A
         of the result; by default those of the stacks. Coarser voxels are low-passed first.
     protein
         how the stacks show it; the result is always bright.
@@ -83,7 +83,7 @@ def read_tilt_stack_particles(
     if not stacks:
         raise ValueError(f"{path}: no particles to read (limit {limit}); expected at least one")
     size, pixel = stacks[0].size, stacks[0].pixel_size_A
-    box, voxel = box or size, voxel_size_A or pixel
+    box, voxel = box or size, target_voxel_size_A or pixel
     check_voxel_size(voxel, path)
     if box < 1 or box * voxel > size * pixel * 1.001:
         raise ValueError(

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..physics.fourier_grid import window
+from ..physics.fourier_grid import estimate_tilt_range, window
 from ..volumes.table import ParticleSet
 
 LOOKED_AT = 400  # particles at most, evenly over the set
 CONE_DEG = 16.0  # half angle of the cones round the axes in which power is compared
 BAND = (0.12, 0.42)  # cycles per voxel
+DARK, SEEN, ENOUGH = 6.0, 3.0, 50  # s.d. of the mean's middle; particles
+FAR_DEG = 15.0  # between told and seen tilts
 NO_WEDGE = 0.8  # a weakest cone with more of the power of the next one is no missing wedge
 
 
@@ -84,7 +86,8 @@ def describe(particles: ParticleSet) -> Report:
     """Look at up to LOOKED_AT particles of a set and report what they are.
 
     Warned of: grey values that all are the same in a particle, classes of few particles, one tomogram only, a missing
-    wedge that is not along z, protein that looks dark, voxels that take few values.
+    wedge that is not along z or not where the files say, protein that looks dark, a mean without a particle, voxels
+    that take few values.
     """
     n, box = len(particles), particles.volumes.shape[-1]
     chosen = np.unique(np.linspace(0, n - 1, min(n, LOOKED_AT)).round().astype(int))
@@ -97,7 +100,10 @@ def describe(particles: ParticleSet) -> Report:
     counts = table["class_name"].value_counts()
     few = [f"{name or 'unnamed'} ({count})" for name, count in counts.items() if count < 20]
     if few:
-        warnings.append(f"Few particles of {', '.join(few)}: what is learned from them is mostly memory.")
+        warnings.append(
+            f"Few particles of {', '.join(few)}: curves estimated from fewer than 20 are noisy, and the paper's generator "
+            "would memorise them."
+        )
     if table["tomogram"].nunique() < 2:
         warnings.append("All particles are of one tomogram: a test on another one is not possible.")
     volumes = torch.from_numpy(values[values.reshape(len(values), -1).std(1) > 0])
@@ -105,16 +111,31 @@ def describe(particles: ParticleSet) -> Report:
     if axis is None:
         warnings.append("No missing wedge is seen along any axis: are these denoised, averaged or isotropic volumes?")
     elif axis != "z":
-        warnings.append(f'The missing wedge lies round {axis}: read them again with beam_axis="{axis}".')
+        told = table.attrs.get("read_with", {}).get("beam_axis")
+        other = f"another beam_axis than {told!r}" if told else f'beam_axis="{axis}"'
+        warnings.append(f"The missing wedge lies round {axis}: read them again with {other}.")
     mean = values.mean(0)
     inner = slice(box // 2 - max(1, box // 8), box // 2 + max(1, box // 8))
     spread = values.std() / np.sqrt(len(values)) / np.sqrt(mean[inner, inner, inner].size)
-    contrast = mean[inner, inner, inner].mean() - np.median(mean)
-    if contrast < -6 * spread:
+    contrast = (mean[inner, inner, inner].mean() - np.median(mean)) / spread if spread else 0.0
+    if contrast < -DARK:
+        other = "bright" if table.attrs.get("read_with", {}).get("protein") == "dark" else "dark"
         warnings.append(
-            "The mean particle is darker than what surrounds it: if protein is dark in these files, read them again "
-            'with protein="dark".'
+            f'The mean particle is darker than what surrounds it: read them again with protein="{other}", unless the '
+            "middle of the molecule is empty."
         )
+    elif n >= ENOUGH and abs(contrast) < SEEN:
+        warnings.append(
+            "No particle is seen in the mean of all: do the positions belong to these tomograms, in this unit "
+            "(coordinate_voxel_size_A)?"
+        )
+    if axis == "z" and "tilt_min_deg" in table and table["tilt_min_deg"].notna().all():
+        told, seen = (table["tilt_min_deg"].min(), table["tilt_max_deg"].max()), estimate_tilt_range(volumes)
+        if max(abs(a - b) for a, b in zip(told, seen, strict=True)) > FAR_DEG:
+            warnings.append(
+                f"The files tell tilts of {told[0]:.0f} to {told[1]:.0f} degrees, the particles show {seen[0]:.0f} to "
+                f'{seen[1]:.0f}: see the wedge below; tilt_range "estimated" takes what the particles show.'
+            )
     distinct = len(np.unique(values[:10]))
     if distinct < 64:
         warnings.append(f"Voxels take {distinct} values only: coarse integers.")

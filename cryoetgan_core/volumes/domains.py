@@ -27,6 +27,9 @@ class Domains:
     Y_test: ParticleSet
     background: ParticleSet | None = None
 
+    def __repr__(self) -> str:
+        return "\n".join(f"{half} {getattr(self, half)!r}" for half in HALVES)
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in label order: the order in which they first appear in X."""

@@ -12,7 +12,11 @@ Columns of the table, one row a particle (NaN or an empty string where a source 
 ``shift_x_A, ..y_A, ..z_A``     where the particle's centre lies, seen from the centre of its box
 ``voxel_size_A``                edge of a voxel of its volume
 ``centred_x_A, ..y_A, ..z_A``   only where a RELION 5 file says it: the position from the tomogram's centre
+``tilt_min_deg, tilt_max_deg``  only where files tell: the tilts, counted as `physics.fourier_grid.coordinates` does
+``defocus_um``, ``dose_e_A2``   only where files tell, with ``voltage_kV``, ``cs_mm``, ``amplitude_contrast``
 =============================== ==================================================================
+
+``table.attrs["read_with"]`` holds the options of the reader, which `particles.folder.load_particles` keeps.
 """
 
 import re
@@ -21,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 
 from .lazy import LazyVolumes, filled
 
@@ -83,6 +88,23 @@ class ParticleSet:
     def __len__(self) -> int:
         return len(self.volumes)
 
+    def __repr__(self) -> str:
+        side, counts = self.volumes.shape[-1], self.table["class_name"].value_counts()
+        parts = [f"ParticleSet: {len(self)} volumes of {side}^3 voxels of {self.voxel_size_A:.4g} A"]
+        parts.append(", ".join(f"{name or 'unnamed'} {count}" for name, count in counts.items()))
+        tomograms = self.table["tomogram"].nunique()
+        parts.append(f"{tomograms} tomogram{'s' * (tomograms != 1)}")
+        if "tilt_min_deg" in self.table and self.table["tilt_min_deg"].notna().any():
+            low, high = self.table["tilt_min_deg"].min(), self.table["tilt_max_deg"].max()
+            parts.append(f"tilts {low:.0f} to {high:.0f} degrees")
+        return "; ".join(parts)
+
+    def torch_dataset(self) -> torch.utils.data.Dataset:
+        """For a DataLoader: pairs of a volume (1, D, D, D), z-scored by itself, and its class, counted in the order of
+        the sorted class names. Volumes on disk are read as they are asked for.
+        """
+        return _TorchDataset(self)
+
     def select(self, mask: np.ndarray) -> "ParticleSet":
         """The particles that `mask`, (N,) of bool or indices, chooses; what is on disk stays there."""
         rows = np.arange(len(self.table))[mask]
@@ -104,6 +126,20 @@ class ParticleSet:
         else:
             volumes = filled((change(v) for v in self.volumes), len(self))
         return ParticleSet(volumes, self.table, voxel_size_A or self.voxel_size_A)
+
+
+class _TorchDataset(torch.utils.data.Dataset):
+    def __init__(self, particles: ParticleSet):
+        self.particles, names = particles, particles.table["class_name"]
+        self.classes = tuple(sorted(set(names)))
+        self.labels = [self.classes.index(name) for name in names]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        volume = torch.from_numpy(np.array(self.particles.volumes[i], np.float32))
+        return (volume - volume.mean())[None] / volume.std().clamp(min=1e-12), self.labels[i]
 
 
 def particle_table(n: int, **columns) -> pd.DataFrame:

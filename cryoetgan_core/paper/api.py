@@ -1,0 +1,116 @@
+"""What a user's program calls, and the command `cryoetgan`: train on particles, generate, simulate."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import generation
+from ..config import OWN_DATA, RunConfig, make_config
+from ..generation import TrainedRun
+from ..reproducibility.seeds import stream
+from ..simulator.microscope.simulate import MICROSCOPES
+from ..simulator.sets import class_references, subtomograms
+from ..volumes.domains import Domains
+from ..volumes.table import ParticleSet
+from . import own_data
+from .own_runs import keep_source
+from .parameters import choose
+from .runs import train_on
+
+
+def train(
+    particles: ParticleSet,
+    densities: str,
+    folder: str | Path,
+    *,
+    preset: str = "physics",
+    profile: str = "quick",
+    seed: int = 0,
+    progress: bool = False,
+    **changes: object,
+) -> TrainedRun:
+    """Estimate the physics generator, or train the paper's, on particles; the finished run.
+
+    A training that was stopped goes on from its checkpoint when it is called again.
+
+    Parameters
+    ----------
+    particles
+        as `load_particles` reads them; those of one tomogram, or a third, are kept out.
+    densities
+        what the particles show: "class=FILE" with commas between, or embedded classes. Other molecules can be
+        generated afterwards.
+    folder
+        of the run: configuration and weights.
+    preset
+        "physics", estimated in seconds, or "adapted", the paper's, trained for the profile's steps.
+    changes
+        fields of `config.RunConfig`, such as ``steps=2000``.
+
+    Raises
+    ------
+    ValueError
+        For densities or settings that do not fit, or too few particles; before anything is trained.
+    """
+    box = particles.volumes.shape[-1]
+    config = make_config(profile, OWN_DATA, preset, **({"box": box, "seed": seed} | changes))
+    return train_domains(config, own_data.domains(particles, densities, config), folder, densities, progress=progress)
+
+
+def train_domains(
+    config: RunConfig, both: Domains, folder: str | Path, densities: str, *, progress: bool = False
+) -> TrainedRun:
+    """`train` on domains that are at hand; the folder notes the densities for `cryoetgan generate`."""
+    run = train_on(config, both, Path(folder), progress=progress)
+    keep_source(Path(folder), densities, both.Y_train.voxel_size_A)
+    return run
+
+
+def generate(
+    run: TrainedRun, densities: ParticleSet | torch.Tensor, *, seed: int = 0, **optics: object
+) -> ParticleSet | torch.Tensor:
+    """Subtomograms of densities: a volume for each, with the density's class and pose.
+
+    Parameters
+    ----------
+    densities
+        of `densities_for` or `simulator.sets.density_maps`, on the voxels of the run. A ParticleSet gives a ParticleSet
+        with its table, in the grey values of the training particles; a tensor (N, D, D, D) gives a tensor in network
+        units (see `generation.generate`).
+    optics
+        microscope and defocus_um of `generation.generate`.
+
+    Raises
+    ------
+    ValueError
+        When the box is not that of the run.
+    """
+    volumes = torch.from_numpy(np.asarray(densities.volumes)) if isinstance(densities, ParticleSet) else densities
+    if volumes.shape[-1] != run.config.box:
+        raise ValueError(f"densities in boxes of {volumes.shape[-1]} voxels; the run has {run.config.box}")
+    made = generation.generate(run, volumes, seed=seed, **optics)
+    if not isinstance(densities, ParticleSet):
+        return made
+    made = made * run.scaling.y_std + run.scaling.y_mean
+    return ParticleSet(made.numpy(), densities.table, densities.voxel_size_A)
+
+
+def simulate(
+    densities: str, n: int, box: int, voxel_size_A: float, *, microscope: str = "S1", snr: float = 0.1, seed: int = 0
+) -> ParticleSet:
+    """Labelled subtomograms that the microscope simulator records, `n` of each class: no particles are needed.
+
+    Parameters
+    ----------
+    densities
+        "class=FILE" with commas between, or embedded classes.
+    microscope
+        one of `MICROSCOPES`: "S1", "S2" or "modern".
+    snr
+        variance of the signal over that of the noise, of all voxels.
+    """
+    names, files = own_data.parse_densities(densities)
+    scope = choose("microscope", microscope, MICROSCOPES)
+    references = class_references(names, box, voxel_size_A, files)
+    return subtomograms(references, n, box, voxel_size_A, scope, stream(seed, "simulate"), snr=snr)
