@@ -247,10 +247,10 @@ def em_cut(folder):
     return folder
 
 
-@case("a.em: machine code 3", voxel_size_A=9.0)
-def em_other_machine(folder):
+@case("a.em: machine code 1", voxel_size_A=9.0)
+def em_of_a_vax(folder):
     emfile.write(folder / "a.em", cube())
-    patched(folder / "a.em", 0, 3, "i1")
+    patched(folder / "a.em", 0, 1, "i1")
     return folder
 
 

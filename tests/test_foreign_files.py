@@ -5,6 +5,7 @@ silence, or refused wrongly.
 import logging
 from pathlib import Path
 
+import emfile
 import h5py
 import mrcfile
 import numpy as np
@@ -18,6 +19,7 @@ from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.relion_tables import read_star, tilt_series
 from cryoetgan_core.particles.tilt_files import read_tilts
 from cryoetgan_core.physics.fourier_grid import wedge
+from cryoetgan_core.simulator.sets import class_references
 from cryoetgan_core.simulator.specimen.atoms import read_atoms
 from cryoetgan_core.volumes.maps import read_map
 
@@ -201,6 +203,32 @@ def test_a_dynamo_table_with_complex_scores(tmp_path: Path) -> None:
     words[9], words[23:26] = "0.5+0.001i", ["10", "9", "6"]
     (tmp_path / "t.tbl").write_text(" ".join(words) + "\n")
     assert read_coordinates(tmp_path / "t.tbl", 10.0)[["x_A", "y_A", "z_A"]].to_numpy().tolist() == [[100, 90, 60]]
+
+
+@pytest.mark.parametrize("endian", "<>")
+def test_a_motive_list_of_either_byte_order(tmp_path: Path, endian: str) -> None:
+    """Poses against cryoCAT's conversion: ZXZ of (phi, theta, psi), as ZYZ, its outer angles with the other sign."""
+    row = np.zeros(20)
+    row[3], row[7:10], row[16:19] = 7, (10, 9, 6), (25, 40, 70)  # phi, psi, theta
+    head = bytearray(512)
+    head[0], head[3], head[4:16] = 6 if endian == "<" else 5, 5, np.array([20, 1, 1], endian + "i4").tobytes()
+    (tmp_path / "m.em").write_bytes(bytes(head) + row.astype(endian + "f4").tobytes())
+    table = read_coordinates(tmp_path / "m.em", 10.0)
+    assert table[["x_A", "y_A", "z_A"]].to_numpy().tolist() == [[90, 80, 50]]
+    turn = Rotation.from_euler("ZXZ", [25, 70, 40], degrees=True).as_euler("ZYZ", degrees=True)
+    ours = Rotation.from_euler("ZYZ", table[["rot_deg", "tilt_deg", "psi_deg"]].to_numpy()[0], degrees=True)
+    theirs = Rotation.from_euler("ZYZ", [-turn[0], turn[1], -turn[2]], degrees=True)
+    assert (ours.inv() * theirs).magnitude() < 1e-6
+
+
+def test_an_em_map_as_density_needs_its_voxel_size(tmp_path: Path) -> None:
+    blob = np.exp(-((np.indices((16, 16, 16)) - 8) ** 2).sum(0) / 8).astype(np.float32)
+    emfile.write(tmp_path / "m.em", blob)
+    with pytest.raises(ValueError, match="holds no voxel size; write it behind the name"):
+        class_references(("blob",), 16, 10.0, {"blob": str(tmp_path / "m.em")})
+    found = class_references(("blob",), 16, 10.0, {"blob": f"{tmp_path / 'm.em'}@10"})["blob"]
+    middle = tuple(s // 2 for s in found.shape)
+    assert found[middle] == found.max() > 0
 
 
 # RELION's projects

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..volumes.em import read_em
 from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, check_voxel_size, particle_table
 from .names import tomogram_name
 from .relion_tables import ANGLES, ORIGINS, numeric, read_star, series_pixels, table_of, without_turned_boxes
 
 LOG = logging.getLogger(__name__)
-SUFFIXES = (".star", ".tbl", ".csv")
+SUFFIXES = (".star", ".tbl", ".csv", ".em")
 _CENTRED = tuple(f"rlnCenteredCoordinate{a}Angst" for a in "XYZ")  # RELION 5
 _VOXELS = tuple(f"rlnCoordinate{a}" for a in "XYZ")
 _M = tuple(f"wrpCoordinate{a}1" for a in "XYZ")  # M: angstrom, at the first frame
@@ -28,6 +29,7 @@ _CSV_NAMES = {
     "particle": ("particle", "id"),
 }
 _COMPLEX = re.compile(r"(?<=[0-9.])[+-][0-9.]+(e[+-]?[0-9]+)?[ij]$")  # Matlab writes scores so that it makes complex
+MOTIVE_ROWS = 20
 DYNAMO_COLUMNS = 26  # of a table at least: the position is in its columns 24 to 26
 
 
@@ -45,8 +47,8 @@ def read_coordinates(
     ----------
     path
         .star with rlnCenteredCoordinateXAngst (RELION 5), rlnCoordinateX (RELION 3.1 and 4, Warp) or wrpCoordinateX1
-        (M); .tbl of Dynamo, counted from 1; .csv with columns x, y, z (voxels, counted from 0) or x_A, y_A, z_A, and
-        class_name, tomogram, particle, rot_deg, tilt_deg, psi_deg where known (shift_x_A, ..., as
+        (M); .tbl of Dynamo and .em motive lists, counted from 1; .csv with columns x, y, z (voxels, counted from 0) or
+        x_A, y_A, z_A, and class_name, tomogram, particle, rot_deg, tilt_deg, psi_deg where known (shift_x_A, ..., as
         `streaming.generate_to` writes them, are added).
     voxel_size_A
         of the tomogram.
@@ -73,6 +75,8 @@ def read_coordinates(
         table = _from_star(path, voxel_size_A, shape_zyx, coordinate_voxel_size_A)
     elif kind == ".tbl":
         table = _from_dynamo(path, coordinate_voxel_size_A, voxel_size_A)
+    elif kind == ".em":
+        table = _from_motive_list(path, coordinate_voxel_size_A, voxel_size_A)
     elif kind == ".csv":
         table = _from_csv(path, coordinate_voxel_size_A, voxel_size_A)
     else:
@@ -89,8 +93,8 @@ def in_tomogram(table: pd.DataFrame, name: str, path: str | Path) -> pd.DataFram
     """The rows of a table that belong to the tomogram `name`; all of them where the table names none.
 
     Programs name a tomogram by its file, with or without folder, ending and a size such as ``_10.00Apx``: names fit
-    when they are equal, else where one goes on with ``_``, ``-`` or ``.`` at the end of the other. Dynamo has numbers
-    in place of names: a table (.tbl) with one number belongs to the tomogram that it is given with.
+    when they are equal, else where one goes on with ``_``, ``-`` or ``.`` at the end of the other. Dynamo and AV3 have
+    numbers in place of names: a table (.tbl, .em) with one number belongs to the tomogram that it is given with.
 
     Raises
     ------
@@ -101,7 +105,7 @@ def in_tomogram(table: pd.DataFrame, name: str, path: str | Path) -> pd.DataFram
     if (named == "").all():
         return table
     wanted = tomogram_name(name)
-    if Path(path).suffix.lower() == ".tbl" and named.nunique() == 1:
+    if Path(path).suffix.lower() in (".tbl", ".em") and named.nunique() == 1:
         return table
     names, goes_on = set(named) - {""}, tuple("_-.")
     longer = {t for t in names if t.startswith(tuple(wanted + c for c in goes_on))}
@@ -235,6 +239,33 @@ def _from_dynamo(path: Path, given_A: float | None, tomogram_A: float) -> pd.Dat
         tomogram=["" if t == "0" else t for t in whole[1]],
         class_name=["" if c == "0" else c for c in whole[2]],
         **dict(zip(ANGLE_COLUMNS, dynamo_to_relion(values[:, 6:9]).T, strict=True)),
+        **dict(zip(POSITION_COLUMNS, position.T, strict=True)),
+    )
+
+
+def _from_motive_list(path: Path, given_A: float | None, tomogram_A: float) -> pd.DataFrame:
+    """A motive list of the tom toolbox and AV3 (EM, 20 rows a particle): positions in rows 8 to 10, counted from 1,
+    shifts in 11 to 13, phi, psi and theta in 17 to 19, class in 20.
+
+    Both programs' rotation: Rz(-phi) Rx(-theta) Rz(-psi), which is Dynamo's of (-psi, -theta, -phi).
+    """
+    values = read_em(path).astype(float)
+    if values.shape[2] != MOTIVE_ROWS or values.shape[0] != 1:
+        raise ValueError(f"{path}: {values.shape} values are no motive list; expected (1, particles, {MOTIVE_ROWS})")
+    values = values[0]
+    if not np.isfinite(values).all():
+        raise ValueError(f"{path}: holds values that are not finite numbers")
+    if not given_A:
+        _say_unit(path, tomogram_A)
+    position = (values[:, 7:10] + values[:, 10:13] - 1) * (given_A or tomogram_A)
+    angles = dynamo_to_relion(-values[:, [17, 18, 16]])
+    return particle_table(
+        len(values),
+        source=str(path),
+        particle=[str(int(v)) for v in values[:, 3]],
+        tomogram=["" if v == 0 else str(int(v)) for v in values[:, 4]],
+        class_name=["" if v == 0 else str(int(v)) for v in values[:, 19]],
+        **dict(zip(ANGLE_COLUMNS, angles.T, strict=True)),
         **dict(zip(POSITION_COLUMNS, position.T, strict=True)),
     )
 

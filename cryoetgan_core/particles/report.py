@@ -101,8 +101,8 @@ def describe(particles: ParticleSet) -> Report:
     few = [f"{name or 'unnamed'} ({count})" for name, count in counts.items() if count < 20]
     if few:
         warnings.append(
-            f"Few particles of {', '.join(few)}: curves estimated from fewer than 20 are noisy, and the paper's generator "
-            "would memorise them."
+            f"Few particles of {', '.join(few)}: curves estimated from fewer than 20 are noisy, and the paper's "
+            "generator would memorise them."
         )
     if table["tomogram"].nunique() < 2:
         warnings.append("All particles are of one tomogram: a test on another one is not possible.")

@@ -10,12 +10,12 @@ import warnings
 from functools import lru_cache
 from pathlib import Path
 
-import emfile
 import h5py
 import numpy as np
 import tifffile
 import zarr
 
+from ..volumes.em import EM_SUFFIXES, em_header, read_em
 from ..volumes.maps import MAP_SUFFIXES, PACKED_SUFFIXES, read_map, read_map_header
 from ..volumes.table import check_array
 from .arrays import open_npy
@@ -23,13 +23,10 @@ from .arrays import open_npy
 TIFF_SUFFIXES = (".tif", ".tiff")
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 ZARR_SUFFIXES = (".zarr",)
-EM_SUFFIXES = (".em",)
 VOLUME_SUFFIXES = MAP_SUFFIXES + EM_SUFFIXES + TIFF_SUFFIXES  # of one volume
 NO_VOXEL_SIZE = (
     EM_SUFFIXES + TIFF_SUFFIXES + HDF5_SUFFIXES + (".npy",)
 )  # kinds whose headers do not say it, or not reliably
-_EM_BYTES = {1: 1, 2: 2, 4: 4, 5: 4, 9: 8}  # of the EM types that hold real numbers
-_EM_HEADER, _EM_LITTLE_ENDIAN = 512, 6
 _EMAN = re.compile(r"MDF/images/[0-9]+/image")
 _ANGSTROM = {"angstrom": 1.0, "nanometer": 10.0, "micrometer": 1e4}
 
@@ -78,39 +75,8 @@ def volume_shape(path: Path, voxel_size_A: float | None = None) -> tuple[tuple[i
     if suffix in MAP_SUFFIXES:
         return read_map_header(path, voxel_size_A)
     if suffix in EM_SUFFIXES:
-        return _em_shape(path), voxel_size_A
+        return em_header(path)[0], voxel_size_A
     return read_tiff(path).shape, voxel_size_A
-
-
-def read_em(path: Path) -> np.ndarray:
-    """The volume of an EM file (tom toolbox, Dynamo), little-endian."""
-    _em_shape(path)
-    return emfile.read(path)[1]
-
-
-def _em_shape(path: Path) -> tuple[int, int, int]:
-    """Shape of an EM file whose header and length fit."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected an EM volume")
-    size = path.stat().st_size
-    if size < _EM_HEADER:
-        raise ValueError(
-            f"{path}: {size} bytes, expected at least the {_EM_HEADER} of an EM header; the file is cut off"
-        )
-    header, _ = emfile.read(path, header_only=True)
-    shape = tuple(int(header[f"{a}dim"]) for a in "zyx")
-    if header["machine"] != _EM_LITTLE_ENDIAN or header["dtype"] not in _EM_BYTES or min(shape) < 1:
-        raise ValueError(
-            f"{path}: machine code {header['machine']}, type {header['dtype']} and {shape} voxels are no EM volume "
-            f"that can be read here; expected machine {_EM_LITTLE_ENDIAN} "
-            f"(little-endian) and a type of {', '.join(map(str, _EM_BYTES))}"
-        )
-    expected = _EM_HEADER + int(np.prod(shape, dtype=object)) * _EM_BYTES[header["dtype"]]
-    if size != expected:
-        raise ValueError(
-            f"{path}: {size} bytes, expected {expected} for {shape} voxels; the file is cut off or its header is wrong"
-        )
-    return shape
 
 
 def read_tiff(path: Path) -> np.ndarray:

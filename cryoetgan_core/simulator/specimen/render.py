@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...volumes.em import EM_SUFFIXES, read_em
 from ...volumes.maps import MAP_SUFFIXES, low_pass_gain, read_map, resample
 from .assemblies import ASSEMBLIES, pseudo_atoms
 from .atoms import MODEL_SUFFIXES, potential_map, read_atoms
@@ -148,7 +149,7 @@ def reference_map(
     if mass_kDa is not None and kind != "map":
         raise ValueError(f"{source}: its mass is known; mass_kDa applies to maps")
     if kind == "map":
-        volume, old_voxel = read_map(source, voxel_size_A=map_voxel_size_A, invert=invert)
+        volume, old_voxel = _read(source, map_voxel_size_A, invert)
         volume = _one_molecule(source, volume, molecule, level)
         if mass_kDa is not None:
             volume = volume * (
@@ -211,9 +212,19 @@ def source_points(source: str | Path) -> Tensor:
     if kind == "model":
         points, kDa = read_atoms(source)
         return points - ((points.double() * kDa[:, None]).sum(0) / kDa.sum()).float()
-    volume, voxel = read_map(source)
+    volume, voxel = _read(source, 1.0 if str(source).lower().endswith(EM_SUFFIXES) else None, invert=False)
     points = (volume > outline_level(volume)).nonzero().float() * voxel
     return points - points.mean(0)
+
+
+def _read(source: str | Path, voxel_size_A: float | None, invert: bool) -> tuple[Tensor, float]:
+    """A map, and its voxel size, which an EM file does not hold."""
+    if not str(source).lower().endswith(EM_SUFFIXES):
+        return read_map(source, voxel_size_A=voxel_size_A, invert=invert)
+    if voxel_size_A is None:
+        raise ValueError(f"{source}: an EM file holds no voxel size; write it behind the name, as in {source}@13.68")
+    volume = torch.from_numpy(read_em(Path(source)).astype("float32"))
+    return -volume if invert else volume, voxel_size_A
 
 
 def _source_kind(source: str | Path) -> str:
@@ -223,11 +234,12 @@ def _source_kind(source: str | Path) -> str:
     name = str(source).lower().removesuffix(".gz")
     if name.endswith(MODEL_SUFFIXES):
         return "model"
-    if name.endswith(MAP_SUFFIXES):
+    if name.endswith(MAP_SUFFIXES + EM_SUFFIXES):
         return "map"
     raise ValueError(
         f"{source}: neither an embedded class ({', '.join(ASSEMBLIES)}) nor a file with one of the endings "
-        f"{', '.join(MODEL_SUFFIXES + MAP_SUFFIXES)}, with or without .gz, nor an entry such as pdb:3j9i or emdb:3883"
+        f"{', '.join(MODEL_SUFFIXES + MAP_SUFFIXES + EM_SUFFIXES)}, with or without .gz, nor an entry such as "
+        "pdb:3j9i or emdb:3883"
     )
 
 
