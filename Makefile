@@ -60,8 +60,10 @@ article: env
 test-fast: env
 	pytest -n $(CORES) -m "not slow" tests
 
+# As root (in a container) Jupyter wants to be told that this is meant. LAB_ARGS="--ip 0.0.0.0 --no-browser" and the like are passed on.
 lab: env
-	jupyter lab --notebook-dir=notebooks
+	@[ "$$(id -u)" -ne 0 ] || echo "JupyterLab as root: --allow-root is set."
+	jupyter lab --notebook-dir=notebooks $$([ "$$(id -u)" -ne 0 ] || echo --allow-root) $(LAB_ARGS)
 
 env: $(STAMP)
 
@@ -69,6 +71,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing $(TORCH) and the packages of requirements.lock into $(VENV) (a few minutes) ..."
 	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	@echo "... $$(grep -c == requirements.lock) packages more ..."
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(STAMP)

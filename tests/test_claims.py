@@ -4,14 +4,17 @@ import base64
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import mrcfile
 import pytest
 
-from cryoetgan_core.paper import claims
+from cryoetgan_core.paper import claims, command, own_data
 from cryoetgan_core.reproducibility import paths
+from cryoetgan_core.simulator.sets import class_references
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
@@ -83,3 +86,25 @@ def test_the_time_of_a_training_is_what_was_measured() -> None:
     ]
     assert len(told) >= 2 and timed["steps"] == 2000
     assert all(0.75 < timed["minutes"] / minutes < 1.33 for minutes in told)
+
+
+def test_the_commands_of_the_readme_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """As they stand, on a stand-in in place of /data, and fewer generated."""
+    own_data.make_stand_in(tmp_path, 0)
+    density = class_references(("ribosome",), 32, 15.0)["ribosome"].numpy()
+    mrcfile.write(tmp_path / "80S.mrc", density, voxel_size=15.0)
+    lines = re.findall(r"^\$ \.venv/bin/cryoetgan (.*?)(?:#.*)?$", README, flags=re.M)
+    assert len(lines) == 3
+    for line in lines:
+        words = shlex.split(line.replace("/data", str(tmp_path)).replace(" 10000", " 5"))
+        assert command.main(words) == 0, line
+    assert len(list((tmp_path / "many").rglob("ribosome*.mrc"))) == 5
+    assert "volumes of 28^3 voxels" in capsys.readouterr().out
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    root = Path(__file__).resolve().parents[1]
+    targets = set(re.findall(r"^\$ make ([a-z-]+)|`make ([a-z-]+)", README, flags=re.M))
+    assert len(targets) > 5
+    for target in (a or b for a, b in targets):
+        subprocess.run(["make", "--dry-run", target], cwd=root, check=True, capture_output=True)

@@ -52,7 +52,7 @@ def test_the_report_of_a_sound_set(recorded):
     assert report.grey["mean"] == pytest.approx(recorded.volumes.mean(), abs=1e-5)
     frequency, power = report.spectrum
     assert frequency[-1] == pytest.approx(0.5 / VOXEL_A) and (power > 0).all()
-    assert len(report_figure(report).axes) == 6
+    assert len(report_figure(report).axes) == 7
 
 
 def test_what_is_odd_is_said(recorded):

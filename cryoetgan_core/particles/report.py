@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..physics.fourier_grid import estimate_tilt_range, window
+from ..physics.fourier_grid import coordinates, estimate_tilt_range, window, windowed_power
 from ..volumes.table import ParticleSet
 
 LOOKED_AT = 400  # particles at most, evenly over the set
 CONE_DEG = 16.0  # half angle of the cones round the axes in which power is compared
 BAND = (0.12, 0.42)  # cycles per voxel
 DARK, SEEN, ENOUGH = 6.0, 3.0, 50  # s.d. of the mean's middle; particles
+TILT_STEP_DEG, AXIS_DEG = 5.0, 30.0
 FAR_DEG = 15.0  # between told and seen tilts
 NO_WEDGE = 0.8  # a weakest cone with more of the power of the next one is no missing wedge
 
@@ -31,6 +32,9 @@ class Report:
     mean : (D, D, D) mean volume.
     spectrum : spatial frequency in 1/angstrom, and mean power, of shells.
     cones : power in a cone round each axis (z, y, x), over their mean.
+    tilts : tilt in degrees of bins of TILT_STEP_DEG, and mean power there, over the greatest.
+    tilts_told, tilts_seen : least and greatest tilt that the files tell (None where they do not), and that the power
+        shows.
     warnings : sentences.
     """
 
@@ -43,6 +47,9 @@ class Report:
     mean: np.ndarray
     spectrum: tuple[np.ndarray, np.ndarray]
     cones: tuple[float, float, float]
+    tilts: tuple[np.ndarray, np.ndarray]
+    tilts_told: tuple[float, float] | None
+    tilts_seen: tuple[float, float]
     warnings: list[str] = field(default_factory=list)
 
 
@@ -129,13 +136,15 @@ def describe(particles: ParticleSet) -> Report:
             "No particle is seen in the mean of all: do the positions belong to these tomograms, in this unit "
             "(coordinate_voxel_size_A)?"
         )
-    if axis == "z" and "tilt_min_deg" in table and table["tilt_min_deg"].notna().all():
-        told, seen = (table["tilt_min_deg"].min(), table["tilt_max_deg"].max()), estimate_tilt_range(volumes)
-        if max(abs(a - b) for a, b in zip(told, seen, strict=True)) > FAR_DEG:
-            warnings.append(
-                f"The files tell tilts of {told[0]:.0f} to {told[1]:.0f} degrees, the particles show {seen[0]:.0f} to "
-                f'{seen[1]:.0f}: see the wedge below; tilt_range "estimated" takes what the particles show.'
-            )
+    told = None
+    if "tilt_min_deg" in table and table["tilt_min_deg"].notna().any():
+        told = float(table["tilt_min_deg"].min()), float(table["tilt_max_deg"].max())
+    seen = estimate_tilt_range(volumes) if len(volumes) else (-90.0, 90.0)
+    if told and axis == "z" and max(abs(a - b) for a, b in zip(told, seen, strict=True)) > FAR_DEG:
+        warnings.append(
+            f"The files tell tilts of {told[0]:.0f} to {told[1]:.0f} degrees, the particles show {seen[0]:.0f} to "
+            f'{seen[1]:.0f}. The files are believed; tilt_range "estimated" takes what the particles show.'
+        )
     distinct = len(np.unique(values[:10]))
     if distinct < 64:
         warnings.append(f"Voxels take {distinct} values only: coarse integers.")
@@ -157,8 +166,25 @@ def describe(particles: ParticleSet) -> Report:
         mean,
         (frequency / particles.voxel_size_A, power),
         cones,
+        _over_tilts(volumes),
+        told,
+        seen,
         warnings,
     )
+
+
+def _over_tilts(volumes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Tilt of each bin and mean power there, over the greatest, away from the tilt axis and in BAND."""
+    bins = round(180 / TILT_STEP_DEG)
+    centre = -90 + TILT_STEP_DEG * (np.arange(bins) + 0.5)
+    if not len(volumes):
+        return centre, np.ones(bins)
+    radius, tilt, axis = coordinates(volumes.shape[-1])
+    keep = (radius > BAND[0]) & (radius < BAND[1]) & (axis > AXIS_DEG)
+    index = ((tilt[keep] + 90) / TILT_STEP_DEG).long().clamp(max=bins - 1)
+    power = windowed_power(volumes)[keep]
+    mean = torch.bincount(index, power, bins) / torch.bincount(index, minlength=bins).clamp(min=1)
+    return centre, (mean / mean.max()).numpy()
 
 
 def _radial(volumes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -11,29 +11,37 @@ MOST_CLASSES = 12  # named in the picture; the table holds all
 
 
 def report_figure(report: Report) -> Figure:
-    """Particles by class, histogram of grey values, mean particle along (xy) and across (xz) the beam, radial power
-    spectrum and power round each axis.
+    """Particles by class, histogram of grey values, radial power spectrum, mean particle along (xy) and across (xz) the
+    beam, power over the tilt with the edges of the wedge, and power round each axis.
     """
-    figure, axes = plt.subplots(
-        1, 6, figsize=(PAGE_WIDTH_IN, 1.9), layout="constrained", width_ratios=(1.2, 1, 1, 1, 1.2, 0.9)
+    figure, axes = plt.subplot_mosaic(
+        [["classes", "voxels", "power", "power"], ["xy", "xz", "tilts", "cones"]],
+        figsize=(PAGE_WIDTH_IN, 3.6),
+        layout="constrained",
+        width_ratios=(1.1, 1.1, 1.6, 0.8),
     )
     counts = report.classes.groupby("class_name")["particles"].sum().sort_values()[-MOST_CLASSES:]
-    axes[0].barh([name or "unnamed" for name in counts.index], counts, color="0.45")
-    axes[0].set(xlabel="particles", title=f"{report.particles} of {report.box}$^3$")
+    axes["classes"].barh([name or "unnamed" for name in counts.index], counts, color="0.45")
+    axes["classes"].set(xlabel="particles", title=f"{report.particles} of {report.box}$^3$")
     heights, edges = report.histogram
-    axes[1].stairs(heights / heights.sum(), edges, fill=True, color="0.45")
-    axes[1].set(xlabel="grey value", ylabel="share of voxels", yscale="log", title="voxels")
-    middle = report.box // 2
-    for axis, name, plane in (
-        (axes[2], "mean, xy", report.mean[middle]),
-        (axes[3], "mean, xz", report.mean[:, middle]),
-    ):
-        _show(axis, plane, (float(report.mean.min()), float(report.mean.max())), cmap="gray")
-        axis.set_title(name)
-    _scale_bar(axes[2], report.voxel_size_A)
+    axes["voxels"].stairs(heights / heights.sum(), edges, fill=True, color="0.45")
+    axes["voxels"].set(xlabel="grey value", ylabel="share of voxels", yscale="log", title="voxels")
+    middle, limits = report.box // 2, (float(report.mean.min()), float(report.mean.max()))
+    for name, plane in (("xy", report.mean[middle]), ("xz", report.mean[:, middle])):
+        _show(axes[name], plane, limits, cmap="gray")
+        axes[name].set_title(f"mean, {name}")
+    _scale_bar(axes["xy"], report.voxel_size_A)
     frequency, power = report.spectrum
-    axes[4].semilogy(frequency, power, color="0.2", lw=1)
-    axes[4].set(xlabel="spatial frequency (1/Å)", title="power")
-    axes[5].bar(["z", "y", "x"], report.cones, color=["C3" if c == min(report.cones) else "0.45" for c in report.cones])
-    axes[5].set(xlabel="axis", title="power in cone")
+    axes["power"].semilogy(frequency, power, color="0.2", lw=1)
+    axes["power"].set(xlabel="spatial frequency (1/Å)", title="power of shells")
+    tilt, power = report.tilts
+    axes["tilts"].semilogy(tilt, power, color="0.2", lw=1, drawstyle="steps-mid")
+    for label, ends, style in (("files", report.tilts_told, "C0-"), ("by power", report.tilts_seen, "C3--")):
+        for k, end in enumerate(ends or ()):
+            axes["tilts"].plot([end, end], [power[power > 0].min(), 1], style, lw=1, label=label[k * 99 :])
+    axes["tilts"].set(xlabel="tilt (degrees)", xticks=[-90, -45, 0, 45, 90], title="power over the tilt")
+    axes["tilts"].legend(loc="lower center", fontsize="x-small", frameon=False)
+    colours = ["C3" if c == min(report.cones) else "0.45" for c in report.cones]
+    axes["cones"].bar(["z", "y", "x"], report.cones, color=colours)
+    axes["cones"].set(xlabel="axis", title="in a cone")
     return figure
