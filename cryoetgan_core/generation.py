@@ -149,6 +149,20 @@ def generate(
     ValueError
         When a microscope or a defocus is asked of another generator.
     """
+    return generate_recorded(run, densities, seed=seed, first=first, microscope=microscope, defocus_um=defocus_um)[0]
+
+
+@torch.no_grad()
+def generate_recorded(
+    run: TrainedRun,
+    densities: torch.Tensor,
+    *,
+    seed: int = 0,
+    first: int = 0,
+    microscope: Microscope | None = None,
+    defocus_um: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What `generate` gives, and the tilt range (N, 2) in degrees of each volume, where a physics generator made it."""
     asked = {k: v for k, v in (("microscope", microscope), ("defocus_um", defocus_um)) if v is not None}
     if asked and run.config.generator != "physics":
         raise ValueError(
@@ -156,6 +170,7 @@ def generate(
             "transfer 'ctf'."
         )
     out, threads = torch.empty(densities.shape), torch.get_num_threads()
+    tilts = torch.empty(len(densities), 2) if run.config.generator == "physics" else None
     # Each thread of a CPU makes volumes of its own by a physics generator, whose many short operations share threads
     # badly where other work runs beside them
     workers = threads if run.config.generator == "physics" and run.device.type == "cpu" else 1
@@ -168,7 +183,11 @@ def generate(
         if workers > 1:
             torch.set_num_threads(1)  # of the thread that calls it
         optics = asked | ({"defocus_um": defocus_um[part]} if defocus_um is not None else {})
-        out[part] = _translate(run, [_inputs(run, densities[i], seed, first + i) for i in part.tolist()], **optics)
+        inputs = [_inputs(run, densities[i], seed, first + i) for i in part.tolist()]
+        out[part] = _translate(run, inputs, **optics)
+        if tilts is not None:
+            drawn = torch.cat([draws["recording"] for _, draws in inputs])
+            tilts[part] = run.G.recordings[drawn, 2:].cpu()
 
     parts = torch.arange(len(densities)).split(max(1, min(CHUNK, -(-len(densities) // workers))))
     try:
@@ -177,7 +196,9 @@ def generate(
                 pass  # raises here what a thread raised
     finally:
         torch.set_num_threads(threads)  # of threads yet to come
-    return out
+    if tilts is not None and microscope is not None:
+        tilts[:] = torch.tensor([microscope.tilt_min_deg, microscope.tilt_max_deg])
+    return out, tilts
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .generation import TrainedRun, generate
+from .generation import TrainedRun, generate_recorded
 from .particles.copick import RUNS, object_name, write_picks
 from .particles.writers import FORMATS, IN_TOMOGRAMS, PICKER, place_in_mosaic, write_tables, write_volumes
 from .reproducibility.files import read_json, remove_temporaries, write_atomically
@@ -220,9 +220,10 @@ def generate_to(
     for part in [k for k in missing_parts(folder, order) if k % shards == shard]:
         table = particles_of(order, part, box, voxel_size_A)
         density = densities_of(table, references, box, voxel_size_A)
-        volumes = (
-            generate(run, density, seed=order.seed, first=part * order.part) * run.scaling.y_std + run.scaling.y_mean
-        )
+        made, tilts = generate_recorded(run, density, seed=order.seed, first=part * order.part)
+        volumes = made * run.scaling.y_std + run.scaling.y_mean
+        if tilts is not None:
+            table["tilt_min_deg"], table["tilt_max_deg"] = tilts.double().numpy().T
         channels = {"": volumes} | {
             c: density if c == "density" else (density > MASK_LEVEL).float() for c in order.channels
         }
@@ -242,9 +243,7 @@ def generate_to(
         for finished in ("parts", "volumes", RUNS):  # nobody writes there any more
             remove_temporaries(folder / finished, below=True)
         remove_temporaries(folder, older_than_s=LONGEST_WRITE_S)  # others may write the tables at this moment
-        # the paper's generator leaves no wedge that a weight could tell
-        tilts = run.G.tilt_range_deg if run.config.generator == "physics" else None
-        write_tables(folder, [_part_table(folder, k) for k in range(order.parts)], order, box, voxel_size_A, tilts)
+        write_tables(folder, [_part_table(folder, k) for k in range(order.parts)], order, box, voxel_size_A)
 
 
 def _part_table(folder: Path, part: int) -> Path:

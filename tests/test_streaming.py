@@ -27,6 +27,8 @@ from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.config import make_config
 from cryoetgan_core.generation import generate, load_run
+from cryoetgan_core.paper import own_data
+from cryoetgan_core.paper.runs import train_on
 from cryoetgan_core.particles.coordinates import read_coordinates
 from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.writers import FORMATS, tomogram_name
@@ -37,7 +39,7 @@ from cryoetgan_core.simulator.microscope.simulate import MICROSCOPES
 from cryoetgan_core.simulator.sets import MAX_SHIFT, class_references, density_maps, subtomograms
 from cryoetgan_core.streaming import Order, densities_of, generate_to, missing_parts, particles_of
 from cryoetgan_core.training import Trainer
-from cryoetgan_core.volumes.table import particle_centres
+from cryoetgan_core.volumes.table import ParticleSet, particle_centres
 
 VOXEL_A, BOX = 15.0, 24
 MARGIN = 3  # voxels round a box in a mosaic: as far as a particle may be shifted, and one
@@ -405,3 +407,25 @@ def test_killed_in_the_middle_it_ends_with_the_same_files(tmp_path, trained):
     subprocess.run([*command, str(tmp_path / "whole"), "0"], env=environment, check=True)
     killed, whole = hashes(tmp_path / "killed"), hashes(tmp_path / "whole")
     assert killed == whole
+
+
+def test_each_particle_carries_the_wedge_of_its_recording(tmp_path: Path) -> None:
+    """Particles of two tilt ranges: what is generated has one or the other, and its weight is that of its own."""
+    particles = own_data.labelled_stand_in(24, 0)
+    table = particles.table.assign(
+        tilt_min_deg=np.where(np.arange(len(particles)) % 2, -40.0, -60.0), tilt_max_deg=50.0
+    )
+    config = make_config("smoke", "own", "physics", box=24)
+    both = own_data.domains(ParticleSet(particles.volumes, table, particles.voxel_size_A), "ribosome, tric", config)
+    run = train_on(config, both, tmp_path / "run")
+    references = class_references(("ribosome", "tric"), 24, particles.voxel_size_A)
+    order = Order(12, {"ribosome": 1.0, "tric": 1.0}, part=5)
+    list(generate_to(tmp_path / "out", tmp_path / "run", run, references, order, particles.voxel_size_A))
+    rows = starfile.read(tmp_path / "out" / "particles.star")["particles"]
+    made = load_particles(tmp_path / "out" / "particles.csv")
+    assert set(made.table["tilt_min_deg"]) == {-40, -60}
+    for volume, weight, low in zip(made.volumes, rows["rlnCtfImage"], made.table["tilt_min_deg"], strict=True):
+        assert weight.endswith(f"wedge_{low:.1f}_50.0.mrc")
+        held = mrcfile.read(tmp_path / "out" / weight) > 0.5
+        power = np.abs(np.fft.rfftn(volume - volume.mean())) ** 2
+        assert power[~held].mean() < 0.2 * power[held].mean()

@@ -47,13 +47,13 @@ class Unchanged(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.anything = nn.Parameter(torch.zeros(1))  # tells the device
-        self.tilt_range_deg = (-90.0, 90.0)  # a density has no missing wedge
+        self.recordings = torch.tensor([[0.0, 0.0, -90.0, 90.0]])  # a density has no missing wedge
 
-    def sample_noise(self, x: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
-        """No random draws."""
-        return []
+    def sample_noise(self, x: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """The one recording."""
+        return {"recording": torch.zeros(len(x), dtype=torch.long)}
 
-    def forward(self, x: torch.Tensor, noise: list[torch.Tensor]) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, noise: dict[str, torch.Tensor]) -> torch.Tensor:
         """The density itself."""
         return x
 

@@ -87,7 +87,7 @@ def _read(path: str | Path, options: dict) -> ParticleSet:
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; expected {KINDS}")
-    path = optimisation_set(path)
+    path = path if copick.is_project(path) else optimisation_set(path)
     suffix = suffix_of(path)
     if suffix == ".star":
         reader = read_subtomogram_star if is_3d_star(path) else read_tilt_stack_particles

@@ -179,18 +179,22 @@ def write_tables(
     order: Parts,
     box: int,
     voxel_size_A: float,
-    tilt_range_deg: tuple[float, float] | None = None,
 ) -> None:
     """Join the tables of all parts, one at a time: particles.csv, particles.tbl (Dynamo), and by kind of volumes
 
-    "mrc": particles.star (RELION 3.1) and particles_relion5.star, with the weight of the missing wedge where the tilt
-    range is known; "copick": copick.json, and particles.star with the positions; "deepfinder": its object list,
+    "mrc": particles.star (RELION 3.1) and particles_relion5.star, with the weight of each particle's missing wedge
+    where the table tells its tilt range (the paper's generator leaves no wedge that a weight could tell); "copick":
+    copick.json, and particles.star with the positions; "deepfinder": its object list,
     particles.xml.
     """
     numbers = class_numbers(order)
-    weight = ""
-    if order.volumes == "mrc" and tilt_range_deg:
-        weight = f"volumes/{write_wedge(folder / 'volumes', tilt_range_deg, box, voxel_size_A).name}"
+    weights: dict[tuple[float, float], str] = {}
+
+    def weight_of(low: float, high: float) -> str:
+        """The file of a wedge's weight, written when it is first asked for."""
+        if (low, high) not in weights:
+            weights[low, high] = f"volumes/{write_wedge(folder / 'volumes', (low, high), box, voxel_size_A).name}"
+        return weights[low, high]
 
     def csv(table: pd.DataFrame, first: bool) -> str:
         return _csv_columns(table, order, box, voxel_size_A).to_csv(index=False, header=first, float_format="%.9f")
@@ -202,7 +206,7 @@ def write_tables(
         return ("<objlist>\n" if first else "") + _deepfinder_lines(table, numbers, voxel_size_A)
 
     def star(table: pd.DataFrame, first: bool, version: int = 3) -> str:
-        columns = _star_columns(table, numbers, voxel_size_A, version, weight)
+        columns = _star_columns(table, numbers, voxel_size_A, version, weight_of)
         optics = optics_of(table, box, voxel_size_A, version)
         return (star_head(optics, list(columns), _GENERAL if version == 5 else "") if first else "") + star_rows(
             columns
@@ -252,15 +256,20 @@ def _poses(table: pd.DataFrame) -> torch.Tensor:
 
 
 def _star_columns(
-    table: pd.DataFrame, numbers: Mapping[str, int], voxel_size_A: float, version: int, weight: str
+    table: pd.DataFrame,
+    numbers: Mapping[str, int],
+    voxel_size_A: float,
+    version: int,
+    weight_of: Callable[[float, float], str],
 ) -> pd.DataFrame:
     if table["x_A"].notna().all():  # the centre of the particle, which needs no origin then
         centres = dict(zip(POSITION_COLUMNS, particle_centres(table).T, strict=True))
         return particle_columns(table.assign(**centres, **dict.fromkeys(SHIFT_COLUMNS, np.nan)), numbers, voxel_size_A)
     columns = particle_columns(table, numbers, voxel_size_A)
     columns.insert(0, "rlnImageName", table["file"])
-    if weight:
-        columns.insert(1, "rlnCtfImage", weight)
+    if "tilt_min_deg" in table:
+        ranges = zip(table["tilt_min_deg"], table["tilt_max_deg"], strict=True)
+        columns.insert(1, "rlnCtfImage", [weight_of(*ends) for ends in ranges])
     # RELION 5 asks for a position: particles that lie in no tomogram are at the centre of theirs
     return columns.assign(**dict.fromkeys(CENTRED, 0.0)) if version == 5 else columns
 
