@@ -1,5 +1,6 @@
 """Stacks of volumes in one file: NumPy arrays and archives, and .mrcs. Nothing is ever unpickled."""
 
+import math
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,13 @@ BYTES_A_PARTICLE = 4096  # of labels and poses in an archive
 def open_npy(path: Path) -> np.ndarray:
     """The array of an .npy file, memory-mapped, its shape and type checked first."""
     with open(path, "rb") as handle:
-        check_array(path, *_npy_header(handle, path), (3, 4), on_disk=True)
+        shape, dtype = _npy_header(handle, path)
+        check_array(path, shape, dtype, (3, 4), on_disk=True)
+        expected = handle.tell() + math.prod(shape) * dtype.itemsize
+    size = Path(path).stat().st_size
+    if size != expected:
+        wrong = "cut off" if size < expected else "longer than its header says"
+        raise ValueError(f"{path}: {size} bytes, expected {expected} for {shape} values; it is {wrong}")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError) as error:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..volumes.lazy import LazyVolumes
+from ..volumes.lazy import LazyVolumes, reading
 from ..volumes.poses import pose_to_relion_angles, relion_angles_to_pose
 from ..volumes.table import ParticleSet, check_beam_axis, check_voxel_size, particle_table, protein_sign
 from . import copick
@@ -73,7 +73,9 @@ def load_particles(
     ValueError
         when nothing here reads the path, an option belongs to no reader of this kind, or the reader refuses.
     """
-    particles = with_tilts(_read(path, options), Path(path), tilt_file, tilt_range_deg)
+    with reading(path):
+        particles = _read(path, options)
+    particles = with_tilts(particles, Path(path), tilt_file, tilt_range_deg)
     in_tomograms = "box" in options and Path(path).suffix.lower() != ".star"
     particles.table.attrs["read_with"] = {"protein": "dark" if in_tomograms else "bright"} | options
     return particles

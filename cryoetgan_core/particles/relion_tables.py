@@ -336,7 +336,7 @@ def tilt_series(
         blocks = read_star(file)
         block = name if name in blocks else next(iter(blocks))
         tilts = table_of(blocks, block, file, (*TURNS, *columns))
-        numeric(tilts, (*TURNS, *columns), file)
+        numeric(tilts, (*TURNS, *columns, *(c for c in ("rlnTomoXTilt",) if c in tilts)), file)
         x = tilts["rlnTomoXTilt"].to_numpy(float) if "rlnTomoXTilt" in tilts else np.zeros(len(tilts))
         angles = np.stack([x, *(tilts[c].to_numpy(float) for c in TURNS)], 1)
         return tilts, Rotation.from_euler("xyz", angles, degrees=True).as_matrix()

@@ -1,14 +1,36 @@
 """Volumes that stay on disk until they are asked for: a hundred thousand particles need not fit in memory."""
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
 
+LIBRARY_ERRORS = (ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, ArithmeticError, zlib.error)
 MOST_IN_MEMORY = 1 << 29  # values: 2 GiB of float32
 BLOCK = 1 << 24  # bytes written at a time
+
+
+@contextlib.contextmanager
+def reading(source: object) -> Iterator[None]:
+    """Turn what a library raises while it reads `source` into one sentence that names it; sentences that name it stay
+    as they are.
+
+    Raises
+    ------
+    ValueError
+        for any of LIBRARY_ERRORS.
+    """
+    try:
+        yield
+    except LIBRARY_ERRORS as error:
+        if isinstance(error, ValueError) and str(source).partition(": volume")[0] in str(error):
+            raise
+        told = str(error).strip() or type(error).__name__
+        raise ValueError(f"{source}: cannot be read ({told[:300]}); is it damaged or cut off?") from error
 
 
 def empty_volumes(shape: tuple[int, ...]) -> np.ndarray:
@@ -116,7 +138,8 @@ class LazyVolumes:
         )
 
     def _one(self, i: int) -> np.ndarray:
-        volume = np.ascontiguousarray(self._read(i), dtype=np.float32)
+        with reading(self._names[i]):
+            volume = np.ascontiguousarray(self._read(i), dtype=np.float32)
         if volume.shape != self.shape[1:]:
             raise ValueError(
                 f"{self._names[i]}: {volume.shape} voxels, expected {self.shape[1:]} as the first particle has"
