@@ -3,13 +3,17 @@
 import contextlib
 import os
 import tempfile
+import tokenize
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
 
-LIBRARY_ERRORS = (ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, ArithmeticError, zlib.error)
+LIBRARY_ERRORS = (
+    ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, ArithmeticError, SyntaxError,
+    zlib.error, tokenize.TokenError,
+)  # fmt: skip
 MOST_IN_MEMORY = 1 << 29  # values: 2 GiB of float32
 BLOCK = 1 << 24  # bytes written at a time
 
@@ -26,6 +30,8 @@ def reading(source: object) -> Iterator[None]:
     """
     try:
         yield
+    except ConnectionError:  # no fault of a file
+        raise
     except LIBRARY_ERRORS as error:
         if isinstance(error, ValueError) and str(source).partition(": volume")[0] in str(error):
             raise
