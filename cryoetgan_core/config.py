@@ -154,11 +154,8 @@ class RunConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"Parameter {name!r} is {getattr(self, name)}; expected at least 1.")
-        if self.box < 17:
-            raise ValueError(
-                f"Parameter 'box' is {self.box}; expected at least 17: at 16 the discriminator's last norm sees one "
-                "voxel."
-            )
+        if self.box < 17:  # at 16 the critic's last norm sees one voxel
+            raise ValueError(f"Parameter 'box' is {self.box}; expected at least 17 voxels.")
         if self.generator == "physics" and self.compute_dtype != "float32":
             raise ValueError(
                 f"Parameter 'compute_dtype' is {self.compute_dtype!r}; the physics generator has no convolutions: "

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.image
 import mrcfile
+import numpy as np
 import pytest
 
 from cryoetgan_core.paper import command, own_data
@@ -27,9 +28,9 @@ def test_train_generate_and_view(particles: Path, tmp_path: Path, capsys: pytest
     small = ["--profile", "smoke", "--densities", "ribosome", "--seed", "3", "--box", "24"]
     assert command.main(["train", str(particles), str(run), *small]) == 0
     told = capsys.readouterr().out
-    assert "physics on 10 of 12 subtomograms" in told and "degrees, estimated from the particles" in told
+    assert "12 subtomograms: 10 to train, 2 kept out" in told and "degrees, estimated from the particles" in told
     assert command.main(["generate", str(run), str(output), "5"]) == 0
-    assert "1 parts made, 0 missing" in capsys.readouterr().out
+    assert "all 5 particles are there" in capsys.readouterr().out
     assert len(list(output.rglob("ribosome*.mrc"))) == 5
     assert mrcfile.read(next(output.rglob("ribosome*.mrc"))).shape == (24, 24, 24)
     assert command.main(["generate", str(run), str(tmp_path / "other"), "2", "--densities", "tric"]) == 0
@@ -81,6 +82,28 @@ def test_a_long_training_says_how_long_before_it_begins(
     assert command.main(["train", str(particles), str(tmp_path / "run"), *small]) == 0
     told = capsys.readouterr()
     assert "3 steps, about 0 minutes on this machine" in told.out and "100%" in told.err
+
+
+def test_messages_speak_the_command_s_language(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    mrcfile.write(tmp_path / "t.mrc", rng.normal(size=(30, 40, 40)).astype(np.float32), voxel_size=10.0)
+    assert command.main(["describe", str(tmp_path / "t.mrc")]) == 2
+    told = capsys.readouterr().err
+    assert "a tomogram of 30 x 40 x 40 voxels" in told and "give --box and" in told and "--labels-path or --n" in told
+    (tmp_path / "p.csv").write_text("x,y,z\n" + "30,30,20\n" * 3)
+    picks = ["describe", str(tmp_path / "t.mrc"), "--box", "8", "--coordinates", str(tmp_path / "p.csv")]
+    assert command.main([*picks, "--coordinate-voxel-size-A", "5"]) == 0
+    assert "protein taken as dark in the files" in capsys.readouterr().out
+    assert command.main([*picks, "--coordinate-voxel-size-A", "50"]) == 2
+    assert "--coordinate-voxel-size-A" in capsys.readouterr().err
+
+
+def test_another_run_is_not_written_over(particles: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    small = ["--profile", "smoke", "--box", "24", "--densities"]
+    assert command.main(["train", str(particles), str(tmp_path / "run"), *small, "ribosome"]) == 0
+    assert command.main(["train", str(particles), str(tmp_path / "run"), *small, "tric"]) == 2
+    assert "holds a run with densities 'ribosome': give another folder, or --replace" in capsys.readouterr().err
+    assert command.main(["train", str(particles), str(tmp_path / "run"), *small, "tric", "--replace"]) == 0
 
 
 @pytest.mark.parametrize("action", ["describe", "train", "generate", "simulate", "view"])

@@ -14,7 +14,7 @@ from ..simulator.sets import class_references, subtomograms
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from . import own_data
-from .own_runs import keep_source
+from .own_runs import keep_source, source_of
 from .parameters import choose
 from .runs import train_on
 
@@ -28,6 +28,7 @@ def train(
     profile: str = "quick",
     seed: int = 0,
     progress: bool = False,
+    replace: bool = False,
     **changes: object,
 ) -> TrainedRun:
     """Estimate the physics generator, or train the paper's, on particles; the finished run.
@@ -45,6 +46,8 @@ def train(
         of the run: configuration and weights.
     preset
         "physics", estimated in seconds, or "adapted", the paper's, trained for the profile's steps.
+    replace
+        start anew over another run in the folder.
     changes
         fields of `config.RunConfig`, such as ``steps=2000``.
 
@@ -55,14 +58,31 @@ def train(
     """
     box = particles.volumes.shape[-1]
     config = make_config(profile, OWN_DATA, preset, **({"box": box, "seed": seed} | changes))
-    return train_domains(config, own_data.domains(particles, densities, config), folder, densities, progress=progress)
+    both = own_data.domains(particles, densities, config)
+    return train_domains(config, both, folder, densities, progress=progress, replace=replace)
 
 
 def train_domains(
-    config: RunConfig, both: Domains, folder: str | Path, densities: str, *, progress: bool = False
+    config: RunConfig,
+    both: Domains,
+    folder: str | Path,
+    densities: str,
+    *,
+    progress: bool = False,
+    replace: bool = False,
 ) -> TrainedRun:
-    """`train` on domains that are at hand; the folder notes the densities for `cryoetgan generate`."""
-    run = train_on(config, both, Path(folder), progress=progress)
+    """`train` on domains that are at hand; the folder notes the densities for `cryoetgan generate`.
+
+    Raises
+    ------
+    ValueError
+        When the folder holds a run with other densities or settings.
+    """
+    card = Path(folder) / "source.json"
+    held = source_of(Path(folder))[0] if card.exists() and not replace else densities
+    if held != densities:
+        raise ValueError(f"{folder} holds a run with densities {held!r}: give another folder, or replace=True.")
+    run = train_on(config, both, Path(folder), progress=progress, replace=replace)
     keep_source(Path(folder), densities, both.Y_train.voxel_size_A)
     return run
 

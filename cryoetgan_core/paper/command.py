@@ -9,13 +9,16 @@ cryoetgan view particles picture.png                   # central slices
 
 import argparse
 import logging
+import re
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from ..config import OWN_DATA, PRESETS, PROFILES, RunConfig, make_config
+from ..evaluation.metrics import angular_log_ratio, angular_power_spectra
 from ..particles.relion_writer import write_star
 from ..particles.report import describe
 from ..simulator.microscope.simulate import MICROSCOPES
@@ -30,7 +33,11 @@ from .simulated_sets import default_device
 
 SHOWN = 8  # particles of a picture
 TIMED = 2  # training steps
-READER = ("protein", "beam_axis", "voxel_size_A", "coordinates", "labels_path", "labels", "n", "tilts", "options")
+COMPARED = 200  # particles at most
+READER = (
+    "protein", "beam_axis", "voxel_size_A", "coordinates", "coordinate_voxel_size_A", "labels_path", "labels", "n",
+    "tilts", "options",
+)  # fmt: skip
 
 
 def _read(subtomograms: list[str], box: int | None, target_voxel_size_A: float, told: dict) -> ParticleSet:
@@ -43,9 +50,10 @@ def _described(subtomograms: list[str], box: int, target_voxel_size_A: float, to
     particles = _read(subtomograms, box, target_voxel_size_A, told)
     report = describe(particles)
     print(particles)
-    print(report.classes.to_string(index=False))
+    print(f"protein taken as {particles.table.attrs['read_with']['protein']} in the files, bright here")
+    print(report.classes.replace({"class_name": {"": "unnamed"}}).to_string(index=False))
     for warning in report.warnings:
-        print("-", warning)
+        print("-", in_shell(warning))
     if picture:
         report_figure(report).savefig(picture)
 
@@ -61,31 +69,62 @@ def _trained(
     told: dict,
     changes: str,
     seed: int,
+    replace: bool,
 ) -> None:
     """Estimate or train a generator on particles, in the folder `run`."""
     changes = reader_options(options=changes)
     make_config(profile, OWN_DATA, preset, **({"box": box or 24, "seed": seed} | changes))
     own_data.parse_densities(densities)  # both refused before the particles are read
     particles = _read(subtomograms, box, target_voxel_size_A, told)
-    for doubt in own_data.doubts(particles, densities):
-        print("-", doubt)
+    for warning in [*describe(particles).warnings, *own_data.doubts(particles, densities)]:
+        print("-", in_shell(warning))
     config = make_config(profile, OWN_DATA, preset, **({"box": particles.volumes.shape[-1], "seed": seed} | changes))
     both = own_data.domains(particles, densities, config)
+    between = len(particles) - len(both.Y_train) - len(both.Y_test)
+    print(
+        f"{len(particles)} subtomograms: {len(both.Y_train)} to train, {len(both.Y_test)} kept out to compare with"
+        + (f", {between} left out between them, whose boxes overlap both" if between else "")
+    )
     if config.generator == "paper":
         minutes = expected_minutes(config, both)
         print(f"{config.steps} steps, about {minutes:.0f} minutes on this machine", flush=True)
-    trained = api.train_domains(config, both, run, densities, progress=True)
+    trained = api.train_domains(config, both, run, densities, progress=True, replace=replace)
     if config.generator == "physics":
         print(tilts_used(trained, both))
-    print(f"{run}: {preset} on {len(both.Y_train)} of {len(particles)} subtomograms")
+    print(compared(trained, both))
+    print(f"{run}: {preset} generator; next: cryoetgan generate {run} FOLDER NUMBER")
+
+
+def compared(run: "api.TrainedRun", both: Domains) -> str:
+    """Distance of the power spectra of generated from those of the particles kept out, beside that of the others."""
+    real, others = (run.scaling.y(both.volumes(half, most=COMPARED)) for half in ("Y_test", "Y_train"))
+    made = api.generate(run, both.volumes("X_test", most=COMPARED))
+    found = [angular_log_ratio(*(angular_power_spectra(v).mean(0) for v in (real, other))) for other in (made, others)]
+    return (
+        f"power spectrum over frequency and tilt: generated differ from the particles kept out by {found[0]:.2f}, the "
+        f"training particles by {found[1]:.2f} (0: equal; it sees neither contrast nor shape)"
+    )
 
 
 def tilts_used(run: "api.TrainedRun", both: Domains) -> str:
-    """The tilt range of a physics generator, beside where it comes from."""
-    table, (low, high) = both.Y_train.table, run.G.tilt_range_deg
+    """The tilt ranges of a physics generator, beside where they come from."""
+    table = both.Y_train.table
+    ranges = [f"{low:.0f} to {high:.0f}" for low, high in run.G.recordings[:, 2:].unique(dim=0).tolist()]
+    shown = ", ".join(ranges[:SHOWN]) + (f" and {len(ranges) - SHOWN} more" if len(ranges) > SHOWN else "")
     told = {"tilt_min_deg", "tilt_max_deg"} <= set(table) and table["tilt_min_deg"].notna().all()
     source = "as the files say" if told and run.config.tilt_range == "known" else "estimated from the particles"
-    return f"tilts {low:.0f} to {high:.0f} degrees, {source}"
+    return f"tilts {shown} degrees, {source}"
+
+
+def in_shell(sentence: str) -> str:
+    """A sentence that names options of Python, with those of the command."""
+    names = "|".join((*READER, "box", "target_voxel_size_A", "replace"))
+    named = re.sub(
+        rf"\b({names})=(True\b|\"\w*\"|)",
+        lambda m: " ".join(filter(None, (f"--{m[1].replace('_', '-')}", m[2].replace("True", "").replace('"', "")))),
+        sentence,
+    )
+    return re.sub(r"give voxel_size_A\b", "give --voxel-size-A", named)
 
 
 def expected_minutes(config: RunConfig, both: Domains) -> float:
@@ -124,7 +163,7 @@ def _viewed(subtomograms: list[str], picture: Path, box: int, target_voxel_size_
     volumes = (volumes - volumes.mean()) / volumes.std()
     middle, names = volumes.shape[-1] // 2, list(particles.table["class_name"].iloc[index])
     rows = [("xy", volumes[:, None, middle], False), ("xz", volumes[:, None, :, middle], False)]
-    contact_sheet([(names, particles.voxel_size_A, rows)]).savefig(picture)
+    contact_sheet([(names, particles.voxel_size_A, rows)], {}).savefig(picture)
     print(picture)
 
 
@@ -149,7 +188,8 @@ def _parser() -> argparse.ArgumentParser:
         add("--protein", default="", choices=("", "dark", "bright"), help="how the file shows it")
         add("--beam-axis", default="", choices=("", "x", "y", "z"), help="along which the electrons went")
         add("--tilts", default="", help='"-60 60", or a .tlt, .rawtlt or .mdoc file')
-        add("--coordinates", default="", help="picks in a tomogram: .star, .tbl, .csv")
+        add("--coordinates", default="", help="picks in a tomogram: .star, .tbl, .em, .csv with x,y,z in voxels from 0")
+        add("--coordinate-voxel-size-A", type=float, default=0.0, help="of the picks' voxels; 0: as their file says")
         add("--labels-path", default="", help="label volume of a tomogram")
         add("--labels", default="", help="CSV of particle,label for a folder or stack")
         add("--n", type=int, default=0, help="without picks: this many density maxima of a tomogram")
@@ -167,7 +207,8 @@ def _parser() -> argparse.ArgumentParser:
     making(made, "what the particles show: class=FILE, with commas between, or an embedded class")
     made.add_argument("--preset", default="physics", choices=tuple(PRESETS), help="which generator")
     made.add_argument("--profile", default="quick", choices=tuple(PROFILES), help="sizes of the training")
-    made.add_argument("--changes", default="{}", help="JSON of fields of config.RunConfig")
+    made.add_argument("--changes", default="{}", help='JSON of fields of config.RunConfig, as {"transfer": "ctf"}')
+    made.add_argument("--replace", action="store_true", help="start anew over another run in the folder")
     reading(made)
     made = action("generate", _generated, "labelled subtomograms from a run", reads=False)
     made.add_argument("run", type=Path, help="folder of the run")
@@ -198,12 +239,18 @@ def main(arguments: list[str] | None = None) -> int:
     call = chosen.pop("call")
     if "options" in chosen:
         chosen["told"] = {name: chosen.pop(name) for name in READER}
-    logging.basicConfig(format="- %(message)s")
+    said = logging.StreamHandler()
+    said.emit = lambda record: print("-", in_shell(record.getMessage()), file=sys.stderr)
+    log = logging.getLogger("cryoetgan_core")
+    log.handlers, log.propagate = [said], False
     use_style()
     try:
-        call(**chosen)
+        with warnings.catch_warnings():
+            warnings.simplefilter("once")
+            warnings.showwarning = lambda message, *_: print("-", in_shell(str(message)), file=sys.stderr)
+            call(**chosen)
     except (ValueError, FileNotFoundError) as error:
-        print(f"cryoetgan: {error}", file=sys.stderr)
+        print(f"cryoetgan: {in_shell(str(error))}", file=sys.stderr)
         return 2
     return 0
 

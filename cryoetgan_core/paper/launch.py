@@ -54,7 +54,12 @@ def generate(
         parts = generate_to(output, trained, run, references, order, voxel_size_A, shard=these.rank, shards=these.count)
         mine = -(-len(missing_parts(output, order)) // these.count)
         made = list(tqdm(parts, total=mine, desc="parts", disable=these.rank > 0))
-        print(f"process {these.rank}: {len(made)} parts made, {len(missing_parts(output, order))} missing")
+        missing = len(missing_parts(output, order))
+        whose = f"process {these.rank}: " if these.count > 1 else ""
+        state = (
+            f"{missing} of {order.parts} parts are still missing" if missing else f"all {order.n} particles are there"
+        )
+        print(f"{whose}{output}: {state} ({len(made)} parts made now); the tables name class and pose of each")
 
 
 def main(arguments: list[str] | None = None) -> None:

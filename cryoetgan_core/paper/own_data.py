@@ -16,7 +16,15 @@ from ..particles.folder import is_3d_star, optimisation_set
 from ..particles.folder import load_particles as read
 from ..particles.picked import background
 from ..particles.relion_stacks import write_star
-from ..particles.volume_files import HDF5_SUFFIXES, VOLUME_SUFFIXES, ZARR_SUFFIXES, open_hdf5, open_zarr, suffix_of
+from ..particles.volume_files import (
+    HDF5_SUFFIXES,
+    VOLUME_SUFFIXES,
+    ZARR_SUFFIXES,
+    open_hdf5,
+    open_zarr,
+    suffix_of,
+    volume_shape,
+)
 from ..reproducibility.seeds import stream
 from ..simulator.sets import class_references, density_maps, subtomograms
 from ..simulator.specimen import ASSEMBLIES
@@ -44,6 +52,19 @@ def _is_tomogram(path: Path) -> bool:
     if suffix in ZARR_SUFFIXES:
         return len(open_zarr(path, (3, 4))[0].shape) == 3
     return path.is_file() and suffix in VOLUME_SUFFIXES
+
+
+def _size_of(path: Path, voxel_size_A: float | None) -> tuple[tuple[int, ...], float | None]:
+    """Shape and voxel size of a tomogram, its voxels unread."""
+    if suffix_of(path) in VOLUME_SUFFIXES:
+        return volume_shape(path, voxel_size_A)
+    if suffix_of(path) in ZARR_SUFFIXES:
+        array, voxel = open_zarr(path, (3,))
+        return array.shape, voxel_size_A or voxel
+    dataset = open_hdf5(path, (3,))
+    shape = dataset.shape
+    dataset.file.close()
+    return shape, voxel_size_A
 
 
 def load_particles(
@@ -85,8 +106,13 @@ def load_particles(
     target = {"target_voxel_size_A": target_voxel_size_A} if target_voxel_size_A else {}
     boxed = {"box": box} if box else {}
     if project or _is_tomogram(path):
-        picked = project or {"labels_path", "coordinates"} & set(options)
-        drawn = {} if picked else {"generator": stream(0, "cut")}
+        if not project and not (box and {"labels_path", "coordinates", "n"} & set(options)):
+            shape, voxel = _size_of(path, options.get("voxel_size_A"))
+            raise ValueError(
+                f"{path} is a tomogram of {' x '.join(map(str, shape))} voxels (z, y, x) of {voxel or 'unknown'} A: "
+                "give box= and, for the particles, coordinates=, labels_path= or n= (the strongest density maxima)."
+            )
+        drawn = {"generator": stream(0, "cut")} if "n" in options else {}
         return read(path, **(boxed | drawn | target | options))
     if path.suffix.lower() == ".star" and not is_3d_star(path):
         return read(path, **(boxed | target | options))
@@ -192,15 +218,15 @@ def doubts(particles: ParticleSet, densities: str) -> list[str]:
         far = (volume > OUTLINE * volume.max()).nonzero() - volume.shape[-1] // 2
         extent = 2 * int(far.abs().max()) + 1 if len(far) else 0
         if extent > box:
-            what = f"is cut by its box of {box} voxels"
+            found.append(
+                f"{name} is about {extent} voxels wide and cut by its box of {box}: choose a larger box (a membrane or "
+                "filament may be cut)."
+            )
         elif LEAST_BOX * extent > box:
-            what = f"is {extent} of {box} voxels wide; its tails and the noise round it need room"
-        else:
-            continue
-        found.append(
-            f"{name} {what}: choose a box of {math.ceil(LEAST_BOX * extent)} or more, or larger voxels (a membrane or "
-            "filament may be cut)."
-        )
+            found.append(
+                f"{name} is {extent} of {box} voxels wide. Its tails and the noise round it need room: "
+                f"{math.ceil(LEAST_BOX * extent)} would be {LEAST_BOX} times as wide, where your files have it."
+            )
     return found + _sizes(particles, {name: _half_radius(volume) * voxel for name, volume in wide.items()})
 
 
@@ -220,7 +246,7 @@ def _sizes(particles: ParticleSet, radii_A: dict[str, float]) -> list[str]:
             told = " to ".join(f"{r:.0f}" for r in sorted({min(expected), max(expected)}))
             found.append(
                 f"The mean of {len(chosen)} {name or 'particles'} falls to half at {seen:.0f} A from its centre, the "
-                f"density at {told} A: is it another molecule, or is a voxel size wrong?"
+                f"density at {told} A: is it another molecule, is a voxel size wrong, or are the positions?"
             )
     return found
 
@@ -233,6 +259,8 @@ def _half_radius(volume: torch.Tensor) -> float:
     profile = torch.bincount(shell, weights=volume.flatten().double())[: n // 2] / torch.bincount(shell)[: n // 2]
     profile = profile - profile[-4:].median()
     top = int(profile.argmax())
+    if profile[: max(1, n // 8)].mean() < 0:  # darker than what surrounds it: `describe` says so
+        return 0.0
     below = (profile[top:] < profile[top] / 2).nonzero()
     return float(top + below[0]) if len(below) else 0.0
 

@@ -30,7 +30,8 @@ def source_of(folder: Path) -> tuple[str, float]:
     path = folder / "source.json"
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} is missing: give the folder of a run of your_data.ipynb, or densities and voxel_size_A."
+            f"{path} is missing: give the folder of a run of `cryoetgan train` or your_data.ipynb, or densities and "
+            "voxel_size_A."
         )
     source = read_json(path, "run your_data.ipynb again, or give densities and voxel_size_A")
     return source["densities"], float(source["voxel_size_A"])

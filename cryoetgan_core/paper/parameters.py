@@ -111,6 +111,7 @@ def reader_options(
     beam_axis: str = "",
     voxel_size_A: float = 0.0,
     coordinates: str = "",
+    coordinate_voxel_size_A: float = 0.0,
     labels_path: str = "",
     labels: str = "",
     n: int = 0,
@@ -128,7 +129,8 @@ def reader_options(
         JSON of any others.
     """
     told = {"protein": protein, "beam_axis": beam_axis, "voxel_size_A": voxel_size_A, "n": n}
-    told |= {"coordinates": coordinates, "labels_path": labels_path, "labels": labels}
+    told |= {"coordinates": coordinates, "coordinate_voxel_size_A": coordinate_voxel_size_A}
+    told |= {"labels_path": labels_path, "labels": labels}
     found = {k: v for k, v in told.items() if v}
     if tilts:
         words = tilts.replace(",", " ").split()

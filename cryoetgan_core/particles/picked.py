@@ -43,7 +43,7 @@ def cut_at(volume: np.ndarray, voxel_size_A: float, table: pd.DataFrame, box: in
         raise ValueError(
             f"{source}: {outside.sum()} of {len(points)} positions lie outside the tomogram of {volume.shape} voxels "
             f"of {voxel_size_A:g} A, first at {points[outside][0].round(1).tolist()} (zyx voxels). Were they picked on "
-            "another binning (coordinate_voxel_size_A), or in another tomogram?"
+            "another binning (coordinate_voxel_size_A=), or in another tomogram?"
         )
     centres = np.round(points) if options.get("target_voxel_size_A") in (None, voxel_size_A) else points
     options = {"edge": "skip"} | options

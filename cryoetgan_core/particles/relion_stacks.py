@@ -87,8 +87,8 @@ def read_tilt_stack_particles(
     check_voxel_size(voxel, path)
     if box < 1 or box * voxel > size * pixel * 1.001:
         raise ValueError(
-            f"{path}: a box of {box} voxels of {voxel} A does not fit the stacks' {size} of {pixel} A; expected a "
-            "smaller box or voxel"
+            f"{path}: a box of {box} voxels of {voxel:g} A does not fit the stacks' {size} of {pixel:g} A; expected at "
+            f"most {int(size * pixel / voxel)} voxels of that size"
         )
     check_wiener(wiener)
     volumes = empty_volumes((len(stacks), box, box, box))

@@ -112,7 +112,7 @@ def describe(particles: ParticleSet) -> Report:
             "generator would memorise them."
         )
     if table["tomogram"].nunique() < 2:
-        warnings.append("All particles are of one tomogram: a test on another one is not possible.")
+        warnings.append("One tomogram: particles to test on can only come from another part of it.")
     volumes = torch.from_numpy(values[values.reshape(len(values), -1).std(1) > 0])
     axis, cones = beam_axis_of(volumes) if len(volumes) else (None, (1.0, 1.0, 1.0))
     if axis is None:
@@ -133,8 +133,8 @@ def describe(particles: ParticleSet) -> Report:
         )
     elif n >= ENOUGH and abs(contrast) < SEEN:
         warnings.append(
-            "No particle is seen in the mean of all: do the positions belong to these tomograms, in this unit "
-            "(coordinate_voxel_size_A)?"
+            "No particle is seen in the middle of the mean of all: do the positions belong to these tomograms, and in "
+            "which unit were they picked (coordinate_voxel_size_A=)?"
         )
     told = None
     if "tilt_min_deg" in table and table["tilt_min_deg"].notna().any():
@@ -143,7 +143,7 @@ def describe(particles: ParticleSet) -> Report:
     if told and axis == "z" and max(abs(a - b) for a, b in zip(told, seen, strict=True)) > FAR_DEG:
         warnings.append(
             f"The files tell tilts of {told[0]:.0f} to {told[1]:.0f} degrees, the particles show {seen[0]:.0f} to "
-            f'{seen[1]:.0f}. The files are believed; tilt_range "estimated" takes what the particles show.'
+            f"{seen[1]:.0f}. The files are believed."
         )
     distinct = len(np.unique(values[:10]))
     if distinct < 64:
@@ -183,8 +183,9 @@ def _over_tilts(volumes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     keep = (radius > BAND[0]) & (radius < BAND[1]) & (axis > AXIS_DEG)
     index = ((tilt[keep] + 90) / TILT_STEP_DEG).long().clamp(max=bins - 1)
     power = windowed_power(volumes)[keep]
-    mean = torch.bincount(index, power, bins) / torch.bincount(index, minlength=bins).clamp(min=1)
-    return centre, (mean / mean.max()).numpy()
+    count = torch.bincount(index, minlength=bins)
+    mean = (torch.bincount(index, power, bins) / count).numpy()  # NaN where a bin holds no voxel
+    return centre, mean / np.nanmax(mean)
 
 
 def _radial(volumes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

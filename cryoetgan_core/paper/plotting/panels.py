@@ -1,6 +1,6 @@
 """Panels of the paper's figures. Volumes arrive as slices ``(classes, examples, D, W)``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,7 +46,10 @@ def _grid(figure: Figure, rows: int, columns: int, left: float, top: float, cell
     return axes
 
 
-def contact_sheet(groups: Sequence[tuple[Sequence[str], float, Sequence[tuple[str, np.ndarray, bool]]]]) -> Figure:
+def contact_sheet(
+    groups: Sequence[tuple[Sequence[str], float, Sequence[tuple[str, np.ndarray, bool]]]],
+    names: Mapping[str, str] = SHORT,
+) -> Figure:
     """Rows of slices, the examples of a class side by side, for one or more sets below each other.
 
     Parameters
@@ -55,6 +58,8 @@ def contact_sheet(groups: Sequence[tuple[Sequence[str], float, Sequence[tuple[st
         for each set (classes, voxel size in angstrom, rows); a row is (label, slices (classes, examples, D, W),
         is_density). Densities share one grey scale a row; subtomograms, z-scored as a set, run from -3 to 3 standard
         deviations. The bar is 100 A.
+    names
+        how classes are written, where not as they are; a user's own classes ({}) are.
     """
     label, title = 0.75, 0.2
     cell = (PAGE_WIDTH_IN - label) / max(len(classes) * rows[0][1].shape[1] for classes, _, rows in groups)
@@ -71,7 +76,7 @@ def contact_sheet(groups: Sequence[tuple[Sequence[str], float, Sequence[tuple[st
                 _show(axis, slices[c // examples, c % examples], limits)
             axes[r, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
         for c, name in enumerate(classes):
-            axes[0, c * examples].set_title(SHORT.get(name, name), fontsize=6, loc="left", pad=2)
+            axes[0, c * examples].set_title(names.get(name, name), fontsize=6, loc="left", pad=2)
         _scale_bar(axes[0, 0], voxel_size_A)
         top += len(rows) * cell + title + 0.05
     return figure

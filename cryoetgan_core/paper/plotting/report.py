@@ -1,6 +1,7 @@
 """What was read, on one page: classes, grey values, the mean particle, and the power spectrum."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 
 from ...particles.report import Report
@@ -31,17 +32,19 @@ def report_figure(report: Report) -> Figure:
         _show(axes[name], plane, limits, cmap="gray")
         axes[name].set_title(f"mean, {name}")
     _scale_bar(axes["xy"], report.voxel_size_A)
+    axes["xy"].set_xlabel("bar: 100 Å")
     frequency, power = report.spectrum
     axes["power"].semilogy(frequency, power, color="0.2", lw=1)
     axes["power"].set(xlabel="spatial frequency (1/Å)", title="power of shells")
-    tilt, power = report.tilts
+    tilt, power = (v[np.isfinite(report.tilts[1])] for v in report.tilts)
     axes["tilts"].semilogy(tilt, power, color="0.2", lw=1, drawstyle="steps-mid")
     for label, ends, style in (("files", report.tilts_told, "C0-"), ("by power", report.tilts_seen, "C3--")):
         for k, end in enumerate(ends or ()):
             axes["tilts"].plot([end, end], [power[power > 0].min(), 1], style, lw=1, label=label[k * 99 :])
     axes["tilts"].set(xlabel="tilt (degrees)", xticks=[-90, -45, 0, 45, 90], title="power over the tilt")
-    axes["tilts"].legend(loc="lower center", fontsize="x-small", frameon=False)
+    axes["tilts"].set_ylim(top=30)
+    axes["tilts"].legend(loc="upper center", fontsize="x-small", frameon=False, ncols=2)
     colours = ["C3" if c == min(report.cones) else "0.45" for c in report.cones]
     axes["cones"].bar(["z", "y", "x"], report.cones, color=colours)
-    axes["cones"].set(xlabel="axis", title="in a cone")
+    axes["cones"].set(xlabel="axis", title="power round it")
     return figure
