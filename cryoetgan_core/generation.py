@@ -61,7 +61,8 @@ def load_run(folder: str | Path, device: torch.device | str = "cpu") -> TrainedR
     folder = Path(folder)
     if not (folder / "weights.safetensors").exists():
         raise FileNotFoundError(
-            f"{folder} holds no weights.safetensors: train it with notebooks/train.ipynb (or `make figures`) first."
+            f"{folder} holds no weights.safetensors: train it first, by `cryoetgan train`, cryoetgan_core.train or "
+            "notebooks/train.ipynb."
         )
     settings = read_json(folder / "config.json", TRAIN_AGAIN)
     weights, metadata = load_tensors(folder / "weights.safetensors", TRAIN_AGAIN)

@@ -102,7 +102,10 @@ def test_another_run_is_not_written_over(particles: Path, tmp_path: Path, capsys
     small = ["--profile", "smoke", "--box", "24", "--densities"]
     assert command.main(["train", str(particles), str(tmp_path / "run"), *small, "ribosome"]) == 0
     assert command.main(["train", str(particles), str(tmp_path / "run"), *small, "tric"]) == 2
-    assert "holds a run with densities 'ribosome': give another folder, or --replace" in capsys.readouterr().err
+    assert (
+        "holds a run of other particles, densities or settings: give another folder, or --replace"
+        in capsys.readouterr().err
+    )
     assert command.main(["train", str(particles), str(tmp_path / "run"), *small, "tric", "--replace"]) == 0
 
 

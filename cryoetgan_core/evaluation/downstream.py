@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from ..generation import TrainedRun, generate
 from ..reproducibility.seeds import stream
@@ -57,6 +58,7 @@ def benchmark(
     shares: tuple[float, ...] = SHARES,
     real_shares: tuple[float, ...] = REAL_SHARES,
     curves: tuple[str, ...] = CURVES,
+    progress: bool = False,
 ) -> list[dict]:
     """Accuracy of probes on the real test half, a row a training: source, synthetic and real volumes a class, repeat,
     accuracy (%).
@@ -69,6 +71,8 @@ def benchmark(
     ----------
     sets
         source to volumes (N, D, H, W) class after class, with the labels of X_train, or of Y_train for "real".
+    progress
+        count the classifiers as they are trained.
     """
     y = domains.volumes("Y_train")
     mean, std = y.mean(), y.std()
@@ -82,7 +86,7 @@ def benchmark(
             f"A class of {', '.join(domains.classes)} is missing from the training or the test particles; expected "
             "some of each."
         )
-    rows = []
+    rows, bar = [], tqdm(desc="classifiers", disable=not progress)
 
     def subset(
         volumes: torch.Tensor, labels: torch.Tensor, count: int, repeat: int
@@ -100,6 +104,7 @@ def benchmark(
         volumes, targets = (torch.cat(column) for column in zip(*parts, strict=True))
         network = train_probe(volumes, targets, classes, seed=1000 * seed + repeat, steps=steps)
         right = 100 * float((probe_logits(network, test).argmax(1) == wanted).double().mean())
+        bar.update()
         rows.append({"source": source, "synthetic": synthetic, "real": labelled, "repeat": repeat, "accuracy": right})
 
     def counts(shares: tuple[float, ...]) -> list[int]:
@@ -119,6 +124,7 @@ def benchmark(
             for count in counts(real_shares) if source != REAL and source in curves else ():
                 times = max(1, per_class // count)
                 measure(source, [(volumes, labels), *[subset(*real, count, repeat)] * times], per_class, count, repeat)
+    bar.close()
     return rows
 
 

@@ -1,5 +1,7 @@
 """What a user's program calls, and the command `cryoetgan`: train on particles, generate, simulate."""
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -7,21 +9,26 @@ import torch
 
 from .. import generation
 from ..config import OWN_DATA, RunConfig, make_config
-from ..generation import TrainedRun
+from ..generation import TrainedRun, load_run
+from ..particles.report import describe
+from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
+from ..run_folder import fingerprint
 from ..simulator.microscope.simulate import MICROSCOPES
 from ..simulator.sets import class_references, subtomograms
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from . import own_data
-from .own_runs import keep_source, source_of
+from .own_runs import keep_source
 from .parameters import choose
 from .runs import train_on
+
+SAME_VOXEL = 0.01
 
 
 def train(
     particles: ParticleSet,
-    densities: str,
+    densities: str | Mapping[str, str | Path],
     folder: str | Path,
     *,
     preset: str = "physics",
@@ -33,15 +40,16 @@ def train(
 ) -> TrainedRun:
     """Estimate the physics generator, or train the paper's, on particles; the finished run.
 
-    A training that was stopped goes on from its checkpoint when it is called again.
+    A training that was stopped goes on from its checkpoint when it is called again. What looks wrong with particles or
+    densities is warned of first.
 
     Parameters
     ----------
     particles
         as `load_particles` reads them; those of one tomogram, or a third, are kept out.
     densities
-        what the particles show: "class=FILE" with commas between, or embedded classes. Other molecules can be
-        generated afterwards.
+        what the particles show: "class=FILE" with commas between (or a mapping), or embedded classes. FILE#0 is the
+        first of several molecules in a map. Other molecules can be generated afterwards.
     folder
         of the run: configuration and weights.
     preset
@@ -56,6 +64,11 @@ def train(
     ValueError
         For densities or settings that do not fit, or too few particles; before anything is trained.
     """
+    if not isinstance(particles, ParticleSet):
+        raise ValueError(f"train: particles are {type(particles).__name__}; expected what load_particles gives")
+    densities = densities if isinstance(densities, str) else ", ".join(f"{k}={v}" for k, v in densities.items())
+    for text in [*describe(particles).warnings, *own_data.doubts(particles, densities)]:
+        warnings.warn(text, stacklevel=2)
     box = particles.volumes.shape[-1]
     config = make_config(profile, OWN_DATA, preset, **({"box": box, "seed": seed} | changes))
     both = own_data.domains(particles, densities, config)
@@ -76,39 +89,49 @@ def train_domains(
     Raises
     ------
     ValueError
-        When the folder holds a run with other densities or settings.
+        When the folder holds a run of other particles, densities or settings.
     """
-    card = Path(folder) / "source.json"
-    held = source_of(Path(folder))[0] if card.exists() and not replace else densities
-    if held != densities:
-        raise ValueError(f"{folder} holds a run with densities {held!r}: give another folder, or replace=True.")
+    settings = Path(folder) / "config.json"
+    if settings.exists() and not replace:
+        held = read_json(settings, "give another folder, or replace=True").get("fingerprint")
+        if held != fingerprint(config, both.volumes("X_train"), both.volumes("Y_train")):
+            raise ValueError(
+                f"{folder} holds a run of other particles, densities or settings: give another folder, or replace=True."
+            )
     run = train_on(config, both, Path(folder), progress=progress, replace=replace)
     keep_source(Path(folder), densities, both.Y_train.voxel_size_A)
     return run
 
 
 def generate(
-    run: TrainedRun, densities: ParticleSet | torch.Tensor, *, seed: int = 0, **optics: object
+    run: TrainedRun | str | Path, densities: ParticleSet | torch.Tensor | np.ndarray, *, seed: int = 0, **optics: object
 ) -> ParticleSet | torch.Tensor:
     """Subtomograms of densities: a volume for each, with the density's class and pose.
 
     Parameters
     ----------
+    run
+        of `train` or `load_run`, or its folder.
     densities
         of `densities_for` or `simulator.sets.density_maps`, on the voxels of the run. A ParticleSet gives a ParticleSet
-        with its table, in the grey values of the training particles; a tensor (N, D, D, D) gives a tensor in network
-        units (see `generation.generate`).
+        with its table, in the grey values of the training particles; a tensor or array (N, D, D, D) gives a tensor in
+        network units (see `generation.generate`).
     optics
         microscope and defocus_um of `generation.generate`.
 
     Raises
     ------
     ValueError
-        When the box is not that of the run.
+        When the box or the voxel size is not that of the run.
     """
-    volumes = torch.from_numpy(np.asarray(densities.volumes)) if isinstance(densities, ParticleSet) else densities
-    if volumes.shape[-1] != run.config.box:
-        raise ValueError(f"densities in boxes of {volumes.shape[-1]} voxels; the run has {run.config.box}")
+    run = load_run(run) if isinstance(run, str | Path) else run
+    given = isinstance(densities, ParticleSet)
+    volumes = torch.as_tensor(np.asarray(densities.volumes) if given else densities)
+    if volumes.ndim != 4 or volumes.shape[-1] != run.config.box:
+        raise ValueError(f"densities of shape {tuple(volumes.shape)}; expected (N, D, D, D) with D {run.config.box}")
+    voxel = run.G.acquisition.voxel_size_A if run.config.generator == "physics" else None
+    if given and voxel and abs(densities.voxel_size_A / voxel - 1) > SAME_VOXEL:
+        raise ValueError(f"densities on voxels of {densities.voxel_size_A:g} A; the run has {voxel:g} A")
     made = generation.generate(run, volumes, seed=seed, **optics)
     if not isinstance(densities, ParticleSet):
         return made

@@ -51,9 +51,7 @@ def _described(subtomograms: list[str], box: int, target_voxel_size_A: float, to
     report = describe(particles)
     print(particles)
     print(f"protein taken as {particles.table.attrs['read_with']['protein']} in the files, bright here")
-    print(report.classes.replace({"class_name": {"": "unnamed"}}).to_string(index=False))
-    for warning in report.warnings:
-        print("-", in_shell(warning))
+    print(in_shell(str(report)))
     if picture:
         report_figure(report).savefig(picture)
 

@@ -242,7 +242,7 @@ def _sizes(particles: ParticleSet, radii_A: dict[str, float]) -> list[str]:
             continue
         mean = torch.from_numpy(np.asarray(particles.volumes[chosen], np.float32)).mean(0)
         seen = _half_radius(mean) * particles.voxel_size_A
-        if seen and not min(expected) / MOST_RATIO < seen < max(expected) * MOST_RATIO:
+        if seen and min(expected) and not min(expected) / MOST_RATIO < seen < max(expected) * MOST_RATIO:
             told = " to ".join(f"{r:.0f}" for r in sorted({min(expected), max(expected)}))
             found.append(
                 f"The mean of {len(chosen)} {name or 'particles'} falls to half at {seen:.0f} A from its centre, the "
@@ -259,7 +259,7 @@ def _half_radius(volume: torch.Tensor) -> float:
     profile = torch.bincount(shell, weights=volume.flatten().double())[: n // 2] / torch.bincount(shell)[: n // 2]
     profile = profile - profile[-4:].median()
     top = int(profile.argmax())
-    if profile[: max(1, n // 8)].mean() < 0:  # darker than what surrounds it: `describe` says so
+    if profile[: max(1, n // 8)].mean() < -profile[top]:  # darker than what surrounds it: `describe` says so
         return 0.0
     below = (profile[top:] < profile[top] / 2).nonzero()
     return float(top + below[0]) if len(below) else 0.0

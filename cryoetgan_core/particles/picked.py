@@ -1,6 +1,5 @@
 """Particles cut from tomograms where they were picked: by a table of positions, or in a copick project."""
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from .picking import find_empty
 from .tomogram import cut_cubes, read_tomogram
 from .volume_files import HDF5_SUFFIXES, VOLUME_SUFFIXES, ZARR_SUFFIXES, suffix_of
 
-LOG = logging.getLogger(__name__)
 MOST_OUTSIDE = 0.5  # of the positions: then their unit is wrong, or the tomogram
 KINDS = (*VOLUME_SUFFIXES, *HDF5_SUFFIXES, *ZARR_SUFFIXES)  # files that can hold a tomogram
 MOST_EMPTY, LEAST_EMPTY = 256, 20  # cubes of background that are kept; and that are needed to draw from
@@ -29,7 +27,7 @@ def cut_at(volume: np.ndarray, voxel_size_A: float, table: pd.DataFrame, box: in
     are those of `cut_cubes`.
 
     A cube's centre is a voxel of the tomogram where its voxels are kept: the rest of a position is the particle's shift
-    in its box. How many cubes were left out, since they leave the tomogram, is said.
+    in its box.
 
     Raises
     ------
@@ -49,10 +47,6 @@ def cut_at(volume: np.ndarray, voxel_size_A: float, table: pd.DataFrame, box: in
     options = {"edge": "skip"} | options
     particles = cut_cubes(volume, voxel_size_A, box, coordinates=centres, particle_rows=True, **options)
     rows = particles.table.pop("row").to_numpy()
-    if len(rows) < len(table):
-        LOG.warning(
-            "%s: %d of %d cubes leave the tomogram and are left out", source, len(table) - len(rows), len(table)
-        )
     kept = table.iloc[rows].reset_index(drop=True)
     shift = (points - centres)[rows] * voxel_size_A
     found = particles.table

@@ -20,7 +20,7 @@ FAR_DEG = 15.0  # between told and seen tilts
 NO_WEDGE = 0.8  # a weakest cone with more of the power of the next one is no missing wedge
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What `describe` found.
 
@@ -51,6 +51,13 @@ class Report:
     tilts_told: tuple[float, float] | None
     tilts_seen: tuple[float, float]
     warnings: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        counts = self.classes.replace({"class_name": {"": "unnamed"}}).to_string(index=False)
+        head = f"{self.particles} particles, boxes of {self.box} voxels of {self.voxel_size_A:.4g} A"
+        return "\n".join([head, counts, *(f"- {warning}" for warning in self.warnings)])
+
+    __repr__ = __str__
 
 
 def cone_power(volumes: torch.Tensor) -> torch.Tensor:

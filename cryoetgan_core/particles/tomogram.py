@@ -1,5 +1,6 @@
 """Whole tomograms: reading them into one frame (zyx, beam z, protein bright) and cutting particles out."""
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,9 @@ from ..volumes.table import ParticleSet, check_array, check_beam_axis, check_vox
 from .picking import find_candidates, label_centres
 from .volume_files import NO_VOXEL_SIZE, read_volume, suffix_of
 
+MOST_LABELS = 1000
 IMOD_BACKGROUND = -128  # label 0 where IMOD stored labels as signed bytes
+LOG = logging.getLogger(__name__)
 MARGIN = 4  # voxels beyond a cube that take part in its resampling, so that its faces do not ring
 
 
@@ -130,8 +133,13 @@ def cut_cubes(
             f"{name}: {(~fits).sum()} of {len(points)} cubes of {box * scale:.1f} voxels leave the "
             f'tomogram of {volume.shape}, first at {first}; use a smaller box or edge="skip"'
         )
-    labels = np.array([""] * len(points) if class_names is None else class_names, dtype=object)[fits]
-    points = points[fits]
+    labels = np.array([""] * len(points) if class_names is None else class_names, dtype=object)
+    if not fits.all():
+        out = labels[~fits]
+        lost = ", ".join(f"{(out == kind).sum()} {kind or 'unnamed'}" for kind in sorted(set(out)))
+        of = f" ({lost})" if class_names is not None else ""
+        LOG.warning("%s: %d of %d cubes leave the tomogram and are left out%s", name, len(out), len(points), of)
+    labels, points = labels[fits], points[fits]
     cubes = empty_volumes((len(points), box, box, box))
     for i, point in enumerate(points):
         cubes[i] = _cube(volume, point, voxel_size_A, target, box, before, after)
@@ -193,6 +201,11 @@ def read_labelled_tomogram(
     """
     volume, voxel = read_tomogram(path, voxel_size_A, beam_axis, protein)
     labels, _ = read_tomogram(labels_path, voxel, beam_axis, "bright")
+    if not np.array_equal(labels, np.round(labels)) or np.ptp(labels) > MOST_LABELS:
+        raise ValueError(
+            f"{labels_path}: values from {labels.min():g} to {labels.max():g} are no labels; expected whole numbers, 0 "
+            f"for the background and at most {MOST_LABELS} classes"
+        )
     if labels.shape != volume.shape:
         raise ValueError(f"{labels_path}: shape {labels.shape}, expected that of {path}, {volume.shape}")
     if labels.min() == IMOD_BACKGROUND:

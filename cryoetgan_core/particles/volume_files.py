@@ -101,6 +101,8 @@ def open_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = Non
     ValueError
         when the file is none, holds several datasets, its data lie in other files, or chunks are missing.
     """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected HDF5")
     try:
         handle = h5py.File(path, "r")
     except OSError as error:

@@ -16,6 +16,7 @@ from ..simulator.microscope.back_projection import insertion_weights
 CPU = torch.device("cpu")
 RADII, TILTS = 15, 36  # nodes of the tables: 14 steps to Nyquist, 5 degrees
 FINE_RADII = 65  # nodes of curves that are formulas
+BEYOND_DEG = 100.0  # no range of tilts ends there
 LEAST_POWER = 1e-3  # of the most that a spatial frequency has, to tell a tilt range by
 CORNER = math.sqrt(3) / 2  # spatial frequency of the corner of Fourier space
 
@@ -215,7 +216,7 @@ def estimate_tilt_range(volumes: torch.Tensor) -> tuple[float, float]:
     for _ in range(3):
         white = _falls_at(_seen_through_window(wedge(n, low, high)))
         low, high = low + found[0] - white[0], high + found[1] - white[1]
-    return low, high
+    return (low, high) if -BEYOND_DEG < low < high < BEYOND_DEG else (-90.0, 90.0)  # the wedge lies round another axis
 
 
 def _seen_through_window(power: torch.Tensor) -> torch.Tensor:

@@ -93,11 +93,17 @@ class ParticleSet:
         parts = [f"ParticleSet: {len(self)} volumes of {side}^3 voxels of {self.voxel_size_A:.4g} A"]
         parts.append(", ".join(f"{name or 'unnamed'} {count}" for name, count in counts.items()))
         tomograms = self.table["tomogram"].nunique()
-        parts.append(f"{tomograms} tomogram{'s' * (tomograms != 1)}")
+        if self.table["tomogram"].any():
+            parts.append(f"{tomograms} tomogram{'s' * (tomograms != 1)}")
         if "tilt_min_deg" in self.table and self.table["tilt_min_deg"].notna().any():
             low, high = self.table["tilt_min_deg"].min(), self.table["tilt_max_deg"].max()
             parts.append(f"tilts {low:.0f} to {high:.0f} degrees")
         return "; ".join(parts)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, sorted: the order in which `torch_dataset` counts them."""
+        return tuple(sorted(set(self.table["class_name"])))
 
     def torch_dataset(self) -> torch.utils.data.Dataset:
         """For a DataLoader: pairs of a volume (1, D, D, D), z-scored by itself, and its class, counted in the order of
@@ -130,9 +136,8 @@ class ParticleSet:
 
 class _TorchDataset(torch.utils.data.Dataset):
     def __init__(self, particles: ParticleSet):
-        self.particles, names = particles, particles.table["class_name"]
-        self.classes = tuple(sorted(set(names)))
-        self.labels = [self.classes.index(name) for name in names]
+        self.particles, self.classes = particles, particles.classes
+        self.labels = [self.classes.index(name) for name in particles.table["class_name"]]
 
     def __len__(self) -> int:
         return len(self.labels)

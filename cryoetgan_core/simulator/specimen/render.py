@@ -256,8 +256,8 @@ def _one_molecule(source: str | Path, volume: Tensor, molecule: int | None, leve
     if molecule is None:
         if len(parts) > 1:
             warnings.warn(
-                f"{source}: the map holds {len(parts)} separate molecules; choose one with molecule=0 to "
-                f"{len(parts) - 1}",
+                f"{source}: the map holds {len(parts)} separate molecules, and all are taken; {source}#0 to "
+                f"#{len(parts) - 1} is one of them",
                 stacklevel=3,
             )
         return torch.stack(parts).sum(0)
