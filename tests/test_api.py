@@ -56,8 +56,9 @@ def test_mistakes_get_one_sentence(particles: cg.ParticleSet, run: Path, tmp_pat
         cg.generate(run, cg.densities_for("ribosome", 2, box=24, voxel_size_A=20.0))
     with pytest.raises(ValueError, match=r"expected \(N, D, D, D\) with D 24"):
         cg.generate(run, torch.zeros(2, 1, 24, 24, 24))
+    fewer = particles.select(np.r_[:22, 24:46])
     with pytest.raises(ValueError, match="holds a run of other particles, densities or settings"):
-        cg.train(particles.select(np.arange(40)), "ribosome, tric", run, **SMALL)
+        cg.train(fewer, "ribosome, tric", run, **SMALL)
     cg.train(particles, "ribosome, tric", run, **SMALL)  # the same again is no mistake
     with pytest.raises(AttributeError, match="has no 'trian'"):
         cg.trian  # noqa: B018
