@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+from IPython.display import Markdown
 
 from ..config import PROFILES
 from ..evaluation.baselines import BACKGROUND, CTF, WHITE
@@ -369,10 +370,12 @@ CLAIMS = (
 )
 
 
-def claims_table(profile: str, seeds: Sequence[int]) -> pd.DataFrame:
-    """Every claim with what was found, and "pass" or "FAIL"."""
+def claims_table(profile: str, seeds: Sequence[int], artefact: str = "") -> pd.DataFrame:
+    """Every claim, or those that a notebook shows, with what was found, and "pass" or "FAIL"."""
     results, rows = Results(profile, seeds), []
     for claim in CLAIMS:
+        if artefact not in ("", claim.artefact):
+            continue
         results.used.clear()
         value = claim.value(results)
         held = RELATIONS[claim.relation](value, claim.bound)
@@ -389,6 +392,12 @@ def claims_table(profile: str, seeds: Sequence[int]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def verdict(artefact: str) -> Markdown:
+    """What a notebook's results say, before they are shown: its claims on the committed results."""
+    table = claims_table("quick", (0, 1, 2), artefact)
+    return Markdown(as_markdown(table[["claim", "quantity", "found", "must be", "code", ""]]))
 
 
 def headlines(table: pd.DataFrame) -> pd.DataFrame:
