@@ -13,7 +13,6 @@ from .cases import (
     results_of,
     write_result,
 )
-from .claims import verdict
 from .densities import given_names
 from .mismatch import mismatch_names
 from .own_runs import keep_source, source_of, stand_in_run
@@ -46,5 +45,5 @@ __all__ = [
     "mismatch_names", "noise_variant", "parse_files", "parse_json", "parse_maps", "parse_seeds", "parse_shares",
     "paths", "planned_cases", "planned_runs", "profile_for", "profile_table", "read_results", "reader_options",
     "real_case", "real_volumes", "recipes", "resolve_run", "results_of", "run_name", "show_source",
-    "simulate_data", "source_of", "stand_in_run", "train_on", "verdict", "write_result",
+    "simulate_data", "source_of", "stand_in_run", "train_on", "write_result",
 ]  # fmt: skip

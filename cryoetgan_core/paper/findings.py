@@ -104,6 +104,13 @@ class Results:
         (r,) = self([f"foreign_{name}_seed{self.seeds[0]}"])
         return [f["generated"][metric] / f["real"][metric] for f in r["folds"].values()]
 
+    def apart(self, name: str) -> float:
+        """AUC of a network that tells generated from the tomogram left out, less that for real ones of the others, mean
+        over the tomograms left out.
+        """
+        (r,) = self([f"foreign_{name}_seed{self.seeds[0]}"])
+        return mean([f["generated"]["auc"] - f["real"]["auc"] for f in r["folds"].values()])
+
     def evening(self, dataset: str) -> list[float]:
         """Accuracy on real after training on the volumes of `adapted` in the evening profile, one value a draw."""
         found = self([run_name(dataset, "adapted", s) for s in self.seeds], "evening")
