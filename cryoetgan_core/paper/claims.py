@@ -216,7 +216,7 @@ CLAIMS = (
         "so a weak test)",
         "foreign_data",
         "AUC, generated - other series, mean of three",
-        lambda r: r.apart("ribosomes"),
+        lambda r: r.foreign_auc("ribosomes"),
         "<",
         0.1,
         "0.15",

@@ -104,7 +104,7 @@ class Results:
         (r,) = self([f"foreign_{name}_seed{self.seeds[0]}"])
         return [f["generated"][metric] / f["real"][metric] for f in r["folds"].values()]
 
-    def apart(self, name: str) -> float:
+    def foreign_auc(self, name: str) -> float:
         """AUC of a network that tells generated from the tomogram left out, less that for real ones of the others, mean
         over the tomograms left out.
         """
