@@ -90,6 +90,12 @@ def test_several_tomograms_become_one_set(tmp_path: Path) -> None:
     found = cg.load_particles(tmp_path / "TS_*.mrc", box=8, coordinates=tmp_path / "p.csv")
     assert list(found.table["tomogram"]) == ["TS_1", "TS_2", "TS_2"]
     assert list(found.table["tilt_max_deg"]) == [51, 52, 52]
+    (tmp_path / "p.csv").write_text("tomogram,x_A,y_A,z_A\nTS_2,120,120,100\n")
+    assert list(cg.load_particles(tmp_path / "TS_*.mrc", box=8, coordinates=tmp_path / "p.csv").table["tomogram"]) == [
+        "TS_2"
+    ]
+    with pytest.raises(ValueError, match=r"^[^()]*p.csv: its particles lie in TS_2; none of these"):
+        cg.load_particles(tmp_path / "TS_1.mrc", box=8, coordinates=tmp_path / "p.csv")
     with pytest.raises(ValueError, match="2 tomograms and 1 label volumes"):
         cg.load_particles(tmp_path / "TS_*.mrc", box=8, labels_path=tmp_path / "TS_1.mrc")
     with pytest.raises(ValueError, match="no file fits"):

@@ -1,6 +1,7 @@
 """A user's particles and density as the two domains of a training: what `your_data.ipynb` calls."""
 
 import glob
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from ..config import DATASETS, RunConfig
 from ..particles import copick
+from ..particles.coordinates import NotInTableError
 from ..particles.data_portal import is_portal_run
 from ..particles.folder import is_3d_star, optimisation_set
 from ..particles.folder import load_particles as read
@@ -34,6 +36,7 @@ from ..volumes.lazy import filled
 from ..volumes.maps import resample
 from ..volumes.table import ParticleSet, check_class_names
 
+LOG = logging.getLogger(__name__)
 OUTLINE, LEAST_BOX = 0.25, 1.5  # of a molecule's greatest density; box over its extent
 MEAN_OF, MOST_RATIO = 400, 1.35  # particles; between the radii of mean particle and density
 LEAST_TO_CHOOSE = 20  # training particles
@@ -115,6 +118,8 @@ def load_particles(
         drawn = {"generator": stream(0, "cut")} if "n" in options else {}
         return read(path, **(boxed | drawn | target | options))
     if path.suffix.lower() == ".star" and not is_3d_star(path):
+        if "voxel_size_A" in options:
+            raise ValueError(f"{path}: tilt stacks tell their pixel size; target_voxel_size_A= is that of the volumes.")
         return read(path, **(boxed | target | options))
     particles = read(path, **options)
     side, voxel = particles.volumes.shape[-1], particles.voxel_size_A
@@ -148,10 +153,16 @@ def _together(paths: list, box: int | None, target_voxel_size_A: float | None, o
     labels = _several(options.get("labels_path", ""))
     if "labels_path" in options and (labels is None or len(labels) != len(paths)):
         raise ValueError(f"{len(paths)} tomograms and {len(labels or [1])} label volumes; expected one for each")
-    sets = []
+    sets: list[ParticleSet] = []
     for i, path in enumerate(paths):
         own = options | ({"labels_path": labels[i]} if labels else {})
-        sets.append(load_particles(path, box, target_voxel_size_A or (sets[0].voxel_size_A if sets else None), **own))
+        target = target_voxel_size_A or (sets[0].voxel_size_A if sets else None)
+        try:
+            sets.append(load_particles(path, box, target, **own))
+        except NotInTableError as none:
+            LOG.warning("%s: left out; %s", path, none)
+    if not sets:
+        raise ValueError(f"{options.get('coordinates')}: no particles of {', '.join(map(str, paths[:5]))}")
     table = pd.concat([s.table for s in sets], ignore_index=True)
     table.attrs = sets[0].table.attrs
     volumes = filled((s.volumes[i] for s in sets for i in range(len(s))), len(table))

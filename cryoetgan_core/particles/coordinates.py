@@ -33,6 +33,10 @@ MOTIVE_ROWS = 20
 DYNAMO_COLUMNS = 26  # of a table at least: the position is in its columns 24 to 26
 
 
+class NotInTableError(ValueError):
+    """A table of positions holds none of a tomogram."""
+
+
 def read_coordinates(
     path: str | Path,
     voxel_size_A: float,
@@ -98,8 +102,10 @@ def in_tomogram(table: pd.DataFrame, name: str, path: str | Path) -> pd.DataFram
 
     Raises
     ------
+    NotInTableError
+        when the table names tomograms and none of them fits.
     ValueError
-        when the table names tomograms and none of them fits, or several do.
+        when several do.
     """
     named = table["tomogram"].map(tomogram_name)
     if (named == "").all():
@@ -120,7 +126,7 @@ def in_tomogram(table: pd.DataFrame, name: str, path: str | Path) -> pd.DataFram
         fits = shorter or longer
     chosen = max(fits, key=len, default="")
     if not chosen:
-        raise ValueError(
+        raise NotInTableError(
             f"{path}: its particles lie in {', '.join(sorted(named.unique())[:5])}; none of these is the tomogram "
             f"{name!r}. Give the file that belongs to it."
         )

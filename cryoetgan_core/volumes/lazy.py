@@ -12,7 +12,7 @@ import numpy as np
 
 LIBRARY_ERRORS = (
     ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, ArithmeticError, SyntaxError,
-    zlib.error, tokenize.TokenError,
+    zlib.error, tokenize.TokenError, MemoryError,
 )  # fmt: skip
 MOST_IN_MEMORY = 1 << 29  # values: 2 GiB of float32
 BLOCK = 1 << 24  # bytes written at a time
@@ -20,8 +20,8 @@ BLOCK = 1 << 24  # bytes written at a time
 
 @contextlib.contextmanager
 def reading(source: object) -> Iterator[None]:
-    """Turn what a library raises while it reads `source` into one sentence that names it; sentences that name it stay
-    as they are.
+    """Turn what a library raises while it reads `source` into one sentence that names it; this package's own sentences
+    stay as they are.
 
     Raises
     ------
@@ -33,10 +33,19 @@ def reading(source: object) -> Iterator[None]:
     except ConnectionError:  # no fault of a file
         raise
     except LIBRARY_ERRORS as error:
-        if isinstance(error, ValueError) and str(source).partition(": volume")[0] in str(error):
+        if isinstance(error, ValueError) and _is_ours(error):
             raise
         told = str(error).strip() or type(error).__name__
         raise ValueError(f"{source}: cannot be read ({told[:300]}); is it damaged or cut off?") from error
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Whether a `raise` of this package made an error, rather than a library or a conversion of text to a number."""
+    trace = error.__traceback__
+    while trace.tb_next:
+        trace = trace.tb_next
+    ours = str(trace.tb_frame.f_globals.get("__name__", "")).startswith(__name__.partition(".")[0])
+    return ours and not str(error).startswith(("could not convert", "invalid literal"))
 
 
 def empty_volumes(shape: tuple[int, ...]) -> np.ndarray:

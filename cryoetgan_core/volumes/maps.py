@@ -185,7 +185,7 @@ def _signed(words: np.ndarray, numbers: np.ndarray) -> bool:
 
 def _judged_voxel_size(path: Path, voxel: np.ndarray) -> float:
     """One voxel size from the header's three."""
-    advice = "give the true one as voxel_size_A (map_voxel_size_A of reference_map)"
+    advice = "give the true one as voxel_size_A, or behind the name of a density (FILE@13.68)"
     if not np.isfinite(voxel).all() or (voxel <= 0).any():
         raise ValueError(f"{path}: the header's voxel size is {voxel.tolist()} A, expected positive numbers; {advice}")
     if voxel.max() > 1.01 * voxel.min():
