@@ -26,7 +26,7 @@ from cryoetgan_core.generation import generate, generate_repeats, load_run, rest
 from cryoetgan_core.paper import mismatch, proof, real
 from cryoetgan_core.paper.plotting import comparison_table
 from cryoetgan_core.paper.runs import train_on
-from cryoetgan_core.particles.relion_stacks import _tilts_deg
+from cryoetgan_core.particles.relion_tables import tilts_deg
 from cryoetgan_core.physics.acquisition import Acquisition
 from cryoetgan_core.physics.estimate import (
     MOST_SIGNAL,
@@ -649,7 +649,7 @@ def test_a_table_tells_the_tilt_ranges_where_it_is_asked(particles) -> None:
 
 
 class Stack:
-    """What `_tilts_deg` reads of a tilt stack: RELION's matrices that take the tomogram (xyz) to the images, and which
+    """What a tilt stack holds: RELION's matrices that take the tomogram (xyz) to the images, and which
     are visible.
     """
 
@@ -666,7 +666,7 @@ class Stack:
 def test_tilts_of_a_stack_are_those_of_the_slices_of_its_images(in_plane_deg: float) -> None:
     """Whatever way the images are turned; of visible images only. A slice is what the images' axes span."""
     stack = Stack([-60.0, -30.0, 0.0, 20.0, 45.0, 66.0], in_plane_deg, [False, True, True, True, True, False])
-    found = _tilts_deg(stack)
+    found = tilts_deg(stack.matrices[stack.visible])
     assert (found.min(), found.max()) == pytest.approx((min(found), max(found))) and len(found) == 4
     for axes, tilt in zip(stack.in_plane[stack.visible], found, strict=True):
         slice_at = np.array(
