@@ -28,6 +28,7 @@ from .simulator.sets import MAX_SHIFT, UPSAMPLE, poses_of
 from .volumes.poses import pose_to_relion_angles, random_rotations, random_shifts, rotate_volume
 from .volumes.table import check_class_names, particle_table
 
+OPTICS = ("voltage_kV", "cs_mm", "amplitude_contrast")  # columns of the table, where the training particles' files told
 MASK_LEVEL = 0.3  # of a density whose protein is 1: inside
 LONGEST_WRITE_S = 3600.0  # of one file: an unfinished one that is older was left by a writer that died
 
@@ -216,9 +217,10 @@ def generate_to(
         )
     write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
     (folder / "parts").mkdir(exist_ok=True)
-    box = run.config.box
+    box, source = run.config.box, run_folder / "source.json"
+    optics = read_json(source, "train the run again").get("optics", {}) if source.exists() else {}
     for part in [k for k in missing_parts(folder, order) if k % shards == shard]:
-        table = particles_of(order, part, box, voxel_size_A)
+        table = particles_of(order, part, box, voxel_size_A).assign(**optics)
         density = densities_of(table, references, box, voxel_size_A)
         made, tilts = generate_recorded(run, density, seed=order.seed, first=part * order.part)
         volumes = made * run.scaling.y_std + run.scaling.y_mean

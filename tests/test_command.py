@@ -1,5 +1,6 @@
 """The command `cryoetgan`, from particles to labelled particles."""
 
+import re
 from pathlib import Path
 
 import matplotlib.image
@@ -81,7 +82,7 @@ def test_a_long_training_says_how_long_before_it_begins(
     small = ["--profile", "smoke", "--densities", "ribosome", "--preset", "adapted", "--box", "24"]
     assert command.main(["train", str(particles), str(tmp_path / "run"), *small]) == 0
     told = capsys.readouterr()
-    assert "3 steps, about 0 minutes on this machine" in told.out and "100%" in told.err
+    assert re.search("3 steps, about [0-9]+ minutes on this machine", told.out) and "100%" in told.err
 
 
 def test_messages_speak_the_command_s_language(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -27,8 +27,7 @@ from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.config import make_config
 from cryoetgan_core.generation import generate, load_run
-from cryoetgan_core.paper import own_data
-from cryoetgan_core.paper.runs import train_on
+from cryoetgan_core.paper import api, own_data
 from cryoetgan_core.particles.coordinates import read_coordinates
 from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.writers import FORMATS, tomogram_name
@@ -417,11 +416,13 @@ def test_each_particle_carries_the_wedge_of_its_recording(tmp_path: Path) -> Non
     )
     config = make_config("smoke", "own", "physics", box=24)
     both = own_data.domains(ParticleSet(particles.volumes, table, particles.voxel_size_A), "ribosome, tric", config)
-    run = train_on(config, both, tmp_path / "run")
+    run = api.train_domains(config, both, tmp_path / "run", "ribosome, tric")
     references = class_references(("ribosome", "tric"), 24, particles.voxel_size_A)
     order = Order(12, {"ribosome": 1.0, "tric": 1.0}, part=5)
     list(generate_to(tmp_path / "out", tmp_path / "run", run, references, order, particles.voxel_size_A))
-    rows = starfile.read(tmp_path / "out" / "particles.star")["particles"]
+    blocks = starfile.read(tmp_path / "out" / "particles.star")
+    assert float(blocks["optics"]["rlnAmplitudeContrast"].iloc[0]) == 0.07  # as the particles' own files told
+    rows = blocks["particles"]
     made = load_particles(tmp_path / "out" / "particles.csv")
     assert set(made.table["tilt_min_deg"]) == {-40, -60}
     for volume, weight, low in zip(made.volumes, rows["rlnCtfImage"], made.table["tilt_min_deg"], strict=True):

@@ -99,7 +99,7 @@ def train_domains(
                 f"{folder} holds a run of other particles, densities or settings: give another folder, or replace=True."
             )
     run = train_on(config, both, Path(folder), progress=progress, replace=replace)
-    keep_source(Path(folder), densities, both.Y_train.voxel_size_A)
+    keep_source(Path(folder), densities, both.Y_train)
     return run
 
 

@@ -7,16 +7,20 @@ from pathlib import Path
 
 from ..config import OWN_DATA, make_config
 from ..reproducibility.files import read_json, write_atomically
+from ..streaming import OPTICS
+from ..volumes.table import ParticleSet
 from . import own_data
 from .runs import train_on
 
 
-def keep_source(folder: Path, densities: str, voxel_size_A: float) -> None:
-    """Note beside a run on a user's particles what it was trained with: what `source_of` tells `generate.ipynb`."""
-    write_atomically(
-        folder / "source.json",
-        lambda p: p.write_text(json.dumps({"densities": densities, "voxel_size_A": voxel_size_A}, indent=1)),
-    )
+def keep_source(folder: Path, densities: str, particles: ParticleSet) -> None:
+    """Note beside a run on a user's particles what it was trained with: what `source_of` tells `generate.ipynb`, and
+    the optics that `streaming.generate_to` writes into STAR files.
+    """
+    table = particles.table
+    optics = {c: float(table[c].iloc[0]) for c in OPTICS if c in table and table[c].nunique(dropna=False) == 1}
+    card = {"densities": densities, "voxel_size_A": particles.voxel_size_A, "optics": optics}
+    write_atomically(folder / "source.json", lambda p: p.write_text(json.dumps(card, indent=1)))
 
 
 def source_of(folder: Path) -> tuple[str, float]:
@@ -43,5 +47,5 @@ def stand_in_run(folder: Path, seed: int) -> Path:
     config = make_config("smoke", OWN_DATA, seed=seed)
     densities = ", ".join(sorted(set(particles.table["class_name"])))
     train_on(config, own_data.domains(particles, densities, config), folder, replace=True)
-    keep_source(folder, densities, particles.voxel_size_A)
+    keep_source(folder, densities, particles)
     return folder
