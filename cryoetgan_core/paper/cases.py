@@ -17,7 +17,20 @@ from ..generation import load_run
 from ..reproducibility import paths
 from ..reproducibility.files import write_atomically
 from ..reproducibility.provenance import code_hash
-from . import competitor, denoiser, densities, foreign, measurements, mismatch, parts, proof, reach, runs
+from . import (
+    competitor,
+    denoiser,
+    densities,
+    foreign,
+    long_runs,
+    measurements,
+    mismatch,
+    parts,
+    proof,
+    reach,
+    runs,
+    switches,
+)
 from .plan import planned_runs
 from .results import read_results
 from .simulated_sets import default_device, has_data, load_data, simulate_data
@@ -37,14 +50,14 @@ class Case:
     @property
     def of_stored_data(self) -> bool:
         """Whether it reads the profile's simulated set from disk; others simulate their own."""
-        return self.module in ("paper.runs", "paper.measurements")
+        return self.module in ("paper.runs", "paper.measurements", "paper.switches")
 
 
 def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     """Every result that the figures and tables of a profile read, by name."""
     cases = {
         name: Case(config, lambda name=name, config=config: make_run(name, config), "paper.runs")
-        for name, config in planned_runs(profile, seeds).items()
+        for name, config in (planned_runs(profile, seeds) | long_runs.planned(profile, seeds[0])).items()
     }
     for name, (config, make, needs) in measurements.planned(profile, seeds).items():
         cases[name] = Case(config, make, "paper.measurements", needs)
@@ -55,6 +68,7 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     for module in (competitor, denoiser, densities, mismatch, reach):  # of the first draw
         name = f"paper.{module.__name__.rsplit('.', 1)[-1]}"
         cases |= {case: Case(config, make, name) for case, (config, make) in module.planned(profile, seeds[0]).items()}
+    cases |= {name: Case(config, make, "paper.switches") for name, (config, make) in switches.planned(profile).items()}
     return cases
 
 
