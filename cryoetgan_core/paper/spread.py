@@ -1,0 +1,159 @@
+"""What repeated generations of one density share, what they vary in, and whether that predicts the error of real
+recordings: Figures 1, 2 and 4.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from scipy.stats import spearmanr
+
+from ..config import DATASETS, RunConfig, make_config
+from ..generation import TrainedRun, generate_repeats, load_run, restore
+from ..reproducibility.seeds import stream
+from ..simulator.sets import class_references, poses_of, subtomograms
+from ..volumes.domains import Domains
+from .denoiser import TRAINED_IN
+from .pretrained import pretrained
+from .record import described
+from .simulated_sets import simulated_domains
+
+SHOWN = 40  # generations and recordings whose mean Figure 2 shows
+REPEATS = 400  # generations and recordings whose variance Figure 4 shows
+SMOOTHED = 1.0  # voxels: Gaussian over which variances are averaged, since 400 repeats tell one voxel's to 7 %
+PER_CLASS, PREDICTED_FROM = 20, 40  # test densities of each class, and generations of each, of the reliability curve
+BINS = 10
+INSIDE_90 = 1.645  # standard deviations
+
+
+def recorded(
+    config: RunConfig, domains: Domains, rows: np.ndarray, repeats: int, *, alone: bool = False, noise: bool = True
+) -> np.ndarray:
+    """Recordings (len(rows), repeats, D, D, D), raw, of test densities in their poses, class after class; without
+    neighbours where `alone`, and without `noise` where that is false.
+    """
+    dataset, test = DATASETS[config.dataset], domains.X_test
+    references = class_references(domains.classes, config.box, test.voxel_size_A)
+    rotations, shifts = poses_of(test.table.iloc[rows])
+    made = subtomograms(
+        references, repeats * len(rows) // len(references), config.box, test.voxel_size_A, dataset.microscope,
+        stream(config.data_seed, "spread", len(rows), alone, noise), snr=config.snr,
+        noise_std=float(domains.Y_test.table["noise_std"].iloc[0]) if noise else 1e-9,
+        crowding=None if alone else dataset.crowding,
+        poses=(rotations.repeat_interleave(repeats, 0), shifts.repeat_interleave(repeats, 0)),
+    )  # fmt: skip
+    return made.volumes.reshape(len(rows), repeats, *(config.box,) * 3)
+
+
+def deviation_of(variance: np.ndarray) -> np.ndarray:
+    """Standard deviation (D, D, D) of a variance (D, D, D) averaged over neighbouring voxels; negative where a
+    difference of two variances is.
+    """
+    smooth = gaussian_filter(variance, SMOOTHED)
+    return np.sign(smooth) * np.sqrt(np.abs(smooth))
+
+
+def reliability(deviation: np.ndarray, error: np.ndarray, bins: int = BINS) -> dict:
+    """Predicted and true error in bins of equally many voxels, by predicted standard deviation.
+
+    Returns
+    -------
+    dict
+        "predicted" and "found", root mean squares of each bin; "ence", the expected normalised calibration error: mean
+        over bins of |found - predicted| / predicted (Levi et al. 2022, Sensors 22, 5540); "inside_90", the share of
+        errors within the interval that holds 90 % of a normal distribution.
+    """
+    order = np.argsort(deviation, axis=None)
+    groups = [(deviation.ravel()[i], error.ravel()[i]) for i in np.array_split(order, bins)]
+    predicted = np.array([np.sqrt(np.mean(d.astype(np.float64) ** 2)) for d, _ in groups])
+    found = np.array([np.sqrt(np.mean(e.astype(np.float64) ** 2)) for _, e in groups])
+    return {
+        "predicted": predicted.tolist(),
+        "found": found.tolist(),
+        "ence": float(np.mean(np.abs(found - predicted) / predicted)),
+        "inside_90": float(np.mean(np.abs(error) < INSIDE_90 * deviation)),
+    }
+
+
+def _reliability(config: RunConfig, run: TrainedRun, domains: Domains, per_class: int, generations: int) -> dict:
+    """`reliability` over test densities of every class, each in its pose and recorded once."""
+    rows = domains.X_test.table.groupby("class_name", sort=False).head(per_class).index.to_numpy(copy=True)
+    errors, deviations = [], []
+    real = run.scaling.y(torch.from_numpy(recorded(config, domains, rows, 1)))[:, 0]
+    # a new value against the mean and s.d. of `generations` others, under a normal distribution
+    finite = (1 + 1 / generations) ** 0.5
+    for x, y in zip(domains.volumes("X_test")[rows].split(1), real, strict=True):
+        made = generate_repeats(run, x, repeats=generations, seed=config.seed + 3)[0].numpy()
+        deviations.append(finite * np.sqrt(gaussian_filter(made.var(0, ddof=1), SMOOTHED)))
+        errors.append(y.numpy() - made.mean(0))
+    return reliability(np.stack(deviations), np.stack(errors))
+
+
+def make_spread(config: RunConfig) -> dict:
+    """Slices of one and of many generations and recordings of a density of each class, the variance that the molecule
+    adds to both, and how well predicted standard deviations tell the error of a recording.
+
+    Slices are xy ("..._xz" for xz), (classes, D, D): x, generated, generated_mean, recorded, recorded_mean, cycled
+    F(G(x)), real y, restored F(y), cycled_y G(F(y)), noise (s.d. of generations of an empty density), and what the
+    molecule adds to it: generated_signal, the signed root of the variance of generations less that of the noise; and
+    recorded_signal, the s.d. of recordings without noise and neighbours, whose defocus differs.
+    """
+    small = config.profile == "smoke"
+    repeats, shown = (8, 4) if small else (REPEATS, SHOWN)
+    domains = simulated_domains(config)
+    run = load_run(pretrained(f"{config.dataset}_{config.preset}"))
+    rows = domains.X_test.table.groupby("class_name", sort=False).head(1).index.to_numpy(copy=True)
+    x, middle = domains.volumes("X_test")[rows], config.box // 2
+    real_rows = domains.Y_test.table.groupby("class_name", sort=False).head(1).index.to_numpy(copy=True)
+    real = run.scaling.y(domains.volumes("Y_test")[real_rows])
+    restored = restore(run, real)
+    made = generate_repeats(run, x, repeats=repeats, seed=config.seed + 1)
+    nothing = generate_repeats(run, torch.zeros_like(x[:1]), repeats=repeats, seed=config.seed + 2)[0].numpy()
+
+    def recordings(**options: object) -> np.ndarray:
+        return run.scaling.y(torch.from_numpy(recorded(config, domains, rows, repeats, **options))).numpy()
+
+    of_microscope, noise_free = recordings(), recordings(alone=True, noise=False)
+    noise = nothing.var(0, ddof=1)
+    back = restored * run.scaling.x_std + run.scaling.x_mean  # G takes densities that are not z-scored
+    volumes = {
+        "x": x, "generated": made[:, 0], "generated_mean": made[:, :shown].mean(1),
+        "recorded": of_microscope[:, 0], "recorded_mean": of_microscope[:, :shown].mean(1),
+        "cycled": restore(run, made[:, 0]), "real": real, "restored": restored,
+        "cycled_y": generate_repeats(run, back, repeats=1, seed=config.seed + 4)[:, 0],
+        "noise": np.repeat(np.sqrt(noise)[None], len(x), 0),
+        "generated_signal": np.stack([deviation_of(v.numpy().var(0, ddof=1) - noise) for v in made]),
+        "recorded_signal": np.stack([deviation_of(v.var(0, ddof=1)) for v in noise_free]),
+    }  # fmt: skip
+    arrays = {name: np.asarray(v, dtype=np.float32) for name, v in volumes.items()}
+    slices = {name: v[:, middle] for name, v in arrays.items()} | {
+        f"{name}_xz": v[:, :, middle] for name, v in arrays.items()
+    }
+    ranks = []  # over the box, of the predicted s.d. with the error that recordings really have
+    for fake, true in zip(made.numpy(), of_microscope, strict=True):
+        predicted = gaussian_filter(fake.var(0, ddof=1), SMOOTHED)
+        error = gaussian_filter(np.mean((true - fake.mean(0)) ** 2, 0), SMOOTHED)
+        ranks.append(float(spearmanr(predicted, error, axis=None)[0]))
+    return {
+        "classes": list(domains.classes),
+        "voxel_size_A": domains.X_test.voxel_size_A,
+        "rank": ranks,
+        "variance": {
+            "noise, generated": float(noise.mean()),
+            "molecule, generated": float(np.mean([v.numpy().var(0, ddof=1).mean() for v in made]) - noise.mean()),
+            "molecule, recorded": float(np.mean([v.var(0, ddof=1).mean() for v in noise_free])),
+            "all, recorded": float(np.mean([v.var(0, ddof=1).mean() for v in of_microscope])),
+        },
+        "reliability": _reliability(config, run, domains, *((2, 4) if small else (PER_CLASS, PREDICTED_FROM))),
+        "slices": slices,
+    } | described(config, "paper.spread", domains)
+
+
+def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
+    """Configuration and call for both sets, by name; of the profile that the runs in `weights` were trained in."""
+    if profile != TRAINED_IN:
+        return {}
+    configs = {dataset: make_config(profile, dataset, "adapted", seed=seed) for dataset in DATASETS}
+    return {f"spread_{d}_seed{seed}": (config, partial(make_spread, config)) for d, config in configs.items()}

@@ -1,0 +1,53 @@
+"""What generations vary in, and whether that predicts errors: formulae against known answers."""
+
+import numpy as np
+import pytest
+
+from cryoetgan_core.config import make_config
+from cryoetgan_core.paper import spread, switches
+
+
+def test_a_calibrated_prediction_lies_on_the_diagonal() -> None:
+    rng = np.random.default_rng(0)
+    deviation = rng.uniform(0.5, 2.0, 40_000)
+    error = deviation * rng.standard_normal(40_000)
+    right = spread.reliability(deviation, error)
+    assert right["ence"] < 0.03 and right["inside_90"] == pytest.approx(0.9, abs=0.01)
+    assert right["found"] == pytest.approx(right["predicted"], rel=0.06)
+    small = spread.reliability(deviation / 2, error)
+    assert small["ence"] == pytest.approx(1.0, abs=0.06) and small["inside_90"] < 0.65
+    blind = spread.reliability(deviation, 1.5 * rng.standard_normal(40_000))  # it does not know where errors are large
+    assert blind["ence"] > 0.2 and np.ptp(blind["found"]) < 0.1
+
+
+def test_a_difference_of_variances_keeps_its_sign() -> None:
+    assert spread.deviation_of(np.full((4, 4, 4), 0.25)) == pytest.approx(0.5)
+    assert spread.deviation_of(np.full((4, 4, 4), -0.25)) == pytest.approx(-0.5)
+
+
+def test_the_molecule_adds_less_to_recordings_than_noise_does() -> None:
+    found = spread.make_spread(make_config("smoke", "S1"))
+    assert found["variance"]["all, recorded"] > 0.3 > 10 * found["variance"]["molecule, recorded"] > 0
+    shapes = {v.shape for v in found["slices"].values()}
+    assert shapes == {(4, 24, 24)} and len(found["rank"]) == 4
+    assert np.isfinite(found["reliability"]["ence"])
+
+
+def test_a_switch_is_resolved_where_both_draws_agree() -> None:
+    low, high = [1.0, 2, 3, 4, 5], [6.0, 7, 8, 9, 10]
+    assert switches.resolved([high, high], [low, low])[0]
+    assert not switches.resolved([high, low], [low, high])[0]  # opposite directions
+    assert not switches.resolved([high, low], [low, low])[0]  # one draw only
+
+
+def test_failures_are_a_rate_with_exact_bounds() -> None:
+    count, low, high = switches.failures([26.0, float("nan"), 80.0, 90.0], classes=4)
+    assert count == 2 and low == pytest.approx(0.0676, abs=1e-3) and high == pytest.approx(0.9324, abs=1e-3)
+
+
+def test_every_switch_has_both_draws_and_differs_from_the_recipe_as_it_is() -> None:
+    plan = switches.planned("quick")
+    assert len(plan) == 2 * len(switches.variants())
+    assert len({config.hash for config, _ in plan.values()}) == len(plan)
+    plain = make_config("quick", "S1", seed=0, data_seed=1)
+    assert plan["switch_draw1"][0] == plain
