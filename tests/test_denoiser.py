@@ -27,7 +27,8 @@ def test_the_correlation_is_pearsons() -> None:
 
 
 def test_it_is_planned_where_its_weights_were_trained() -> None:
-    assert set(denoiser.planned("evening", 0)) == {"denoiser_S1_seed0", "denoiser_S2_seed0"}
+    planned = {"denoiser_S1_seed0", "denoiser_S2_seed0", "denoiser_S1_cycle100_seed0"}
+    assert set(denoiser.planned("evening", 0)) == planned
     assert denoiser.planned("quick", 0) == {}
     (config, _), *_ = denoiser.planned("evening", 0).values()
     assert config == make_config("evening", "S1", "adapted", seed=0)

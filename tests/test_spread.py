@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cryoetgan_core.config import make_config
-from cryoetgan_core.paper import spread, switches
+from cryoetgan_core.paper import cases, spread, switches
 
 
 def test_a_calibrated_prediction_lies_on_the_diagonal() -> None:
@@ -26,7 +26,7 @@ def test_a_difference_of_variances_keeps_its_sign() -> None:
 
 
 def test_the_molecule_adds_less_to_recordings_than_noise_does() -> None:
-    found = spread.make_spread(make_config("smoke", "S1"))
+    found = cases.results_of("smoke", ["spread_S1_seed0"])["spread_S1_seed0"]
     assert found["variance"]["all, recorded"] > 0.3 > 10 * found["variance"]["molecule, recorded"] > 0
     shapes = {v.shape for v in found["slices"].values()}
     assert shapes == {(4, 24, 24)} and len(found["rank"]) == 4

@@ -51,7 +51,7 @@ class Case:
     @property
     def of_stored_data(self) -> bool:
         """Whether it reads the profile's simulated set from disk; others simulate their own."""
-        return self.module in ("paper.runs", "paper.measurements", "paper.switches")
+        return self.module in ("paper.runs", "paper.measurements", "paper.spread", "paper.switches")
 
 
 def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
@@ -62,11 +62,13 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     }
     for name, (config, make, needs) in measurements.planned(profile, seeds).items():
         cases[name] = Case(config, make, "paper.measurements", needs)
+    for name, (config, make, needs) in spread.planned(profile, seeds[0]).items():
+        cases[name] = Case(config, make, "paper.spread", needs)
     cases |= {name: Case(config, make, "paper.proof") for name, (config, make) in proof.planned(profile, seeds).items()}
     draws = compared_draws(seeds)
     each = {name: case for draw in draws for name, case in proof.planned(profile, [draw]).items()}
     cases |= {name: Case(*each[name], "paper.proof") for name in proof.comparison_names(profile, draws)}
-    for module in (competitor, denoiser, densities, mismatch, reach, spread):  # of the first draw
+    for module in (competitor, denoiser, densities, mismatch, reach):  # of the first draw
         name = f"paper.{module.__name__.rsplit('.', 1)[-1]}"
         cases |= {case: Case(config, make, name) for case, (config, make) in module.planned(profile, seeds[0]).items()}
     cases |= {name: Case(config, make, "paper.switches") for name, (config, make) in switches.planned(profile).items()}

@@ -14,12 +14,14 @@ from ..physics.fourier_grid import wedge
 from ..simulator.sets import class_references, poses_of
 from ..volumes.poses import rotate_volume
 from ..volumes.table import ParticleSet
+from .long_runs import CYCLES
 from .pretrained import pretrained
 from .record import described
 from .simulated_sets import simulated_domains
 
 SIGMAS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)  # voxels, of the Gaussian filter
 TRAINED_IN = "evening"
+STRONG = "cycle100"  # the run whose cycle weighs most
 CHOSEN_ON = 20  # training particles of each class that its width is chosen on
 RESTORED, FILTERED, SEEN, RAW = "F(y)", "Gaussian filter", "density within the wedge", "y itself"
 
@@ -46,14 +48,15 @@ def _filtered(volumes: torch.Tensor, sigma: float) -> torch.Tensor:
     return torch.from_numpy(np.stack([gaussian_filter(v, sigma) for v in volumes.numpy()]))
 
 
-def make_denoiser(config: RunConfig) -> dict:
-    """Correlation and Fourier shell correlation of the densities with what each filter makes of test subtomograms.
+def make_denoiser(config: RunConfig, trained: str) -> dict:
+    """Of the run `trained` in `weights`: correlation and Fourier shell correlation of the densities with what each
+    filter makes of test subtomograms.
 
     The width of the Gaussian is the one that correlates best on training particles, all classes together. The best
     that any filter can do without inventing what the missing wedge holds is the density within the wedge.
     """
     domains, scope = simulated_domains(config), DATASETS[config.dataset].microscope
-    run = load_run(pretrained(f"{config.dataset}_{config.preset}"))
+    run = load_run(pretrained(trained))
     first = domains.Y_train.table.groupby("class_name", sort=False).head(CHOSEN_ON).index.to_numpy(copy=True)
     chosen = domains.Y_train.select(first)
     tried, truth = torch.from_numpy(np.array(chosen.volumes)), densities_in(chosen, domains.classes, config.box)
@@ -89,5 +92,10 @@ def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], 
     """Configuration and call for both sets, by name; of the profile that the runs in `weights` were trained in."""
     if profile != TRAINED_IN:
         return {}
-    configs = {dataset: make_config(profile, dataset, "adapted", seed=seed) for dataset in DATASETS}
-    return {f"denoiser_{d}_seed{seed}": (config, partial(make_denoiser, config)) for d, config in configs.items()}
+    plan = {}
+    for dataset in DATASETS:
+        config = make_config(profile, dataset, "adapted", seed=seed)
+        plan[f"denoiser_{dataset}_seed{seed}"] = (config, partial(make_denoiser, config, f"{dataset}_adapted"))
+    strong = make_config(profile, "S1", "adapted", seed=seed, **CYCLES[STRONG])
+    plan[f"denoiser_S1_{STRONG}_seed{seed}"] = (strong, partial(make_denoiser, strong, f"S1_adapted_{STRONG}"))
+    return plan

@@ -12,13 +12,17 @@ from scipy.stats import spearmanr
 
 from ..config import DATASETS, RunConfig, make_config
 from ..generation import TrainedRun, generate_repeats, load_run, restore
+from ..reproducibility import paths
+from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
 from ..simulator.sets import class_references, poses_of, subtomograms
 from ..volumes.domains import Domains
 from .denoiser import TRAINED_IN
+from .plan import run_name
 from .pretrained import pretrained
 from .record import described
-from .simulated_sets import simulated_domains
+from .runs import ensure_run
+from .simulated_sets import SIMULATE_AGAIN, data_folder, has_data, load_data, simulated_domains
 
 SHOWN = 40  # generations and recordings whose mean Figure 2 shows
 REPEATS = 400  # generations and recordings whose variance Figure 4 shows
@@ -35,7 +39,8 @@ def recorded(
     neighbours where `alone`, and without `noise` where that is false.
     """
     dataset, test = DATASETS[config.dataset], domains.X_test
-    references = class_references(domains.classes, config.box, test.voxel_size_A)
+    maps = read_json(data_folder(config) / "data.json", SIMULATE_AGAIN)["maps"] if has_data(config) else None
+    references = class_references(domains.classes, config.box, test.voxel_size_A, maps)
     rotations, shifts = poses_of(test.table.iloc[rows])
     made = subtomograms(
         references, repeats * len(rows) // len(references), config.box, test.voxel_size_A, dataset.microscope,
@@ -45,6 +50,15 @@ def recorded(
         poses=(rotations.repeat_interleave(repeats, 0), shifts.repeat_interleave(repeats, 0)),
     )  # fmt: skip
     return made.volumes.reshape(len(rows), repeats, *(config.box,) * 3)
+
+
+def trained(config: RunConfig) -> TrainedRun:
+    """The run of a configuration: one's own, or, of the evening profile, the one that comes with the repository."""
+    name = run_name(config.dataset, config.preset, config.seed)
+    if config.profile == TRAINED_IN and not (paths.runs(config.profile) / name / "weights.safetensors").exists():
+        return load_run(pretrained(f"{config.dataset}_{config.preset}"))
+    ensure_run(config.profile, name)
+    return load_run(paths.runs(config.profile) / name)
 
 
 def deviation_of(variance: np.ndarray) -> np.ndarray:
@@ -102,8 +116,8 @@ def make_spread(config: RunConfig) -> dict:
     """
     small = config.profile == "smoke"
     repeats, shown = (8, 4) if small else (REPEATS, SHOWN)
-    domains = simulated_domains(config)
-    run = load_run(pretrained(f"{config.dataset}_{config.preset}"))
+    domains = load_data(config) if has_data(config) else simulated_domains(config)
+    run = trained(config)
     rows = domains.X_test.table.groupby("class_name", sort=False).head(1).index.to_numpy(copy=True)
     x, middle = domains.volumes("X_test")[rows], config.box // 2
     real_rows = domains.Y_test.table.groupby("class_name", sort=False).head(1).index.to_numpy(copy=True)
@@ -151,9 +165,14 @@ def make_spread(config: RunConfig) -> dict:
     } | described(config, "paper.spread", domains)
 
 
-def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
-    """Configuration and call for both sets, by name; of the profile that the runs in `weights` were trained in."""
-    if profile != TRAINED_IN:
-        return {}
-    configs = {dataset: make_config(profile, dataset, "adapted", seed=seed) for dataset in DATASETS}
-    return {f"spread_{d}_seed{seed}": (config, partial(make_spread, config)) for d, config in configs.items()}
+def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict], str]]:
+    """Configuration, call and needed run for both sets, by name."""
+    plan = {}
+    for dataset in DATASETS:
+        config = make_config(profile, dataset, "adapted", seed=seed)
+        plan[f"spread_{dataset}_seed{seed}"] = (
+            config,
+            partial(make_spread, config),
+            run_name(dataset, "adapted", seed),
+        )
+    return plan
