@@ -33,7 +33,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The environment's own Jupyter, not one configured elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: figures claims foreign test test-fast article lab env notebooks lint clean
+.PHONY: figures claims foreign switches test test-fast article lab env notebooks lint clean
 .DELETE_ON_ERROR:
 
 figures: env
@@ -47,6 +47,10 @@ claims: env
 # Results on files that are not part of the project: FILES is their folder.
 foreign: env
 	snakemake foreign --cores $(CORES) --config "profile=$$PROFILE" "seeds=$$SEEDS" "files=$$FILES" --rerun-incomplete --quiet rules $(GPU_LIMIT)
+
+# Ten trainings of each noise level and each switch of the loss, on two data draws: three hours of two cores.
+switches: env
+	snakemake switches --cores $(CORES) --config "profile=$$PROFILE" --rerun-incomplete --quiet rules $(GPU_LIMIT)
 
 test: env
 	pytest -n $(CORES)

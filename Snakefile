@@ -2,6 +2,7 @@
 
     snakemake --cores 2 --config profile=quick seeds="0 1 2"
     snakemake foreign --cores 2 --config profile=quick files=../data    # on files that are not part of the project
+    snakemake switches --cores 2                                        # ten trainings of each switch: hours
 
 Each rule runs one notebook with papermill; the executed copy is kept beside the run. A changed parameter of a profile
 or preset, and changed code of the modules concerned (`provenance.code_hash`), make again what depends on it.
@@ -64,6 +65,8 @@ RECIPES = [
 ]
 NOISE = each_seed("S1", "adapted", [paper.noise_variant(level) for level in paper.PROFILES[PROFILE].noise_levels])
 ABLATION = each_seed("S1", "adapted", [paper.ablation_variant(name) for name in paper.ABLATION])
+SPREAD = results(f"spread_{dataset}_seed{NUMBERS[0]}" for dataset in DATASETS)
+SWITCHES = results(name for name, case in CASES.items() if case.module == "paper.switches")
 AUDIT = results([f"audit_S1_seed{NUMBERS[0]}"])
 DOWNSTREAM = results(f"downstream_S1_seed{s}" for s in NUMBERS)
 COMPARISONS = results(paper.comparison_names(PROFILE, paper.compared_draws(NUMBERS)))
@@ -73,10 +76,10 @@ REACH = results(f"physics_{name}_seed{NUMBERS[0]}" for name in ("few", "poses"))
 INTERPRETATION = results(f"physics_interpretation_{dataset}_seed{NUMBERS[0]}" for dataset in DATASETS)
 # notebook: (results it reads, artefacts it writes)
 FIGURE_NOTEBOOKS = {
-    "fig1_overview": (MAIN, ["fig1_overview"]),
-    "fig2_generated": (RECIPES, ["fig2_generated"]),
+    "fig1_overview": ([*MAIN, *SPREAD], ["fig1_overview"]),
+    "fig2_generated": ([*RECIPES, *SPREAD], ["fig2_generated", "summary"]),
     "fig3_real": (MAIN, ["fig3_real", "table1_datasets"]),
-    "fig4_uncertainty": (MAIN, ["fig4_uncertainty", "summary"]),
+    "fig4_uncertainty": (SPREAD, ["fig4_uncertainty", "fig18_reliability"]),
     "fig5_fig6_noise": (NOISE, ["fig5_inception_score", "fig6_frechet_distance", "table3_noise"]),
     "fig7_power_spectra": ([*MAIN, *AUDIT], ["fig7_power_spectra"]),
     "metric_audit": ([*MAIN, *AUDIT], ["table5_audit_S1"]),
@@ -111,6 +114,12 @@ rule all:
 rule foreign:
     input:
         results(FOREIGN),
+
+
+# ten trainings of each noise level and switch of the loss on two draws: hours
+rule switches:
+    input:
+        SWITCHES,
 
 
 wildcard_constraints:

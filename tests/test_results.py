@@ -21,7 +21,14 @@ from cryoetgan_core.paper import plotting
 from cryoetgan_core.paper.record import code_of
 from cryoetgan_core.paper.results import check_same_data
 from cryoetgan_core.reproducibility import paths
-from cryoetgan_core.reproducibility.provenance import PACKAGE, PHYSICS, array_hash, code_files, code_hash
+from cryoetgan_core.reproducibility.provenance import (
+    PACKAGE,
+    PHYSICS,
+    _statements,
+    array_hash,
+    code_files,
+    code_hash,
+)
 from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.simulator.sets import class_references, density_maps
 from cryoetgan_core.volumes.domains import Domains
@@ -152,6 +159,12 @@ def test_code_hash_follows_what_a_module_runs_and_not_its_words(tmp_path: Path) 
     assert after["runs"] != before["runs"] and after["render"] == before["render"]
 
 
+def test_code_hashes_are_those_of_every_python() -> None:
+    text = "\n".join(_statements(PACKAGE / "losses.py"))
+    assert "FunctionDef(name='cycle_loss'" in text and "Constant(value=" in text
+    assert "=[]" not in text and "=None" not in text  # fields of one version of Python and not of another
+
+
 def test_code_files_follow_imports() -> None:
     names = {p.relative_to(PACKAGE).as_posix() for p in code_files("paper.runs")}
     simulated, spectrum = "simulator/microscope/simulate.py", "evaluation/metrics/spectrum.py"
@@ -256,7 +269,7 @@ def test_every_profile_is_planned_whole(checkout: Path) -> None:
         assert int(planned["simulate_data"]) == 2 * seeded and int(planned["train"]) == runs * seeded
         cases = paper.planned_cases(profile, [int(seed) for seed in seeds.split()])
         # trained by a rule of their own; made by name, where its library is, or of the weights of the repository
-        apart = ("paper.runs", "paper.competitor", "paper.denoiser")
+        apart = ("paper.runs", "paper.competitor", "paper.denoiser", "paper.switches")
         assert int(planned["measure"]) == sum(case.module not in apart for case in cases.values()) > 40
         drawn = {name for name in planned if name.startswith(("fig", "table"))} | {"metric_audit", "physics_generator"}
         assert {"table7_physics", "table8_ingredients", "table9_densities", "fig13_defocus"} <= drawn

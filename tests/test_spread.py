@@ -27,7 +27,8 @@ def test_a_difference_of_variances_keeps_its_sign() -> None:
 
 def test_the_molecule_adds_less_to_recordings_than_noise_does() -> None:
     found = cases.results_of("smoke", ["spread_S1_seed0"])["spread_S1_seed0"]
-    assert found["variance"]["all, recorded"] > 0.3 > 10 * found["variance"]["molecule, recorded"] > 0
+    added = found["variance"]["added by the molecule within it, recorded"]
+    assert found["variance"]["all, recorded"] > 0.3 > 10 * max(added) and min(added) > 0
     shapes = {v.shape for v in found["slices"].values()}
     assert shapes == {(4, 24, 24)} and len(found["rank"]) == 4
     assert np.isfinite(found["reliability"]["ence"])

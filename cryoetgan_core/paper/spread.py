@@ -105,6 +105,12 @@ def _reliability(config: RunConfig, run: TrainedRun, domains: Domains, per_class
     return reliability(np.stack(deviations), np.stack(errors))
 
 
+def _within(variance: np.ndarray, x: torch.Tensor) -> list[float]:
+    """Mean of a variance over the voxels of the molecule, density above 0.3 of its maximum; one number a class."""
+    inside = (x > 0.3 * x.amax((1, 2, 3), keepdim=True)).numpy()
+    return [float(v[w].mean()) for v, w in zip(variance, inside, strict=True)]
+
+
 def make_spread(config: RunConfig) -> dict:
     """Slices of one and of many generations and recordings of a density of each class, the variance that the molecule
     adds to both, and how well predicted standard deviations tell the error of a recording.
@@ -124,30 +130,31 @@ def make_spread(config: RunConfig) -> dict:
     real = run.scaling.y(domains.volumes("Y_test")[real_rows])
     restored = restore(run, real)
     made = generate_repeats(run, x, repeats=repeats, seed=config.seed + 1)
-    nothing = generate_repeats(run, torch.zeros_like(x[:1]), repeats=repeats, seed=config.seed + 2)[0].numpy()
+    # the same draws of noise, so that the difference of both variances is not that of two draws
+    nothing = generate_repeats(run, torch.zeros_like(x), repeats=repeats, seed=config.seed + 1)
 
     def recordings(**options: object) -> np.ndarray:
         return run.scaling.y(torch.from_numpy(recorded(config, domains, rows, repeats, **options))).numpy()
 
     of_microscope, noise_free = recordings(), recordings(alone=True, noise=False)
-    noise = nothing.var(0, ddof=1)
+    noise, variance, of_recordings = (np.asarray(v).var(1, ddof=1) for v in (nothing, made, noise_free))
     back = restored * run.scaling.x_std + run.scaling.x_mean  # G takes densities that are not z-scored
     volumes = {
         "x": x, "generated": made[:, 0], "generated_mean": made[:, :shown].mean(1),
         "recorded": of_microscope[:, 0], "recorded_mean": of_microscope[:, :shown].mean(1),
         "cycled": restore(run, made[:, 0]), "real": real, "restored": restored,
         "cycled_y": generate_repeats(run, back, repeats=1, seed=config.seed + 4)[:, 0],
-        "noise": np.repeat(np.sqrt(noise)[None], len(x), 0),
-        "generated_signal": np.stack([deviation_of(v.numpy().var(0, ddof=1) - noise) for v in made]),
-        "recorded_signal": np.stack([deviation_of(v.var(0, ddof=1)) for v in noise_free]),
+        "noise": np.sqrt(noise),
+        "generated_signal": np.stack([deviation_of(v) for v in variance - noise]),
+        "recorded_signal": np.stack([deviation_of(v) for v in of_recordings]),
     }  # fmt: skip
     arrays = {name: np.asarray(v, dtype=np.float32) for name, v in volumes.items()}
     slices = {name: v[:, middle] for name, v in arrays.items()} | {
         f"{name}_xz": v[:, :, middle] for name, v in arrays.items()
     }
     ranks = []  # over the box, of the predicted s.d. with the error that recordings really have
-    for fake, true in zip(made.numpy(), of_microscope, strict=True):
-        predicted = gaussian_filter(fake.var(0, ddof=1), SMOOTHED)
+    for fake, of_fake, true in zip(made.numpy(), variance, of_microscope, strict=True):
+        predicted = gaussian_filter(of_fake, SMOOTHED)
         error = gaussian_filter(np.mean((true - fake.mean(0)) ** 2, 0), SMOOTHED)
         ranks.append(float(spearmanr(predicted, error, axis=None)[0]))
     return {
@@ -156,9 +163,9 @@ def make_spread(config: RunConfig) -> dict:
         "rank": ranks,
         "variance": {
             "noise, generated": float(noise.mean()),
-            "molecule, generated": float(np.mean([v.numpy().var(0, ddof=1).mean() for v in made]) - noise.mean()),
-            "molecule, recorded": float(np.mean([v.var(0, ddof=1).mean() for v in noise_free])),
-            "all, recorded": float(np.mean([v.var(0, ddof=1).mean() for v in of_microscope])),
+            "all, recorded": float(of_microscope.var(1, ddof=1).mean()),
+            "added by the molecule within it, generated": _within(variance - noise, x),
+            "added by the molecule within it, recorded": _within(of_recordings, x),
         },
         "reliability": _reliability(config, run, domains, *((2, 4) if small else (PER_CLASS, PREDICTED_FROM))),
         "slices": slices,

@@ -5,7 +5,7 @@ One training of each on a draw does not tell a difference from chance. Trainings
 spread is that of the training alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -64,6 +64,11 @@ def make_switch(config: RunConfig, name: str, trainings: int = TRAININGS) -> dic
 def switch_name(variant: str, draw: int) -> str:
     """Name of a result: of a variant on a draw."""
     return "_".join(part for part in ("switch", variant, f"draw{draw}") if part)
+
+
+def switch_names(variants: Iterable[str]) -> list[str]:
+    """Names of the results of some variants, on both draws."""
+    return [switch_name(variant, draw) for variant in variants for draw in DRAWS]
 
 
 def planned(profile: str) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:

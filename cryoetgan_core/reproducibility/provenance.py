@@ -124,4 +124,14 @@ def _statements(path: Path) -> list[str]:
             node, clean=False
         ):
             node.body = node.body[1:]
-    return [ast.dump(node) for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]
+    return [_dump(node) for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
+def _dump(node: object) -> str:
+    """A syntax tree as text, the same in every version of Python: `ast.dump` also writes fields that are empty, of
+    which newer versions have more.
+    """
+    if isinstance(node, ast.AST):
+        fields = [(name, getattr(node, name, None)) for name in node._fields]
+        return f"{type(node).__name__}({', '.join(f'{k}={_dump(v)}' for k, v in fields if v not in (None, []))})"
+    return f"[{', '.join(map(_dump, node))}]" if isinstance(node, list) else repr(node)

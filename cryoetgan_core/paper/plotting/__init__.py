@@ -22,8 +22,17 @@ from .operator_tables import (
     real_table,
     told_apart_table,
 )
-from .panels import contact_sheet, noise_sweep, overview, summary, uncertainty_maps
+from .panels import (
+    contact_sheet,
+    noise_sweep,
+    overview,
+    reliability_curves,
+    summary,
+    translated,
+    uncertainty_maps,
+)
 from .report import report_figure
+from .switches import switch_strips, switch_table
 from .tables import (
     confusion_table,
     dataset_table,
@@ -65,13 +74,17 @@ __all__ = [
     "over_draws",
     "overview",
     "power_spectra",
+    "reliability_curves",
     "report_figure",
     "save_table",
     "savefig",
     "shell_curves",
     "spread_table",
     "summary",
+    "switch_strips",
+    "switch_table",
     "told_apart_table",
+    "translated",
     "uncertainty_maps",
     "uncertainty_table",
     "use_style",

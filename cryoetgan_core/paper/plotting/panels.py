@@ -11,11 +11,8 @@ from matplotlib.figure import Figure
 from .artefacts import COLUMN_WIDTH_IN, PAGE_WIDTH_IN
 
 SHORT = {
-    "proteasome": "26S prot.", "ribosome": "80S ribosome", "tric": "TRiC", "membrane": "membrane",
-    "aldolase": "aldolase",
-    "glutamate_dehydrogenase": "GDH", "dnab": "DnaB–λP", "t20s": "T20S", "apoferritin": "apoferritin",
-    "hemagglutinin": "HA",
-    "insulin_receptor": "insulin rec.",
+    "proteasome": "26S proteasome", "ribosome": "80S ribosome", "tric": "TRiC", "glutamate_dehydrogenase": "GDH",
+    "dnab": "DnaB–λP", "t20s": "T20S", "insulin_receptor": "insulin receptor",
 }  # fmt: skip
 
 
@@ -29,8 +26,9 @@ def _show(axis: Axes, image: np.ndarray, limits: tuple[float, float] | None = No
 
 
 def _scale_bar(axis: Axes, voxel_size_A: float, length_A: float = 100.0) -> None:
-    """Draw a white bar of `length_A` in the lower left corner."""
+    """Draw a white bar of `length_A` in the lower left corner, its length above it."""
     axis.plot([1, 1 + length_A / voxel_size_A], [1.2, 1.2], color="white", linewidth=1.6, solid_capstyle="butt")
+    axis.text(1, 2.0, f"{length_A:g} Å", color="white", fontsize=4.5, va="bottom", ha="left")
 
 
 def _grid(figure: Figure, rows: int, columns: int, left: float, top: float, cell: float) -> np.ndarray:
@@ -82,78 +80,153 @@ def contact_sheet(
     return figure
 
 
-def uncertainty_maps(
-    groups: Sequence[tuple[Sequence[str], float, np.ndarray, Sequence[tuple[int, np.ndarray]]]],
-) -> Figure:
-    """Figure 4: density, and voxelwise standard deviation over repeated generations, one column a class.
+def uncertainty_maps(found: Sequence[dict]) -> Figure:
+    """Figure 4: density, the noise of generations, and what the molecule adds to their standard deviation and to that
+    of recordings; one column a class.
 
     Parameters
     ----------
-    groups
-        for each set (classes, voxel size in angstrom, density slices (classes, D, W), [(number of generations, standard
-        deviation slices (classes, D, W)), ...]). The rows of a set share one colour scale, from 0.
+    found : results of `spread`, one a set. Both rows of what is added share one colour scale.
     """
-    label, title = 0.85, 0.2
-    cell = (PAGE_WIDTH_IN - label - 0.6) / max(len(g[0]) for g in groups)
-    figure = plt.figure(
-        figsize=(PAGE_WIDTH_IN, sum(title + (1 + len(g[3])) * cell for g in groups) + 0.05 * len(groups))
+    label, title, right = 0.95, 0.2, 0.65
+    cell = (PAGE_WIDTH_IN - label - right) / max(len(r["classes"]) for r in found)
+    rows = (
+        ("density", "x", ""),
+        ("s.d. of generations\nof empty ice", "noise", "s.d."),
+        ("added by the\nmolecule, generated", "generated_signal", "added s.d."),
+        ("added by the\nmolecule, recorded", "recorded_signal", ""),
     )
+    figure = plt.figure(figsize=(PAGE_WIDTH_IN, len(found) * (title + len(rows) * cell + 0.05)))
     width, height = figure.get_size_inches()
     top = title
-    for classes, voxel_size_A, density, deviations in groups:
-        rows = 1 + len(deviations)
-        axes = _grid(figure, rows, len(classes), label, top, cell)
+    for r in found:
+        slices, classes = r["slices"], r["classes"]
+        axes = _grid(figure, len(rows), len(classes), label, top, cell)
+        largest = float(np.percentile(np.abs(slices["generated_signal"]), 99.5))
+        limits = {
+            "x": (0.0, float(np.percentile(slices["x"], 99.7))),
+            "noise": (0.0, 1.5),
+            "generated_signal": (-largest, largest),
+            "recorded_signal": (-largest, largest),
+        }
+        colours = {"x": "gray", "noise": "magma", "generated_signal": "RdBu_r", "recorded_signal": "RdBu_r"}
+        for k, (text, name, unit) in enumerate(rows):
+            for c, axis in enumerate(axes[k]):
+                image = _show(axis, slices[name][c], limits[name], cmap=colours[name])
+            axes[k, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
+            if unit:
+                high = 2 if name == "generated_signal" else 1
+                x, y = label + len(classes) * cell + 0.05, height - top - (k + high) * cell
+                place = (x / width, y / height, 0.07 / width, 0.96 * high * cell / height)
+                bar = figure.colorbar(image, cax=figure.add_axes(place))
+                bar.set_label(unit, fontsize=6)
+                bar.ax.tick_params(labelsize=5, length=2)
         for c, name in enumerate(classes):
-            _show(axes[0, c], density[c], (0.0, float(np.percentile(density, 99.7))))
             axes[0, c].set_title(SHORT.get(name, name), fontsize=6, pad=2)
-        highest = float(np.percentile(deviations[0][1], 99.5))
-        for r, (_, maps) in enumerate(deviations, start=1):
-            images = [_show(axes[r, c], maps[c], (0.0, highest), cmap="magma") for c in range(len(classes))]
-        x, y = label + len(classes) * cell + 0.05, height - top - rows * cell
-        bar = figure.colorbar(
-            images[0], cax=figure.add_axes((x / width, y / height, 0.08 / width, 0.96 * (rows - 1) * cell / height))
-        )
-        bar.set_label("s.d. (unit: s.d. of the real set)", fontsize=6)
-        for axis, text in zip(
-            axes[:, 0], ["density", *(f"s.d. of {n}\ngenerations" for n, _ in deviations)], strict=True
-        ):
-            axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
-        _scale_bar(axes[0, 0], voxel_size_A)
-        top += rows * cell + title + 0.05
+        _scale_bar(axes[0, 0], r["voxel_size_A"])
+        top += len(rows) * cell + title + 0.05
     return figure
 
 
-def summary(runs: Sequence[dict]) -> Figure:
-    """All classes of several runs in one strip, one column a class: density, generated subtomogram, uncertainty map,
-    real subtomogram.
+def reliability_curves(found: Mapping[str, dict]) -> Figure:
+    """Error that recordings have against the error predicted, in bins of voxels; by set, what `spread.reliability`
+    gives.
     """
-    label, title, gap, right = 0.72, 0.2, 0.1, 0.5
-    columns = sum(len(run["classes"]) for run in runs)
-    cell = (PAGE_WIDTH_IN - label - right - gap * (len(runs) - 1)) / columns
-    figure = plt.figure(figsize=(PAGE_WIDTH_IN, title + 4 * cell + 0.05))
-    width, height = figure.get_size_inches()
-    highest = max(float(np.percentile(run["slices"]["uncertainty_40"], 99.5)) for run in runs)
+    figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.6), layout="constrained")
+    ends = [v for r in found.values() for v in (*r["predicted"], *r["found"])]
+    line = [min(ends) - 0.05, max(ends) + 0.05]
+    axis.plot(line, line, color="0.5", ls="--", lw=0.8, label="calibrated")
+    for name, r in found.items():
+        axis.plot(r["predicted"], r["found"], "o-", ms=3, lw=0.8, label=f"{name}: mean deviation {r['ence']:.1%}")
+    axis.set(xlabel="predicted s.d. of a voxel", ylabel="r.m.s. error of a recording", xlim=line, ylim=line)
+    axis.set_aspect("equal")
+    axis.legend(frameon=False, fontsize=6)
+    return figure
+
+
+def summary(found: Sequence[dict]) -> Figure:
+    """All classes of several sets in one strip, one column a class: density, one generation, the mean of many, the mean
+    of as many recordings, one recording. `found` are results of `spread`.
+    """
+    label, title, gap = 0.78, 0.27, 0.1
+    rows = (
+        ("density", "x"),
+        ("generated", "generated"),
+        ("mean of 40\ngenerations", "generated_mean"),
+        ("mean of 40\nrecordings", "recorded_mean"),
+        ("recorded", "recorded"),
+    )
+    cell = (PAGE_WIDTH_IN - label - gap * (len(found) - 1)) / sum(len(r["classes"]) for r in found)
+    figure = plt.figure(figsize=(PAGE_WIDTH_IN, title + len(rows) * cell + 0.02))
     left = label
-    for run in runs:
-        slices, classes = run["slices"], run["classes"]
-        axes = _grid(figure, 4, len(classes), left, title, cell)
-        for k, name in enumerate(classes):
-            _show(axes[0, k], slices["density"][k, 0], (0.0, float(np.percentile(slices["density"], 99.7))))
-            _show(axes[1, k], slices["generated"][k, 0], (-3.0, 3.0))
-            image = _show(axes[2, k], slices["uncertainty_40"][k, 0], (0.0, highest), cmap="magma")
-            _show(axes[3, k], slices["real"][k, 0], (-3.0, 3.0))
-            axes[0, k].set_title(SHORT.get(name, name), fontsize=5, pad=2)
-        _scale_bar(axes[0, 0], run["voxel_size_A"])
-        if left == label:
-            for axis, text in zip(
-                axes[:, 0], ("density", "generated", "s.d. of 40\ngenerations", "real, other\ninstances"), strict=True
-            ):
-                axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
+    for r in found:
+        slices, classes = r["slices"], r["classes"]
+        axes = _grid(figure, len(rows), len(classes), left, title, cell)
+        for k, (text, name) in enumerate(rows):
+            for c, axis in enumerate(axes[k]):
+                _show(axis, slices[name][c], _grey(slices, name))
+            if r is found[0]:
+                axes[k, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
+        for c, name in enumerate(classes):
+            axes[0, c].set_title(SHORT.get(name, name).replace(" ", "\n"), fontsize=5.5, pad=2)
+        _scale_bar(axes[0, 0], r["voxel_size_A"])
         left += len(classes) * cell + gap
-    x, y = (left - gap + 0.04) / width, (height - title - 3 * cell) / height
-    bar = figure.colorbar(image, cax=figure.add_axes((x, y, 0.06 / width, 0.96 * cell / height)))
-    bar.set_label("s.d. / real", fontsize=5)
-    bar.ax.tick_params(labelsize=5, length=2)
+    return figure
+
+
+def _grey(slices: Mapping[str, np.ndarray], name: str) -> tuple[float, float]:
+    """Grey scale of slices of `spread`: densities from 0, means over their own range, and single subtomograms from -3
+    to 3 standard deviations of the set.
+    """
+    if name.startswith("x"):
+        return 0.0, float(np.percentile(slices["x"], 99.7))
+    if "mean" in name:
+        low, high = np.percentile(slices["recorded_mean"], [0.5, 99.7])
+        return float(low), float(high)
+    return -3.0, 3.0
+
+
+def translated(found: Sequence[dict], single: Sequence[Mapping[str, np.ndarray]]) -> Figure:
+    """Figure 2: a density of each class, one generation, the mean of many, and recordings of the same density in the
+    same pose; across (xy) and along the beam (xz, z upwards).
+
+    Parameters
+    ----------
+    found : results of `spread`, one a set.
+    single : for each set, xy slices (classes, D, D) of generations by other recipes, by name; one grey panel a class.
+    """
+    label, title = 0.95, 0.2
+    columns = 2 * max(len(r["classes"]) for r in found)
+    cell = (PAGE_WIDTH_IN - label) / columns
+    rows = (
+        ("density", "x"),
+        ("one generation", "generated"),
+        ("mean of 40\ngenerations", "generated_mean"),
+        ("mean of 40\nrecordings", "recorded_mean"),
+        ("one recording", "recorded"),
+    )
+    counts = [len(rows) + len(others) for others in single]
+    figure = plt.figure(figsize=(PAGE_WIDTH_IN, sum(title + n * cell + 0.1 for n in counts)))
+    top = title
+    for r, others, n in zip(found, single, counts, strict=True):
+        slices, classes = r["slices"], r["classes"]
+        axes = _grid(figure, n, 2 * len(classes), label, top, cell)
+        for k, (text, name) in enumerate(rows):
+            for c in range(len(classes)):
+                _show(axes[k, 2 * c], slices[name][c], _grey(slices, name))
+                _show(axes[k, 2 * c + 1], slices[f"{name}_xz"][c], _grey(slices, name))
+            axes[k, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
+        for k, (text, made) in enumerate(others.items(), start=len(rows)):
+            for c in range(len(classes)):
+                _show(axes[k, 2 * c], made[c], (-3.0, 3.0))
+                axes[k, 2 * c + 1].set_axis_off()
+            axes[k, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
+        for c, name in enumerate(classes):
+            axes[0, 2 * c].set_title(f"{SHORT.get(name, name)}", fontsize=6, loc="left", pad=2)
+        for axis, plane in zip(axes[0, :2], ("xy", "xz"), strict=True):
+            axis.text(0.97, 0.95, plane, transform=axis.transAxes, color="white", fontsize=5, ha="right", va="top")
+        _scale_bar(axes[0, 0], r["voxel_size_A"])
+        top += n * cell + title + 0.1
     return figure
 
 
@@ -186,75 +259,85 @@ def noise_sweep(table: pd.DataFrame, metric: str, label: str, floor: float, pape
     return figure
 
 
-def overview(run: dict, example: int = 1) -> Figure:
-    """Figure 1: the two domains, the generators between them, the losses, and the loss curves of a real run."""
-    slices, classes, config = run["slices"], run["classes"], run["config"]
-    k = classes.index("ribosome") if "ribosome" in classes else 0
-    figure = plt.figure(figsize=(PAGE_WIDTH_IN, 3.75))
+def overview(run: dict, found: dict) -> Figure:
+    """Figure 1: both cycles as a scheme with the losses on their arrows, and the loss curves of a run.
+
+    Parameters
+    ----------
+    run : result of the run, for its losses.
+    found : result of `spread` of the same run, for its volumes.
+    """
+    slices, config = found["slices"], run["config"]
+    k = found["classes"].index("ribosome") if "ribosome" in found["classes"] else 0
+    figure = plt.figure(figsize=(PAGE_WIDTH_IN, 4.6))
     width, height = figure.get_size_inches()
-    side, step = 0.85, 1.75
+    side, lefts, tops = 0.85, (0.75, 3.0, 5.25), (0.5, 1.95)
     chains = (
-        (
-            0.2,
-            "G\n+ noise",
-            "F",
-            (
-                ("density", "x: density map (X)", True),
-                ("generated", "G(x): looks like Y", False),
-                ("cycled", "F(G(x)): should be x", True),
-            ),
-        ),
-        (1.35, "F", "", (("real", "y: subtomogram (Y)", False), ("restored", "F(y): looks like X", True))),
+        (("x", "x: density"), ("generated", "G(x)"), ("cycled", "F(G(x))")),
+        (("real", "y: subtomogram"), ("restored", "F(y)"), ("cycled_y", "G(F(y))")),
     )
-    for top, first, second, chain in chains:
-        y = height - top - side
-        for i, (name, label, is_density) in enumerate(chain):
-            x, image = 0.25 + step * i, slices[name][k, example]
-            axis = figure.add_axes((x / width, y / height, side / width, side / height))
-            _show(axis, image, None if is_density else (-3.0, 3.0))
-            axis.set_title(label, fontsize=6, pad=2)
-            if i:
-                arrow = {"arrowstyle": "-|>", "color": "0.2", "lw": 1.0}
-                ends = [((x - e) / width, (y + side / 2) / height) for e in (0.08, step - side - 0.08)]
-                figure.add_artist(
-                    plt.Annotation(
-                        "", *ends, xycoords="figure fraction", textcoords="figure fraction", arrowprops=arrow
-                    )
-                )
-                where = ((x - (step - side) / 2) / width, (y + side / 2 + 0.06) / height)
-                figure.text(*where, first if i == 1 else second, ha="center", va="bottom", fontsize=6)
-    critics = (
-        config["adversarial"].replace("_", " ").capitalize()
-        + " critics"
-        + (", spectral norm" if config["spectral_norm"] else "")
-    )
-    cycle_y = f" + {config['cycle_y']:g} |G(F(y)) − y|" if config["cycle_y"] else ""
-    terms = [
-        "D_Y tells y from G(x)", "D_X tells x from F(y)", critics,
-        f"cycle: {config['cycle_x']:g} |F(G(x)) − x|" + cycle_y,
-        f"recipe “{config['preset']}”, seed {config['seed']}",
-    ]  # fmt: skip
-    figure.text(
-        (0.25 + 2 * step + side + 0.25) / width, (height - 0.95) / height, "\n\n".join(terms), fontsize=6, va="center"
-    )
+    at = {}
+    for top, chain in zip(tops, chains, strict=True):
+        for left, (name, text) in zip(lefts, chain, strict=True):
+            place = (left / width, (height - top - side) / height, side / width, side / height)
+            is_density = name in ("x", "cycled", "restored")
+            _show(figure.add_axes(place), slices[name][k], None if is_density else (-3.0, 3.0))
+            figure.text(
+                (left - 0.06) / width, (height - top - side / 2) / height, text, ha="right", va="center", fontsize=6.5,
+                rotation=90,
+            )  # fmt: skip
+            at[name] = (left, height - top - side)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], **options: object) -> None:
+        style = {"arrowstyle": "-|>", "color": "0.2", "lw": 1.0, "shrinkA": 0, "shrinkB": 0} | options
+        ends = [(x / width, y / height) for x, y in (end, start)]
+        figure.add_artist(
+            plt.Annotation("", *ends, xycoords="figure fraction", textcoords="figure fraction", arrowprops=style)
+        )
+
+    def note(x: float, y: float, text: str, **options: object) -> None:
+        figure.text(x / width, y / height, text, **{"ha": "center", "va": "center", "fontsize": 6.5} | options)
+
+    for names, steps in ((("x", "generated", "cycled"), "GF"), (("real", "restored", "cycled_y"), "FG")):
+        for a, b, step in zip(names, names[1:], steps, strict=False):
+            (x0, y0), (x1, _) = at[a], at[b]
+            arrow((x0 + side + 0.05, y0 + side / 2), (x1 - 0.25, y0 + side / 2))
+            note((x0 + side + x1 - 0.2) / 2, y0 + side / 2 + 0.12, step, fontsize=8, fontweight="bold")
+    cycles = ((tops[0], 1, "x", "cycled", "|F(G(x)) − x|", "cycle_x"),)
+    cycles += ((tops[1], -1, "real", "cycled_y", "|G(F(y)) − y|", "cycle_y"),)
+    for _, up, a, b, text, key in cycles:
+        edge = side + 0.03 if up > 0 else -0.03
+        (x0, y0), (x1, _) = at[a], at[b]
+        used = bool(config[key])
+        colour = "C0" if used else "0.65"
+        start, end = (x1 + side / 2, y0 + edge), (x0 + side / 2, y0 + edge)
+        arrow(start, end, color=colour, arrowstyle="<|-|>", connectionstyle=f"bar,fraction={0.04 * up}")
+        weight = f"cycle loss: {config[key]:g} {text}" if used else f"cycle loss {text}: weight 0 in this recipe"
+        note((x0 + x1 + side) / 2, y0 + edge + 0.28 * up, weight, color=colour)
+    for critic, a, b, share, text in (
+        ("$D_Y$", "generated", "real", 0.62, "real or\ngenerated?"),
+        ("$D_X$", "x", "restored", 0.62, "density\nor F(y)?"),
+    ):
+        (x0, y0), (x1, y1) = at[a], at[b]
+        start = (x0 + (0 if a == "generated" else side), y0 - 0.02)
+        end = (x1 + (side if a == "generated" else 0), y1 + side + 0.02)
+        arrow(start, end, color="C1", arrowstyle="-", ls="--")
+        x, y = (s + share * (e - s) for s, e in zip(start, end, strict=True))
+        note(x, y, critic, bbox={"boxstyle": "circle,pad=0.25", "fc": "white", "ec": "C1"})
+        note(x + (-0.55 if a == "generated" else 0.55), y - 0.02, text, color="C1", fontsize=5.5)
     log = pd.DataFrame(run["log"])
-    names = {"critic": "D_{}", "adversarial": "at D_{}", "cycle": "{}"}
+    labels = {"critic": "$D_{}$", "adversarial": "against $D_{}$", "cycle": "{}"}
     panels = (("critic loss", "critic"), ("generator loss", "adversarial"), ("cycle loss", "cycle"))
     for i, (title, prefix) in enumerate(panels):
-        axis = figure.add_axes((0.075 + 0.325 * i, 0.105, 0.245, 0.2))
+        axis = figure.add_axes((0.075 + 0.325 * i, 0.095, 0.245, 0.17))
         for column in (c for c in log if c.startswith(prefix)):
-            axis.plot(
-                log["step"],
-                log[column].rolling(5, min_periods=1).mean(),
-                lw=0.9,
-                label=names[prefix].format(column.split("_")[-1]),
-            )
+            smooth, name = log[column].rolling(5, min_periods=1).mean(), column.split("_")[-1]
+            label = f"|F(G({name})) − {name}|" if prefix == "cycle" else labels[prefix].format(name)
+            axis.plot(log["step"], smooth, lw=0.9, label=label)
         axis.set(xlabel="step", title=title + (" (s.d. of x)" if prefix == "cycle" else " (score units)"))
-        low, high = axis.get_ylim()
-        axis.set_ylim(low - 0.3 * (high - low), high)  # room for the legend below the curves
         if prefix == "cycle":
-            axis.axhline(run["constant_cycle"], color="0.5", ls="--", lw=0.8, label="a constant")
-            low = min(low, 0.9 * run["constant_cycle"])
-        axis.set_ylim(low - 0.3 * (high - low), high)
-        axis.legend(frameon=False, loc="lower center", ncols=2)
+            axis.axhline(run["constant_cycle"], color="0.5", ls="--", lw=0.8, label="best constant in place of F(G(x))")
+        low, high = axis.get_ylim()
+        axis.set_ylim(low - (0.8 if prefix == "cycle" else 0.45) * (high - low), high)  # room for the legend
+        axis.legend(frameon=False, loc="lower center", ncols=1 if prefix == "cycle" else 2, fontsize=5.5)
     return figure

@@ -1,0 +1,76 @@
+"""Ten trainings of each switch on two data draws (`paper.switches`): strips and the table of what they resolve."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from ..switches import failures, resolved, switch_name
+from .artefacts import COLUMN_WIDTH_IN
+
+
+def switch_strips(results: Mapping[str, dict], labels: Mapping[str, str], draws: tuple[int, ...]) -> Figure:
+    """Accuracy on real of every training, one column a variant, its draws side by side with their medians.
+
+    Parameters
+    ----------
+    results : by `switch_name`, of every variant on every draw.
+    labels : variant to how it is written.
+    """
+    rows = [
+        {"variant": label, "data draw": draw, "accuracy on real (%)": row["on_real"]}
+        for variant, label in labels.items()
+        for draw in draws
+        for row in results[switch_name(variant, draw)]["rows"]
+        if "on_real" in row
+    ]
+    figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.6), layout="constrained")
+    table = pd.DataFrame(rows)
+    options = dict(data=table, x="variant", y="accuracy on real (%)", hue="data draw", dodge=True, ax=axis)
+    sns.stripplot(**options, size=2.6, palette="colorblind", jitter=0.12)
+    for k, label in enumerate(labels.values()):
+        for d, draw in enumerate(draws):
+            chosen = table[(table["variant"] == label) & (table["data draw"] == draw)]["accuracy on real (%)"]
+            middle = k + (d - (len(draws) - 1) / 2) * 0.8 / len(draws)
+            axis.plot([middle - 0.14, middle + 0.14], [chosen.median()] * 2, color="0.2", lw=1.2)
+    classes = len(next(iter(results.values()))["classes"])
+    axis.axhline(100 / classes, color="0.6", ls=":", lw=0.8)
+    axis.set(xlabel="", ylim=(0, 100))
+    axis.tick_params(axis="x", labelsize=6)
+    axis.legend(title="data draw", frameon=False, ncols=2, fontsize=6, title_fontsize=6, loc="lower right")
+    return figure
+
+
+def switch_table(
+    results: Mapping[str, dict], labels: Mapping[str, str], draws: tuple[int, ...], metrics: tuple[str, ...]
+) -> pd.DataFrame:
+    """Median and range over the trainings of each draw, failures with the bounds of their rate, and whether each metric
+    differs from that of the first variant (`switches.resolved`; "-" where not).
+    """
+
+    def values(variant: str, metric: str) -> list[list[float]]:
+        """One list a draw; a training that diverged has none."""
+        return [[row[metric] for row in results[switch_name(variant, draw)]["rows"] if metric in row] for draw in draws]
+
+    first, table = next(iter(labels)), []
+    for variant, label in labels.items():
+        row: dict[str, object] = {"variant": label}
+        for draw, found in zip(draws, values(variant, "on_real"), strict=True):
+            low, high = (f"{edge:.0f}" for edge in (min(found), max(found)))
+            row[f"on real (%), draw {draw}"] = f"{np.median(found):.0f} [{low}, {high}]"
+        accuracies = [r.get("on_real", float("nan")) for d in draws for r in results[switch_name(variant, d)]["rows"]]
+        count, low, high = failures(accuracies, len(results[switch_name(variant, draws[0])]["classes"]))
+        row["failed"] = f"{count} of {len(accuracies)} [{100 * low:.0f}, {100 * high:.0f}] %"
+        for metric in ("on_real", *metrics):
+            name = "on real" if metric == "on_real" else metric
+            if variant == first:
+                row[f"{name}: differs"] = "reference"
+                continue
+            told, _ = resolved(values(variant, metric), values(first, metric))
+            up = np.median(values(variant, metric)[0]) > np.median(values(first, metric)[0])
+            row[f"{name}: differs"] = ("higher" if up else "lower") if told else "–"
+        table.append(row)
+    return pd.DataFrame(table)
