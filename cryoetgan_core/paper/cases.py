@@ -64,6 +64,8 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
         cases[name] = Case(config, make, "paper.measurements", needs)
     for name, (config, make, needs) in spread.planned(profile, seeds[0]).items():
         cases[name] = Case(config, make, "paper.spread", needs)
+    for name, (config, make, needs) in long_runs.measured(profile, seeds[0]).items():
+        cases[name] = Case(config, make, "paper.long_runs", needs)
     cases |= {name: Case(config, make, "paper.proof") for name, (config, make) in proof.planned(profile, seeds).items()}
     draws = compared_draws(seeds)
     each = {name: case for draw in draws for name, case in proof.planned(profile, [draw]).items()}

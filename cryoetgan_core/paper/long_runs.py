@@ -1,11 +1,61 @@
 """Runs that no `make figures` makes: too long for it. They say whether budget or recipe is what a run lacked."""
 
+from collections.abc import Callable
+from functools import partial
+
 from ..config import RunConfig, make_config
+from ..evaluation.compare import told_apart
+from ..evaluation.downstream import GENERATED, REAL, benchmark
+from ..generation import generate, load_run
+from ..reproducibility import paths
+from .denoiser import CYCLES
 from .plan import run_name
+from .proof import small_probes
+from .record import described
+from .runs import ensure_run
+from .simulated_sets import simulated_domains
 
 LONG_STEPS = 80_000  # of the paper, one volume each
-# of the cycle's weights: what makes F return the density
-CYCLES = {"cycle30": dict(cycle_x=30.0), "cycle100": dict(cycle_x=100.0), "cycles30": dict(cycle_x=30.0, cycle_y=30.0)}
+
+
+LARGE = "batch16"  # the run of the paper's width and box
+FEW = dict(train_per_class=100, test_per_class=50)  # what it is measured on, so that a laptop can
+
+
+def make_size(config: RunConfig) -> dict:
+    """Measure the run of the paper's width and box on FEW new densities and subtomograms: accuracy on real of
+    classifiers trained on its volumes and on as many real ones, distances from real, and slices of the first of each
+    class.
+    """
+    name = run_name("S1", "adapted", config.seed, LARGE)
+    ensure_run(config.profile, name)
+    run, domains = load_run(paths.runs(config.profile) / name), simulated_domains(config.replace(**FEW))
+    sets = {
+        GENERATED: generate(run, domains.volumes("X_train"), seed=config.seed + 1),
+        REAL: run.scaling.y(domains.volumes("Y_train")),
+    }
+    rows = benchmark(sets, domains, seed=config.seed, curves=(), **small_probes(config))
+    real, fake = (
+        run.scaling.y(domains.volumes("Y_test")),
+        generate(run, domains.volumes("X_test"), seed=config.seed + 2),
+    )
+    middle, shown = config.box // 2, slice(None, None, FEW["test_per_class"])
+    volumes = {"density": domains.volumes("X_test"), "generated": fake, "real": real}
+    slices = {k: v[shown, None, middle].numpy() for k, v in volumes.items()}
+    slices |= {f"{k}_xz": v[shown, None, :, middle].numpy() for k, v in volumes.items()}
+    return {
+        "rows": rows,
+        "metrics": told_apart(real, fake),
+        "classes": list(domains.classes),
+        "voxel_size_A": domains.X_test.voxel_size_A,
+        "slices": slices,
+    } | described(config, "paper.long_runs", domains)
+
+
+def measured(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict], str]]:
+    """Configuration, call and needed run of `make_size`, by name."""
+    plan = planned(profile, seed) if profile == "paper" else {}
+    return {f"size_S1_seed{seed}": (config, partial(make_size, config), name) for name, config in plan.items()}
 
 
 def planned(profile: str, seed: int) -> dict[str, RunConfig]:
@@ -23,5 +73,5 @@ def planned(profile: str, seed: int) -> dict[str, RunConfig]:
         return {run_name("S1", "adapted", seed, k): make_config(profile, seed=seed, **v) for k, v in CYCLES.items()}
     if profile == "paper":
         changes = dict(batch=16, steps=800, compute_dtype="bfloat16", checkpoint_every=100)
-        return {run_name("S1", "adapted", seed, "batch16"): make_config(profile, seed=seed, **changes)}
+        return {run_name("S1", "adapted", seed, LARGE): make_config(profile, seed=seed, **changes)}
     return {}
