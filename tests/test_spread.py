@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from cryoetgan_core.config import make_config
-from cryoetgan_core.paper import cases, spread, switches
+from cryoetgan_core.paper import cases, labels, spread, switches
 
 
 def test_a_calibrated_prediction_lies_on_the_diagonal() -> None:
@@ -32,6 +33,25 @@ def test_the_molecule_adds_less_to_recordings_than_noise_does() -> None:
     shapes = {v.shape for v in found["slices"].values()}
     assert shapes == {(4, 24, 24)} and len(found["rank"]) == 4
     assert np.isfinite(found["reliability"]["ence"])
+
+
+def test_volumes_take_grey_values_and_power_of_others() -> None:
+    rng = torch.Generator().manual_seed(0)
+    made, real = torch.randn((6, 8, 8, 8), generator=rng), torch.rand((5, 8, 8, 8), generator=rng)
+    matched = labels.with_histogram(made, real)
+    assert matched.mean() == pytest.approx(float(real.mean()), abs=0.01)
+    assert matched.std() == pytest.approx(float(real.std()), abs=0.01)
+    in_order = matched.flatten()[made.flatten().argsort()]
+    assert (in_order.diff() >= 0).all()
+    power = torch.fft.rfftn(labels.with_power(made, real), dim=(1, 2, 3)).abs().square().mean(0)
+    torch.testing.assert_close(power, torch.fft.rfftn(real, dim=(1, 2, 3)).abs().square().mean(0), rtol=1e-3, atol=1e-3)
+
+
+def test_labels_are_read_of_every_change() -> None:
+    found = cases.results_of("smoke", ["labels_S1_seed0"])["labels_S1_seed0"]
+    assert [row["volumes"] for row in found["rows"]][:2] == ["real", "as generated"] and len(found["rows"]) == 8
+    for row in found["rows"]:
+        assert row["label read"] == pytest.approx(np.mean([row[c] for c in found["classes"]]))
 
 
 def test_a_switch_is_resolved_where_both_draws_agree() -> None:

@@ -22,6 +22,7 @@ from . import (
     denoiser,
     densities,
     foreign,
+    labels,
     long_runs,
     measurements,
     mismatch,
@@ -51,7 +52,7 @@ class Case:
     @property
     def of_stored_data(self) -> bool:
         """Whether it reads the profile's simulated set from disk; others simulate their own."""
-        return self.module in ("paper.runs", "paper.measurements", "paper.spread", "paper.switches")
+        return self.module in ("paper.runs", "paper.measurements", "paper.labels", "paper.spread", "paper.switches")
 
 
 def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
@@ -62,10 +63,10 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     }
     for name, (config, make, needs) in measurements.planned(profile, seeds).items():
         cases[name] = Case(config, make, "paper.measurements", needs)
-    for name, (config, make, needs) in spread.planned(profile, seeds[0]).items():
-        cases[name] = Case(config, make, "paper.spread", needs)
-    for name, (config, make, needs) in long_runs.measured(profile, seeds[0]).items():
-        cases[name] = Case(config, make, "paper.long_runs", needs)
+    of_runs = {"labels": labels.planned, "long_runs": long_runs.measured, "spread": spread.planned}
+    for module, plan in of_runs.items():  # of the first draw
+        for name, (config, make, needs) in plan(profile, seeds[0]).items():
+            cases[name] = Case(config, make, f"paper.{module}", needs)
     cases |= {name: Case(config, make, "paper.proof") for name, (config, make) in proof.planned(profile, seeds).items()}
     draws = compared_draws(seeds)
     each = {name: case for draw in draws for name, case in proof.planned(profile, [draw]).items()}
