@@ -19,7 +19,6 @@ from .proof import HEADLINE_SNR
 from .record import code_of
 
 PROFILE, SEEDS = "quick", (0, 1, 2)
-EVENING = ("fig1_overview", "fig2_generated", "fig3_real", "fig4_uncertainty", "table13_evening", "table14_denoiser")
 
 
 def numbers() -> dict[str, str]:
@@ -33,12 +32,15 @@ def numbers() -> dict[str, str]:
         found[f"{dataset}_auc"] = f"{mean(r.apart(dataset, PHYSICS, 'auc')):.2f}"
         found[f"denoised_{dataset}"] = f"{r.denoised(dataset, RESTORED):.2f}"
         found[f"filtered_{dataset}"] = f"{r.denoised(dataset, FILTERED):.2f}"
-        found[f"{dataset}_evening"] = f"{mean(r.evening(dataset)):.1f}"
-        found[f"{dataset}_evening_range"] = f"{min(r.evening(dataset)):.1f} to {max(r.evening(dataset)):.1f} %"
+        found[f"{dataset}_evening"] = f"{mean(r.on_real(dataset)):.1f}"
+        found[f"{dataset}_evening_range"] = f"{min(r.on_real(dataset)):.1f} to {max(r.on_real(dataset)):.1f} %"
+        found[f"{dataset}_read"] = f"{mean(r.metric(dataset, 'accuracy')):.1f}"
+    for name, volumes in (("read_as_generated", "as generated"), ("read_stronger", "signal times 1.5")):
+        found[name] = f"{r.label_read(volumes):.0f}"
+    found["calibration"] = f"{100 * r.calibration_error():.0f}"
     evening = PROFILES["evening"].sizes["steps"]
     found |= {"snr_headline": f"{HEADLINE_SNR:g}", "snr_runs": f"{PROFILES[PROFILE].snr['S1']:g}"}
     found |= {"evening_steps": f"{evening:,}"}
-    found["S1_quick"] = f"{mean(r.metric('S1', 'accuracy')):.1f}"
     found |= {"authors_physics": f"{r.authors(PHYSICS):.1f}", "authors_real": f"{r.authors(REAL):.1f}"}
     for name in ("ribosomes", "deepfinder"):
         found[f"{name}_angular"] = _joined([f"{ratio:.2f}" for ratio in r.folds(name, "angular")])
@@ -57,9 +59,8 @@ def _joined(words: list[str]) -> str:
 
 
 def artefacts() -> dict[str, Path]:
-    """The record of what each figure and table was drawn from, by name; those of EVENING are of that profile."""
-    records = {path.stem: path for path in (paths.ROOT / "figures" / PROFILE).glob("*.json")}
-    return records | {name: paths.ROOT / "figures" / "evening" / f"{name}.json" for name in EVENING}
+    """The record of what each committed figure and table was drawn from, by name."""
+    return {path.stem: path for profile in PROFILES for path in (paths.ROOT / "figures" / profile).glob("*.json")}
 
 
 def drawn_from(name: str) -> str:

@@ -14,12 +14,11 @@ from ..physics.fourier_grid import wedge
 from ..simulator.sets import class_references, poses_of
 from ..volumes.poses import rotate_volume
 from ..volumes.table import ParticleSet
-from .pretrained import pretrained
+from .pretrained import TRAINED_IN, pretrained
 from .record import described
 from .simulated_sets import simulated_domains
 
 SIGMAS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)  # voxels, of the Gaussian filter
-TRAINED_IN = "evening"
 # weights of the cycle: is it what keeps F from returning the density?
 CYCLES = {"cycle30": dict(cycle_x=30.0), "cycle100": dict(cycle_x=100.0), "cycles30": dict(cycle_x=30.0, cycle_y=30.0)}
 STRONG = "cycle100"  # the run whose weights come with the repository

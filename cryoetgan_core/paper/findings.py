@@ -39,7 +39,8 @@ class Results:
         return any(r["code_hash"] != code_of(r["module"], r["config"]["generator"]) for r in results)
 
     def runs(self, dataset: str, preset: str = "adapted") -> list[dict]:
-        return self([run_name(dataset, preset, s) for s in self.seeds])
+        """Runs of the evening profile, whatever the profile of the other results."""
+        return self([run_name(dataset, preset, s) for s in self.seeds], "evening")
 
     def metric(self, dataset: str, metric: str, preset: str = "adapted", of: str = "metrics") -> list[float]:
         return [r[of][metric] for r in self.runs(dataset, preset)]
@@ -111,10 +112,20 @@ class Results:
         (r,) = self([f"foreign_{name}_seed{self.seeds[0]}"])
         return mean([f["generated"]["auc"] - f["real"]["auc"] for f in r["folds"].values()])
 
-    def evening(self, dataset: str) -> list[float]:
-        """Accuracy on real after training on the volumes of `adapted` in the evening profile, one value a draw."""
-        found = self([run_name(dataset, "adapted", s) for s in self.seeds], "evening")
-        return [mean([row["accuracy"] for row in r["downstream"]]) for r in found]
+    def on_real(self, dataset: str, preset: str = "adapted") -> list[float]:
+        """Accuracy on real after training on the volumes of a run, one value a draw."""
+        return [mean([row["accuracy"] for row in r["downstream"]]) for r in self.runs(dataset, preset)]
+
+    def label_read(self, volumes: str) -> float:
+        """How often the reference classifier reads the labels of volumes that were changed by hand, from Table 17."""
+        (r,) = self([f"labels_S1_seed{self.seeds[0]}"], "evening")
+        (found,) = [row["label read"] for row in r["rows"] if row["volumes"] == volumes]
+        return found
+
+    def calibration_error(self) -> float:
+        """Mean deviation of predicted from real errors, relative to the prediction; larger of S1 and S2."""
+        found = self([f"spread_{d}_seed{self.seeds[0]}" for d in ("S1", "S2")], "evening")
+        return max(r["reliability"]["ence"] for r in found)
 
     def denoised(self, dataset: str, name: str) -> float:
         """Correlation of what a filter makes of test subtomograms with their densities, mean over classes."""

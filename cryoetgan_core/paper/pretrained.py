@@ -5,6 +5,7 @@ from pathlib import Path
 from ..reproducibility import paths
 
 FOLDER = paths.ROOT / "weights"
+TRAINED_IN = "evening"
 
 
 def pretrained(name: str) -> Path:

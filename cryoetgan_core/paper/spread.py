@@ -17,9 +17,8 @@ from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
 from ..simulator.sets import class_references, poses_of, subtomograms
 from ..volumes.domains import Domains
-from .denoiser import TRAINED_IN
 from .plan import run_name
-from .pretrained import pretrained
+from .pretrained import TRAINED_IN, pretrained
 from .record import described
 from .runs import ensure_run
 from .simulated_sets import SIMULATE_AGAIN, data_folder, has_data, load_data, simulated_domains

@@ -23,6 +23,7 @@ from .operator_tables import (
     told_apart_table,
 )
 from .panels import (
+    SHORT,
     contact_sheet,
     noise_sweep,
     overview,
@@ -60,6 +61,7 @@ __all__ = [
     "comparison_table",
     "accuracy_by_snr",
     "AUDITED",
+    "SHORT",
     "audit_table",
     "confusion_table",
     "contact_sheet",

@@ -102,7 +102,9 @@ def uncertainty_maps(found: Sequence[dict]) -> Figure:
     for r in found:
         slices, classes = r["slices"], r["classes"]
         axes = _grid(figure, len(rows), len(classes), label, top, cell)
-        largest = float(np.percentile(np.abs(slices["generated_signal"]), 99.5))
+        largest = max(
+            float(np.percentile(np.abs(slices[f"{kind}_signal"]), 99.5)) for kind in ("generated", "recorded")
+        )
         limits = {
             "x": (0.0, float(np.percentile(slices["x"], 99.7))),
             "noise": (0.0, 1.5),
