@@ -35,13 +35,15 @@ from cryoetgan_core.volumes.domains import Domains
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "figures" / "quick" / "results"
-TIMES = {"benchmark_figures", "benchmark_speed"}  # tables of times of one machine
+TIMES = {"benchmark_gpu", "training_time", "benchmark_figures", "benchmark_speed"}  # tables of times of one machine
 CLIENTS = {"clients", "clients_first_version"}
 EARLIER = {"physics_training_earlier_code"}  # of code that is gone; says so itself
 
 
-def committed() -> list[Path]:
-    return [p for p in sorted(RESULTS.glob("*.json")) if p.stem not in TIMES | CLIENTS | EARLIER]
+def committed() -> list[tuple[str, Path]]:
+    """Profile and file of every committed result."""
+    found = [(p.parent.parent.name, p) for p in sorted((ROOT / "figures").glob("*/results/*.json"))]
+    return [(profile, p) for profile, p in found if p.stem not in TIMES | CLIENTS | EARLIER]
 
 
 def result_of(name: str, **changes: object) -> dict:
@@ -190,7 +192,7 @@ def test_a_seed_draws_data_and_training() -> None:
 
 def test_every_committed_result_says_where_it_comes_from() -> None:
     assert len(committed()) > 40
-    for path in committed():
+    for profile, path in committed():
         result = json.loads(path.read_text())
         made = result["provenance"]
         assert re.fullmatch("[0-9a-f]{12}", made["commit"]) and made["clean"] is True, path.name
@@ -199,17 +201,17 @@ def test_every_committed_result_says_where_it_comes_from() -> None:
         assert "data_hash" in result or path.name.startswith(("foreign_ribosomes", "foreign_deepfinder", "parts")), (
             path.name
         )  # folds are data of their own
-        assert paper.find_case("quick", path.stem).config.hash == result["config_hash"], path.name
+        assert paper.find_case(profile, path.stem).config.hash == result["config_hash"], path.name
 
 
 def test_every_artefact_names_its_results_or_its_code() -> None:
-    sidecars = sorted((ROOT / "figures" / "quick").glob("*.json"))
+    sidecars = sorted((ROOT / "figures").glob("*/*.json"))
     assert len(sidecars) > 20
     for path in sidecars:
         record = json.loads(path.read_text())
         assert record.get("results") or record.get("made_by"), path.name
         for name, made in record.get("results", {}).items():
-            stored = json.loads((RESULTS / f"{name}.json").read_text())
+            stored = json.loads((path.parent / "results" / f"{name}.json").read_text())
             assert made["config_hash"] == stored["config_hash"] and made["provenance"] == stored["provenance"], (
                 path.name,
                 name,
@@ -269,7 +271,7 @@ def test_every_profile_is_planned_whole(checkout: Path) -> None:
         assert int(planned["simulate_data"]) == 2 * seeded and int(planned["train"]) == runs * seeded
         cases = paper.planned_cases(profile, [int(seed) for seed in seeds.split()])
         # trained by a rule of their own; made by name, where its library is, or of the weights of the repository
-        apart = ("paper.runs", "paper.competitor", "paper.denoiser", "paper.switches")
+        apart = {f"paper.{m}" for m in ("runs", "competitor", "denoiser", "labels", "long_runs", "switches")}
         assert int(planned["measure"]) == sum(case.module not in apart for case in cases.values()) > 40
         drawn = {name for name in planned if name.startswith(("fig", "table"))} | {"metric_audit", "physics_generator"}
         assert {"table7_physics", "table8_ingredients", "table9_densities", "fig13_defocus"} <= drawn
