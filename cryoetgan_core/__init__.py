@@ -31,6 +31,7 @@ _HOMES = {
     "train": "paper.api",
     "generate": "paper.api",
     "simulate": "paper.api",
+    "simulate_tomogram": "paper.api",
     "ParticleSet": "volumes.table",
     "Domains": "volumes.domains",
     "RunConfig": "config",

@@ -11,9 +11,11 @@ from .. import generation
 from ..config import OWN_DATA, RunConfig, make_config
 from ..generation import TrainedRun, load_run
 from ..particles.report import describe
+from ..particles.tilt_series_writer import write_project
 from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
 from ..run_folder import fingerprint
+from ..simulator import scene
 from ..simulator.microscope.simulate import MICROSCOPES
 from ..simulator.sets import class_references, subtomograms
 from ..volumes.domains import Domains
@@ -157,3 +159,48 @@ def simulate(
     scope = choose("microscope", microscope, MICROSCOPES)
     references = class_references(names, box, voxel_size_A, files)
     return subtomograms(references, n, box, voxel_size_A, scope, stream(seed, "simulate"), snr=snr)
+
+
+def simulate_tomogram(
+    folder: str | Path,
+    counts: Mapping[str, int],
+    shape: tuple[int, int, int],
+    voxel_size_A: float,
+    *,
+    densities: str = "",
+    microscope: str = "S1",
+    snr: float | None = 0.1,
+    seed: int = 0,
+) -> Path:
+    """Write a simulated tilt series of a crowded slab with its tomogram, labels and picks (`write_project`); returns
+    its optimisation_set.star.
+
+    Parameters
+    ----------
+    counts
+        molecules of each class.
+    shape
+        voxels of the tomogram, z, y, x; even. Its z is the thickness of the ice.
+    densities
+        "class=FILE" with commas between, where a class is not an embedded one.
+    snr
+        variance of the tomogram without noise over that of the noise, of all voxels; None: electrons are counted at the
+        microscope's dose.
+
+    Raises
+    ------
+    ValueError
+        Where the molecules find no room, or a class is unknown.
+    FileExistsError
+        When the folder holds a project already.
+    """
+    given = own_data.parse_densities(densities)[1] if densities else {}
+    scope, rng = choose("microscope", microscope, MICROSCOPES), stream(seed, "tomogram")
+    if "membrane" in counts:
+        raise ValueError("simulate_tomogram: a membrane has no size to place it by; leave it out of counts.")
+    references = class_references(tuple(counts), min(shape), voxel_size_A, given)
+    table = scene.place(references, counts, shape, voxel_size_A, rng, tomogram="TS_1")
+    series = scene.tilt_series(references, table, shape, voxel_size_A, scope, rng, snr=snr)
+    density, classes, molecules = scene.specimen(references, table, shape, voxel_size_A)
+    labels = {"density": density, "classes": classes, "molecules": molecules}
+    return write_project(folder, "TS_1", series, table, shape[0], labels)

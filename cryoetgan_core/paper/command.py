@@ -4,6 +4,7 @@ cryoetgan describe particles.star                      # what was read, and what
 cryoetgan train particles.star run --densities "ribosome=80S.mrc"
 cryoetgan generate run particles 1000                  # labelled subtomograms for the next tool
 cryoetgan simulate simulated 1000 --densities "ribosome=80S.mrc" --microscope S2
+cryoetgan tomogram slab --counts "ribosome=50, tric=100" --shape "64 256 256" --voxel-size-A 15
 cryoetgan view particles picture.png                   # central slices
 """
 
@@ -153,6 +154,32 @@ def _simulated(
     print(f"{output / 'particles.star'}: {made}")
 
 
+def parse_counts(text: str) -> dict[str, int]:
+    """How many of each class, from "ribosome=50, tric=100"."""
+    found = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, _, number = (s.strip() for s in part.partition("="))
+        if not name or not number.isdigit() or int(number) < 1:
+            raise ValueError(f"Parameter 'counts' holds {part!r}; expected NAME=NUMBER with whole positive numbers.")
+        found[name] = int(number)
+    if not found:
+        raise ValueError("Parameter 'counts' is empty; expected such as \"ribosome=50, tric=100\".")
+    return found
+
+
+def _tomogram(
+    output: Path, counts: str, densities: str, shape: str, voxel_size_A: float, microscope: str, snr: float, seed: int
+) -> None:
+    """Write a simulated tilt series with its tomogram, labels and picks."""
+    numbers = parse_counts(counts)
+    sizes = tuple(int(word) for word in shape.replace(",", " ").split() if word.isdigit())
+    started = time.perf_counter()
+    target = api.simulate_tomogram(
+        output, numbers, sizes, voxel_size_A, densities=densities, microscope=microscope, snr=snr, seed=seed
+    )
+    print(f"{target}: {sum(numbers.values())} molecules, {time.perf_counter() - started:.0f} s")
+
+
 def _viewed(subtomograms: list[str], picture: Path, box: int, target_voxel_size_A: float, told: dict) -> None:
     """Draw central slices of a few particles, along the beam (xy) and across it (xz)."""
     particles = _read(subtomograms, box, target_voxel_size_A, told)
@@ -224,6 +251,14 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--snr", type=float, default=0.1, help="variance of signal over noise, of all voxels")
     made.add_argument("--box", type=int, default=32, help="voxels a side")
     made.add_argument("--voxel-size-A", type=float, default=15.0, help="angstrom")
+    made = action("tomogram", _tomogram, "a simulated tilt series, its tomogram, labels and picks", reads=False)
+    made.add_argument("output", type=Path, help="folder for all of it")
+    made.add_argument("--counts", required=True, help='molecules of each class, as in "ribosome=50, tric=100"')
+    making(made, "class=FILE, with commas between, where a class is not an embedded one", required=False)
+    made.add_argument("--shape", default="64 256 256", help="voxels along z (the ice), y and x; even")
+    made.add_argument("--voxel-size-A", type=float, default=15.0, help="angstrom")
+    made.add_argument("--microscope", default="S1", choices=tuple(MICROSCOPES), help="tilts, optics and dose")
+    made.add_argument("--snr", type=float, default=0.1, help="variance of signal over noise, of all voxels")
     made = action("view", _viewed, "central slices of a few particles as a picture")
     made.add_argument("picture", type=Path, help="file to write: .png or .pdf")
     reading(made)
@@ -247,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.simplefilter("once")
             warnings.showwarning = lambda message, *_: print("-", in_shell(str(message)), file=sys.stderr)
             call(**chosen)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
         print(f"cryoetgan: {in_shell(str(error))}", file=sys.stderr)
         return 2
     return 0

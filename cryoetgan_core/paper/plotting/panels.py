@@ -93,7 +93,7 @@ def uncertainty_maps(found: Sequence[dict]) -> Figure:
     rows = (
         ("density", "x", ""),
         ("s.d. of generations\nof empty ice", "noise", "s.d."),
-        ("added by the\nmolecule, generated", "generated_signal", "added s.d."),
+        ("added by the\nmolecule, generated", "generated_signal", "root of the added variance"),
         ("added by the\nmolecule, recorded", "recorded_signal", ""),
     )
     figure = plt.figure(figsize=(PAGE_WIDTH_IN, len(found) * (title + len(rows) * cell + 0.05)))
@@ -126,8 +126,17 @@ def uncertainty_maps(found: Sequence[dict]) -> Figure:
         for c, name in enumerate(classes):
             axes[0, c].set_title(SHORT.get(name, name), fontsize=6, pad=2)
         _scale_bar(axes[0, 0], r["voxel_size_A"])
+        _name_of_set(figure, r, top)
         top += len(rows) * cell + title + 0.05
     return figure
+
+
+def _name_of_set(figure: Figure, result: dict, top: float) -> None:
+    """Write the set's name left of its first row, `top` inches below the figure's upper edge."""
+    height = figure.get_size_inches()[1]
+    figure.text(
+        0.005, 1 - (top - 0.02) / height, result["config"]["dataset"], fontsize=7, fontweight="bold", va="bottom"
+    )
 
 
 def reliability_curves(found: Mapping[str, dict]) -> Figure:
@@ -139,8 +148,12 @@ def reliability_curves(found: Mapping[str, dict]) -> Figure:
     line = [min(ends) - 0.05, max(ends) + 0.05]
     axis.plot(line, line, color="0.5", ls="--", lw=0.8, label="calibrated")
     for name, r in found.items():
-        axis.plot(r["predicted"], r["found"], "o-", ms=3, lw=0.8, label=f"{name}: mean deviation {r['ence']:.1%}")
-    axis.set(xlabel="predicted s.d. of a voxel", ylabel="r.m.s. error of a recording", xlim=line, ylim=line)
+        slope = np.polyfit(r["predicted"], r["found"], 1)[0]
+        label = f"{name}: mean deviation {r['ence']:.1%}, slope {slope:.2f}"
+        axis.plot(r["predicted"], r["found"], "o-", ms=3, lw=0.8, label=label)
+    unit = "(unit: s.d. of the real set)"
+    axis.set(xlabel=f"predicted s.d. of a voxel {unit}", ylabel=f"r.m.s. error of a recording\n{unit}")
+    axis.set(xlim=line, ylim=line)
     axis.set_aspect("equal")
     axis.legend(frameon=False, fontsize=6)
     return figure
@@ -228,6 +241,7 @@ def translated(found: Sequence[dict], single: Sequence[Mapping[str, np.ndarray]]
         for axis, plane in zip(axes[0, :2], ("xy", "xz"), strict=True):
             axis.text(0.97, 0.95, plane, transform=axis.transAxes, color="white", fontsize=5, ha="right", va="top")
         _scale_bar(axes[0, 0], r["voxel_size_A"])
+        _name_of_set(figure, r, top)
         top += n * cell + title + 0.1
     return figure
 

@@ -1,0 +1,191 @@
+"""A simulated tilt series on disk, as a microscope and RELION 5 leave it: to be reconstructed like one's own.
+
+Tilts are written as RELION counts them (rlnTomoYTilt, and the same in .tlt, .rawtlt and .mdoc): the tomogram's point
+(x, y, z), from its centre, is seen at x cos(tilt) + z sin(tilt). The simulator counts the other way round.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pandas as pd
+
+from ..reproducibility.files import write_atomically
+from ..simulator.scene import TiltSeries, halves, tomogram
+from ..volumes.table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS
+from .relion_tables import ANGLES
+from .relion_writer import CENTRED, CLASS, optics_of, star_head, star_rows, write_mrc
+
+HAND = 1.0  # RELION's: the defocus grows with the depth x sin + z cos of the simulator
+_GENERAL = "data_general\n\n_rlnTomoSubTomosAre2DStacks 1\n\n\n"
+
+
+def write_stack(path: Path, images: np.ndarray, pixel_size_A: float) -> None:
+    """Write images (T, Y, X) as an MRC image stack, with the same bytes whenever it is written."""
+
+    def write(temporary: Path) -> None:
+        with mrcfile.new(temporary, overwrite=True) as handle:
+            handle.set_data(np.ascontiguousarray(images, np.float32))
+            handle.set_image_stack()
+            handle.voxel_size = pixel_size_A
+            handle.header.nlabl = 0  # mrcfile's label carries the time of writing
+            handle.header.label = b""
+
+    write_atomically(path, write)
+
+
+def write_project(
+    folder: str | Path,
+    name: str,
+    series: TiltSeries,
+    table: pd.DataFrame,
+    depth: int,
+    labels: Mapping[str, np.ndarray] | None = None,
+) -> Path:
+    """Write a tilt series, its tomogram and its particles into a folder; returns its optimisation_set.star.
+
+    tilt_series/NAME.mrc with .tlt, .rawtlt and .mdoc, and NAME.star of RELION 5; tomograms/NAME.mrc, NAME_even.mrc and
+    NAME_odd.mrc (of every other image), and NAME_LABEL.mrc of each of `labels`; tomograms.star, particles.star and
+    picks.csv. A folder holds one series.
+
+    Raises
+    ------
+    FileExistsError
+        When the folder holds a project already.
+    """
+    folder = Path(folder)
+    target = folder / "optimisation_set.star"
+    if target.exists():
+        raise FileExistsError(f"{target} is there already: choose another folder.")
+    for part in ("tilt_series", "tomograms"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    tilts, pixel = -series.angles_deg.astype(float), series.voxel_size_A
+    stem = folder / "tilt_series" / name
+    write_stack(stem.with_suffix(".mrc"), series.images, pixel)
+    for suffix in (".tlt", ".rawtlt"):
+        _text(stem.with_suffix(suffix), "".join(f"{t:.2f}\n" for t in tilts))
+    _text(stem.with_suffix(".mdoc"), _mdoc(f"{name}.mrc", series, tilts))
+    _text(stem.with_suffix(".star"), _series_star(name, series, tilts))
+    volumes = {"": tomogram(series.images, series.angles_deg, depth)}
+    volumes |= dict(zip(("_even", "_odd"), halves(series, depth), strict=True))
+    volumes |= {f"_{label}": volume for label, volume in (labels or {}).items()}
+    for tail, volume in volumes.items():
+        path = folder / "tomograms" / f"{name}{tail}.mrc"
+        write_atomically(path, lambda p, v=volume: _write_volume(p, v, pixel))
+    _text(folder / "tomograms" / f"{name}.tlt", stem.with_suffix(".tlt").read_text())  # where readers look for it
+    _text(folder / "tomograms.star", _tomograms_star(name, series, depth))
+    _text(folder / "particles.star", _particles_star(name, series, table))
+    picks = table[["class_name", *POSITION_COLUMNS, *ANGLE_COLUMNS]].round(4)
+    write_atomically(folder / "picks.csv", lambda p: picks.to_csv(p, index=False))
+    _text(
+        target,
+        "data_\n\n_rlnTomoTomogramsFile tomograms.star\n_rlnTomoParticlesFile particles.star\n",
+    )
+    return target
+
+
+def _write_volume(path: Path, volume: np.ndarray, voxel_size_A: float) -> None:
+    """Write a volume: labels as 16-bit whole numbers where they fit, all else as float32."""
+    if volume.dtype.kind not in "iu" or volume.max() > np.iinfo(np.int16).max:
+        write_mrc(path, volume, voxel_size_A)
+        return
+    with mrcfile.new(path, overwrite=True) as handle:
+        handle.set_data(np.ascontiguousarray(volume, np.int16))
+        handle.voxel_size = voxel_size_A
+        handle.header.nlabl = 0
+        handle.header.label = b""
+
+
+def _text(path: Path, text: str) -> None:
+    write_atomically(path, lambda p: p.write_text(text))
+
+
+def _mdoc(stack: str, series: TiltSeries, tilts: np.ndarray) -> str:
+    """A SerialEM .mdoc of the stack: what each image was recorded with."""
+    scope, (t, height, width) = series.microscope, series.images.shape
+    exposure = scope.total_dose_e_A2 / t
+    head = f"PixelSpacing = {series.voxel_size_A:.4f}\nVoltage = {scope.voltage_kV:g}\nImageFile = {stack}\n"
+    head += f"ImageSize = {width} {height}\nDataMode = 2\n\n[T = simulated by CryoETGAN]\n\n"
+    return head + "".join(
+        f"[ZValue = {k}]\nTiltAngle = {tilts[k]:.4f}\nPixelSpacing = {series.voxel_size_A:.4f}\n"
+        f"ExposureDose = {exposure:.4f}\nPriorRecordDose = {series.pre_exposure_e_A2[k]:.4f}\n"
+        f"TargetDefocus = {-series.defocus_um:.4f}\n\n"
+        for k in range(t)
+    )
+
+
+def _series_star(name: str, series: TiltSeries, tilts: np.ndarray) -> str:
+    """The tilt series of RELION 5: an image a row, in the stack's order."""
+    defocus = np.full(len(tilts), series.defocus_um * 1e4)
+    columns = pd.DataFrame(
+        {
+            "rlnMicrographName": [f"{k + 1}@tilt_series/{name}.mrc" for k in range(len(tilts))],
+            "rlnTomoNominalStageTiltAngle": tilts,
+            "rlnTomoNominalTiltAxisAngle": np.zeros(len(tilts)),
+            "rlnMicrographPreExposure": series.pre_exposure_e_A2.astype(float),
+            "rlnDefocusU": defocus,
+            "rlnDefocusV": defocus,
+            "rlnDefocusAngle": np.zeros(len(tilts)),
+            "rlnCtfScalefactor": np.cos(np.radians(tilts)),
+            "rlnTomoXTilt": np.zeros(len(tilts)),
+            "rlnTomoYTilt": tilts,
+            "rlnTomoZRot": np.zeros(len(tilts)),
+            "rlnTomoXShiftAngst": np.zeros(len(tilts)),
+            "rlnTomoYShiftAngst": np.zeros(len(tilts)),
+        }
+    )
+    return _loop(name, columns)
+
+
+def _tomograms_star(name: str, series: TiltSeries, depth: int) -> str:
+    scope, (_, height, width) = series.microscope, series.images.shape
+    columns = pd.DataFrame(
+        {
+            "rlnTomoName": [name],
+            "rlnVoltage": [scope.voltage_kV],
+            "rlnSphericalAberration": [scope.cs_mm],
+            "rlnAmplitudeContrast": [scope.amplitude_contrast],
+            "rlnMicrographOriginalPixelSize": [series.voxel_size_A],
+            "rlnTomoTiltSeriesPixelSize": [series.voxel_size_A],
+            "rlnTomoHand": [HAND],
+            "rlnOpticsGroupName": ["opticsGroup1"],
+            "rlnTomoTiltSeriesStarFile": [f"tilt_series/{name}.star"],
+            "rlnTomoTomogramBinning": [1.0],
+            "rlnTomoSizeX": [width],
+            "rlnTomoSizeY": [height],
+            "rlnTomoSizeZ": [depth],
+            "rlnTomoReconstructedTomogram": [f"tomograms/{name}.mrc"],
+        }
+    )
+    return _loop("global", columns)
+
+
+def _particles_star(name: str, series: TiltSeries, table: pd.DataFrame) -> str:
+    """Where the molecules are, for RELION 5 to extract: no images."""
+    scope = series.microscope
+    told = table.assign(
+        voltage_kV=scope.voltage_kV, cs_mm=scope.cs_mm, amplitude_contrast=scope.amplitude_contrast
+    )  # fmt: skip
+    numbers = {c: k + 1 for k, c in enumerate(sorted(set(table["class_name"])))}
+    columns = pd.DataFrame(
+        {
+            "rlnTomoName": name,
+            "rlnTomoParticleName": [f"{name}/{i + 1}" for i in range(len(table))],
+            **dict(zip(CENTRED, table[list(CENTRED_COLUMNS)].to_numpy(float).T, strict=True)),
+            **dict(zip(ANGLES, table[list(ANGLE_COLUMNS)].to_numpy(float).T, strict=True)),
+            "rlnClassNumber": table["class_name"].map(numbers).to_numpy(),
+            CLASS: table["class_name"].to_numpy(),
+            "rlnOpticsGroup": 1,
+        }
+    )
+    optics = optics_of(told, 0, series.voxel_size_A, version=5)
+    for unknown in ("rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality", "rlnCtfDataAreCtfPremultiplied"):
+        optics.pop(unknown)  # of extracted images
+    return star_head(optics, list(columns), _GENERAL) + star_rows(columns)
+
+
+def _loop(block: str, columns: pd.DataFrame) -> str:
+    """A STAR file of one table."""
+    head = "".join(f"_{name} #{i + 1}\n" for i, name in enumerate(columns))
+    return f"data_{block}\n\nloop_\n{head}{star_rows(columns)}"

@@ -1,0 +1,255 @@
+"""A slab of ice with many molecules, its tilt series, and the tomogram that is reconstructed from it.
+
+Volumes are ``(Z, Y, X)``, images ``(T, Y, X)``; even sizes, centres at index ``n // 2``. The beam runs along z, the
+tilt axis is y. Positions are those of `volumes.table`: angstrom from the first voxel.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..volumes.poses import pose_to_relion_angles, random_rotations, relion_angles_to_pose, rotate_volume
+from ..volumes.table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS, particle_table
+from .microscope.noise import contrast_per_unit, count_electrons, electrons_per_pixel, noise_scale
+from .microscope.projection import project
+from .microscope.simulate import Microscope, record
+from .microscope.tilt_scheme import tilt_matrices
+from .specimen.crowding import OVERLAP, radius_A
+
+TRIES = 500  # random places for a molecule before it is said that there is no room
+CHUNK = 32  # molecules projected or turned at a time
+SHAPE_OF = 0.3  # density above which a voxel is a molecule's
+
+
+@dataclass(frozen=True)
+class TiltSeries:
+    """Images of a slab, (T, Y, X) float32, protein dark as on a detector, and how they were recorded."""
+
+    images: np.ndarray
+    angles_deg: np.ndarray  # (T,), from the lowest
+    defocus_um: float  # of the slab's centre
+    pre_exposure_e_A2: np.ndarray  # (T,)
+    microscope: Microscope
+    voxel_size_A: float
+
+
+def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """A shape (Z, Y, X) of even sizes, or a ValueError."""
+    if len(shape) != 3 or any(n < 2 or n % 2 for n in shape):
+        raise ValueError(f"A tomogram of {' x '.join(map(str, shape))} voxels; expected three even sizes z, y, x.")
+    return tuple(int(n) for n in shape)
+
+
+def place(
+    references: Mapping[str, torch.Tensor],
+    counts: Mapping[str, int],
+    shape: Sequence[int],
+    voxel_size_A: float,
+    generator: torch.Generator,
+    tomogram: str = "scene",
+) -> pd.DataFrame:
+    """Molecules in random poses at random places of a slab, none over another or over its edge: a table, a row each.
+
+    Each is a ball of the radius that holds its density (`crowding.radius_A`); two centres come as near as OVERLAP of
+    the sum of both radii. The largest are placed first.
+
+    Raises
+    ------
+    ValueError
+        For a class without a reference, or where a molecule finds no place; the message says how many did.
+    """
+    shape = check_shape(shape)
+    unknown = sorted(set(counts) - set(references))
+    if unknown:
+        raise ValueError(f"place: no density of {', '.join(unknown)}; there are {', '.join(references)}.")
+    radius = {name: radius_A(references[name], voxel_size_A) for name in counts}
+    extent = np.array(shape) * voxel_size_A
+    rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+    centres, radii, names = np.empty((sum(counts.values()), 3)), np.empty(sum(counts.values())), []
+    for name in sorted(counts, key=lambda k: -radius[k]):
+        r = radius[name]
+        if (extent < 2 * r).any():
+            raise ValueError(
+                f"place: {name} is {2 * r:.0f} A wide and the tomogram {' x '.join(f'{e:.0f}' for e in extent)} A "
+                "(z, y, x): make it larger."
+            )
+        for k in range(counts[name]):
+            n = len(names)
+            for _ in range(TRIES):
+                centre = r + rng.random(3) * (extent - 2 * r)
+                apart = np.square(centres[:n] - centre).sum(1)
+                if (apart >= np.square(OVERLAP * (radii[:n] + r))).all():
+                    break
+            else:
+                raise ValueError(
+                    f"place: room for {k} of {counts[name]} {name} beside {n - k} others: ask for fewer, or for a "
+                    "larger tomogram."
+                )
+            centres[n], radii[n] = centre, r
+            names.append(name)
+    rotations = random_rotations(len(names), generator)
+    angles = dict(zip(ANGLE_COLUMNS, (a.numpy() for a in pose_to_relion_angles(rotations)), strict=True))
+    x_y_z = centres[:, ::-1]
+    places = dict(zip(POSITION_COLUMNS, x_y_z.T, strict=True))
+    centred = dict(zip(CENTRED_COLUMNS, (x_y_z - extent[::-1] / 2).T, strict=True))
+    shifts = {f"shift_{axis}_A": np.zeros(len(names)) for axis in "xyz"}
+    return particle_table(
+        len(names), class_name=names, particle=[f"{i:06d}" for i in range(len(names))], tomogram=tomogram, **angles,
+        **places, **shifts,
+    ).assign(**centred)  # fmt: skip
+
+
+def _poses(table: pd.DataFrame) -> torch.Tensor:
+    return relion_angles_to_pose(*(torch.from_numpy(table[c].to_numpy(float, copy=True)) for c in ANGLE_COLUMNS))
+
+
+def _turned(
+    references: Mapping[str, torch.Tensor], table: pd.DataFrame, shape: tuple[int, int, int], voxel_size_A: float
+) -> Iterator[tuple[int, np.ndarray, tuple[slice, ...], tuple[slice, ...]]]:
+    """Of every molecule: its row, its density (d, d, d) in its pose and place, and what of both lies in the slab."""
+    rotations = _poses(table)
+    voxels = table[list(POSITION_COLUMNS[::-1])].to_numpy(float) / voxel_size_A  # zyx
+    whole = np.round(voxels).astype(int)
+    shifts = torch.from_numpy((voxels - whole) * voxel_size_A)
+    for name, reference in references.items():
+        rows = np.flatnonzero(table["class_name"] == name)
+        for part in np.array_split(rows, math.ceil(len(rows) / CHUNK)) if len(rows) else ():
+            for row, density in zip(
+                part, rotate_volume(reference, rotations[part], shifts[part], voxel_size_A), strict=True
+            ):
+                first = whole[row] - len(reference) // 2
+                low, high = np.maximum(first, 0), np.minimum(first + len(reference), shape)
+                there = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+                here = tuple(slice(a, b) for a, b in zip(low - first, high - first, strict=True))
+                yield row, density.numpy(), there, here
+
+
+def specimen(
+    references: Mapping[str, torch.Tensor], table: pd.DataFrame, shape: Sequence[int], voxel_size_A: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The slab without a microscope, (Z, Y, X) each: density (float32); which class a voxel is of (uint8; 0 none, else
+    1, 2, ... in the order of the sorted names); which molecule (int32; 0 none, else its row + 1).
+    """
+    shape = check_shape(shape)
+    density = np.zeros(shape, np.float32)
+    classes, molecules = np.zeros(shape, np.uint8), np.zeros(shape, np.int32)
+    numbers = {name: k + 1 for k, name in enumerate(sorted(set(table["class_name"])))}
+    for row, volume, there, here in _turned(references, table, shape, voxel_size_A):
+        part = volume[here]
+        density[there] += part
+        inside = part > SHAPE_OF
+        classes[there][inside] = numbers[table["class_name"].iloc[row]]
+        molecules[there][inside] = row + 1
+    return density, classes, molecules
+
+
+def tilt_series(
+    references: Mapping[str, torch.Tensor],
+    table: pd.DataFrame,
+    shape: Sequence[int],
+    voxel_size_A: float,
+    microscope: Microscope,
+    generator: torch.Generator,
+    *,
+    snr: float | None = 0.1,
+) -> TiltSeries:
+    """Images of a slab at every tilt, protein dark.
+
+    Each molecule is projected, and passes the optics at its own defocus: the slab's, plus its depth in each tilt, so
+    that the defocus changes over a tilted image. The images show what is in the slab, and nothing beside it.
+
+    Parameters
+    ----------
+    snr
+        variance of the tomogram without noise over that of the noise, of all voxels; None: electrons are counted.
+
+    Raises
+    ------
+    ValueError
+        For a tilt axis other than y, or an SNR that is not positive.
+    """
+    shape = check_shape(shape)
+    if microscope.tilt_axis_deg:
+        raise ValueError(f"tilt_series: tilt axis at {microscope.tilt_axis_deg:g} degrees; expected 0, which is y.")
+    if snr is not None and not snr > 0:
+        raise ValueError(f"tilt_series: snr is {snr}; expected a positive ratio, or None to count electrons.")
+    angles = microscope.angles_deg
+    kind = dict(generator=generator, dtype=torch.float64)
+    true = angles.double() + microscope.tilt_error_deg * torch.randn(len(angles), **kind)
+    moved = microscope.shift_error_A * torch.randn(len(angles), 2, **kind)  # yx, what alignment leaves
+    defocus = microscope.defocus_um + microscope.defocus_spread_um * float(2 * torch.rand(1, **kind) - 1)
+    tilts = tilt_matrices(true)
+    centre = torch.tensor(shape[::-1], dtype=torch.float64) / 2 * voxel_size_A
+    places = torch.from_numpy(table[list(POSITION_COLUMNS)].to_numpy(float, copy=True)) - centre  # xyz
+    turned = (tilts[:, None] @ places[:, :, None])[..., 0]  # (T, N, 3)
+    rotations, pixels = _poses(table), (turned[..., :2].flip(-1) + moved[:, None]) / voxel_size_A  # yx
+    images = np.zeros((len(angles), *shape[1:]), np.float32)
+    for name, reference in references.items():
+        rows, d = np.flatnonzero(table["class_name"] == name), len(reference)
+        for part in np.array_split(rows, math.ceil(len(rows) / CHUNK)) if len(rows) else ():
+            whole = pixels[:, part].round()
+            flat = project(reference, tilts[:, None] @ rotations[part], pixels[:, part] - whole, 2 * d)
+            depth = (defocus + turned[:, part, 2] / 1e4).float()
+            flat = record(flat, microscope, depth, voxel_size_A).numpy()
+            corner = whole.long().numpy() + np.array(shape[1:]) // 2 - d  # of an image of 2 d pixels
+            for t in range(len(angles)):
+                for i in range(len(part)):
+                    low = np.maximum(corner[t, i], 0)
+                    high = np.minimum(corner[t, i] + 2 * d, shape[1:])
+                    if (high <= low).any():
+                        continue
+                    y, x = (slice(a, b) for a, b in zip(low, high, strict=True))
+                    v, u = (slice(a, b) for a, b in zip(low - corner[t, i], high - corner[t, i], strict=True))
+                    images[t, y, x] += flat[t, i, v, u]
+    if snr is None:
+        electrons = electrons_per_pixel(
+            microscope.total_dose_e_A2, angles, voxel_size_A, detected=microscope.detected,
+            ice_thickness_A=shape[0] * voxel_size_A, inelastic_mean_free_path_A=microscope.inelastic_mean_free_path_A,
+        )  # fmt: skip
+        contrast = contrast_per_unit(microscope.voltage_kV, voxel_size_A)
+        images = count_electrons(torch.from_numpy(images)[:, None], electrons, contrast, generator)[:, 0].numpy()
+    else:
+        noise = torch.randn(images.shape, generator=generator).numpy()
+        clean, alone = (torch.from_numpy(tomogram(i, angles.numpy(), shape[0]))[None] for i in (images, noise))
+        images += noise_scale(clean, alone, snr) * noise
+    dose = microscope.pre_exposure_e_A2.numpy()
+    return TiltSeries(-images, angles.numpy(), defocus, dose, microscope, voxel_size_A)
+
+
+def tomogram(images: np.ndarray, angles_deg: np.ndarray, depth: int, rows: int = 64) -> np.ndarray:
+    """Weighted back-projection (depth, Y, X) of images (T, Y, X), in their units a voxel; `rows` of y at a time.
+
+    The ramp filter is exact for continuous angles; each image counts as the angle between its neighbours.
+    """
+    t, height, width = images.shape
+    angles = torch.deg2rad(torch.as_tensor(np.asarray(angles_deg, float)))
+    share = torch.gradient(angles)[0].abs() if t > 1 else torch.ones(1, dtype=torch.float64)
+    padded = 2 * width
+    ramp = torch.fft.rfftfreq(padded).abs()
+    z = torch.arange(depth, dtype=torch.float64)[:, None] - depth // 2
+    x = torch.arange(width, dtype=torch.float64) - width // 2
+    out = np.empty((depth, height, width), np.float32)
+    for start in range(0, height, rows):
+        part = torch.from_numpy(np.ascontiguousarray(images[:, start : start + rows], np.float32))
+        filtered = torch.fft.irfft(torch.fft.rfft(part, n=padded) * ramp, n=padded)[..., :width]
+        lines = torch.nn.functional.pad(filtered.mT, (0, 0, 0, 2)).contiguous()  # (T, X + 2, rows); the last two are 0
+        total = torch.zeros(depth * width, part.shape[1])
+        for k in range(t):
+            u = x * angles[k].cos() - z * angles[k].sin() + width // 2
+            inside = (u >= 0) & (u <= width - 1)
+            left = torch.where(inside, u.floor(), width).long().flatten()
+            weight = torch.where(inside, u - u.floor(), 0.0).float().flatten()[:, None]
+            total += float(share[k]) * ((1 - weight) * lines[k, left] + weight * lines[k, left + 1])
+        out[:, start : start + rows] = total.view(depth, width, -1).movedim(-1, 1).numpy()
+    return out
+
+
+def halves(series: TiltSeries, depth: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tomograms (depth, Y, X) of every other image, from the first and from the second on: noise of their own, for
+    denoisers of the Noise2Noise kind.
+    """
+    return tuple(tomogram(series.images[k::2], series.angles_deg[k::2], depth) for k in (0, 1))
