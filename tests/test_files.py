@@ -107,8 +107,9 @@ def test_what_killed_writers_left_is_removed_and_a_young_file_is_kept(tmp_path: 
         temporary(tmp_path / "a.csv").name,
         f"in/{temporary(tmp_path / 'b.mrc').name}",
         f"in/s.zarr/c/0/0.{uuid.uuid4().hex}.partial",
+        ".tmpRiqUeF",  # of safetensors
     ]
-    kept = ["a.csv", "in/b.tmp", ".hidden", ".not.ours.tmp", "in/a.partial"]
+    kept = ["a.csv", "in/b.tmp", ".hidden", ".not.ours.tmp", ".tmp", ".tmp_of_mine", "in/a.partial"]
     for name in (*names, *kept):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -117,7 +118,7 @@ def test_what_killed_writers_left_is_removed_and_a_young_file_is_kept(tmp_path: 
     remove_temporaries(tmp_path, below=True, older_than_s=3600)
     assert store.exists() and all((tmp_path / name).exists() for name in names)
     remove_temporaries(tmp_path)
-    assert [(tmp_path / name).exists() for name in names] == [False, True, True]
+    assert [(tmp_path / name).exists() for name in names] == [False, True, True, False]
     remove_temporaries(tmp_path, below=True)
     assert {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()} == set(kept)
     assert not store.exists()

@@ -282,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.simplefilter("once")
             warnings.showwarning = lambda message, *_: print("-", in_shell(str(message)), file=sys.stderr)
             call(**chosen)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         print(f"cryoetgan: {in_shell(str(error))}", file=sys.stderr)
         return 2
     return 0

@@ -17,12 +17,13 @@ import pandas as pd
 import torch
 import zarr
 
-from ..reproducibility.files import temporary, write_atomically
+from ..reproducibility.files import room_for, temporary, write_atomically
 from ..simulator.sets import MAX_SHIFT
 from ..volumes.poses import relion_angles_to_pose
 from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, particle_centres
 from . import copick
 from .coordinates import relion_to_dynamo
+from .copick import RUNS
 from .relion_writer import (
     CENTRED,
     optics_of,
@@ -83,9 +84,17 @@ def write_volumes(
         mosaic = _mosaic(volumes, order.part, 0.0 if channel else float(volumes.mean()))
         if order.volumes == "copick":
             mosaic = mosaic.astype(np.uint8) if labels else mosaic
-            file = copick.write_volume(
-                folder, tomogram_name(part), channel or "generated", mosaic, voxel_size_A, PICKER if channel else None
-            )
+            run = tomogram_name(part)
+            try:
+                with room_for(folder / RUNS / run):
+                    file = copick.write_volume(
+                        folder, run, channel or "generated", mosaic, voxel_size_A, PICKER if channel else None
+                    )
+            except FileNotFoundError:
+                raise FileNotFoundError(
+                    f"{folder}: files of {run} vanished while they were written: another process writes the same part. "
+                    "Give each its own shard; what is missing is made when the same is started again."
+                ) from None
         else:
             (folder / "tomograms").mkdir(exist_ok=True)
             file = folder / "tomograms" / f"{tomogram_name(part)}{f'_{channel}' if channel else ''}.h5"
@@ -108,7 +117,8 @@ def write_volumes(
         return [f"{i + 1}@{file}" for i in range(len(volumes))]
     file = f"volumes/particles{tail}.zarr"
     store = _zarr_store(folder / file, order, volumes.shape[1:], voxel_size_A)
-    store[part * order.part : part * order.part + len(volumes)] = volumes
+    with room_for(folder / file):
+        store[part * order.part : part * order.part + len(volumes)] = volumes
     return [f"{part * order.part + i + 1}@{file}" for i in range(len(volumes))]
 
 
@@ -150,9 +160,13 @@ def _mosaic(volumes: np.ndarray, part: int, fill: float) -> np.ndarray:
 
 
 def _write_hdf5(path: Path, name: str, data: np.ndarray, voxel_size_A: float) -> None:
-    with h5py.File(path, "w", track_order=False) as handle:
+    # made in memory and written in one go: HDF5 ends the program where a disk is full
+    with h5py.File("part.h5", "w", driver="core", backing_store=False, track_order=False) as handle:
         dataset = handle.create_dataset(name, data=data, chunks=(1, *data.shape[1:]))
         dataset.attrs["voxel_size_A"] = voxel_size_A
+        handle.flush()
+        image = handle.id.get_file_image()
+    path.write_bytes(image)
 
 
 def _zarr_store(path: Path, order: Parts, shape: tuple[int, ...], voxel_size_A: float) -> zarr.Array:

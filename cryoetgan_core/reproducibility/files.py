@@ -1,12 +1,14 @@
 """Files that are whole or not there, and that are checked when read: a damaged one is named, with what to do."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -26,19 +28,50 @@ def temporary(path: Path) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary path)`, then put the file in place at once: a reader never meets half a file."""
+    """Call `write(temporary path)`, then put the file in place at once: a reader never meets half a file.
+
+    Raises
+    ------
+    OSError
+        Where the disk is full; the message says so, and what to do.
+    """
     unfinished = temporary(path)
     try:
-        write(unfinished)
-        os.replace(unfinished, path)
+        with room_for(path):
+            write(unfinished)
+            os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Say in one sentence where writing `path` fails because the disk is full; other errors pass."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # HDF5 raises RuntimeError
+        if not _no_room(error):
+            raise
+        raise OSError(
+            f"{path}: no room to write it. What was written before is whole: make room and start the same again, and "
+            "it goes on from there."
+        ) from error
+
+
+def _no_room(error: Exception) -> bool:
+    """Whether an error of writing says that the disk, a quota or the largest size of a file is reached."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    said = str(error)
+    named = any(f"(os error {number})" in said or f"errno = {number}," in said for number in full)
+    return getattr(error, "errno", None) in full or named
 
 
 def remove_temporaries(folder: Path, *, below: bool = False, older_than_s: float = 0.0) -> None:
     """Remove what killed writers left in a folder, and `below` it; younger files may belong to a writer at work."""
     latest, find = time.time() - older_than_s, folder.rglob if below else folder.glob
-    for left in [*find(f".*.{UNIQUE}{TEMPORARY}"), *find(f"*.{UNIQUE}.partial")]:  # the second are zarr's
+    # ours, zarr's, and those of safetensors
+    patterns = (f".*.{UNIQUE}{TEMPORARY}", f"*.{UNIQUE}.partial", ".tmp" + 6 * "[0-9A-Za-z]")
+    for left in [path for pattern in patterns for path in find(pattern)]:
         try:
             if left.stat().st_mtime <= latest:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
