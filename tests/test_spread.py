@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cryoetgan_core.config import make_config
-from cryoetgan_core.paper import cases, labels, spread, switches
+from cryoetgan_core.paper import cases, labels, plotting, spread, switches
 
 
 def test_a_calibrated_prediction_lies_on_the_diagonal() -> None:
@@ -59,6 +59,22 @@ def test_a_switch_is_resolved_where_both_draws_agree() -> None:
     assert switches.resolved([high, high], [low, low])[0]
     assert not switches.resolved([high, low], [low, high])[0]  # opposite directions
     assert not switches.resolved([high, low], [low, low])[0]  # one draw only
+
+
+def test_the_table_of_switches_says_what_differs() -> None:
+    def rows(values: list[float]) -> dict:
+        return {"rows": [{"seed": i, "on_real": v, "fid": 100 - v} for i, v in enumerate(values)], "classes": "abcd"}
+
+    results = {"switch_draw0": rows([40, 41, 42, 43, 44]), "switch_draw1": rows([50, 51, 52, 53, 54])}
+    results |= {"switch_b_draw0": rows([70, 71, 72, 73, 74]), "switch_b_draw1": rows([80, 81, 82, 83, 30])}
+    results |= {"switch_c_draw0": rows([40, 45, 42, 43, 41]), "switch_c_draw1": rows([50, 51, 52, 53, 54])}
+    table = plotting.switch_table(results, {"": "plain", "b": "B", "c": "C"}, (0, 1), ("fid",)).set_index("variant")
+    assert table.loc["plain", "on real: differs"] == "reference" and table.loc["plain", "failed"].startswith("0 of 10")
+    assert table.loc["C", "on real: differs"] == "–" and table.loc["B", "on real (%), draw 0"] == "72 [70, 74]"
+    assert table.loc["B", "failed"].startswith("1 of 10") and table.loc["B", "on real: differs"] == "–"  # 30 spoils it
+    results["switch_b_draw1"] = rows([80, 81, 82, 83, 84])
+    table = plotting.switch_table(results, {"": "plain", "b": "B"}, (0, 1), ("fid",)).set_index("variant")
+    assert table.loc["B", "on real: differs"] == "higher" and table.loc["B", "fid: differs"] == "lower"
 
 
 def test_failures_are_a_rate_with_exact_bounds() -> None:

@@ -39,10 +39,8 @@ from .tables import (
     dataset_table,
     metric_table,
     never_named,
-    noise_table,
     over_draws,
     spread_table,
-    uncertainty_table,
 )
 
 __all__ = [
@@ -72,7 +70,6 @@ __all__ = [
     "metric_table",
     "never_named",
     "noise_sweep",
-    "noise_table",
     "over_draws",
     "overview",
     "power_spectra",
@@ -88,7 +85,6 @@ __all__ = [
     "told_apart_table",
     "translated",
     "uncertainty_maps",
-    "uncertainty_table",
     "use_style",
     "walk",
 ]

@@ -251,7 +251,7 @@ def noise_sweep(table: pd.DataFrame, metric: str, label: str, floor: float, pape
 
     Parameters
     ----------
-    table : columns noise_level, seed, value.
+    table : columns noise_level, seed and the metric.
     floor : the metric of another draw of real subtomograms against the real test half.
     paper : noise level to the paper's value: another feature network, hence a panel of its own.
     """
@@ -259,8 +259,8 @@ def noise_sweep(table: pd.DataFrame, metric: str, label: str, floor: float, pape
         2, 1, sharex=True, height_ratios=(2.2, 1), figsize=(COLUMN_WIDTH_IN, 3.1), layout="constrained"
     )
     for seed, group in table.groupby("seed"):
-        axis.plot(group["noise_level"], group["value"], ".", ms=5, alpha=0.7, label=f"draw and seed {seed}")
-    mean = table.groupby("noise_level")["value"].mean()
+        axis.plot(group["noise_level"], group[metric], ".", ms=5, alpha=0.7, label=f"draw and seed {seed}")
+    mean = table.groupby("noise_level")[metric].mean()
     axis.plot(mean.index, mean, color="0.2", lw=1, zorder=0, label="mean")
     axis.axhline(floor, color="0.5", ls="--", lw=0.8, label="real, another draw")
     if metric == "fid":

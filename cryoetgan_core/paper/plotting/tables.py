@@ -107,39 +107,6 @@ def dataset_table(runs: dict[str, dict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def uncertainty_table(runs: dict[str, dict]) -> pd.DataFrame:
-    """Mean standard deviation over 40 generations inside the particle (density above 0.3 of its maximum) and outside
-    it, per class.
-    """
-    rows = []
-    for run in runs.values():
-        for k, name in enumerate(run["classes"]):
-            density = run["slices"]["density"][k, 0]
-            inside = density > 0.3 * density.max()
-            deviation = run["slices"]["uncertainty_40"][k, 0]
-            rows.append(
-                {
-                    "set": run["config"]["dataset"], "class": name,
-                    "inside": round(float(deviation[inside].mean()), 2) if inside.any() else np.nan,
-                    "outside": round(float(deviation[~inside].mean()), 2),
-                }
-            )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def noise_table(runs: dict[str, dict], names: dict[str, tuple[float, int]]) -> dict[str, pd.DataFrame]:
-    """Noise sweep as one table a metric (fid, inception_score), with columns noise_level, seed, value."""
-    return {
-        metric: pd.DataFrame(
-            [
-                {"noise_level": level, "seed": seed, "value": runs[name]["metrics"][metric]}
-                for name, (level, seed) in names.items()
-            ]
-        )
-        for metric in ("fid", "inception_score")
-    }
-
-
 def confusion_table(run: dict, which: str = "confusion") -> pd.DataFrame:
     """Per cent of each class (rows) that the classifier calls each class (columns): "confusion" of generated,
     "real_confusion" of real volumes.
