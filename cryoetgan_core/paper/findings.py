@@ -11,10 +11,12 @@ from ..reproducibility import paths
 from ..reproducibility.files import read_json
 from .cases import compared_draws, results_of
 from .mismatch import mismatch_names
-from .plan import run_name
+from .plan import noise_variant, run_name
 from .plotting import audit_table
 from .proof import ablation_names, comparison_names
 from .record import code_of
+
+NOISE_DRAWS = (0, 1)  # of Table 3
 
 
 class Results:
@@ -115,6 +117,13 @@ class Results:
     def on_real(self, dataset: str, preset: str = "adapted") -> list[float]:
         """Accuracy on real after training on the volumes of a run, one value a draw."""
         return [mean([row["accuracy"] for row in r["downstream"]]) for r in self.runs(dataset, preset)]
+
+    def without_noise(self) -> list[float]:
+        """How often the reference classifier reads the labels of volumes of `adapted` that was trained without noise on
+        the densities (S1), one value a draw.
+        """
+        names = [run_name("S1", "adapted", s, noise_variant(0.0)) for s in NOISE_DRAWS]
+        return [r["metrics"]["accuracy"] for r in self(names, "evening")]
 
     def label_read(self, volumes: str) -> float:
         """How often the reference classifier reads the labels of volumes that were changed by hand, from Table 17."""

@@ -31,8 +31,8 @@ FAILED_BELOW = 10.0  # points over chance: a training whose volumes teach a clas
 
 
 def variants() -> dict[str, dict]:
-    """Changed fields of `adapted` by name; "" and "wasserstein_sn" are the recipe as it is: trainings are compared where
-    one machine made them all, noise levels and losses apart.
+    """Changed fields of `adapted` by name; "" and "wasserstein_sn" are the recipe as it is. One machine makes all that
+    is compared; noise levels and losses may be made by two.
     """
     noise = {noise_variant(level): dict(noise_level=level) for level in NOISE_LEVELS if level != ADAPTED_NOISE}
     return {"": {}} | noise | ABLATION
