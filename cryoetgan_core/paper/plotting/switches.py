@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from ..switches import failures, resolved, switch_name
@@ -20,25 +19,20 @@ def switch_strips(results: Mapping[str, dict], labels: Mapping[str, str], draws:
     results : by `switch_name`, of every variant on every draw.
     labels : variant to how it is written.
     """
-    rows = [
-        {"variant": label, "data draw": draw, "accuracy on real (%)": row["on_real"]}
-        for variant, label in labels.items()
-        for draw in draws
-        for row in results[switch_name(variant, draw)]["rows"]
-        if "on_real" in row
-    ]
     figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.6), layout="constrained")
-    table = pd.DataFrame(rows)
-    options = dict(data=table, x="variant", y="accuracy on real (%)", hue="data draw", dodge=True, ax=axis)
-    sns.stripplot(**options, size=2.6, palette="colorblind", jitter=0.12)
-    for k, label in enumerate(labels.values()):
+    for k, variant in enumerate(labels):
         for d, draw in enumerate(draws):
-            chosen = table[(table["variant"] == label) & (table["data draw"] == draw)]["accuracy on real (%)"]
+            rows = results[switch_name(variant, draw)]["rows"]
+            values = [row["on_real"] for row in rows if "on_real" in row]
             middle = k + (d - (len(draws) - 1) / 2) * 0.8 / len(draws)
-            axis.plot([middle - 0.14, middle + 0.14], [chosen.median()] * 2, color="0.2", lw=1.2)
+            across = middle + 0.05 * (np.arange(len(values)) % 5 - 2)  # side by side, so that none hides another
+            label = f"{draw}" if k == 0 else None
+            axis.plot(across, values, "o", ms=2.6, color=f"C{d}", label=label)
+            axis.plot([middle - 0.14, middle + 0.14], [np.median(values)] * 2, color="0.2", lw=1.2)
     classes = len(next(iter(results.values()))["classes"])
     axis.axhline(100 / classes, color="0.6", ls=":", lw=0.8)
-    axis.set(xlabel="", ylim=(0, 100))
+    axis.set(ylabel="accuracy on real (%)", ylim=(0, 100))
+    axis.set_xticks(range(len(labels)), list(labels.values()))
     axis.tick_params(axis="x", labelsize=6)
     axis.legend(title="data draw", frameon=False, ncols=2, fontsize=6, title_fontsize=6, loc="lower right")
     return figure
