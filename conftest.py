@@ -14,7 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ or "CRYOETGAN_RUNS" not in os.environ:
 # Whole programs, trainings and notebooks: left out of `make test-fast`.
 SLOW = (
     "test_acceleration", "test_article", "test_clients", "test_evidence", "test_notebooks", "test_parity",
-    "test_kills", "test_particles_kinds", "test_physics", "test_processes", "test_profiles", "test_shell_parameters",
+    "test_particles_kinds", "test_physics", "test_processes", "test_profiles", "test_shell_parameters",
     "test_specimen_databases", "test_streaming", "test_training", "test_viewer",
 )  # fmt: skip
 

@@ -1,19 +1,28 @@
-"""A few damaged files of every kind; `python tests/fuzz/files.py --mutants 2000` loads many."""
+"""A few damaged files of every kind, and a few kills; `tests/fuzz` does thousands."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-FUZZ = Path(__file__).parent / "fuzz" / "files.py"
+import pytest
+
+FUZZ = Path(__file__).parent / "fuzz"
 
 
-def test_damaged_files_are_refused_by_name_or_read() -> None:
+@pytest.mark.parametrize(
+    ("script", "arguments", "said"),
+    [
+        ("files.py", ("--mutants", "120", "--seed", "5"), "of 120 mutants"),
+        pytest.param("kills.py", ("--kills", "2", "--seed", "3"), "no fault", marks=pytest.mark.slow),
+    ],
+)
+def test_nothing_breaks(script: str, arguments: tuple[str, ...], said: str) -> None:
     done = subprocess.run(
-        [sys.executable, FUZZ, "--mutants", "120", "--seed", "5"],
+        [sys.executable, FUZZ / script, *arguments],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(FUZZ.parents[2])},
+        env=os.environ | {"PYTHONPATH": str(FUZZ.parents[1]), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "of 120 mutants" in done.stdout
+    assert said in done.stdout

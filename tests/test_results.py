@@ -35,7 +35,13 @@ from cryoetgan_core.volumes.domains import Domains
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "figures" / "quick" / "results"
-TIMES = {"benchmark_gpu", "training_time", "benchmark_figures", "benchmark_speed"}  # tables of times of one machine
+TIMES = {
+    "benchmark_gpu",
+    "long_runs_stopped",
+    "training_time",
+    "benchmark_figures",
+    "benchmark_speed",
+}  # tables of times of one machine
 CLIENTS = {"clients", "clients_first_version"}
 EARLIER = {"physics_training_earlier_code"}  # of code that is gone; says so itself
 

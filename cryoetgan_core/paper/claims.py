@@ -128,7 +128,7 @@ CLAIMS = (
         2,
     ),
     Claim(
-        "The size of an error is predicted by the spread of generations",
+        "The spread of generations predicts the size of errors, but not where they are large",
         "fig4_uncertainty",
         "mean deviation of error from prediction, larger of S1 and S2",
         lambda r: r.calibration_error(),

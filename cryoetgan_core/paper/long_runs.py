@@ -16,8 +16,6 @@ from .runs import ensure_run
 from .simulated_sets import simulated_domains
 
 LONG_STEPS = 80_000  # of the paper, one volume each
-
-
 LARGE = "batch16"  # the run of the paper's width and box
 FEW = dict(train_per_class=100, test_per_class=50)  # what it is measured on, so that a laptop can
 

@@ -155,7 +155,7 @@ def reliability_curves(found: Mapping[str, dict]) -> Figure:
     axis.set(xlabel=f"predicted s.d. of a voxel {unit}", ylabel=f"r.m.s. error of a recording\n{unit}")
     axis.set(xlim=line, ylim=line)
     axis.set_aspect("equal")
-    axis.legend(frameon=False, fontsize=6)
+    axis.legend(frameon=False, fontsize=6, loc="lower right")
     return figure
 
 
