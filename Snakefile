@@ -38,7 +38,7 @@ def local(path):
 
 RUNS, RESULTS, FIGURES = local(paths.runs(PROFILE)), local(paths.results(PROFILE)), local(paths.figures(PROFILE))
 EXECUTED = shlex.quote(f"{RUNS}/notebooks")
-TIMES = f"{RUNS}/times"  # what each job took, for notebooks/benchmark_figures.ipynb
+TIMES = f"{RUNS}/times"  # what each job took, for notebooks/benchmarks.ipynb
 PAPERMILL = "papermill --no-progress-bar --log-level WARNING"
 HUSH = " 2> >(grep -v IPKernelApp >&2)"  # ipykernel warns of its local TCP socket at every start
 
@@ -72,20 +72,35 @@ DOWNSTREAM = results(f"downstream_S1_seed{s}" for s in NUMBERS)
 COMPARISONS = results(paper.comparison_names(PROFILE, paper.compared_draws(NUMBERS)))
 PARTS = results(paper.ablation_names(PROFILE, NUMBERS))
 MISMATCH = results(paper.mismatch_names(PROFILE, NUMBERS[0]))
+DENSITIES = results(paper.given_names(PROFILE, NUMBERS[0]))
+DEFOCUS = results([f"physics_defocus_seed{NUMBERS[0]}"])
 REACH = results(f"physics_{name}_seed{NUMBERS[0]}" for name in ("few", "poses"))
 INTERPRETATION = results(f"physics_interpretation_{dataset}_seed{NUMBERS[0]}" for dataset in DATASETS)
 # notebook: (results it reads, artefacts it writes)
 FIGURE_NOTEBOOKS = {
-    "fig1_overview": ([*MAIN, *SPREAD], ["fig1_overview"]),
-    "fig2_generated": ([*RECIPES, *SPREAD], ["fig2_generated", "summary"]),
-    "fig3_real": (MAIN, ["fig3_real", "table1_datasets"]),
-    "fig4_uncertainty": (SPREAD, ["fig4_uncertainty", "fig18_reliability"]),
-    "fig5_fig6_noise": (NOISE, ["fig5_inception_score", "fig6_frechet_distance", "table3_noise"]),
-    "fig7_power_spectra": ([*MAIN, *AUDIT], ["fig7_power_spectra"]),
-    "metric_audit": ([*MAIN, *AUDIT], ["table5_audit_S1"]),
-    "table6_downstream": (DOWNSTREAM, ["table6_downstream_S1", "fig8_learning_curves_S1"]),
-    "specimen_models": ([], ["specimen_models"]),
-    "atoms_to_subtomogram": ([], ["microscope_walk"]),
+    "figures_1_to_4": (
+        [*RECIPES, *SPREAD],
+        [
+            "fig1_overview",
+            "fig2_generated",
+            "summary",
+            "fig3_real",
+            "table1_datasets",
+            "fig4_uncertainty",
+            "fig18_reliability",
+        ],
+    ),
+    "table2_metrics": (RECIPES, ["table2_metrics"]),
+    "noise_and_loss": (
+        [*NOISE, *ABLATION],
+        ["fig5_inception_score", "fig6_frechet_distance", "table3_noise", "table4_wasserstein_spectral"],
+    ),
+    "metric_audit": ([*MAIN, *AUDIT], ["table5_audit_S1", "fig7_power_spectra"]),
+    "training_data": (
+        [*DOWNSTREAM, *COMPARISONS],
+        ["table6_downstream_S1", "fig8_learning_curves_S1", "table7_physics", "fig12_accuracy_by_snr"],
+    ),
+    "atoms_to_subtomogram": ([], ["specimen_models", "microscope_walk"]),
     "physics_generator": (
         INTERPRETATION,
         [
@@ -93,14 +108,17 @@ FIGURE_NOTEBOOKS = {
             "fig11_shells_of_means",
         ],
     ),
-    "table7_physics": (COMPARISONS, ["table7_physics", "fig12_accuracy_by_snr"]),
-    "table8_ingredients": (PARTS, ["table8_ingredients"]),
-    "mismatch": (MISMATCH, ["table11_mismatch"]),
-    "reach": (REACH, ["fig15_few_particles", "table12_poses"]),
-    "table9_densities": (results(paper.given_names(PROFILE, NUMBERS[0])), ["table9_given_densities"]),
-    "fig13_defocus": (results([f"physics_defocus_seed{NUMBERS[0]}"]), ["fig13_defocus"]),
-    "table2_metrics": (RECIPES, ["table2_metrics"]),
-    "table4_ablation": (ABLATION, ["table4_wasserstein_spectral"]),
+    "physics_measurements": (
+        [*PARTS, *DENSITIES, *MISMATCH, *REACH, *DEFOCUS],
+        [
+            "table8_ingredients",
+            "table9_given_densities",
+            "table11_mismatch",
+            "table12_poses",
+            "fig15_few_particles",
+            "fig13_defocus",
+        ],
+    ),
     # drawn from committed results, unless the rule `foreign` made one's own
     "foreign_data": ([], ["fig14_ribosomes", "table10_authors_simulator"]),
 }

@@ -73,14 +73,11 @@ class RunConfig:
     # of the wedge: "known", by the particles' table where it tells, else "estimated"; or "estimated" always
     tilt_range: str = "known"
     # objective
-    adversarial: str = "wasserstein"  # "wasserstein", "least_squares" (Table 4) or "relativistic"
+    adversarial: str = "wasserstein"  # "wasserstein" or "least_squares" (Table 4)
     real_label: float = 1.0  # least squares: the target for real scores (released: 0.8)
     adversarial_weight: float = 1.0  # of the adversarial terms of generators and critics, against cycle and penalties
     gradient_penalty: float = 0.0  # weight; 0 turns it off (released: 10)
     gradient_penalty_norm: str = "volume"  # "volume", or "depth" as the released code takes it
-    clip: float = (
-        0.0  # keep the critics' weights within +-clip after each step (Arjovsky et al. 2017: 0.01); 0 turns it off
-    )
     zero_centred_penalty: float = (
         0.0  # half of it weighs R1 + R2, the squared slope at real and generated volumes; any loss
     )
@@ -101,11 +98,6 @@ class RunConfig:
     # of convolutions: "float32" or "bfloat16"; weights, norms, transforms, losses and spectral normalisation are
     # float32
     compute_dtype: str = "float32"
-    augment: bool = False  # flips along y and 180-degree turns about y, which leave the missing wedge in place
-    # of the real train half, held out to choose the generator (`evaluation.selection`); 0: the last one is taken
-    validation_share: float = 0.0
-    validate_every: int = 50  # steps
-    patience: int = 6  # validations without a better one after which training stops
     checkpoint_every: int = 200  # steps
     # reference classifier (accuracy column, feature metrics)
     classifier_width: int = 64
@@ -161,10 +153,6 @@ class RunConfig:
                 f"Parameter 'compute_dtype' is {self.compute_dtype!r}; the physics generator has no convolutions: "
                 "leave float32."
             )
-        if not 0 <= self.validation_share <= 0.5:
-            raise ValueError(f"Parameter 'validation_share' is {self.validation_share}; expected 0 to 0.5.")
-        if self.clip < 0:
-            raise ValueError(f"Parameter 'clip' is {self.clip}; expected 0 (off) or a positive bound.")
         if self.snr <= 0 or self.noise_level < 0:
             raise ValueError(f"Parameters 'snr' ({self.snr}) and 'noise_level' ({self.noise_level}) must be positive.")
 
@@ -205,25 +193,6 @@ PRESETS: dict[str, dict] = {
     # What the paper's text says: a Wasserstein critic under spectral normalisation, and the cycle; the networks are the
     # released ones.
     "described": dict(adversarial="wasserstein", spectral_norm=True, cycle_x=10.0, cycle_y=10.0),
-    # Textbook objectives on the released networks, to compare: what each name says and nothing else. A Wasserstein
-    # critic is held by the gradient penalty over the
-    # whole volume (Gulrajani et al. 2017); `spectral_norm` and `clip` are the other two ways, each a switch of its own.
-    "wasserstein": dict(
-        adversarial="wasserstein", spectral_norm=False, gradient_penalty=10.0, critic_norm="none", beta2=0.9, pool=0
-    ),
-    # Mao et al. 2017, as in CycleGAN (Zhu et al. 2017).
-    "least_squares": dict(adversarial="least_squares", spectral_norm=False),
-    # Huang et al. 2024 (arXiv 2501.05441): pairing loss, R1 and R2, no momentum, an averaged generator.
-    "relativistic": dict(
-        adversarial="relativistic",
-        spectral_norm=False,
-        zero_centred_penalty=3.0,
-        critic_norm="none",
-        beta1=0.0,
-        beta2=0.99,
-        ema=0.99,
-        pool=0,
-    ),  # fmt: skip
     # The described model with what it needs to learn in a short budget. Generator: linear output, a linear skip under
     # which the network starts silent,
     # noise at every level. Critic: no instance norm (it divides each volume's amplitude away), a zero-centred gradient

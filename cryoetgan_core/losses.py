@@ -7,9 +7,8 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 
-ADVERSARIAL = ("wasserstein", "least_squares", "relativistic")
+ADVERSARIAL = ("wasserstein", "least_squares")
 
 
 def critic_loss(real: torch.Tensor, fake: torch.Tensor, kind: str, real_label: float = 1.0) -> torch.Tensor:
@@ -17,28 +16,21 @@ def critic_loss(real: torch.Tensor, fake: torch.Tensor, kind: str, real_label: f
 
     "wasserstein": E[D(fake)] - E[D(real)] (Arjovsky et al. 2017), valid only under a Lipschitz constraint;
     "least_squares": E[(D(real) - real_label)^2] + E[D(fake)^2] (Mao et al. 2017), halved; the released code has
-    real_label 0.8; "relativistic": E[softplus(D(fake) - D(real))] over pairs (Huang et al. 2024, arXiv 2501.05441).
+    real_label 0.8.
     """
     if kind == "wasserstein":
         return fake.mean() - real.mean()
-    if kind == "least_squares":
-        return 0.5 * ((real - real_label).square().mean() + fake.square().mean())
-    return F.softplus(fake - real).mean()
+    return 0.5 * ((real - real_label).square().mean() + fake.square().mean())
 
 
-def generator_loss(
-    fake: torch.Tensor, kind: str, real_label: float = 1.0, real: torch.Tensor | None = None
-) -> torch.Tensor:
+def generator_loss(fake: torch.Tensor, kind: str, real_label: float = 1.0) -> torch.Tensor:
     """What the generator descends, given the critic's scores of its volumes.
 
-    "wasserstein": -E[D(fake)]; "least_squares": E[(D(fake) - real_label)^2], not halved, as released; "relativistic",
-    which needs `real`: E[softplus(D(real) - D(fake))].
+    "wasserstein": -E[D(fake)]; "least_squares": E[(D(fake) - real_label)^2], not halved, as released.
     """
     if kind == "wasserstein":
         return -fake.mean()
-    if kind == "least_squares":
-        return (fake - real_label).square().mean()
-    return F.softplus(real - fake).mean()
+    return (fake - real_label).square().mean()
 
 
 def cycle_loss(volume: torch.Tensor, returned: torch.Tensor) -> torch.Tensor:

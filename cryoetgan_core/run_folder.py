@@ -90,11 +90,6 @@ def _log_so_far(folder: Path, steps: int) -> list[dict]:
     return read_log(folder, steps) if (folder / "log.jsonl").exists() else [{"step": steps, "seconds": 0.0}]
 
 
-def validates(trainer: Trainer) -> bool:
-    """Whether the step that was done is one after which the generator is validated."""
-    return len(trainer.validation) > 0 and trainer.steps_done % trainer.config.validate_every == 0
-
-
 def reads(trainer: Trainer) -> bool:
     """Whether losses are read from the device after the step that was done: always on a CPU; on a GPU now and then,
     because to read them is to wait for it.
@@ -107,9 +102,8 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     """Train to the configured number of steps in `folder`, resuming what is there; returns the path of the weights.
 
     The folder holds config.json, log.jsonl (a line a step), checkpoint.safetensors and, at the end,
-    weights.safetensors: the generators, G being the averaged one where `ema` is on, and of these, where
-    `validation_share` is, the one with the least distance from the held-out real volumes. Of several processes the
-    first writes; a run may go on with another number of them. `replace` starts anew over a run of another configuration
+    weights.safetensors: the generators, G being the averaged one where `ema` is on. Of several processes the first
+    writes; a run may go on with another number of them. `replace` starts anew over a run of another configuration
     or other data instead of refusing it.
 
     Raises
@@ -128,8 +122,6 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     if not first:
         while not trainer.finished:
             trainer.step()
-            if validates(trainer):
-                trainer.validate()
             if reads(trainer):
                 trainer.check()
         trainer.processes.wait()
@@ -156,8 +148,6 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
         while not trainer.finished:
             values = trainer.step()
             waiting.append({"step": trainer.steps_done, "seconds": round(time.perf_counter() - start, 2)} | values)
-            if validates(trainer):
-                waiting[-1]["validation"] = trainer.validate()
             bar.update()
             if not reads(trainer):
                 continue
@@ -181,7 +171,7 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
                 log.flush()
                 save_checkpoint(trainer, folder)
     save_checkpoint(trainer, folder)
-    weights = {f"G.{k}": v for k, v in (trainer.best or trainer.ema).items()} | {
+    weights = {f"G.{k}": v for k, v in trainer.ema.items()} | {
         f"F.{k}": v for k, v in trainer.networks["F"].state_dict().items()
     }
     _write_weights(folder, config, weights, text)

@@ -15,13 +15,10 @@ from .config import RunConfig
 from .engine.acceleration import Acceleration, Recorded, Tree, autocast
 from .engine.optimizers import decay, load_optimizer, make_optimizer, optimizer_tensors, set_rate
 from .engine.processes import Processes
-from .evaluation.selection import distance
 from .reproducibility.seeds import stream
 
 ALONE = Processes()
 MOST_ON_DEVICE = 1 << 31  # values of the subtomograms (8 GiB) that are kept on the training device
-MOST_HELD_OUT = 1000  # subtomograms to validate on
-LEAST_MADE = 64  # volumes to validate, whose mean is measured, however few are held out
 
 
 class TrainingDiverged(RuntimeError):
@@ -93,19 +90,8 @@ class Trainer:
         # as given, scaled batch by batch: subtomograms may be more than memory holds
         self.x, self.y = x.to(self.device)[:, None], (y if y.numel() > MOST_ON_DEVICE else y.to(self.device))[:, None]
         self.networks = build_networks(config, self.device)
-        held_out = min(round(config.validation_share * len(y)), MOST_HELD_OUT, len(y) - config.batch)
-        held_out = held_out if held_out > 1 else 0  # one volume has no spread to measure a distance by
-        order = torch.randperm(len(y), generator=stream(config.seed, "validation"))
-        self.validation, self.rows = (
-            self._real(order[:held_out]),
-            {"x": torch.arange(len(x)), "y": order[held_out:].sort().values},
-        )
         self.acceleration.prepare(self.networks)
         self.ema = {k: v.clone() for k, v in self.networks["G"].state_dict().items()}
-        self.best, self.validations = (
-            {},
-            [],
-        )  # the averaged generator at the least distance; (step, distance) of each validation
         self.critics = [name for name in ("D_Y", "D_X") if name in self.networks]
         groups = {"generators": ["G", "F"], "critics": self.critics}
         self.optimizers = {
@@ -137,17 +123,11 @@ class Trainer:
         own shuffled epochs.
         """
         config, picked = self.config, []
-        for name, rows in self.rows.items():
-            epoch, i = divmod(step, len(rows) // config.batch)
-            order = torch.randperm(len(rows), generator=stream(config.seed, f"order of {name}", epoch))
-            chosen = rows[order[i * config.batch : (i + 1) * config.batch]]
+        for name, volumes in (("x", self.x), ("y", self.y)):
+            epoch, i = divmod(step, len(volumes) // config.batch)
+            order = torch.randperm(len(volumes), generator=stream(config.seed, f"order of {name}", epoch))
+            chosen = order[i * config.batch : (i + 1) * config.batch]
             picked.append(self.x[self._send(chosen)] if name == "x" else self._real(chosen))
-        if config.augment:
-            flips = stream(config.seed, "augment", step)
-            for axes in ((-2,), (-3, -1)):
-                for i, volumes in enumerate(picked):
-                    turned = self._send(torch.rand((len(volumes), 1, 1, 1, 1), generator=flips) < 0.5)
-                    picked[i] = torch.where(turned, volumes.flip(axes), volumes)
         x, y = picked
         rng = stream(config.seed, "noise level", step, device=self.device)
         noise = config.noise_level * torch.randn(x.shape, generator=rng, device=self.device)
@@ -230,14 +210,10 @@ class Trainer:
         fakes = {"D_Y": self._pass("G", x, inputs["G(x)"])}
         if "F(y)" in inputs:
             fakes["D_X"] = self._pass("F", y, inputs["F(y)"])
-        reals = {"D_Y": y, "D_X": x}
         log, total = {}, torch.zeros((), device=self.device)
         for name in self.critics if config.adversarial_weight else ():
-            real_scores = self._pass(name, reals[name]) if config.adversarial == "relativistic" else None
             scores = self._pass(name, fakes[name])
-            log[f"adversarial_{name[-1]}"] = losses.generator_loss(
-                scores, config.adversarial, config.real_label, real_scores
-            )
+            log[f"adversarial_{name[-1]}"] = losses.generator_loss(scores, config.adversarial, config.real_label)
             total = total + config.adversarial_weight * log[f"adversarial_{name[-1]}"]
         if config.cycle_x:
             log["cycle_x"] = losses.cycle_loss(x, self._pass("F", fakes["D_Y"], inputs["F(G(x))"]))
@@ -277,47 +253,12 @@ class Trainer:
                 log[f"penalty_{name}"] = penalty
                 total = total + 0.5 * config.zero_centred_penalty * penalty
         finite = self._descend("critics", total)
-        if config.clip:
-            with torch.no_grad():
-                for parameter in (p for name in self.critics for p in self.networks[name].parameters()):
-                    parameter.clamp_(-config.clip, config.clip)
         return {"log": {k: v.detach() for k, v in log.items()}, "finite": finite}
-
-    @torch.no_grad()
-    def validate(self) -> float:
-        """Distance of the averaged generator's volumes from the held-out real ones (`evaluation.selection`); keeps the
-        generator where it is the least so far.
-        """
-        G = self.networks["G"]
-        own = {k: v.clone() for k, v in G.state_dict().items()}
-        G.load_state_dict(self.ema)
-        fakes = self._to_validate()
-        G.load_state_dict(own)
-        found = self.processes.of_first(distance(self.validation[:, 0].cpu(), fakes[:, 0].cpu()))
-        if not self.validations or found < min(value for _, value in self.validations):
-            self.best = {k: v.clone() for k, v in self.ema.items()}
-        self.validations.append((self.steps_done, found))
-        return found
-
-    def _to_validate(self) -> torch.Tensor:
-        """Volumes (M, 1, D, H, W) that the generator makes as it is, as many as are held out or LEAST_MADE, from
-        densities spread over all.
-        """
-        config, G, fakes = self.config, self.networks["G"], []
-        count = max(len(self.validation), min(LEAST_MADE, len(self.x)))
-        for part in torch.linspace(0, len(self.x) - 1, count).round().long().split(config.batch):
-            rng = stream(config.seed, "validation", int(part[0]), device=self.device)
-            x = self.x[part.to(self.device)]
-            x = self.scaling.x(x + config.noise_level * torch.randn(x.shape, generator=rng, device=self.device))
-            fakes.append(self._pass("G", x, G.sample_noise(x, rng)))
-        return torch.cat(fakes)
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done, or the last `patience` validations found nothing better."""
-        values = [value for _, value in self.validations]
-        waited = len(values) - 1 - values.index(min(values)) if values else 0
-        return self.steps_done >= self.config.steps or waited >= self.config.patience
+        """Whether all steps are done."""
+        return self.steps_done >= self.config.steps
 
     def _descend(self, which: str, loss: torch.Tensor) -> torch.Tensor:
         """One step of an optimiser; returns whether the loss and all gradients are finite, as a tensor."""
@@ -360,9 +301,6 @@ class Trainer:
         state = {f"network.{k}": v for k, v in self.networks.state_dict().items()}
         state |= {f"ema.{k}": v for k, v in self.ema.items()}
         state |= {f"pool.{k}": v for k, v in self.pools.items() if v.numel()}
-        state |= {f"best.{k}": v for k, v in self.best.items()}
-        if self.validations:
-            state["validations"] = torch.tensor(self.validations, dtype=torch.float64)
         for name, optimizer in self.optimizers.items():
             state |= {f"optimizer.{name}.{k}": v for k, v in optimizer_tensors(optimizer).items()}
         return {k: v.detach().cpu().contiguous() for k, v in state.items()}
@@ -376,8 +314,6 @@ class Trainer:
         self.networks.load_state_dict(part("network."))
         self.ema = {k: v.to(self.device) for k, v in part("ema.").items()}
         self.pools |= {k: v.to(self.device) for k, v in part("pool.").items()}
-        self.best = {k: v.to(self.device) for k, v in part("best.").items()}
-        self.validations = [(int(step), value) for step, value in state.get("validations", torch.zeros(0, 2)).tolist()]
         for name, optimizer in self.optimizers.items():
             load_optimizer(optimizer, part(f"optimizer.{name}."))
         self.steps_done = steps_done

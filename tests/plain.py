@@ -1,5 +1,5 @@
 """The networks written out plainly, with PyTorch's own layers and the package's weights: what the fast paths must
-equal, and the yardstick of `benchmark_speed.ipynb`.
+equal, and the yardstick of `benchmarks.ipynb`.
 """
 
 import types

@@ -4,13 +4,11 @@ answer is known.
 
 import dataclasses
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from cryoetgan_core import paper
 from cryoetgan_core.config import DATASETS, make_config
 from cryoetgan_core.evaluation import classification
 from cryoetgan_core.evaluation.baselines import (
@@ -37,7 +35,6 @@ from cryoetgan_core.evaluation.classification import (
 from cryoetgan_core.evaluation.compare import compare_repeats
 from cryoetgan_core.evaluation.downstream import GENERATED, REAL, benchmark, gap_closed
 from cryoetgan_core.paper import plotting
-from cryoetgan_core.reproducibility import paths
 from cryoetgan_core.simulator.microscope import transfer
 from cryoetgan_core.simulator.sets import class_references, density_maps, poses_of, subtomograms
 from cryoetgan_core.simulator.specimen import rotate_volume
@@ -223,32 +220,6 @@ def test_audit_marks_the_fooled_and_the_oversensitive() -> None:
 def test_classes_never_named_are_found() -> None:
     run = {"classes": ["a", "b"], "confusion": [[0, 7], [2, 5]]}
     assert plotting.never_named({"run": run, "whole": run | {"confusion": [[1, 6], [2, 5]]}}) == {"run": {"a": 7}}
-
-
-def test_the_profile_of_the_figures_tells_training_from_measuring(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paths, "runs", lambda profile: tmp_path)
-    with pytest.raises(FileNotFoundError, match="run `make figures PROFILE=quick` first"):
-        paper.figures_profile("quick")
-    columns = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
-    for rule, job, seconds, memory in (
-        ("simulate_data", "S1", 30, 900),
-        ("train", "S1_adapted_seed0", 100, 700),
-        ("train", "S1_adapted_seed1", 90, 800),
-    ):
-        (tmp_path / "times" / rule).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "times" / rule / f"{job}.tsv").write_text(
-            f"{columns}{seconds}\t0:00:00\t{memory}\t1\t1\t1\t1\t1\t80\t{seconds * 0.9}\n"
-        )
-    for seed, steps in ((0, 70.0), (1, 60.0)):
-        (tmp_path / f"S1_adapted_seed{seed}").mkdir()
-        (tmp_path / f"S1_adapted_seed{seed}" / "log.jsonl").write_text(
-            f'{{"step": 1, "seconds": 1.0}}\n{{"step": 2, "seconds": {steps}}}\n'
-        )
-    table = paper.profile_table(paper.figures_profile("quick"))
-    assert table["seconds"].to_dict() == {"train: steps": 130, "train: measuring the run": 60, "simulate_data": 30}
-    assert table["share_percent"].sum() == pytest.approx(100) and table.loc["train: steps", "memory_MiB"] == 800
 
 
 def test_a_reference_classifier_that_never_names_a_class_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:

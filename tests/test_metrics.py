@@ -16,7 +16,6 @@ from cryoetgan_core.evaluation.metrics import (
     calibration,
     fourier_shell_correlation,
     frechet_distance,
-    imagenet_features,
     inception_score,
     kernel_distance,
     log_spectrum_distance,
@@ -191,30 +190,3 @@ def test_fourier_shell_correlation_of_known_pairs() -> None:
     assert resolution_A(curve[:5].clone().clamp(min=0.6), 10.0) == pytest.approx(20.0)  # never falls: Nyquist
     with pytest.raises(ValueError, match="two equal cubes"):
         fourier_shell_correlation(a, a[:5])
-
-
-class StandIn(torch.nn.Module):
-    """Takes what the TorchScript Inception takes: means of quadrants as features, their softmax as classes."""
-
-    def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
-        features = torch.nn.functional.adaptive_avg_pool2d(x.float(), 2).flatten(1)
-        return features if return_features else features.softmax(1)
-
-
-def test_imagenet_features_come_from_the_file_and_are_missed_with_one_sentence(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("CRYOETGAN_INCEPTION", str(tmp_path / "inception.pt"))
-    with pytest.raises(
-        FileNotFoundError, match="left out: no Inception weights at .*inception.pt.*CRYOETGAN_INCEPTION"
-    ):
-        imagenet_features(torch.zeros(2, 8, 8, 8))
-    torch.jit.script(StandIn()).save(str(tmp_path / "inception.pt"))
-    volumes = torch.randn(5, 8, 8, 8)
-    features, probabilities = imagenet_features(volumes)
-    assert features.shape == (15, 12) and torch.allclose(probabilities.sum(1), torch.ones(15))
-    grey = (
-        (volumes[0, 4, :4, :4].clamp(-3, 3) / 3 * 127.5 + 127.5).round().mean()
-    )  # first quadrant of the first xy slice
-    assert float(features[0, 0]) == pytest.approx(float(grey), rel=1e-4)
-    (tmp_path / "inception.pt").write_bytes(b"no network")
-    with pytest.raises(ValueError, match="not the TorchScript Inception network"):
-        imagenet_features(volumes)

@@ -35,7 +35,7 @@ def test_a_dry_run_asks_for_the_resources_of_the_slurm_profile(tmp_path: Path) -
         assert found, rule
         for name, value in resources.items():
             assert f"{name}={value}" in found[1], (rule, name)
-    table = re.search(r"^rule fig1_overview:.*?resources: ([^\n]*)", made.stdout, re.M | re.S)[1]
+    table = re.search(r"^rule figures_1_to_4:.*?resources: ([^\n]*)", made.stdout, re.M | re.S)[1]
     assert f"mem_mb={settings['default-resources']['mem_mb']}" in table and "gpu" not in table
 
 

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cryoetgan_core.paper import timing
+from cryoetgan_core.paper import benchmark
 
 
 def test_peak_memory_is_that_of_this_process_in_MiB() -> None:
-    before = timing.peak_memory_MiB()
+    before = benchmark.peak_memory_MiB()
     block = np.ones(int(before) * 2**17)  # as much again, in 8-byte numbers
-    assert timing.peak_memory_MiB() >= 1.5 * before and len(block)
+    assert benchmark.peak_memory_MiB() >= 1.5 * before and len(block)
 
 
 @pytest.mark.parametrize(("system", "counted"), [("linux", 2**20), ("darwin", 2**30)])
@@ -19,13 +19,13 @@ def test_peak_memory_of_a_system_that_counts_otherwise(
     monkeypatch: pytest.MonkeyPatch, system: str, counted: int
 ) -> None:
     usage = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: SimpleNamespace(ru_maxrss=counted))
-    monkeypatch.setattr(timing, "resource", usage)
-    monkeypatch.setattr(timing.sys, "platform", system)
-    assert timing.peak_memory_MiB() == 1024
+    monkeypatch.setattr(benchmark, "resource", usage)
+    monkeypatch.setattr(benchmark.sys, "platform", system)
+    assert benchmark.peak_memory_MiB() == 1024
 
 
 def test_peak_memory_without_the_resource_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "resource", None)
+    monkeypatch.setattr(benchmark, "resource", None)
     memory = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=3 * 2**20))
-    monkeypatch.setattr(timing.psutil, "Process", lambda: memory)
-    assert timing.peak_memory_MiB() == 3
+    monkeypatch.setattr(benchmark.psutil, "Process", lambda: memory)
+    assert benchmark.peak_memory_MiB() == 3

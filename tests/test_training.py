@@ -104,12 +104,10 @@ def losses_after(steps: int = 2, **changes: object) -> tuple[float, ...]:
         {"spectral_norm": False},
         {"adversarial": "least_squares"},
         {"zero_centred_penalty": 0.0},
-        {"adversarial": "relativistic"},
         {"adversarial_weight": 0.1},
         {"gradient_penalty": 10.0},
         {"gradient_penalty": 10.0, "gradient_penalty_norm": "depth"},
         {"zero_centred_penalty": 0.3},
-        {"clip": 0.01},
         {"cycle_x": 0.0},
         {"cycle_y": 3.0},
         {"log_power": 0.0},
@@ -132,16 +130,6 @@ def test_every_field_changes_the_computation(change: dict) -> None:
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name != "physics"])
 def test_every_preset_of_the_papers_model_trains(preset: str) -> None:
     assert all(math.isfinite(v) for v in losses_after(preset=preset))
-
-
-def test_clipping_bounds_every_weight_of_the_critics() -> None:
-    trainer = Trainer(make_config("smoke", preset="wasserstein", gradient_penalty=0.0, clip=0.01), *data())
-    assert max(float(p.detach().abs().max()) for p in trainer.networks["D_Y"].parameters()) > 0.01
-    trainer.step()
-    for name in ("D_Y", "D_X"):
-        assert max(float(p.detach().abs().max()) for p in trainer.networks[name].parameters()) <= 0.01 + 1e-9
-    with pytest.raises(ValueError, match="'clip' is -1"):
-        make_config("smoke", clip=-1.0)
 
 
 def test_real_label_matters_for_least_squares() -> None:
@@ -258,7 +246,7 @@ def test_generation_does_not_depend_on_the_batch(tmp_path: Path) -> None:
 def test_subtomograms_are_scaled_batch_by_batch_and_not_copied() -> None:
     """Of a mapped file only the batch is to come into memory."""
     x, y = data()
-    trainer = Trainer(make_config("smoke", preset="adapted", augment=False), x, y)
+    trainer = Trainer(make_config("smoke", preset="adapted"), x, y)
     assert trainer.y.data_ptr() == y.data_ptr()
     scaled = (y - y.mean()) / y.std()
     for volume in trainer.batch(0)[1][:, 0]:
@@ -280,15 +268,6 @@ def test_every_epoch_shows_each_particle_once_in_another_order() -> None:
     for domain, whole in ((0, trainer.scaling.x(trainer.x)), (1, trainer.scaling.y(trainer.y))):
         shown = [i for step in range(6) for _, i in rows_of(trainer.batch(step)[domain], [whole[:, 0]])]
         assert sorted(shown[:12]) == sorted(shown[12:]) == list(range(12)) and shown[:12] != shown[12:]
-
-
-def test_augmentation_flips_along_the_tilt_axis_and_turns_about_it_alone() -> None:
-    """A flip along z or x alone would put the missing wedge where it is not."""
-    trainer = Trainer(make_config("smoke", augment=True), *data())
-    y = trainer.scaling.y(trainer.y)[:, 0]
-    versions = [y, y.flip(-2), y.flip(-3, -1), y.flip(-3, -2, -1)]
-    found = [which for step in range(12) for which, _ in rows_of(trainer.batch(step)[1], versions)]
-    assert set(found) == {0, 1, 2, 3}
 
 
 def test_the_pool_gives_back_an_older_volume_half_of_the_time() -> None:
@@ -317,55 +296,12 @@ def test_a_step_takes_the_decayed_rate_and_moves_the_average_by_its_share() -> N
             torch.testing.assert_close(trainer.ema[key], 0.9 * before[key] + 0.1 * value)
 
 
-@pytest.mark.parametrize(
-    ("n", "share", "held_out"), [(3, 0.15, None), (4, 0.5, 0), (5, 0.5, 0), (6, 0.5, 2), (12, 0.15, 2), (12, 0.25, 3)]
-)
-def test_any_number_of_particles_trains_or_is_refused_before_it_starts(
-    tmp_path: Path, n: int, share: float, held_out: int | None
-) -> None:
-    """A batch is left to train on, and one volume held out would have no spread to measure a distance by."""
-    config, (x, y) = make_config("smoke", steps=2, validate_every=1, validation_share=share), data()
-    if held_out is None:
-        with pytest.raises(ValueError, match=rf"subtomograms have shape \({n}, .*at least 4 .the batch."):
-            Trainer(config, x, y[:n])
-        return
-    trainer = Trainer(config, x, y[:n])
-    assert len(trainer.validation) == held_out and len(trainer.rows["y"]) == n - held_out
-    train(trainer, tmp_path, progress=False)
-    assert trainer.steps_done == 2 and [math.isfinite(value) for _, value in trainer.validations] == [True] * (
-        2 if held_out else 0
-    )
+def test_as_many_particles_as_a_batch_train_and_fewer_are_refused_before_it_starts(tmp_path: Path) -> None:
+    config, (x, y) = make_config("smoke", steps=2), data()
+    with pytest.raises(ValueError, match=r"subtomograms have shape \(3, .*at least 4 .the batch."):
+        Trainer(config, x, y[:3])
+    train(Trainer(config, x, y[:4]), tmp_path, progress=False)
     assert generate(load_run(tmp_path), x[:1]).isfinite().all()
-
-
-def test_stopped_training_keeps_its_validations_and_the_best_generator(tmp_path: Path) -> None:
-    config = make_config("smoke", steps=6, checkpoint_every=1, validate_every=2, validation_share=0.25)
-    whole, broken = Trainer(config, *data()), Trainer(config, *data())
-    train(whole, tmp_path / "whole", progress=False)
-    broken.step, step = lambda: step() if broken.steps_done < 3 else interrupt(), broken.step
-    with pytest.raises(KeyboardInterrupt):
-        train(broken, tmp_path / "broken", progress=False)
-    again = Trainer(config, *data())
-    ours, theirs = (
-        load_file(p)
-        for p in (tmp_path / "whole" / "weights.safetensors", train(again, tmp_path / "broken", progress=False))
-    )
-    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
-    assert whole.validations == again.validations and [step for step, _ in again.validations] == [2, 4, 6]
-    assert all(torch.equal(ours[f"G.{k}"], v) for k, v in again.best.items())
-    best = min(again.validations, key=lambda v: v[1])[0]
-    until = Trainer(config, *data())
-    while until.steps_done < best:
-        until.step()
-    assert all(torch.equal(v, again.best[k]) for k, v in until.ema.items())
-
-
-def test_training_stops_when_nothing_better_is_found() -> None:
-    trainer = Trainer(make_config("smoke", steps=100, patience=2), *data())
-    trainer.validations = [(2, 1.0), (4, 2.0)]
-    assert not trainer.finished
-    trainer.validations.append((6, 3.0))
-    assert trainer.finished
 
 
 def test_data_that_do_not_fit_are_refused() -> None:

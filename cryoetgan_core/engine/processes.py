@@ -59,14 +59,6 @@ class Processes:
         """Mean of a tensor over the processes, which gradients pass."""
         return value if self.count == 1 else _Sum.apply(value) / self.count
 
-    def of_first(self, value: float) -> float:
-        """The first process's number, so that all decide alike."""
-        if self.count == 1:
-            return value
-        shared = torch.tensor(value, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
-        dist.broadcast(shared, 0)
-        return float(shared)
-
     def average_gradients(self, parameters: Iterable[torch.Tensor]) -> None:
         """Put the mean over the processes in place of each parameter's gradient."""
         if self.count == 1:

@@ -21,7 +21,6 @@ from .metrics import (
     calibration,
     fourier_shell_correlation,
     frechet_distance,
-    imagenet_features,
     inception_score,
     kernel_distance,
     log_ratio,
@@ -29,11 +28,10 @@ from .metrics import (
     nearest_real,
     radial_power_spectra,
     voxel_moments,
-    weights_path,
 )
 
 EXAMPLES = 3  # volumes of each class whose central slices are kept for the figures
-UNCERTAINTY_REPEATS = (5, 40)  # generations from one density: as the released code, and enough to see structure
+REPEATS = 40  # generations from one density, against as many recordings
 
 
 def _manifold_metrics(scores: ManifoldScores, prefix: str) -> dict[str, float]:
@@ -43,17 +41,6 @@ def _manifold_metrics(scores: ManifoldScores, prefix: str) -> dict[str, float]:
         "coverage": scores.covered,
     }  # fmt: skip
     return {f"{prefix}{name}": float(values.double().mean()) for name, values in per_volume.items()}
-
-
-def _imagenet_metrics(real: torch.Tensor, fake: torch.Tensor) -> dict[str, float]:
-    """FID and IS on ImageNet features of slices, as in the paper; empty where the weights are not at hand."""
-    try:
-        path = weights_path()
-    except FileNotFoundError:
-        return {}
-    real_features, _ = imagenet_features(real, path)
-    features, probabilities = imagenet_features(fake, path)
-    return {"imagenet_fid": frechet_distance(real_features, features), "imagenet_is": inception_score(probabilities)}
 
 
 def _evenly(volumes: torch.Tensor, count: int) -> torch.Tensor:
@@ -92,10 +79,10 @@ def compare(
 
     Names: psnr, precision, recall, density, coverage (raw voxels, k = 5), accuracy (%), feature_* (penultimate layer of
     the classifier), standardised_* (voxels of volumes scaled to mean 0 and s.d. 1 each), fid, kid, inception_score (of
-    the classifier), imagenet_fid and imagenet_is where those weights are at hand, spectrum (log radial power), angular
-    (log power over frequency and tilt), moments (s.d., skewness and kurtosis, in units of their spread between real
-    volumes), autocorrelation (lags 1 to 3 along each axis), auc (can a fresh network tell them apart), and, where
-    `train` holds real training volumes, nearest_train (share of `fake` nearer to one of them than to `real`).
+    the classifier), spectrum (log radial power), angular (log power over frequency and tilt), moments (s.d., skewness
+    and kurtosis, in units of their spread between real volumes), autocorrelation (lags 1 to 3 along each axis), auc
+    (can a fresh network tell them apart), and, where `train` holds real training volumes, nearest_train (share of
+    `fake` nearer to one of them than to `real`).
     """
     n = min(len(real), len(fake))
     _, real_features = predict(classifier, real[:, None])
@@ -110,7 +97,6 @@ def compare(
         metrics["nearest_train"] = float(nearest_real(fake, _evenly(train, m), _evenly(real, m)).double().mean())
     metrics |= told_apart(real, fake)
     metrics |= {"fid": frechet_distance(real_features, features), "kid": kernel_distance(real_features, features)}
-    metrics |= _imagenet_metrics(real, fake)
     metrics |= _manifold_metrics(manifold_scores(real, fake), "")
     metrics |= _manifold_metrics(manifold_scores(real_features, features), "feature_")
     metrics |= _manifold_metrics(manifold_scores(_standardised(real), _standardised(fake)), "standardised_")
@@ -193,8 +179,7 @@ def evaluate(
         real test volumes.
     slices
         name to array (classes, EXAMPLES, D, W): xy slices "density", "real", "generated", "restored" (F of a real
-        volume), "cycled" (F of G of a density) and "density_xz", "generated_xz", "real_xz"; and "uncertainty_5",
-        "uncertainty_40" (classes, 1, D, W) of the first density of each class.
+        volume), "cycled" (F of G of a density) and "density_xz", "generated_xz", "real_xz".
     """
     real, labels = run.scaling.y(domains.volumes("Y_test")), domains.labels("X_test")
     fake = generate(run, domains.volumes("X_test"), seed=seed)
@@ -217,10 +202,8 @@ def evaluate(
     }  # fmt: skip
     middle, classes = real.shape[-1] // 2, len(domains.classes)
     slices = {name: v[:, middle] for name, v in volumes.items()}
-    repeated = generate_repeats(run, densities[::EXAMPLES], repeats=max(UNCERTAINTY_REPEATS), seed=seed + 1)
-    for repeats in UNCERTAINTY_REPEATS:
-        slices[f"uncertainty_{repeats}"] = repeated[:, :repeats].std(1)[:, middle]
     if recorded is not None:
+        repeated = generate_repeats(run, densities[::EXAMPLES], repeats=REPEATS, seed=seed + 1)
         metrics |= compare_repeats(run.scaling.y(recorded), repeated)
     slices |= {f"{name}_xz": volumes[name][:, :, middle] for name in ("density", "generated", "real")}
     numbers = {

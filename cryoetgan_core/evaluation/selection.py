@@ -1,5 +1,5 @@
-"""The rule by which a generator is chosen during training, fixed before any result was seen: real volumes held out from
-the train half decide.
+"""The rule that chooses between measured noise and real background, fixed before any result was seen: real volumes
+held out from the train half decide.
 """
 
 import torch

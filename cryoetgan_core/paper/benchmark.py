@@ -1,28 +1,43 @@
-"""What each acceleration is worth on a machine, in one call, and how long a training of the paper's size would take
-there.
+"""How long things take on one machine: a call, a training, and what each acceleration is worth.
 
 python -m cryoetgan_core.paper.benchmark            # the paper's networks: minutes on a GPU, an hour on a CPU
 python -m cryoetgan_core.paper.benchmark --small    # a trial of the script, seconds
 python -m cryoetgan_core.paper.benchmark --output table.csv
+
+Times of one run are to be compared with each other.
 """
 
 import argparse
 import gc
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import psutil
 import torch
+import torch.nn.functional as F
+from torch import nn
 
+from .. import models
 from ..build import Scaling, build_networks
 from ..config import RunConfig, make_config
 from ..engine.acceleration import WARM_UP, Acceleration
 from ..generation import TrainedRun, generate
+from ..layers import convolution, winograd
 from ..physics.acquisition import Acquisition
 from ..physics.generator import PhysicsGenerator
+from ..reproducibility.provenance import provenance
 from ..training import Trainer
-from .timing import hardware, peak_memory_MiB, seconds_per_call
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 TRICKS = (  # each with the ones above it
     ("float32", "float32", Acceleration()),  # on a GPU cuDNN's convolutions then use TF32
@@ -38,6 +53,62 @@ TRICKS = (  # each with the ones above it
 )
 TOLD = Acquisition(voxel_size_A=13.68, tilt_range_deg=(-60.0, 60.0))  # to physics generators
 EPOCHS = 50 * 1600  # subtomograms that the paper's training sees
+BOXES, BATCHES = (24, 32, 40, 48, 64), (1, 4, 16, 64)
+FAST_PATHS = {  # name to what takes its place in a module
+    "small volumes padded": (convolution, "FEW_PLANES", 0),
+    "few voxels as a matrix product": (convolution, "FEW_VOXELS", 0),
+    "7^3 layers as 2-D convolutions": (models, "conv_valid", F.conv3d),
+    "channels last in the encoder": (
+        models,
+        "conv_valid",
+        lambda x, weight: convolution.conv_valid(x, weight).contiguous(),
+    ),
+    "Winograd's products": (winograd, "FEW_VOXELS", 0),
+}
+
+
+def seconds_per_call(call: Callable[[], object], repeats: int = 5) -> float:
+    """Median wall time in seconds of `repeats` calls, after one that is not counted; waits for a GPU to finish."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return sorted(times[1:])[repeats // 2]
+
+
+def training_time(config: RunConfig, steps: int = 5) -> dict[str, float]:
+    """Processor minutes of a training on one core, reckoned from a few steps on noise, the first not counted."""
+    rng = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(4 * config.batch, config.box, config.box, config.box, generator=rng) for _ in "xy")
+    trainer, threads = Trainer(config, x, y, "cpu"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        trainer.step()
+        start = time.process_time()
+        for _ in range(steps):
+            trainer.step()
+        step_s = (time.process_time() - start) / steps
+    finally:
+        torch.set_num_threads(threads)
+    return {"steps": config.steps, "processor_s_a_step": step_s, "minutes": step_s * config.steps / 60}
+
+
+def peak_memory_MiB() -> float:
+    """Most memory that this process has taken so far."""
+    if resource is None:
+        return psutil.Process().memory_info().peak_wset / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux KiB
+
+
+def hardware() -> str:
+    """One line: processor, threads that torch uses, GPU."""
+    found = provenance()
+    gpu = found["gpu"] or "no GPU"
+    return f"{found['processor']}, {torch.get_num_threads()} threads, {gpu}, torch {torch.__version__}"
 
 
 def volumes(box: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,6 +206,80 @@ def rows(
             256 if device.type == "cuda" else 4,
             repeats,
         )
+
+
+@contextmanager
+def without(name: str) -> Iterator[None]:
+    """Leave one of FAST_PATHS out."""
+    module, attribute, plain = FAST_PATHS[name]
+    kept = getattr(module, attribute)
+    setattr(module, attribute, plain)
+    try:
+        yield
+    finally:
+        setattr(module, attribute, kept)
+
+
+def make_speed(profile: str, make_plain: Callable[[nn.ModuleDict], None], repeats: int = 5) -> dict:
+    """Measure the speed of training and generation; `make_plain` lets a trainer's networks compute with PyTorch's own
+    layers.
+
+    The paper's networks at 40^3, width 64, batch 1 (least squares with gradient penalty, as released) by plain and fast
+    paths in alternation; without each fast path; growth with box and batch; volumes a second of both generators; and
+    the table of `rows`.
+    """
+    smoke = profile == "smoke"
+    torch.set_num_threads(1 if smoke else torch.get_num_threads())  # tests share the cores
+    box, width, boxes, batches, repeats = (24, 4, (20, 24), (1, 2), 1) if smoke else (40, 64, BOXES, BATCHES, repeats)
+    config = make_config("paper", "own", "released", box=box, width=width, critic_width=width, batch=1)
+    small = config.replace(width=width if smoke else 16, critic_width=width if smoke else 16)
+
+    def trainer(chosen: RunConfig) -> Trainer:
+        return Trainer(chosen, *volumes(chosen.box, max(chosen.batch, 4)))
+
+    fast, plain = trainer(config), trainer(config)
+    make_plain(plain.networks)
+    pairs = [(seconds_per_call(fast.step, 1), seconds_per_call(plain.step, 1)) for _ in range(repeats)]
+    steps = {}
+    for name in FAST_PATHS:
+        with without(name):
+            steps[f"without {name}"] = seconds_per_call(fast.step, repeats)
+    return {
+        "hardware": hardware(),
+        "box": box,
+        "width": width,
+        "step_s": {name: float(np.median([pair[k] for pair in pairs])) for k, name in enumerate(("fast", "plain"))},
+        "without_s": steps,
+        "memory_MiB": peak_memory_MiB(),
+        "boxes": boxes,
+        "by_box_s": [seconds_per_call(trainer(small.replace(box=side)).step, repeats) for side in boxes],
+        "batches": batches,
+        "by_batch_s": [seconds_per_call(trainer(small.replace(box=24, batch=n)).step, 2) for n in batches],
+        "rates": _rates(config, make_plain, repeats),
+        # to compile takes longer than to train
+        "tricks": list(rows(smoke, torch.device("cpu"), TRICKS[:-1], repeats=max(1, repeats // 2))),
+    }
+
+
+def _rates(config: RunConfig, make_plain: Callable[[nn.ModuleDict], None], repeats: int) -> dict[str, float]:
+    """Volumes a second that the generators make: the paper's by fast and plain paths, and the physics generator."""
+    rates, x, run = {}, volumes(config.box, 16)[0], untrained(config)
+
+    def paper(batch: int) -> float:
+        return batch / seconds_per_call(lambda: run.G(x[:batch, None], run.G.sample_noise(x[:batch, None])), repeats)
+
+    with torch.no_grad():
+        for batch in (1, 16):
+            rates[f"paper's generator, batch {batch}"] = paper(batch)
+        make_plain(nn.ModuleDict({"G": run.G}))
+        for batch in (1, 16):
+            rates[f"paper's generator, plain, batch {batch}"] = paper(batch)
+    for box in (24, config.box):
+        physics, many = untrained(make_config("quick", "own", "physics", box=box)), volumes(box, 32)[0]
+        rates[f"physics generator, float32, box {box}"] = 32 / seconds_per_call(
+            lambda r=physics, m=many: generate(r, m), repeats
+        )
+    return rates
 
 
 def main(arguments: list[str] | None = None) -> None:

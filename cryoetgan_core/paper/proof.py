@@ -341,4 +341,5 @@ def planned(profile: str, seeds: list[int]) -> dict[str, tuple[RunConfig, Callab
         config = proof_config(profile, dataset, snr, first)
         cases[f"physics_interpretation_{dataset}_seed{first}"] = (config, partial(make_interpretation, config))
     config = proof_config(profile, "S2", 0.2, first, transfer="ctf", tilt_range="known")
-    return cases | {f"physics_defocus_seed{first}": (config, partial(make_defocus_knob, config))}
+    few = dict(repeats=16) if profile == "smoke" else {}
+    return cases | {f"physics_defocus_seed{first}": (config, partial(make_defocus_knob, config, **few))}

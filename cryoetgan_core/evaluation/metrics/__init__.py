@@ -3,7 +3,6 @@
 from .fourier_shell import fourier_shell_correlation, resolution_A
 from .frechet import frechet_distance, inception_score
 from .grey_values import autocorrelation, calibration, nearest_real, voxel_moments
-from .imagenet import imagenet_features, weights_path
 from .kernel import kernel_distance
 from .manifold import ManifoldScores, manifold_scores
 from .spectrum import (
@@ -24,7 +23,6 @@ __all__ = [
     "calibration",
     "fourier_shell_correlation",
     "frechet_distance",
-    "imagenet_features",
     "inception_score",
     "kernel_distance",
     "log_ratio",
@@ -38,5 +36,4 @@ __all__ = [
     "resolution_A",
     "student_interval",
     "voxel_moments",
-    "weights_path",
 ]

@@ -59,8 +59,10 @@ def contact_sheet(
     names
         how classes are written, where not as they are; a user's own classes ({}) are.
     """
-    label, title = 0.75, 0.2
+    label = 0.75
     cell = (PAGE_WIDTH_IN - label) / max(len(classes) * rows[0][1].shape[1] for classes, _, rows in groups)
+    narrow = any(cell * rows[0][1].shape[1] < 0.8 for _, _, rows in groups)  # too narrow for names of two words
+    title = 0.3 if narrow else 0.2
     figure = plt.figure(
         figsize=(PAGE_WIDTH_IN, sum(title + len(rows) * cell for _, _, rows in groups) + 0.05 * len(groups))
     )
@@ -74,7 +76,9 @@ def contact_sheet(
                 _show(axis, slices[c // examples, c % examples], limits)
             axes[r, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6)
         for c, name in enumerate(classes):
-            axes[0, c * examples].set_title(names.get(name, name), fontsize=6, loc="left", pad=2)
+            text = names.get(name, name)
+            text = text.replace(" ", "\n") if narrow else text
+            axes[0, c * examples].set_title(text, fontsize=5 if narrow else 6, loc="left", pad=2)
         _scale_bar(axes[0, 0], voxel_size_A)
         top += len(rows) * cell + title + 0.05
     return figure

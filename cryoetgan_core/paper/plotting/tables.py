@@ -25,9 +25,9 @@ BOUNDS = {
     },
     **{f"{prefix}density": (0.0, np.inf) for prefix in ("", "feature_", "standardised_")},
     **dict.fromkeys(
-        ("fid", "spectrum", "angular", "moments", "autocorrelation", "imagenet_fid", "uncertainty_ratio"), (0.0, np.inf)
+        ("fid", "spectrum", "angular", "moments", "autocorrelation", "uncertainty_ratio"), (0.0, np.inf)
     ),
-    **dict.fromkeys(("inception_score", "imagenet_is"), (1.0, np.inf)),
+    "inception_score": (1.0, np.inf),
     **dict.fromkeys(("molecule", "molecule_ceiling", "uncertainty_rank"), (-1.0, 1.0)),
 }  # fmt: skip
 
