@@ -24,3 +24,5 @@ def pytest_collection_modifyitems(items: list) -> None:
     for item in items:
         if item.path.stem in SLOW or item.path.suffix == ".ipynb":
             item.add_marker("slow")
+    # what takes longest begins first, so that no core waits for it at the end
+    items.sort(key=lambda item: item.path.stem != "test_notebooks")

@@ -124,6 +124,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="of training, and of generation")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", default=["mrc", "hdf5", "zarr", "copick"], help="of generated volumes")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     rng, fine = random.Random(chosen.seed), True
@@ -153,7 +154,7 @@ def main() -> int:
         fine &= code == 3
         print(f"training, checkpoint cut: ended with {code} (3: one clear sentence)", flush=True)
         shutil.rmtree(folder / "full")
-        for kind in ("mrc", "hdf5", "zarr", "copick"):
+        for kind in chosen.kinds:
             generation = make_generation(folder / "run", kind)
             start = time.monotonic()
             assert ended(forked(lambda: generation(folder / f"whole_{kind}"))) == 0  # noqa: B023
