@@ -74,7 +74,10 @@ def load_run(folder: str | Path, device: torch.device | str = "cpu") -> TrainedR
     fields = {f.name for f in dataclasses.fields(RunConfig)}
     config = RunConfig(**{k: v for k, v in settings.items() if k in fields})
     if metadata.get("config_hash") != config.hash:
-        raise ValueError(f"{folder}: the weights are not those of config.json: {TRAIN_AGAIN}.")
+        raise ValueError(
+            f"{folder}: config.json is not that of the weights: it was changed, or another version of this package "
+            "wrote it. Open the run with that version, or train it again in a new folder."
+        )
     acquisition = Acquisition.from_record(settings["acquisition"]) if config.generator == "physics" else None
     if config.generator == "physics":
         backgrounds = len(weights.get("G.background", ()))
@@ -84,7 +87,14 @@ def load_run(folder: str | Path, device: torch.device | str = "cpu") -> TrainedR
     else:
         networks = {name: network for name, network in build_networks(config, device).items() if name in ("G", "F")}
     for name, network in networks.items():
-        network.load_state_dict({k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")})
+        own = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
+        try:
+            network.load_state_dict(own)
+        except RuntimeError:
+            raise ValueError(
+                f"{folder}: the weights do not fit the network of this version of the package. Open the run with the "
+                "version that trained it, or train it again in a new folder."
+            ) from None
         network.eval().requires_grad_(False)
     scaling = Scaling(**settings["scaling"])
     return TrainedRun(config, scaling, networks["G"], networks.get("F"), settings.get("noise_distances"))
@@ -162,8 +172,10 @@ def generate_recorded(
     first: int = 0,
     microscope: Microscope | None = None,
     defocus_um: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What `generate` gives, and the tilt range (N, 2) in degrees of each volume, where a physics generator made it."""
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """What `generate` gives, and, where a physics generator made it, how each volume was recorded, as columns (N,) of a
+    particle table: tilt_min_deg and tilt_max_deg; with the CTF formula also defocus_um (at zero tilt) and dose_e_A2.
+    """
     asked = {k: v for k, v in (("microscope", microscope), ("defocus_um", defocus_um)) if v is not None}
     if asked and run.config.generator != "physics":
         raise ValueError(
@@ -171,7 +183,7 @@ def generate_recorded(
             "transfer 'ctf'."
         )
     out, threads = torch.empty(densities.shape), torch.get_num_threads()
-    tilts = torch.empty(len(densities), 2) if run.config.generator == "physics" else None
+    recordings = torch.empty(len(densities), 4) if run.config.generator == "physics" else None
     # Each thread of a CPU makes volumes of its own by a physics generator, whose many short operations share threads
     # badly where other work runs beside them
     workers = threads if run.config.generator == "physics" and run.device.type == "cpu" else 1
@@ -186,9 +198,9 @@ def generate_recorded(
         optics = asked | ({"defocus_um": defocus_um[part]} if defocus_um is not None else {})
         inputs = [_inputs(run, densities[i], seed, first + i) for i in part.tolist()]
         out[part] = _translate(run, inputs, **optics)
-        if tilts is not None:
+        if recordings is not None:
             drawn = torch.cat([draws["recording"] for _, draws in inputs])
-            tilts[part] = run.G.recordings[drawn, 2:].cpu()
+            recordings[part] = run.G.recordings[drawn].cpu()
 
     parts = torch.arange(len(densities)).split(max(1, min(CHUNK, -(-len(densities) // workers))))
     try:
@@ -197,9 +209,22 @@ def generate_recorded(
                 pass  # raises here what a thread raised
     finally:
         torch.set_num_threads(threads)  # of threads yet to come
-    if tilts is not None and microscope is not None:
-        tilts[:] = torch.tensor([microscope.tilt_min_deg, microscope.tilt_max_deg])
-    return out, tilts
+    return out, {} if recordings is None else _recorded(run, recordings, microscope, defocus_um)
+
+
+def _recorded(
+    run: TrainedRun, recordings: torch.Tensor, microscope: Microscope | None, defocus_um: torch.Tensor | None
+) -> dict[str, torch.Tensor]:
+    """Columns of `generate_recorded`: what was drawn (N, 4) of the training particles, or what was asked for."""
+    defocus, _, low, high = recordings.unbind(1)
+    if microscope is not None:
+        low, high = (torch.full_like(low, end) for end in (microscope.tilt_min_deg, microscope.tilt_max_deg))
+    columns = {"tilt_min_deg": low, "tilt_max_deg": high}
+    if run.config.transfer == "ctf":
+        dose = (microscope or run.G.acquisition.microscope).total_dose_e_A2
+        defocus = defocus if defocus_um is None else defocus_um.to(defocus)
+        columns |= {"defocus_um": defocus, "dose_e_A2": torch.full_like(low, dose)}
+    return columns
 
 
 @torch.no_grad()

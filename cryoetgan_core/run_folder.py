@@ -53,9 +53,16 @@ def load_checkpoint(trainer: Trainer, folder: Path, *, replace: bool = False) ->
         if replace:
             return False
         raise ValueError(
-            f"{path} belongs to another configuration or other data: delete the run's folder or choose another."
+            f"{path} belongs to another configuration, other data or another version of this package: delete the run's "
+            "folder or choose another."
         )
-    trainer.load_tensors(tensors, int(metadata["steps_done"]))
+    try:
+        trainer.load_tensors(tensors, int(metadata["steps_done"]))
+    except (KeyError, RuntimeError, ValueError):
+        raise ValueError(
+            f"{path} does not fit this version of the package: go on with the version that began it, or choose another "
+            "folder."
+        ) from None
     return True
 
 

@@ -222,10 +222,9 @@ def generate_to(
     for part in [k for k in missing_parts(folder, order) if k % shards == shard]:
         table = particles_of(order, part, box, voxel_size_A).assign(**optics)
         density = densities_of(table, references, box, voxel_size_A)
-        made, tilts = generate_recorded(run, density, seed=order.seed, first=part * order.part)
+        made, recorded = generate_recorded(run, density, seed=order.seed, first=part * order.part)
         volumes = made * run.scaling.y_std + run.scaling.y_mean
-        if tilts is not None:
-            table["tilt_min_deg"], table["tilt_max_deg"] = tilts.double().numpy().T
+        table = table.assign(**{name: column.double().numpy() for name, column in recorded.items()})
         channels = {"": volumes} | {
             c: density if c == "density" else (density > MASK_LEVEL).float() for c in order.channels
         }

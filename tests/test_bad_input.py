@@ -21,6 +21,8 @@ import zarr
 
 from cryoetgan_core.paper import own_data
 from cryoetgan_core.particles.folder import load_particles
+from cryoetgan_core.volumes.lazy import reading
+from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
 EDGE = 6
 CASES: dict[str, tuple] = {}
@@ -672,3 +674,14 @@ def test_there_are_sixty_cases_and_more() -> None:
 def test_particles_smaller_than_the_box_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected at least 24"):
         own_data.load_particles(two(tmp_path), 24)
+
+
+def test_what_a_library_says_becomes_one_line_and_a_sentence_without_a_file_gets_one() -> None:
+    sentence = r"^a.npz: cannot be read \(x x .*damaged or cut off\?$"
+    with pytest.raises(ValueError, match=sentence) as found, reading("a.npz"):
+        raise RuntimeError("x\n" * 1000)
+    assert len(str(found.value)) < 400
+    with pytest.raises(ValueError, match=r"^p.star: 1 of 2 volumes hold NaN"), reading("p.star"):
+        volumes = np.zeros((2, 8, 8, 8), np.float32)
+        volumes[1, 0, 0, 0] = np.nan
+        ParticleSet(volumes, particle_table(2), 10.0)

@@ -9,17 +9,22 @@ import emfile
 import h5py
 import mrcfile
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import zarr
 from scipy.spatial.transform import Rotation
 
+from cryoetgan_core.paper import own_data
 from cryoetgan_core.particles.coordinates import in_tomogram, read_coordinates
 from cryoetgan_core.particles.folder import load_particles
-from cryoetgan_core.particles.relion_tables import read_star, tilt_series
+from cryoetgan_core.particles.picked import background
+from cryoetgan_core.particles.relion_tables import read_star, tilt_ranges, tilt_series
+from cryoetgan_core.particles.relion_writer import write_star
 from cryoetgan_core.particles.tilt_files import read_tilts
 from cryoetgan_core.physics.fourier_grid import wedge
-from cryoetgan_core.simulator.sets import class_references
+from cryoetgan_core.simulator.sets import class_references, density_maps, poses_of
+from cryoetgan_core.simulator.specimen import rotate_volume
 from cryoetgan_core.simulator.specimen.atoms import read_atoms
 from cryoetgan_core.volumes.maps import read_map
 
@@ -291,11 +296,64 @@ def test_subtomograms_take_the_tilts_of_their_tomogram(tmp_path: Path) -> None:
     np.testing.assert_allclose(table["tilt_max_deg"], [46, 54], atol=1e-6)
 
 
+# hand
+@pytest.mark.parametrize("box", [24, 25])
+def test_tomograms_of_the_other_hand_are_mirrored_with_their_poses_and_tilts(tmp_path: Path, box: int) -> None:
+    """A mirrored particle is the mirrored molecule in the mirrored pose."""
+    reference = class_references(("ribosome",), box, 15.0)["ribosome"]
+    made = density_maps({"ribosome": reference}, 3, box, 15.0, torch.Generator().manual_seed(1))
+    made.table["tilt_min_deg"], made.table["tilt_max_deg"] = -50.0, 70.0
+    write_star(made, tmp_path / "p.star", tmp_path / "volumes")
+    found = load_particles(tmp_path / "p.star", mirror_z=True)
+    assert (found.table[["tilt_min_deg", "tilt_max_deg"]] == [-70, 50]).all(axis=None)
+    n = len(reference)
+    other = torch.roll(reference.flip(0), 1 - n % 2, 0)  # about the centre n // 2
+    for molecule, alike in ((other, True), (reference, False)):
+        wanted = rotate_volume(molecule, *poses_of(found.table), 15.0, box=box).numpy()
+        for volume, expected in zip(found.volumes, wanted, strict=True):
+            assert (np.corrcoef(volume.ravel(), expected.ravel())[0, 1] > 0.999) == alike
+    assert found.table.attrs["read_with"]["mirror_z"]
+    assert background(found, found.table.attrs["read_with"], ["a"]) is None
+
+
+def test_the_hand_of_a_project_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    star(tmp_path / "TS_1.star", ("TS_1", ("rlnTomoYTilt", "rlnTomoZRot"), [(-40.0, 85.0), (60.0, 85.0)]))
+    names = ("rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnTomoHand")
+    path = star(tmp_path / "tomograms.star", ("global", names, [("TS_1", "TS_1.star", -1)]))
+    tilt_ranges(path, pd.Series(["TS_1"]))
+    assert "rlnTomoHand -1 tells how the defocus changes" in caplog.text
+
+
+def test_a_project_of_subtomograms_is_told_as_bright(tmp_path: Path) -> None:
+    """Its volumes are no tomogram's, though a box may be asked for."""
+    made = density_maps(class_references(("tric",), 24, 15.0), 2, 24, 15.0, torch.Generator().manual_seed(1))
+    write_star(made, tmp_path / "particles.star", tmp_path / "volumes")
+    assert own_data.load_particles(tmp_path, 24).table.attrs["read_with"]["protein"] == "bright"
+
+
 # tilts beside tomograms
 MDOC = "PixelSpacing = 2.1\n[T = TiltAxisAngle = -175.8\n\n" + "".join(
     f"[ZValue = {k}]\nTiltAngle = {t} \nChannelName = \nXedgeDxyVS = 0.1 0.2 9\nExposureTime = 4.6\n\n"
     for k, t in enumerate((0.0, 3.0, -3.0))
 )
+
+
+WARP = """<?xml version="1.0" encoding="utf-16"?>
+<TiltSeries AreAnglesInverted="True" PlaneNormal="">
+  <Angles>0
+3
+-3
+57</Angles>
+  <Dose>0
+3
+6
+9</Dose>
+  <UseTilt>True
+True
+True
+False</UseTilt>
+</TiltSeries>
+""".replace(' encoding="utf-16"', "")
 
 
 @pytest.mark.parametrize(
@@ -305,6 +363,7 @@ MDOC = "PixelSpacing = 2.1\n[T = TiltAxisAngle = -175.8\n\n" + "".join(
         ("TS_1.rawtlt", " -3\n 0\n 3\n\n"),
         ("TS_1.mrc.mdoc", MDOC),
         ("TS_1.mdoc", MDOC),
+        ("TS_1.xml", WARP),
     ],
 )
 def test_tilts_beside_a_tomogram(tmp_path: Path, file: str, text: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -313,6 +372,17 @@ def test_tilts_beside_a_tomogram(tmp_path: Path, file: str, text: str, caplog: p
     table = load_particles(write(tmp_path / "TS_1_10.00Apx.mrc", tomogram()), box=4, n=1).table
     assert (table["tilt_min_deg"][0], table["tilt_max_deg"][0]) == (-3, 3)
     assert f"from {file}" in caplog.text
+
+
+def test_an_xml_file_that_is_no_tilt_series(tmp_path: Path) -> None:
+    """Beside a tomogram it is left alone; asked for, it is refused."""
+    (tmp_path / "TS_1.xml").write_text("<objlist></objlist>")
+    assert "tilt_min_deg" not in load_particles(write(tmp_path / "TS_1.mrc", tomogram()), box=4, n=1).table
+    with pytest.raises(ValueError, match="TS_1.xml: a <objlist>, expected Warp's <TiltSeries>"):
+        read_tilts(tmp_path / "TS_1.xml")
+    (tmp_path / "TS_1.xml").write_text("<TiltSeries><Angles>1")
+    with pytest.raises(ValueError, match="TS_1.xml: cannot be read as XML"):
+        read_tilts(tmp_path / "TS_1.xml")
 
 
 def test_tilts_told_by_hand_and_tilts_that_are_none(tmp_path: Path) -> None:

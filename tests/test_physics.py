@@ -200,6 +200,11 @@ def test_no_wedge_is_found_where_there_is_none() -> None:
     assert estimate_tilt_range(filtered(noise, torch.exp(-6 * coordinates(BOX)[0]))) == (-90.0, 90.0)
 
 
+@pytest.mark.parametrize("value", [0.0, 1e30], ids=["empty", "beyond float32"])
+def test_volumes_without_a_power_tell_no_tilt_range(value: float) -> None:
+    assert estimate_tilt_range(torch.full((2, 8, 8, 8), value)) == (-90.0, 90.0)
+
+
 def test_wedge_is_where_no_slice_passes() -> None:
     mask = wedge(BOX, -50.0, 70.0, transform_size(BOX, BOX))
     radius, tilt, axis = coordinates(BOX)

@@ -430,3 +430,24 @@ def test_each_particle_carries_the_wedge_of_its_recording(tmp_path: Path) -> Non
         held = mrcfile.read(tmp_path / "out" / weight) > 0.5
         power = np.abs(np.fft.rfftn(volume - volume.mean())) ** 2
         assert power[~held].mean() < 0.2 * power[held].mean()
+    dynamo = np.loadtxt(tmp_path / "out" / "particles.tbl")  # ftype 1: one tilt axis, y; least and greatest tilt
+    np.testing.assert_allclose(dynamo[:, 12:15], [[1, low, 50] for low in made.table["tilt_min_deg"]])
+    again = load_particles(tmp_path / "out" / "particles.star").table
+    np.testing.assert_allclose(again["tilt_min_deg"], made.table["tilt_min_deg"])
+
+
+def test_each_particle_carries_its_defocus_and_dose(tmp_path: Path) -> None:
+    """With the CTF formula: that of the training particle whose recording it imitates."""
+    particles = own_data.labelled_stand_in(24, 0)
+    defoci = np.where(np.arange(len(particles)) % 2, 2.5, 3.5)
+    told = dict(voltage_kV=300.0, cs_mm=2.7, amplitude_contrast=0.07, dose_e_A2=100.0)
+    table = particles.table.assign(tilt_min_deg=-60.0, tilt_max_deg=60.0, defocus_um=defoci, **told)
+    config = make_config("smoke", "own", "physics", box=24, transfer="ctf")
+    both = own_data.domains(ParticleSet(particles.volumes, table, particles.voxel_size_A), "ribosome, tric", config)
+    run = api.train_domains(config, both, tmp_path / "run", "ribosome, tric")
+    references = class_references(("ribosome", "tric"), 24, particles.voxel_size_A)
+    order = Order(8, {"ribosome": 1.0, "tric": 1.0}, part=5)
+    list(generate_to(tmp_path / "out", tmp_path / "run", run, references, order, particles.voxel_size_A))
+    rows = starfile.read(tmp_path / "out" / "particles_relion5.star")["particles"]
+    assert set(rows["rlnDefocusU"]) == set(rows["rlnDefocusV"]) == {25000, 35000}
+    assert set(rows["cryoetganDose"]) == {100} and set(rows["cryoetganTiltMax"]) == {60}

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from cryoetgan_core.config import PRESETS, make_config
 from cryoetgan_core.engine.optimizers import decay
 from cryoetgan_core.generation import generate, generate_repeats, load_run
-from cryoetgan_core.reproducibility.files import temporary
+from cryoetgan_core.reproducibility.files import load_tensors, save_tensors, temporary
 from cryoetgan_core.run_folder import load_checkpoint, read_log, save_checkpoint, train
 from cryoetgan_core.training import Trainer, TrainingDiverged
 
@@ -139,9 +139,9 @@ def test_real_label_matters_for_least_squares() -> None:
 def test_checkpoint_of_another_configuration_or_other_data_is_refused(tmp_path: Path) -> None:
     x, y = data()
     save_checkpoint(Trainer(make_config("smoke"), x, y), tmp_path)
-    with pytest.raises(ValueError, match="another configuration or other data"):
+    with pytest.raises(ValueError, match="another configuration, other data or another version"):
         load_checkpoint(Trainer(make_config("smoke", seed=3), x, y), tmp_path)
-    with pytest.raises(ValueError, match="another configuration or other data"):
+    with pytest.raises(ValueError, match="another configuration, other data or another version"):
         load_checkpoint(Trainer(make_config("smoke"), x, y + 1), tmp_path)
 
 
@@ -154,6 +154,36 @@ def half_trained(tmp_path_factory) -> Path:
     with pytest.raises(KeyboardInterrupt):
         train(trainer, folder, progress=False)
     return folder
+
+
+@pytest.mark.parametrize("change", ["renamed", "reshaped"])
+def test_a_folder_of_another_version_is_refused_and_left_as_it_is(
+    tmp_path: Path, half_trained: Path, change: str
+) -> None:
+    """Networks that this version no longer builds, under a configuration that it still knows."""
+    folder = shutil.copytree(half_trained, tmp_path / "run")
+    path = folder / "checkpoint.safetensors"
+
+    def older(path: Path, key: str) -> bytes:
+        tensors, metadata = load_tensors(path, "")
+        tensor = tensors.pop(key)
+        tensors[f"{key}.old" if change == "renamed" else key] = tensor[..., :-1].contiguous()
+        save_tensors(tensors, path, metadata)
+        return path.read_bytes()
+
+    before = older(path, "network.G.first.weight")
+    with pytest.raises(ValueError, match="checkpoint.safetensors does not fit this version of the package"):
+        go_on(folder)
+    assert path.read_bytes() == before
+    weights = go_on(shutil.copytree(half_trained, tmp_path / "whole"))
+    older(weights, "G.first.weight")
+    with pytest.raises(ValueError, match="the weights do not fit the network of this version"):
+        load_run(weights.parent)
+    settings = json.loads((half_trained / "config.json").read_text())
+    weights.write_bytes(go_on(shutil.copytree(half_trained, tmp_path / "again")).read_bytes())
+    (weights.parent / "config.json").write_text(json.dumps(settings | {"width": 3}))
+    with pytest.raises(ValueError, match="config.json"):
+        load_run(weights.parent)
 
 
 def interrupt() -> None:

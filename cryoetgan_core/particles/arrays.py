@@ -68,13 +68,14 @@ def read_npz(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float 
                         f"{BYTES_A_PARTICLE} a particle"
                     )
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: not an .npz archive ({error})") from error
+        raise ValueError(f"{path}: not an .npz archive ({' '.join(str(error).split())[:300]})") from error
     check_array(f"{path}:volumes", shape, dtype, (4,))
     try:
         with np.load(path, allow_pickle=False) as archive:
             data = {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); store numbers and fixed-length text only") from error
+        told = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: cannot be read ({told}); store numbers and fixed-length text only") from error
     count = len(data["volumes"])
     for key, wanted in {
         "label": (count,),

@@ -12,7 +12,7 @@ import torch
 
 from ..volumes.lazy import LazyVolumes, reading
 from ..volumes.poses import pose_to_relion_angles, relion_angles_to_pose
-from ..volumes.table import ParticleSet, check_beam_axis, check_voxel_size, particle_table, protein_sign
+from ..volumes.table import ANGLE_COLUMNS, ParticleSet, check_beam_axis, check_voxel_size, particle_table, protein_sign
 from . import copick
 from .arrays import open_mrcs, open_npy, read_npz
 from .coordinates import in_tomogram, read_coordinates
@@ -52,6 +52,7 @@ def load_particles(
     *,
     tilt_file: str | Path | None = None,
     tilt_range_deg: tuple[float, float] | None = None,
+    mirror_z: bool = False,
     **options,
 ) -> ParticleSet:
     """Particles from whatever `path` is; `options` are those of the function that reads this kind.
@@ -65,8 +66,11 @@ def load_particles(
     Parameters
     ----------
     tilt_file, tilt_range_deg
-        where the particles' files do not tell their tilts: a .tlt, .rawtlt or .mdoc file, or least and greatest angle.
-        One beside a tomogram, of its name, is found by itself.
+        where the particles' files do not tell their tilts: a .tlt, .rawtlt or .mdoc file, Warp's .xml of the series, or
+        least and greatest angle. One beside a tomogram, of its name, is found by itself.
+    mirror_z
+        the tomograms have the other hand than the molecules: volumes, poses and tilts are mirrored along z. Positions
+        in a tomogram stay as its file counts them.
 
     Raises
     ------
@@ -76,8 +80,10 @@ def load_particles(
     with reading(path):
         particles = _read(path, options)
     particles = with_tilts(particles, Path(path), tilt_file, tilt_range_deg)
-    in_tomograms = "box" in options and Path(path).suffix.lower() != ".star"
-    particles.table.attrs["read_with"] = {"protein": "dark" if in_tomograms else "bright"} | options
+    particles = _mirrored(particles) if mirror_z else particles
+    in_tomograms = "box" in options and (is_portal_run(path) or optimisation_set(Path(path)).suffix.lower() != ".star")
+    told = options | ({"mirror_z": True} if mirror_z else {})
+    particles.table.attrs["read_with"] = {"protein": "dark" if in_tomograms else "bright"} | told
     return particles
 
 
@@ -212,6 +218,23 @@ def _beam_to_z(particles: ParticleSet, beam_axis: str) -> ParticleSet:
         table[shifts] = old @ turn.numpy()
     turned = particles.map(lambda v: np.rot90(v, axes=(0, other)))
     return ParticleSet(turned.volumes, table, particles.voxel_size_A)
+
+
+def _mirrored(particles: ParticleSet) -> ParticleSet:
+    """The mirror image along z of particles, about the centre n // 2 of the box, with that of their poses and tilts."""
+    n, table, angles = particles.volumes.shape[-1], particles.table.copy(), list(ANGLE_COLUMNS)
+    mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64))  # on xyz
+    if table[angles].notna().all(axis=None):
+        poses = relion_angles_to_pose(*torch.from_numpy(table[angles].to_numpy(float, copy=True)).unbind(1))
+        table[angles] = torch.stack(pose_to_relion_angles(mirror @ poses @ mirror), 1).numpy()
+    for column in {"shift_z_A", "centred_z_A"} & set(table):
+        table[column] = -table[column]
+    if "tilt_min_deg" in table:
+        table["tilt_min_deg"], table["tilt_max_deg"] = -table["tilt_max_deg"], -table["tilt_min_deg"]
+    flipped = particles.map(
+        lambda v: np.roll(v[::-1], 1 - n % 2, axis=0)
+    )  # an even box has no voxel opposite its first
+    return ParticleSet(flipped.volumes, table, particles.voxel_size_A)
 
 
 def _open_folder(path: Path, voxel_size_A: float | None) -> tuple[LazyVolumes, list[str], float | None, dict]:

@@ -86,8 +86,8 @@ def background(
 ) -> ParticleSet | None:
     """Background cut from the tomograms that `particles` were cut from, or None where that cannot be done.
 
-    It needs tomograms on disk, beam along z, in which the particles were picked (by coordinates, labels or in a copick
-    project): where they were found by their structure alone, the others are not known.
+    It needs tomograms on disk, beam along z, not mirrored, in which the particles were picked (by coordinates, labels
+    or in a copick project): where they were found by their structure alone, the others are not known.
 
     Parameters
     ----------
@@ -105,7 +105,8 @@ def background(
     """
     table = particles.table
     placed = np.isfinite(table[["z_A", "y_A", "x_A"]].to_numpy()).all()
-    if "n" in options or options.get("beam_axis", "z") != "z" or not placed or not _are_tomograms(sources):
+    turned = options.get("beam_axis", "z") != "z" or options.get("mirror_z")
+    if "n" in options or turned or not placed or not _are_tomograms(sources):
         return None
     known = {k: options[k] for k in ("voxel_size_A", "protein") if k in options}
     box, found = particles.volumes.shape[-1], []

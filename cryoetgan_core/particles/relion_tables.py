@@ -1,6 +1,7 @@
 """Reading STAR files of particles, each table and name checked before any image is touched."""
 
 import json
+import logging
 import re
 import warnings
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor
 from ..volumes.maps import read_map
 from ..volumes.poses import pose_to_relion_angles, relion_angles_to_pose
 
+LOG = logging.getLogger(__name__)
 PARTICLE_COLUMNS = (
     "rlnTomoName", "rlnImageName", "rlnTomoVisibleFrames", "rlnOpticsGroup",
     "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi",
@@ -172,6 +174,7 @@ def open_tilt_stacks(path: str | Path) -> list[TiltStack]:
     numeric(particles, ANGLES, particles_path)
     numeric(optics, OPTICS_COLUMNS[1:], particles_path)
     tomograms = read_star(tomograms_path)
+    note_hand(tomograms, tomograms_path)
     geometry = {
         name: tilt_series(tomograms, str(name), tomograms_path, TILT_COLUMNS)
         for name in particles["rlnTomoName"].unique()
@@ -377,11 +380,25 @@ def recorded(stack: TiltStack) -> dict[str, float]:
 def tilt_ranges(tomograms_path: Path, names: pd.Series) -> dict[str, np.ndarray]:
     """Columns tilt_min_deg and tilt_max_deg (N,) of particles in the tomograms `names`."""
     tomograms = read_star(tomograms_path)
+    note_hand(tomograms, tomograms_path)
     found = {name: tilts_deg(tilt_series(tomograms, str(name), tomograms_path)[1]) for name in names.unique()}
     return {
         "tilt_min_deg": names.map({k: v.min() for k, v in found.items()}).to_numpy(),
         "tilt_max_deg": names.map({k: v.max() for k, v in found.items()}).to_numpy(),
     }
+
+
+def note_hand(tomograms: dict, path: Path) -> None:
+    """Say what rlnTomoHand of tomograms.star is, and that it turns nothing."""
+    block = tomograms.get("global", {})
+    if "rlnTomoHand" in block:
+        hands = ", ".join(sorted({f"{float(hand):g}" for hand in np.ravel(block["rlnTomoHand"])}))
+        LOG.warning(
+            "%s: rlnTomoHand %s tells how the defocus changes with depth; volumes stay as they are (mirror_z=True for "
+            "tomograms of the other hand)",
+            path,
+            hands,
+        )
 
 
 def _row(text: object, length: int | None, path: Path) -> list[float]:

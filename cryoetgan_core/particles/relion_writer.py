@@ -21,6 +21,11 @@ from .relion_tables import ANGLES, ORIGINS
 COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")  # voxels of rlnTomoTiltSeriesPixelSize
 CENTRED = tuple(f"rlnCenteredCoordinate{a}Angst" for a in "XYZ")  # RELION 5: angstrom, from the tomogram's centre
 CLASS, NAME = "cryoetganClassName", "cryoetganParticleName"  # RELION keeps columns that it does not know
+RECORDED = {  # how a particle was recorded, by our column
+    "tilt_min_deg": "cryoetganTiltMin",
+    "tilt_max_deg": "cryoetganTiltMax",
+    "dose_e_A2": "cryoetganDose",
+}
 # A tomogram without a name: an empty word would shift the columns after it, and cryoCAT asks for a number
 UNKNOWN = "unknown-0"
 WEDGE_SAMPLES = 2  # of the reconstruction whose outermost slices the wedge ends with, a voxel
@@ -89,6 +94,12 @@ def particle_columns(table: pd.DataFrame, numbers: Mapping[str, int], voxel_size
     ):
         if set(ours) <= set(table) and table[list(ours)].notna().any(axis=None):
             columns |= dict(zip(theirs, (table[list(ours)].to_numpy(float) * scale).T, strict=True))
+    if "defocus_um" in table and table["defocus_um"].notna().all():
+        columns |= dict.fromkeys(("rlnDefocusU", "rlnDefocusV"), 1e4 * table["defocus_um"].to_numpy(float))
+        columns["rlnDefocusAngle"] = 0.0
+    for ours, theirs in RECORDED.items():
+        if ours in table and table[ours].notna().all():
+            columns[theirs] = table[ours].to_numpy(float)
     return pd.DataFrame(columns, index=table.index)
 
 
@@ -97,7 +108,8 @@ def write_star(particles: ParticleSet, path: str | Path, volumes_mrc_dir: str | 
 
     Coordinates are in voxels of the particles, shifts become rlnOriginXAngst... with RELION's sign (minus). A group of
     columns in which nothing is known is left out. Where the table tells tilt_min_deg and tilt_max_deg, and the tilt
-    axis is y, rlnCtfImage names the weight of the missing wedge.
+    axis is y, rlnCtfImage names the weight of the missing wedge. Defocus, dose and tilt range are columns of their own
+    where the table tells them.
 
     Raises
     ------

@@ -31,7 +31,7 @@ from .relion_tables import (
     tilt_ranges,
     without_turned_boxes,
 )
-from .relion_writer import CENTRED, CLASS, COORDINATES, NAME, UNKNOWN
+from .relion_writer import CENTRED, CLASS, COORDINATES, NAME, RECORDED, UNKNOWN
 from .stored import stored_volumes
 from .tilt_stack import check_wiener
 
@@ -55,7 +55,8 @@ def read_subtomogram_star(
     (rlnCenteredCoordinateXAngst of RELION 5) are the columns centred_x_A, centred_y_A, centred_z_A: the file does not
     tell the tomogram's size.
 
-    The tilt range of each particle is read from tomograms.star, beside the file or named by its optimisation set.
+    The tilt range of each particle is read from tomograms.star, beside the file or named by its optimisation set, or,
+    with the dose, from the columns of `relion_writer.RECORDED` in a file of this package.
 
     Parameters
     ----------
@@ -112,6 +113,7 @@ def read_subtomogram_star(
         (POSITION_COLUMNS, COORDINATES, unit),
         (SHIFT_COLUMNS, ORIGINS, -1.0),
         (CENTRED_COLUMNS, CENTRED, 1.0),
+        *(((ours,), (theirs,), 1.0) for ours, theirs in RECORDED.items()),
     ):
         if set(theirs) <= set(table):
             numeric(table, theirs, path)

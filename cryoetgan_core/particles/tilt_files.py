@@ -1,8 +1,9 @@
-"""Tilt angles that lie beside a tomogram: .tlt and .rawtlt of IMOD, .mdoc of SerialEM, Tomo 5 and others."""
+"""Tilt angles that lie beside a tomogram: .tlt and .rawtlt of IMOD, .mdoc of SerialEM and others, .xml of Warp."""
 
 import logging
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from ..volumes.table import ParticleSet
 from .names import tomogram_name
 
 LOG = logging.getLogger(__name__)
-SUFFIXES = (".tlt", ".rawtlt", ".mdoc")  # refined angles are taken before those of the stage
+SUFFIXES = (".tlt", ".xml", ".rawtlt", ".mdoc")  # refined angles are taken before those of the stage
 STACKS = (".mrc", ".st", ".ali", ".rec")  # endings that a tilt file's name may keep
 MOST_DEG = 90.0
 LOOKED_AT = 200  # particles
@@ -33,7 +34,9 @@ def read_tilts(path: str | Path) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected tilt angles")
     lines = path.read_text(errors="replace").splitlines()
-    if path.suffix.lower() == ".mdoc":
+    if path.suffix.lower() == ".xml":
+        words = _warp_angles(path)
+    elif path.suffix.lower() == ".mdoc":
         words = [found.group(2) for found in map(_KEY.match, lines) if found and found.group(1) == "TiltAngle"]
     else:
         words = [line.split()[0] for line in lines if line.strip()]
@@ -46,12 +49,33 @@ def read_tilts(path: str | Path) -> np.ndarray:
     return tilts
 
 
+def _warp_angles(path: Path) -> list[str]:
+    """The angles of a tilt series as Warp and M keep it: element Angles of TiltSeries, without the tilts left out."""
+    try:
+        series = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{path}: cannot be read as XML ({error})") from error
+    angles = series.findtext("Angles") if series.tag == "TiltSeries" else None
+    if angles is None:
+        raise ValueError(f"{path}: a <{series.tag}>, expected Warp's <TiltSeries> with <Angles>")
+    words, used = angles.split(), (series.findtext("UseTilt") or "").lower().split()
+    return [w for w, use in zip(words, used, strict=True) if use == "true"] if len(used) == len(words) else words
+
+
+def _tells_tilts(file: Path) -> bool:
+    """Whether a file is one of tilts by its ending; of XML files only Warp's tilt series are."""
+    if file.suffix.lower() == ".xml":
+        with file.open("rb") as handle:
+            return b"<TiltSeries" in handle.read(4096)
+    return file.suffix.lower() in SUFFIXES
+
+
 def tilt_file_beside(tomogram: Path) -> Path | None:
     """The file of tilt angles in a tomogram's folder that has its name, or a name with which the tomogram's begins."""
     wanted, found = tomogram_name(tomogram.name), []
     folder = tomogram.parent
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if file.suffix.lower() in SUFFIXES:
+        if file.is_file() and _tells_tilts(file):
             name = file.stem
             name = Path(name).stem if Path(name).suffix.lower() in STACKS else name
             if name == wanted or wanted.startswith(tuple(name + c for c in "_-.")):

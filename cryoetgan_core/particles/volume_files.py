@@ -88,8 +88,8 @@ def read_tiff(path: Path) -> np.ndarray:
             series = handle.series[0]
             check_array(path, series.shape, series.dtype, (3,))
             return series.asarray()
-    except (tifffile.TiffFileError, OSError, IndexError) as error:
-        raise ValueError(f"{path}: cannot be read as TIFF ({error})") from error
+    except (tifffile.TiffFileError, OSError, IndexError, AssertionError) as error:
+        raise ValueError(f"{path}: cannot be read as TIFF ({error or 'damaged'})") from error
 
 
 def open_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = None) -> "h5py.Dataset | EmanStack":

@@ -289,7 +289,11 @@ def _star_columns(
 
 
 def _dynamo_lines(table: pd.DataFrame, numbers: dict[str, int], voxel_size_A: float) -> str:
-    """Rows of a Dynamo table. Dynamo counts voxels from 1; copick and cryoCAT take its positions as they are."""
+    """Rows of a Dynamo table. Dynamo counts voxels from 1; copick and cryoCAT take its positions as they are.
+
+    Where the tilt range is known, columns 13 to 15 tell the missing wedge: ftype 1 (single tilt about y), least and
+    greatest tilt, as `physics.fourier_grid.coordinates` counts them.
+    """
     rows = np.zeros((len(table), _DYNAMO_WIDTH))
     rows[:, 0] = table["particle"].astype(int) + 1  # tag
     rows[:, 1] = 1  # aligned
@@ -300,6 +304,9 @@ def _dynamo_lines(table: pd.DataFrame, numbers: dict[str, int], voxel_size_A: fl
         rows[:, 3:6] = table[list(SHIFT_COLUMNS)].to_numpy(float) / voxel_size_A
     rows[:, 6:9] = relion_to_dynamo(table[list(ANGLE_COLUMNS)].to_numpy(float))
     rows[:, 21] = table["class_name"].map(numbers)
+    if "tilt_min_deg" in table:
+        rows[:, 12] = 1
+        rows[:, 13:15] = table[["tilt_min_deg", "tilt_max_deg"]]
     return "".join(" ".join(f"{v:.6f}".rstrip("0").rstrip(".") for v in row) + "\n" for row in rows)
 
 

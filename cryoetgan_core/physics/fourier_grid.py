@@ -243,6 +243,8 @@ def _falls_at(power: torch.Tensor, step_deg: float = 2.0) -> tuple[float, float]
     shells = (radius * n).round().long().flatten()
     mean = torch.zeros(n).index_add_(0, shells, power.flatten()) / torch.bincount(shells, minlength=n).clamp(min=1)
     held = torch.where(mean[1 : n // 2] > LEAST_POWER * mean[1 : n // 2].max())[0]
+    if len(held) == 0:  # empty volumes, or values beyond what a power can be computed of
+        return -90.0, 90.0
     last = int(held.max()) + 1
     highest = (
         last + (0.5 if last == n // 2 - 1 else -0.5)

@@ -34,8 +34,10 @@ def reading(source: object) -> Iterator[None]:
         raise
     except LIBRARY_ERRORS as error:
         if isinstance(error, ValueError) and _is_ours(error):
+            if str(error).startswith("ParticleSet: "):  # which knows no file
+                raise ValueError(f"{source}: {str(error).removeprefix('ParticleSet: ')}") from error
             raise
-        told = str(error).strip() or type(error).__name__
+        told = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{source}: cannot be read ({told[:300]}); is it damaged or cut off?") from error
 
 
