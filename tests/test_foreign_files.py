@@ -331,6 +331,32 @@ def test_a_project_of_subtomograms_is_told_as_bright(tmp_path: Path) -> None:
     assert own_data.load_particles(tmp_path, 24).table.attrs["read_with"]["protein"] == "bright"
 
 
+# names that go up a folder
+def test_names_go_up_a_folder_within_the_project_and_never_out_of_it(tmp_path: Path) -> None:
+    made = density_maps(class_references(("tric",), 24, 15.0), 2, 24, 15.0, torch.Generator().manual_seed(1))
+    write_star(made, tmp_path / "project" / "particles.star", tmp_path / "project" / "volumes")
+    path = tmp_path / "project" / "tables" / "particles.star"
+    path.parent.mkdir()
+    text = (tmp_path / "project" / "particles.star").read_text()
+    path.write_text(text.replace("volumes/", "../volumes/"))
+    with pytest.raises(ValueError, match=r"leads out of the file's folder; .*\(project_root\)"):
+        load_particles(path)
+    found = load_particles(path, project_root=tmp_path / "project")
+    np.testing.assert_array_equal(found.volumes[0], made.volumes[0])
+    assert len(own_data.load_particles(path, 24, project_root=tmp_path / "project")) == 2
+    path.write_text(text)  # named from the root
+    assert len(load_particles(path, project_root=tmp_path / "project")) == 2
+    (tmp_path / "project" / "default_pipeline.star").touch()  # RELION's own project needs no word
+    path.write_text(text.replace("volumes/", "../volumes/"))
+    assert len(load_particles(path)) == 2
+    write_star(made, tmp_path / "elsewhere.star", tmp_path / "volumes")
+    path.write_text(text.replace("volumes/", "../../volumes/"))
+    with pytest.raises(ValueError, match="leads out"):
+        load_particles(path, project_root=tmp_path / "project")
+    with pytest.raises(ValueError, match="lies outside of"):
+        load_particles(path, project_root=tmp_path / "volumes")
+
+
 # tilts beside tomograms
 MDOC = "PixelSpacing = 2.1\n[T = TiltAxisAngle = -175.8\n\n" + "".join(
     f"[ZValue = {k}]\nTiltAngle = {t} \nChannelName = \nXedgeDxyVS = 0.1 0.2 9\nExposureTime = 4.6\n\n"

@@ -18,6 +18,7 @@ from ..particles.folder import is_3d_star, optimisation_set
 from ..particles.folder import load_particles as read
 from ..particles.picked import background
 from ..particles.relion_stacks import write_star
+from ..particles.relion_tables import within_project
 from ..particles.volume_files import (
     HDF5_SUFFIXES,
     VOLUME_SUFFIXES,
@@ -117,7 +118,9 @@ def load_particles(
             )
         drawn = {"generator": stream(0, "cut")} if "n" in options else {}
         return read(path, **(boxed | drawn | target | options))
-    if path.suffix.lower() == ".star" and not is_3d_star(path):
+    with within_project(options.get("project_root")):
+        stacks = not project and path.suffix.lower() == ".star" and not is_3d_star(path)
+    if stacks:
         if "voxel_size_A" in options:
             raise ValueError(f"{path}: tilt stacks tell their pixel size; target_voxel_size_A= is that of the volumes.")
         return read(path, **(boxed | target | options))

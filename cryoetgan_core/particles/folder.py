@@ -20,7 +20,7 @@ from .data_portal import fetch_run, is_portal_run
 from .picked import cut_at, read_copick
 from .pickles import PICKLE_SUFFIXES, read_pickle
 from .relion_stacks import read_subtomogram_star, read_tilt_stack_particles
-from .relion_tables import particle_files
+from .relion_tables import particle_files, within_project
 from .stored import read_particles_csv
 from .tilt_files import with_tilts
 from .tomogram import cut_cubes, read_labelled_tomogram, read_tomogram
@@ -53,6 +53,7 @@ def load_particles(
     tilt_file: str | Path | None = None,
     tilt_range_deg: tuple[float, float] | None = None,
     mirror_z: bool = False,
+    project_root: str | Path | None = None,
     **options,
 ) -> ParticleSet:
     """Particles from whatever `path` is; `options` are those of the function that reads this kind.
@@ -71,13 +72,16 @@ def load_particles(
     mirror_z
         the tomograms have the other hand than the molecules: volumes, poses and tilts are mirrored along z. Positions
         in a tomogram stay as its file counts them.
+    project_root
+        of STAR files: the folder above them from which they name their files, or within which names may go up a folder.
+        RELION's own projects are found by themselves.
 
     Raises
     ------
     ValueError
         when nothing here reads the path, an option belongs to no reader of this kind, or the reader refuses.
     """
-    with reading(path):
+    with reading(path), within_project(project_root):
         particles = _read(path, options)
     particles = with_tilts(particles, Path(path), tilt_file, tilt_range_deg)
     particles = _mirrored(particles) if mirror_z else particles

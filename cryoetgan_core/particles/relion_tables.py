@@ -4,6 +4,9 @@ import json
 import logging
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +41,7 @@ MATRIX_ROWS = ("rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ")  # RELION 4 and W
 TURNS = ("rlnTomoYTilt", "rlnTomoZRot")  # RELION 5, with rlnTomoXTilt where it is not 0
 DOSE = "rlnMicrographPreExposure"
 SERIES_FILE = "rlnTomoTiltSeriesStarFile"
+_PROJECT: ContextVar[Path | None] = ContextVar("project", default=None)
 _WORD = re.compile(r"""'[^']*'(?=\s|$)|"[^"]*"(?=\s|$)|#.*|\S+""")  # of a row, quoted or not, or a comment
 
 
@@ -117,12 +121,22 @@ def table_of(blocks: dict, name: str, path: Path, columns: tuple[str, ...]) -> p
     return table
 
 
+@contextmanager
+def within_project(root: str | Path | None) -> Iterator[None]:
+    """Let `inside` take `root`, where it is given, for the project's folder."""
+    token = _PROJECT.set(Path(root).resolve() if root else None)
+    try:
+        yield
+    finally:
+        _PROJECT.reset(token)
+
+
 def inside(folder: Path, name: str, path: Path) -> Path:
     """The file that `path`, in `folder`, calls `name`: in that folder, or, as RELION names its files, from the
-    project's folder above it.
+    project's folder above it. A name may go up a folder (``../volumes/1.mrc``) within the project's folder.
 
-    A folder above is the project's when it holds default_pipeline.star, or when the name begins on the way from it to
-    the folder (``Extract/job013/1.mrc`` in PROJECT/Extract/job013/particles.star).
+    A folder above is the project's when it is told (`within_project`), holds default_pipeline.star, or when the name
+    begins on the way from it to the folder (``Extract/job013/1.mrc`` in PROJECT/Extract/job013/particles.star).
 
     Raises
     ------
@@ -135,10 +149,18 @@ def inside(folder: Path, name: str, path: Path) -> Path:
         for child, p in zip([folder, *folder.parents], folder.parents, strict=False)
         if _is_project(p, child.name, first)
     ]
+    told = _PROJECT.get()
+    if told is not None:
+        if not folder.is_relative_to(told):
+            raise ValueError(f"{path} lies outside of {told}; project_root is a folder above it")
+        projects.insert(0, told)
     for root in [folder, *projects]:
         target = (root / name).resolve()
-        if not target.is_relative_to(root):
-            raise ValueError(f"{path}: {name!r} leads out of the file's folder; move the data beside the STAR file")
+        if not any(target.is_relative_to(allowed) for allowed in [folder, *projects]):
+            raise ValueError(
+                f"{path}: {name!r} leads out of the file's folder; move the data beside the STAR file, or name the "
+                "folder that holds both (project_root)"
+            )
         if target.is_file() or (target.suffix == ".zarr" and target.is_dir()):
             return target
     raise ValueError(
