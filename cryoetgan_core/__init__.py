@@ -6,6 +6,7 @@ The heart:
 - `physics`: the generator built as a microscope, estimated from particles
 - `training`, `run_folder`: the trainer; runs that can be stopped and resumed
 - `generation`, `streaming`: densities in, labelled subtomograms out; by the million
+- `scenes`: whole labelled tomograms
 - `config`: every setting of a run
 
 Beside it, each importing only from those before it:
@@ -32,6 +33,7 @@ _HOMES = {
     "generate": "paper.api",
     "simulate": "paper.api",
     "simulate_tomogram": "paper.api",
+    "generate_tomograms": "paper.api",
     "ParticleSet": "volumes.table",
     "Domains": "volumes.domains",
     "RunConfig": "config",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from .. import generation
 from ..config import OWN_DATA, RunConfig, make_config
@@ -15,13 +16,14 @@ from ..particles.tilt_series_writer import write_project
 from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
 from ..run_folder import fingerprint
+from ..scenes import Scenes, generate_scenes
 from ..simulator import scene
 from ..simulator.microscope.simulate import MICROSCOPES
 from ..simulator.sets import class_references, subtomograms
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from . import own_data
-from .own_runs import keep_source
+from .own_runs import keep_source, source_of
 from .parameters import choose
 from .runs import train_on
 
@@ -204,3 +206,58 @@ def simulate_tomogram(
     density, classes, molecules = scene.specimen(references, table, shape, voxel_size_A)
     labels = {"density": density, "classes": classes, "molecules": molecules}
     return write_project(folder, "TS_1", series, table, shape[0], labels)
+
+
+def generate_tomograms(
+    folder: str | Path,
+    run: str | Path,
+    counts: Mapping[str, int],
+    shape: tuple[int, int, int],
+    *,
+    n: int = 1,
+    densities: str = "",
+    crowders: Mapping[str, int] | None = None,
+    volumes: str = "mrc",
+    protein: str = "dark",
+    halves: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+) -> Path:
+    """Whole labelled tomograms that look like those which a physics run was estimated from (`scenes.generate_scenes`).
+
+    Returns the table of all molecules, picks.csv. What is in the folder already is not made again.
+
+    Parameters
+    ----------
+    run
+        folder of a run of `train`.
+    counts, crowders
+        molecules of each class in each tomogram; crowders have no labels.
+    shape
+        voxels z, y, x; even. Its z is the thickness of the ice.
+    n
+        tomograms.
+    densities
+        "class=FILE" with commas between, where a class is none that the run was estimated with.
+    volumes
+        "mrc" or "copick".
+    protein
+        how the tomograms show it: "dark" or "bright".
+    halves
+        write two recordings of half of the dose too, for denoisers.
+
+    Raises
+    ------
+    ValueError
+        For a run of the paper's generator, a class without a density, molecules that find no room, or a folder with
+        another order.
+    """
+    trained, voxel_size_A = source_of(Path(run))
+    names = (*counts, *(crowders or {}))
+    given = own_data.parse_densities(trained)[1] | (own_data.parse_densities(densities)[1] if densities else {})
+    order = Scenes(dict(counts), tuple(shape), n, seed, dict(crowders or {}), volumes, protein, halves)
+    references = class_references(names, min(shape), voxel_size_A, given)
+    made = generate_scenes(folder, load_run(run), references, order, voxel_size_A)
+    for _ in tqdm(made, total=n, desc="tomograms", disable=not progress):
+        pass
+    return Path(folder) / "picks.csv"

@@ -22,6 +22,7 @@ from ..config import OWN_DATA, PRESETS, PROFILES, RunConfig, make_config
 from ..evaluation.metrics import angular_log_ratio, angular_power_spectra
 from ..particles.relion_writer import write_star
 from ..particles.report import describe
+from ..scenes import KINDS
 from ..simulator.microscope.simulate import MICROSCOPES
 from ..streaming import FORMATS
 from ..training import Trainer
@@ -172,12 +173,47 @@ def _tomogram(
 ) -> None:
     """Write a simulated tilt series with its tomogram, labels and picks."""
     numbers = parse_counts(counts)
-    sizes = tuple(int(word) for word in shape.replace(",", " ").split() if word.isdigit())
     started = time.perf_counter()
     target = api.simulate_tomogram(
-        output, numbers, sizes, voxel_size_A, densities=densities, microscope=microscope, snr=snr, seed=seed
+        output, numbers, _sizes(shape), voxel_size_A, densities=densities, microscope=microscope, snr=snr, seed=seed
     )
     print(f"{target}: {sum(numbers.values())} molecules, {time.perf_counter() - started:.0f} s")
+
+
+def _scenes(
+    run: Path,
+    output: Path,
+    counts: str,
+    crowders: str,
+    densities: str,
+    shape: str,
+    n: int,
+    volumes: str,
+    protein: str,
+    halves: bool,
+    seed: int,
+) -> None:
+    """Write labelled tomograms from a physics run."""
+    target = api.generate_tomograms(
+        output,
+        run,
+        parse_counts(counts),
+        _sizes(shape),
+        n=n,
+        densities=densities,
+        crowders=parse_counts(crowders) if crowders else {},
+        volumes=volumes,
+        protein=protein,
+        halves=halves,
+        seed=seed,
+        progress=True,
+    )
+    print(f"{target}: {n} tomograms with labels and picks")
+
+
+def _sizes(shape: str) -> tuple[int, ...]:
+    """Voxels z, y, x from "64 256 256"."""
+    return tuple(int(word) for word in shape.replace(",", " ").split() if word.isdigit())
 
 
 def _viewed(subtomograms: list[str], picture: Path, box: int, target_voxel_size_A: float, told: dict) -> None:
@@ -259,6 +295,17 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--voxel-size-A", type=float, default=15.0, help="angstrom")
     made.add_argument("--microscope", default="S1", choices=tuple(MICROSCOPES), help="tilts, optics and dose")
     made.add_argument("--snr", type=float, default=0.1, help="variance of signal over noise, of all voxels")
+    made = action("scenes", _scenes, "whole labelled tomograms that look like those of a run", reads=False)
+    made.add_argument("run", type=Path, help="folder of a run of preset physics")
+    made.add_argument("output", type=Path, help="folder for the tomograms")
+    made.add_argument("--counts", required=True, help='molecules of each class in each, as in "ribosome=50, tric=100"')
+    made.add_argument("--crowders", default="", help="the same, of molecules that get no labels")
+    making(made, "class=FILE, with commas between, where a class is none of the run's", required=False)
+    made.add_argument("--shape", default="64 256 256", help="voxels along z (the ice), y and x; even")
+    made.add_argument("--n", type=int, default=1, help="tomograms")
+    made.add_argument("--volumes", default="mrc", choices=KINDS, help="kind of file")
+    made.add_argument("--protein", default="dark", choices=("dark", "bright"), help="how the tomograms show it")
+    made.add_argument("--halves", action="store_true", help="two recordings of half of the dose too, for denoisers")
     made = action("view", _viewed, "central slices of a few particles as a picture")
     made.add_argument("picture", type=Path, help="file to write: .png or .pdf")
     reading(made)

@@ -15,7 +15,7 @@ from ..reproducibility.files import write_atomically
 from ..simulator.scene import TiltSeries, halves, tomogram
 from ..volumes.table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS
 from .relion_tables import ANGLES
-from .relion_writer import CENTRED, CLASS, optics_of, star_head, star_rows, write_mrc
+from .relion_writer import CENTRED, CLASS, RECORDED, optics_of, star_head, star_rows, write_mrc
 
 HAND = 1.0  # RELION's: the defocus grows with the depth x sin + z cos of the simulator
 _GENERAL = "data_general\n\n_rlnTomoSubTomosAre2DStacks 1\n\n\n"
@@ -72,10 +72,12 @@ def write_project(
     volumes |= {f"_{label}": volume for label, volume in (labels or {}).items()}
     for tail, volume in volumes.items():
         path = folder / "tomograms" / f"{name}{tail}.mrc"
-        write_atomically(path, lambda p, v=volume: _write_volume(p, v, pixel))
+        write_atomically(path, lambda p, v=volume: write_volume(p, v, pixel))
     _text(folder / "tomograms" / f"{name}.tlt", stem.with_suffix(".tlt").read_text())  # where readers look for it
     _text(folder / "tomograms.star", _tomograms_star(name, series, depth))
-    _text(folder / "particles.star", _particles_star(name, series, table))
+    scope = series.microscope
+    told = dict(voltage_kV=scope.voltage_kV, cs_mm=scope.cs_mm, amplitude_contrast=scope.amplitude_contrast)
+    _text(folder / "particles.star", particles_star(table.assign(tomogram=name, **told), pixel))
     picks = table[["class_name", *POSITION_COLUMNS, *ANGLE_COLUMNS]].round(4)
     write_atomically(folder / "picks.csv", lambda p: picks.to_csv(p, index=False))
     _text(
@@ -85,7 +87,7 @@ def write_project(
     return target
 
 
-def _write_volume(path: Path, volume: np.ndarray, voxel_size_A: float) -> None:
+def write_volume(path: Path, volume: np.ndarray, voxel_size_A: float) -> None:
     """Write a volume: labels as 16-bit whole numbers where they fit, all else as float32."""
     if volume.dtype.kind not in "iu" or volume.max() > np.iinfo(np.int16).max:
         write_mrc(path, volume, voxel_size_A)
@@ -161,25 +163,26 @@ def _tomograms_star(name: str, series: TiltSeries, depth: int) -> str:
     return _loop("global", columns)
 
 
-def _particles_star(name: str, series: TiltSeries, table: pd.DataFrame) -> str:
-    """Where the molecules are, for RELION 5 to extract: no images."""
-    scope = series.microscope
-    told = table.assign(
-        voltage_kV=scope.voltage_kV, cs_mm=scope.cs_mm, amplitude_contrast=scope.amplitude_contrast
-    )  # fmt: skip
+def particles_star(table: pd.DataFrame, voxel_size_A: float) -> str:
+    """Where the molecules of tomograms are, for RELION 5 to extract: a STAR file without images.
+
+    The table names the tomogram of each row, with centred positions, and the optics where it tells them.
+    """
     numbers = {c: k + 1 for k, c in enumerate(sorted(set(table["class_name"])))}
+    in_tomogram = table.groupby("tomogram").cumcount() + 1
     columns = pd.DataFrame(
         {
-            "rlnTomoName": name,
-            "rlnTomoParticleName": [f"{name}/{i + 1}" for i in range(len(table))],
+            "rlnTomoName": table["tomogram"].to_numpy(),
+            "rlnTomoParticleName": [f"{t}/{k}" for t, k in zip(table["tomogram"], in_tomogram, strict=True)],
             **dict(zip(CENTRED, table[list(CENTRED_COLUMNS)].to_numpy(float).T, strict=True)),
             **dict(zip(ANGLES, table[list(ANGLE_COLUMNS)].to_numpy(float).T, strict=True)),
             "rlnClassNumber": table["class_name"].map(numbers).to_numpy(),
             CLASS: table["class_name"].to_numpy(),
             "rlnOpticsGroup": 1,
+            **{theirs: table[ours].to_numpy(float) for ours, theirs in RECORDED.items() if ours in table},
         }
     )
-    optics = optics_of(told, 0, series.voxel_size_A, version=5)
+    optics = optics_of(table, 0, voxel_size_A, version=5)
     for unknown in ("rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality", "rlnCtfDataAreCtfPremultiplied"):
         optics.pop(unknown)  # of extracted images
     return star_head(optics, list(columns), _GENERAL) + star_rows(columns)

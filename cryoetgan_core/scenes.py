@@ -1,0 +1,175 @@
+"""Whole labelled tomograms by a physics generator: molecules in a slab, seen through the microscope of a user's own
+particles.
+
+    for name in generate_scenes(folder, run, references, Scenes({"ribosome": 200}, (64, 256, 256)), voxel_size_A):
+        ...  # a tomogram and its labels are on disk
+
+Each scene is made by its own seed, so that a stopped job goes on where it was and several can share the work.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .generation import TrainedRun
+from .particles import copick
+from .particles.tilt_series_writer import particles_star, write_volume
+from .particles.writers import PICKER
+from .physics.any_size import recorded
+from .physics.generator import REMEMBERED
+from .reproducibility.files import read_json, remove_temporaries, write_atomically
+from .reproducibility.provenance import array_hash
+from .reproducibility.seeds import stream
+from .simulator import scene
+from .volumes.table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS, check_class_names
+
+KINDS = ("mrc", "copick")
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What to make: molecules of each class in each of `n` tomograms of `shape` (z, y, x; even), z being the ice.
+
+    `crowders` are placed too and have no labels. `volumes` is the kind of file. `protein` says how the tomograms show
+    it. With `halves`, two recordings of half of the dose stand beside each, for denoisers.
+    """
+
+    counts: Mapping[str, int]
+    shape: tuple[int, int, int]
+    n: int = 1
+    seed: int = 0
+    crowders: Mapping[str, int] = field(default_factory=dict)
+    volumes: str = "mrc"
+    protein: str = "dark"
+    halves: bool = False
+
+    def __post_init__(self) -> None:
+        scene.check_shape(self.shape)
+        check_class_names(self.counts)
+        for name, allowed in (("volumes", KINDS), ("protein", ("dark", "bright"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"Scenes: {name} is {getattr(self, name)!r}; expected {' or '.join(allowed)}.")
+        both = sorted(set(self.counts) & set(self.crowders))
+        if self.n < 1 or not self.counts or both:
+            raise ValueError(
+                f"Scenes: {self.n} tomograms of {dict(self.counts)}, crowders {dict(self.crowders)}; expected one or "
+                "more, with classes that are no crowders too."
+            )
+
+    def name(self, number: int) -> str:
+        """Of a tomogram, from 0."""
+        return f"scene_{number + 1:04d}"
+
+
+def make_scene(
+    run: TrainedRun, references: Mapping[str, torch.Tensor], order: Scenes, number: int, voxel_size_A: float
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """One tomogram: the table of its labelled molecules, and volumes (Z, Y, X) by name: "" the tomogram, with halves
+    "even" and "odd"; "density", the specimen; "classes" and "molecules", labels (0 none).
+
+    Grey values are those of the particles that the run was estimated from. Tilt range, defocus and dose are those of
+    one of them.
+
+    Raises
+    ------
+    ValueError
+        For a run of the paper's generator, whose network sees boxes of one size only; or where the molecules find no
+        room.
+    """
+    if run.config.generator != "physics":
+        raise ValueError("make_scene: the paper's generator sees boxes of one size; scenes need a physics run.")
+    rng, name = stream(order.seed, "scene", number), order.name(number)
+    table = scene.place(references, {**order.counts, **order.crowders}, order.shape, voxel_size_A, rng, tomogram=name)
+    density, classes, molecules = scene.specimen(references, table, order.shape, voxel_size_A)
+    labelled = table["class_name"].isin(order.counts).to_numpy()
+    kept, numbers = table[labelled].reset_index(drop=True), np.zeros(len(table) + 1, np.int32)
+    numbers[1:][labelled] = np.arange(len(kept)) + 1
+    of_class = {c: k + 1 for k, c in enumerate(sorted(order.counts))}
+    class_of = np.array([0, *kept["class_name"].map(of_class)], np.uint8)
+    molecules = numbers[molecules]
+    recording = int(torch.randint(REMEMBERED, (1,), generator=rng))
+    scaled = run.scaling.x(torch.from_numpy(density)).numpy()
+    empty = float(run.scaling.x(torch.zeros(())))
+    made = recorded(run.G, scaled, empty, order.seed, name=name, recording=recording, halves=order.halves)
+    made = (made * run.scaling.y_std + run.scaling.y_mean) * (1 if order.protein == "bright" else -1)
+    volumes = {"": made.mean(0)} | (dict(zip(("even", "odd"), made, strict=True)) if order.halves else {})
+    volumes |= {"density": density, "classes": class_of[molecules], "molecules": molecules}
+    defocus, _, low, high = run.G.recordings[recording].tolist()
+    kept = kept.assign(tilt_min_deg=low, tilt_max_deg=high)
+    if run.config.transfer == "ctf":
+        kept = kept.assign(defocus_um=defocus, dose_e_A2=run.G.acquisition.microscope.total_dose_e_A2)
+    return kept, volumes
+
+
+def generate_scenes(
+    folder: str | Path,
+    run: TrainedRun,
+    references: Mapping[str, torch.Tensor],
+    order: Scenes,
+    voxel_size_A: float,
+) -> Iterator[str]:
+    """Make what is missing of an order in a folder; yields the name of each tomogram once it is on disk.
+
+    "mrc": tomograms/NAME.mrc, NAME_density.mrc, NAME_classes.mrc, NAME_molecules.mrc. "copick": a project with
+    tomogram "generated", picks, and segmentations "classes" and "density". With halves "even" and "odd". At the end
+    particles.star (RELION 5, centred positions), picks.csv, and for copick copick.json.
+
+    Raises
+    ------
+    ValueError
+        As `make_scene`, or where the folder holds another order.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    card = {"order": asdict(order), "voxel_size_A": voxel_size_A, "run": run.config.hash}
+    card["operator"] = array_hash(*(v.cpu().numpy() for v in run.G.state_dict().values()))
+    card["references"] = {k: array_hash(v.numpy()) for k, v in sorted(references.items())}
+    path = folder / "scenes.json"
+    if path.exists() and read_json(path, "choose an empty folder") != json.loads(json.dumps(card)):
+        raise ValueError(f"{folder} holds tomograms of another order, run or densities: choose an empty folder.")
+    write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
+    (folder / "tables").mkdir(exist_ok=True)
+    for number in range(order.n):
+        name = order.name(number)
+        done = folder / "tables" / f"{name}.csv"
+        if done.exists():
+            continue
+        table, volumes = make_scene(run, references, order, number, voxel_size_A)
+        (_write_copick if order.volumes == "copick" else _write_mrc)(folder, name, table, volumes, voxel_size_A)
+        write_atomically(done, lambda p, t=table: t.to_csv(p, index=False, float_format="%.6f"))
+        yield name
+    tables = [folder / "tables" / f"{order.name(k)}.csv" for k in range(order.n)]
+    texts = dict.fromkeys(("class_name", "particle", "tomogram"), str)
+    every = pd.concat([pd.read_csv(t, dtype=texts, keep_default_na=False, na_values=[""]) for t in tables])
+    every = every.reset_index(drop=True)
+    write_atomically(folder / "particles.star", lambda p: p.write_text(particles_star(every, voxel_size_A)))
+    columns = ["tomogram", "class_name", *POSITION_COLUMNS, *CENTRED_COLUMNS, *ANGLE_COLUMNS]
+    write_atomically(folder / "picks.csv", lambda p: every[columns].to_csv(p, index=False, float_format="%.4f"))
+    if order.volumes == "copick":
+        copick.write_config(folder, sorted(order.counts), ["density"])
+    remove_temporaries(folder, below=True)
+
+
+def _write_mrc(
+    folder: Path, name: str, table: pd.DataFrame, volumes: Mapping[str, np.ndarray], voxel_size_A: float
+) -> None:
+    (folder / "tomograms").mkdir(exist_ok=True)
+    for kind, volume in volumes.items():
+        path = folder / "tomograms" / f"{name}{f'_{kind}' if kind else ''}.mrc"
+        write_atomically(path, lambda p, v=volume: write_volume(p, v, voxel_size_A))
+
+
+def _write_copick(
+    folder: Path, name: str, table: pd.DataFrame, volumes: Mapping[str, np.ndarray], voxel_size_A: float
+) -> None:
+    for kind in ("", "even", "odd"):
+        if kind in volumes:
+            copick.write_volume(folder, name, kind or "generated", volumes[kind], voxel_size_A)
+    for kind in ("classes", "density"):
+        copick.write_volume(folder, name, kind, volumes[kind], voxel_size_A, PICKER)
+    copick.write_picks(folder, table, **PICKER)

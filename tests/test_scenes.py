@@ -1,0 +1,182 @@
+"""Whole tomograms by a physics generator: no seams, the same look as its boxes, and labels that agree in every file."""
+
+import json
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pandas as pd
+import pytest
+import starfile
+import torch
+import zarr
+
+import cryoetgan_core as cg
+from cryoetgan_core.evaluation.metrics import angular_log_ratio, angular_power_spectra
+from cryoetgan_core.paper import command
+from cryoetgan_core.physics.any_size import recorded, white
+from cryoetgan_core.scenes import Scenes, generate_scenes, make_scene
+from cryoetgan_core.simulator.sets import class_references
+from cryoetgan_core.volumes.poses import relion_angles_to_pose, rotate_volume
+
+VOXEL = 22.8  # of the run
+SHAPE = (48, 64, 80)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return cg.load_run(cg.pretrained("S1_physics"))
+
+
+@pytest.fixture(scope="module")
+def references():
+    return class_references(("ribosome", "tric"), 24, VOXEL)
+
+
+def empty(run, shape) -> tuple[np.ndarray, float]:
+    value = float(run.scaling.x(torch.zeros(())))
+    return np.full(shape, value, np.float32), value
+
+
+def test_white_noise_of_a_voxel_is_the_same_whatever_is_asked_for() -> None:
+    whole = white(np.array([-70, 0, 0]), np.array([70, 10, 10]), 3, "a")
+    part = white(np.array([-3, 2, 4]), np.array([66, 9, 10]), 3, "a")
+    assert torch.equal(part, whole[67:136, 2:9, 4:10])
+    assert abs(float(whole.std()) - 1) < 0.02
+    assert not torch.equal(whole, white(np.array([-70, 0, 0]), np.array([70, 10, 10]), 3, "b"))
+
+
+def test_blocks_leave_no_seam(run) -> None:
+    x, value = empty(run, SHAPE)
+    x[20:28, 30:38, 36:44] += 5
+    whole, parts = (recorded(run.G, x, value, 1, block=b) for b in ((192, 192, 192), (16, 24, 40)))
+    assert np.abs(whole - parts).max() < 1e-4
+
+
+def test_an_empty_scene_has_the_noise_of_the_boxes(run) -> None:
+    x, value = empty(run, (72, 96, 96))
+    made = recorded(run.G, x, value, 1)[0]
+    cut = [made[z : z + 24, y : y + 24, k : k + 24] for z in (0, 24, 48) for y in range(0, 96, 24) for k in (0, 24, 48)]
+    scene = angular_power_spectra(torch.from_numpy(np.stack(cut))).mean(0)
+    one, other = (angular_power_spectra(cg.generate(run, torch.zeros(36, 24, 24, 24), seed=s)).mean(0) for s in (1, 2))
+    assert angular_log_ratio(one, scene) < 1.3 * angular_log_ratio(one, other)
+
+
+def test_a_molecule_in_a_scene_is_seen_as_in_a_box(run, references) -> None:
+    """The scene with it less the scene without, against the noise-free subtomogram of its density."""
+    (x, value), half = empty(run, SHAPE), 12
+    box = rotate_volume(references["ribosome"], torch.eye(3)[None], torch.zeros(1, 3), VOXEL, box=24)
+    there = tuple(slice(n // 2 - half, n // 2 + half) for n in SHAPE)
+    with_it = x.copy()
+    with_it[there] = run.scaling.x(box[0]).numpy()
+    found = recorded(run.G, with_it, value, 1)[0] - recorded(run.G, x, value, 1)[0]
+    drawn = run.G.sample_noise(run.scaling.x(box)[None])
+    p, n = run.G.padded, run.G.box
+    spectrum = run.G.signal_spectrum(run.scaling.x(box)[None], drawn)
+    inner = slice(p // 2 - n // 2, p // 2 - n // 2 + n)
+    wanted = torch.fft.irfftn(spectrum, s=(p,) * 3, dim=(-3, -2, -1))[0, inner, inner, inner].numpy()
+    assert np.corrcoef(found[there].ravel(), wanted.ravel())[0, 1] > 0.99
+    assert found[there].std() == pytest.approx(wanted.std(), rel=0.02)
+
+
+def test_halves_are_two_recordings_of_half_of_the_dose(run, references) -> None:
+    order = Scenes({"tric": 2}, SHAPE, halves=True, protein="bright")
+    _, volumes = make_scene(run, references, order, 0, VOXEL)
+    np.testing.assert_allclose((volumes["even"] + volumes["odd"]) / 2, volumes[""], atol=1e-5)
+    assert np.corrcoef(volumes["even"].ravel(), volumes["odd"].ravel())[0, 1] < 0.2
+    assert volumes["even"].std() / volumes[""].std() == pytest.approx(2**0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["mrc", "copick"])
+def test_one_molecule_is_found_in_every_file(tmp_path: Path, run, references, kind: str) -> None:
+    order = Scenes({"ribosome": 1}, SHAPE, crowders={"tric": 2}, volumes=kind, seed=4)
+    assert list(generate_scenes(tmp_path, run, references, order, VOXEL)) == ["scene_0001"]
+    (pick,) = pd.read_csv(tmp_path / "picks.csv").to_dict("records")
+    place = np.array([pick[f"{a}_A"] for a in "zyx"]) / VOXEL
+    if kind == "mrc":
+        stem = tmp_path / "tomograms" / "scene_0001"
+        classes, density, tomogram = (mrcfile.read(f"{stem}{tail}.mrc") for tail in ("_classes", "_density", ""))
+        molecules = mrcfile.read(f"{stem}_molecules.mrc")
+        assert set(np.unique(molecules)) == {0, 1} and ((molecules > 0) == (classes > 0)).all()
+    else:
+        folder = tmp_path / "ExperimentRuns" / "scene_0001"
+        stores = {p.stem.rpartition("_")[2]: zarr.open(p)["0"][:] for p in folder.glob("Segmentations/*.zarr")}
+        classes, density = stores["classes-multilabel"], stores["density"]
+        tomogram = zarr.open(next(folder.glob("VoxelSpacing*/generated.zarr")))["0"][:]
+        (point,) = json.loads(next(folder.glob("Picks/*ribosome.json")).read_text())["points"]
+        np.testing.assert_allclose([point["location"][a] for a in "zyx"], place * VOXEL, atol=1e-3)
+        found = cg.load_particles(tmp_path, box=24, protein="dark")
+        assert list(found.table["class_name"]) == ["ribosome"]
+    assert classes.shape == tomogram.shape == SHAPE and set(np.unique(classes)) == {0, 1}
+    weight = np.where(classes, density, 0)
+    others = ((1, 2), (0, 2), (0, 1))
+    centre = [np.average(np.arange(n), weights=weight.sum(o)) for n, o in zip(SHAPE, others, strict=True)]
+    np.testing.assert_allclose(centre, place, atol=1)
+    (row,) = starfile.read(tmp_path / "particles.star")["particles"].to_dict("records")
+    centred = [row[f"rlnCenteredCoordinate{a}Angst"] for a in "ZYX"]
+    np.testing.assert_allclose(np.array(centred) / VOXEL + np.array(SHAPE) / 2, place, atol=1e-3)
+    assert (row["cryoetganTiltMin"], row["cryoetganTiltMax"]) == pytest.approx(run.G.tilt_range_deg, abs=1e-3)
+    pose = relion_angles_to_pose(*torch.tensor([row[f"rlnAngle{a}"] for a in ("Rot", "Tilt", "Psi")]).double())[None]
+    whole = np.round(place).astype(int)
+    shift = torch.tensor((place - whole) * VOXEL)[None]
+    turned = rotate_volume(references["ribosome"], pose, shift, VOXEL)[0].numpy()
+    d = len(turned)
+    there = tuple(slice(max(w - d // 2, 0), w - d // 2 + d) for w in whole)
+    here = tuple(
+        slice(max(d // 2 - w, 0), max(d // 2 - w, 0) + density[t].shape[k])
+        for k, (w, t) in enumerate(zip(whole, [there] * 3, strict=True))
+    )
+    assert np.corrcoef(density[there].ravel(), turned[here].ravel())[0, 1] > 0.99
+
+
+def test_a_stopped_job_goes_on_with_the_same_bytes(tmp_path: Path, run, references) -> None:
+    order = Scenes({"ribosome": 2}, SHAPE, n=2)
+    assert len(list(generate_scenes(tmp_path / "a", run, references, order, VOXEL))) == 2
+    begun = generate_scenes(tmp_path / "b", run, references, order, VOXEL)
+    next(begun)
+    begun.close()
+    assert not (tmp_path / "b" / "picks.csv").exists()
+    assert list(generate_scenes(tmp_path / "b", run, references, order, VOXEL)) == ["scene_0002"]
+    files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()]
+    assert len(files) == 13 and all(
+        (tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files
+    )
+    with pytest.raises(ValueError, match="another order"):
+        list(generate_scenes(tmp_path / "b", run, references, Scenes({"ribosome": 3}, SHAPE, n=2), VOXEL))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(shape=(7, 8, 8)), "three even sizes"),
+        (dict(volumes="tiff"), "volumes is 'tiff'"),
+        (dict(protein="grey"), "protein is 'grey'"),
+        (dict(crowders={"tric": 1}), "no crowders too"),
+        (dict(n=0), "expected one or more"),
+    ],
+)
+def test_an_order_that_cannot_be_is_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Scenes(**dict(counts={"tric": 1}, shape=SHAPE) | changes)
+
+
+def test_the_papers_generator_is_refused(references) -> None:
+    with pytest.raises(ValueError, match="scenes need a physics run"):
+        make_scene(cg.load_run(cg.pretrained("S1_adapted")), references, Scenes({"tric": 1}, SHAPE), 0, VOXEL)
+
+
+def test_the_command_and_the_call_write_the_same(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    particles = cg.simulate("ribosome, tric", 24, 24, VOXEL)
+    cg.train(particles, "ribosome, tric", tmp_path / "run")
+    told = ["--counts", "tric=2", "--crowders", "ribosome=1", "--shape", "48 48 48", "--volumes", "mrc", "--seed", "5"]
+    assert command.main(["scenes", str(tmp_path / "run"), str(tmp_path / "out"), *told]) == 0
+    made = cg.generate_tomograms(
+        tmp_path / "again", tmp_path / "run", {"tric": 2}, (48, 48, 48), crowders={"ribosome": 1}, seed=5
+    )
+    assert made.read_bytes() == (tmp_path / "out" / "picks.csv").read_bytes()
+    volume = "tomograms/scene_0001.mrc"
+    assert (tmp_path / "out" / volume).read_bytes() == (tmp_path / "again" / volume).read_bytes()
+    found = cg.load_particles(tmp_path / "out" / volume, box=8, coordinates=tmp_path / "out" / "picks.csv")
+    assert list(found.table["class_name"]) == ["tric"] * 2
+    assert command.main(["scenes", str(tmp_path / "run"), str(tmp_path / "x"), "--counts", "tric=9999"]) == 2
+    assert "room for" in capsys.readouterr().err
