@@ -94,11 +94,12 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, capsys: pytest.CaptureFi
     density = class_references(("ribosome",), 32, 15.0)["ribosome"].numpy()
     mrcfile.write(tmp_path / "80S.mrc", density, voxel_size=15.0)
     lines = re.findall(r"^\$ \.venv/bin/cryoetgan (.*?)(?:#.*)?$", README, flags=re.M)
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         words = shlex.split(line.replace("/data", str(tmp_path)).replace(" 10000", " 5"))
         assert command.main(words) == 0, line
     assert len(list((tmp_path / "many").rglob("ribosome*.mrc"))) == 5
+    assert (tmp_path / "scenes" / "tomograms" / "scene_0001_classes.mrc").exists()
     assert "volumes of 28^3 voxels" in capsys.readouterr().out
 
 

@@ -29,7 +29,7 @@ def test_train_generate_and_view(particles: Path, tmp_path: Path, capsys: pytest
     small = ["--profile", "smoke", "--densities", "ribosome", "--seed", "3", "--box", "24"]
     assert command.main(["train", str(particles), str(run), *small]) == 0
     told = capsys.readouterr().out
-    assert "12 subtomograms: 10 to train, 2 kept out" in told and "degrees, estimated from the particles" in told
+    assert "12 subtomograms: 10 to train, 2 kept out" in told and "degrees, as the files say" in told
     assert command.main(["generate", str(run), str(output), "5"]) == 0
     assert "all 5 particles are there" in capsys.readouterr().out
     assert len(list(output.rglob("ribosome*.mrc"))) == 5
@@ -115,3 +115,10 @@ def test_every_action_has_help(action: str, capsys: pytest.CaptureFixture) -> No
     with pytest.raises(SystemExit) as stop:
         command.main([action, "--help"])
     assert stop.value.code == 0 and "usage: cryoetgan" in capsys.readouterr().out
+
+
+def test_counts_are_told_with_or_without_an_equals_sign() -> None:
+    assert command.parse_counts("ribosome=50, 80S large 7,tric 3") == {"ribosome": 50, "80S large": 7, "tric": 3}
+    for wrong in ("", "ribosome", "ribosome=0", "50", "tric=-2", "tric=1.5"):
+        with pytest.raises(ValueError, match="Parameter 'counts'"):
+            command.parse_counts(wrong)

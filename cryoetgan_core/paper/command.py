@@ -156,13 +156,13 @@ def _simulated(
 
 
 def parse_counts(text: str) -> dict[str, int]:
-    """How many of each class, from "ribosome=50, tric=100"."""
+    """How many of each class, from "ribosome=50, tric=100" or "ribosome 50, tric 100"."""
     found = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
-        name, _, number = (s.strip() for s in part.partition("="))
-        if not name or not number.isdigit() or int(number) < 1:
+        told = re.fullmatch(r"(.*?\S)(?:\s*=\s*|\s+)(\d+)", part)
+        if not told or int(told[2]) < 1:
             raise ValueError(f"Parameter 'counts' holds {part!r}; expected NAME=NUMBER with whole positive numbers.")
-        found[name] = int(number)
+        found[told[1]] = int(told[2])
     if not found:
         raise ValueError("Parameter 'counts' is empty; expected such as \"ribosome=50, tric=100\".")
     return found
