@@ -37,9 +37,12 @@ def standardised_set(volumes: torch.Tensor) -> torch.Tensor:
 
 
 def ctf_factor(box: int, voxel_size_A: float, microscope: Microscope, defocus_um: float) -> torch.Tensor:
-    """The contrast transfer function over the radius of a box's transform, (box, box, box // 2 + 1), by torch-ctf;
-    protein bright.
-    """
+    """`ctf_at` of a box's transform, (box, box, box // 2 + 1)."""
+    return ctf_at(_radius(box), voxel_size_A, microscope, defocus_um)
+
+
+def ctf_at(radius: torch.Tensor, voxel_size_A: float, microscope: Microscope, defocus_um: float) -> torch.Tensor:
+    """Contrast transfer function at spatial frequencies in cycles a voxel, up to 1, by torch-ctf; protein bright."""
     samples = 2048
     curve = calculate_ctf_1d(
         defocus=defocus_um, voltage=microscope.voltage_kV, spherical_aberration=microscope.cs_mm,
@@ -48,7 +51,7 @@ def ctf_factor(box: int, voxel_size_A: float, microscope: Microscope, defocus_um
     )  # fmt: skip
     # samples run from 0 to 1 / voxel: half a voxel as the pixel takes in the corners of the box, at sqrt(3) times its
     # Nyquist frequency
-    return curve[(_radius(box) * (samples - 1)).round().long()]
+    return curve[(radius * (samples - 1)).round().long()]
 
 
 def _radius(box: int) -> torch.Tensor:

@@ -27,6 +27,7 @@ from . import (
     measurements,
     mismatch,
     parts,
+    picker,
     proof,
     reach,
     runs,
@@ -71,7 +72,7 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     draws = compared_draws(seeds)
     each = {name: case for draw in draws for name, case in proof.planned(profile, [draw]).items()}
     cases |= {name: Case(*each[name], "paper.proof") for name in proof.comparison_names(profile, draws)}
-    for module in (competitor, denoiser, densities, mismatch, reach):  # of the first draw
+    for module in (competitor, denoiser, densities, mismatch, picker, reach):  # of the first draw
         name = f"paper.{module.__name__.rsplit('.', 1)[-1]}"
         cases |= {case: Case(config, make, name) for case, (config, make) in module.planned(profile, seeds[0]).items()}
     cases |= {name: Case(config, make, "paper.switches") for name, (config, make) in switches.planned(profile).items()}

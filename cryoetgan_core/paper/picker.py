@@ -1,0 +1,291 @@
+"""The proof of scenes: a picker that has seen nothing but generated tomograms, on tomograms of another kind.
+
+A small 3-D U-Net (MONAI) is trained on tomograms of one source and picks in held-out tomograms of the microscope
+simulator. Sources: scenes of the physics generator, which was estimated from unlabelled particles; the same specimens
+with the CTF formula or white noise, told the true signal-to-noise ratio; and tomograms of the same simulator with their
+real labels, which is the upper bound. Needs `pip install monai`.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+
+from ..config import DATASETS, RunConfig
+from ..evaluation.baselines import CTF, WHITE, ctf_at
+from ..evaluation.downstream import PHYSICS, REAL
+from ..generation import TrainedRun
+from ..particles.picked import cut_at
+from ..reproducibility import paths
+from ..reproducibility.seeds import stream
+from ..scenes import Scenes, make_scene
+from ..simulator import scene
+from ..simulator.sets import class_references, density_maps
+from ..simulator.specimen.crowding import radius_A
+from ..volumes.domains import Domains
+from ..volumes.table import POSITION_COLUMNS, ParticleSet
+from .proof import proof_config
+from .record import described
+from .runs import train_on
+
+SOURCES = (PHYSICS, CTF, WHITE, REAL)
+TRAINED_ON, TESTED_ON = 4, 3  # tomograms; the last of those trained on sets the threshold
+SHAPE = (64, 160, 160)
+MOLECULES = 140  # in each tomogram, classes alike
+SNR = 0.05
+STEPS, BATCH, PATCH, WIDTH = 400, 4, 48, 16
+TARGET = 0.5  # of a molecule's radius: the ball round its centre that the network is to find
+BETA = 4  # of the F score that weighs recall more, as the CZII challenge does
+THRESHOLDS = np.linspace(0.1, 0.9, 17)
+
+Tomogram = tuple[np.ndarray, pd.DataFrame]  # protein bright; a row a molecule
+
+
+def _unet(classes: int) -> torch.nn.Module:
+    try:
+        from monai.networks.nets import UNet
+    except ImportError as missing:
+        raise ImportError("The picker needs MONAI: pip install monai") from missing
+    channels = (WIDTH, 2 * WIDTH, 4 * WIDTH)
+    return UNet(3, 1, classes + 1, channels, (2, 2), num_res_units=1, norm="INSTANCE")
+
+
+def targets(
+    table: pd.DataFrame, shape: tuple[int, ...], voxel_size_A: float, radii_A: Mapping[str, float]
+) -> np.ndarray:
+    """Label volume (Z, Y, X): the number of its class, from 1 in the order of names, in a ball round each molecule."""
+    labels = np.zeros(shape, np.uint8)
+    for number, name in enumerate(sorted(radii_A), start=1):
+        r = max(TARGET * radii_A[name] / voxel_size_A, 1.5)
+        reach = int(np.ceil(r)) + 1
+        offsets = np.mgrid[(slice(-reach, reach + 1),) * 3].reshape(3, -1).T
+        for place in table.loc[table["class_name"] == name, list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A:
+            voxels = np.round(place).astype(int) + offsets
+            voxels = voxels[
+                (np.linalg.norm(voxels - place, axis=1) <= r) & (voxels >= 0).all(1) & (voxels < shape).all(1)
+            ]
+            labels[tuple(voxels.T)] = number
+    return labels
+
+
+def train_picker(
+    tomograms: list[Tomogram], voxel_size_A: float, radii_A: Mapping[str, float], seed: int, steps: int = STEPS
+) -> torch.nn.Module:
+    """A U-Net trained on patches of tomograms, half of them round a molecule. Tomograms get mean 0 and variance 1."""
+    from monai.losses import DiceCELoss
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _unet(len(radii_A)).train()
+    rng, loss_of = np.random.default_rng(seed), DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
+    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    volumes = [torch.from_numpy(_normalised(v)) for v, _ in tomograms]
+    labels = [torch.from_numpy(targets(t, v.shape, voxel_size_A, radii_A)) for v, t in tomograms]
+    places = [t[list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A for _, t in tomograms]
+    for _ in range(steps):
+        x, y = [], []
+        for k in range(BATCH):
+            i = int(rng.integers(len(volumes)))
+            most = np.array(volumes[i].shape) - PATCH
+            low = rng.integers(most + 1)
+            if k % 2 == 0:
+                centre = places[i][rng.integers(len(places[i]))] + rng.uniform(-PATCH / 4, PATCH / 4, 3)
+                low = np.clip(np.round(centre - PATCH / 2), 0, most).astype(int)
+            cut = tuple(slice(a, a + PATCH) for a in low.tolist())
+            flips = [(1,), (0, 2), (0, 1, 2), ()][rng.integers(4)]  # these leave the missing wedge in place
+            x.append(volumes[i][cut].flip(flips))
+            y.append(labels[i][cut].flip(flips))
+        loss = loss_of(network(torch.stack(x)[:, None]), torch.stack(y)[:, None].long())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        rates.step()
+    return network.eval()
+
+
+def _normalised(volume: np.ndarray) -> np.ndarray:
+    return ((volume - volume.mean()) / volume.std()).astype(np.float32)
+
+
+@torch.no_grad()
+def probabilities(network: torch.nn.Module, volume: np.ndarray) -> np.ndarray:
+    """Probability (classes, Z, Y, X) of each class, from patches that overlap by a half."""
+    from monai.inferers import SlidingWindowInferer
+
+    inferer = SlidingWindowInferer((PATCH,) * 3, sw_batch_size=4, overlap=0.5, mode="gaussian")
+    return inferer(torch.from_numpy(_normalised(volume))[None, None], network).softmax(1)[0, 1:].numpy()
+
+
+def peaks(probability: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Maxima (N, 3), zyx, of a smoothed probability, none within `radius` voxels of a higher one, and their values."""
+    smooth = gaussian_filter(probability, 1.0)
+    reach = int(np.ceil(radius))
+    ball = np.linalg.norm(np.mgrid[(slice(-reach, reach + 1),) * 3], axis=0) <= radius
+    found = np.argwhere((smooth == maximum_filter(smooth, footprint=ball)) & (smooth > THRESHOLDS[0]))
+    return found, smooth[tuple(found.T)]
+
+
+def matched(picks: np.ndarray, truth: np.ndarray, within: float) -> int:
+    """How many picks (N, 3) can be paired one to one with molecules (M, 3) that are at most `within` away."""
+    if not len(picks) or not len(truth):
+        return 0
+    near = cdist(picks, truth) <= within
+    rows, columns = linear_sum_assignment(~near)
+    return int(near[rows, columns].sum())
+
+
+def counted(
+    network: torch.nn.Module, tomogram: Tomogram, voxel_size_A: float, radii_A: Mapping[str, float]
+) -> pd.DataFrame:
+    """Picks, molecules and right picks (within half a diameter) of a tomogram, by class and threshold."""
+    volume, table = tomogram
+    found, rows = probabilities(network, volume), []
+    for name, probability in zip(sorted(radii_A), found, strict=True):
+        radius = radii_A[name] / voxel_size_A
+        places, height = peaks(probability, radius)
+        truth = table.loc[table["class_name"] == name, list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A
+        for threshold in THRESHOLDS:
+            kept = places[height > threshold]
+            right = matched(kept, truth, radius)
+            rows.append({"class_name": name, "threshold": threshold, "picks": len(kept), "molecules": len(truth)})
+            rows[-1]["right"] = right
+    return pd.DataFrame(rows)
+
+
+def scores(counts: pd.DataFrame) -> dict[str, float]:
+    """Precision, recall, F1 and F-beta of counts by class, each the mean over classes."""
+    sums = counts.groupby("class_name")[["picks", "molecules", "right"]].sum()
+    precision = sums["right"] / sums["picks"].clip(lower=1)
+    recall = sums["right"] / sums["molecules"].clip(lower=1)
+
+    def f(beta: float) -> float:
+        below = (beta**2 * precision + recall).where(lambda v: v > 0, 1)
+        return float(((1 + beta**2) * precision * recall / below).mean())
+
+    return {"precision": float(precision.mean()), "recall": float(recall.mean()), "f1": f(1), f"f{BETA}": f(BETA)}
+
+
+def _formula(
+    density: np.ndarray, kind: str, voxel_size_A: float, config: RunConfig, generator: torch.Generator
+) -> np.ndarray:
+    """A specimen with the CTF formula at the mean defocus, or as it is, and white noise at the true SNR."""
+    signal, scope = torch.from_numpy(density), DATASETS[config.dataset].microscope
+    if kind == CTF:
+        f = [torch.fft.fftfreq(n) for n in density.shape[:2]] + [torch.fft.rfftfreq(density.shape[2])]
+        radius = sum(g**2 for g in torch.meshgrid(*f, indexing="ij")).sqrt()
+        factor = ctf_at(radius, voxel_size_A, scope, scope.defocus_um)
+        signal = torch.fft.irfftn(torch.fft.rfftn(signal) * factor, s=density.shape)
+    sigma = (signal.var() / config.snr).sqrt()
+    return (signal + sigma * torch.randn(signal.shape, generator=generator)).numpy()
+
+
+def _recorded(
+    config: RunConfig,
+    references: Mapping[str, torch.Tensor],
+    counts: Mapping[str, int],
+    number: int,
+    voxel_size_A: float,
+) -> Tomogram:
+    """A tomogram of the microscope simulator, protein bright, with its molecules."""
+    rng, scope = stream(config.data_seed, "picker, real", number), DATASETS[config.dataset].microscope
+    table = scene.place(references, counts, SHAPE, voxel_size_A, rng, tomogram=f"real_{number}")
+    series = scene.tilt_series(references, table, SHAPE, voxel_size_A, scope, rng, snr=config.snr)
+    return -scene.tomogram(series.images, series.angles_deg, SHAPE[0]), table
+
+
+def estimated(
+    config: RunConfig, tomograms: list[Tomogram], references: Mapping[str, torch.Tensor], voxel_size_A: float
+) -> TrainedRun:
+    """A physics run from particles cut out of tomograms where molecules are; their classes and poses are not used."""
+    cut = [cut_at(v, voxel_size_A, t.assign(source=""), config.box) for v, t in tomograms]
+    y = ParticleSet(
+        np.concatenate([c.volumes for c in cut]),
+        pd.concat([c.table for c in cut], ignore_index=True),
+        voxel_size_A,
+    )
+    x = density_maps(references, 50, config.box, voxel_size_A, stream(config.data_seed, "picker", "X"))
+    folder = paths.runs(config.profile) / "picker" / f"{config.dataset}_seed{config.seed}"
+    return train_on(config, Domains(x, x, y, y), folder, replace=True)
+
+
+def tomograms_of(
+    source: str,
+    config: RunConfig,
+    run: TrainedRun,
+    references: Mapping[str, torch.Tensor],
+    counts: Mapping[str, int],
+    voxel_size_A: float,
+) -> list[Tomogram]:
+    """TRAINED_ON tomograms of one of SOURCES but REAL: the same specimens, seen in different ways."""
+    made, order = [], Scenes(counts, SHAPE, TRAINED_ON, config.data_seed, protein="bright")
+    for number in range(TRAINED_ON):
+        table, volumes = make_scene(run, references, order, number, voxel_size_A)
+        if source != PHYSICS:
+            rng = stream(config.data_seed, "picker", source, number)
+            volumes[""] = _formula(volumes["density"], source, voxel_size_A, config, rng)
+        made.append((volumes[""], table))
+    return made
+
+
+def make_picker(config: RunConfig, repeats: int = 2, steps: int = STEPS) -> dict:
+    """Scores of pickers trained on tomograms of each of SOURCES, on held-out tomograms of the simulator.
+
+    Each picker is trained on all tomograms of its source but the last, on which its thresholds are set, one a class, at
+    the largest F1. `repeats` pickers of each source differ in their seed.
+    """
+    names = [name for name in DATASETS[config.dataset].classes if name != "membrane"]
+    voxel_size_A = DATASETS[config.dataset].field_of_view_A / config.box
+    references = class_references(names, config.box, voxel_size_A)
+    radii = {name: radius_A(r, voxel_size_A) for name, r in references.items()}
+    counts = dict.fromkeys(names, round(MOLECULES / len(names)))
+    real = [_recorded(config, references, counts, k, voxel_size_A) for k in range(TRAINED_ON + TESTED_ON)]
+    trained_on, tested_on = real[:TRAINED_ON], real[TRAINED_ON:]
+    run = estimated(config, trained_on, references, voxel_size_A)
+    rows, shown = [], {}
+    for source in SOURCES:
+        made = trained_on if source == REAL else tomograms_of(source, config, run, references, counts, voxel_size_A)
+        shown[source] = _normalised(made[0][0])[None, SHAPE[0] // 2]
+        for repeat in range(repeats):
+            start = time.process_time()
+            network = train_picker(made[:-1], voxel_size_A, radii, 1000 * config.seed + repeat, steps)
+            own = counted(network, made[-1], voxel_size_A, radii)
+            chosen = {
+                name: max(THRESHOLDS, key=lambda t, part=part: scores(part[part["threshold"] == t])["f1"])
+                for name, part in own.groupby("class_name")
+            }
+            for number, tomogram in enumerate(tested_on):
+                found = counted(network, tomogram, voxel_size_A, radii)
+                found = found[found["threshold"] == found["class_name"].map(chosen)]
+                rows += [
+                    {"source": source, "repeat": repeat, "tomogram": number} | row for row in found.to_dict("records")
+                ]
+            rows[-1]["seconds"] = round(time.process_time() - start, 1)
+    table = pd.DataFrame(rows)
+    found = {source: [scores(part) for _, part in own.groupby("repeat")] for source, own in table.groupby("source")}
+    shown["test"] = _normalised(tested_on[0][0])[None, SHAPE[0] // 2]
+    return {
+        "scores": found,
+        "rows": rows,
+        "classes": names,
+        "counts": counts,
+        "steps": steps,
+        "voxel_size_A": voxel_size_A,
+        "slices": shown,
+    } | described(config, "paper.picker")
+
+
+def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
+    """Configuration and call for both sets, by name."""
+    few = dict(repeats=1, steps=3) if profile == "smoke" else {}
+    plan = {}
+    for dataset in DATASETS:
+        config = proof_config(profile, dataset, SNR, seed)
+        plan[f"picker_{dataset}_seed{seed}"] = (config, partial(make_picker, config, **few))
+    return plan

@@ -1,0 +1,86 @@
+"""Picks against molecules whose places are known; a picker that is trained where MONAI is installed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cryoetgan_core.config import DATASETS
+from cryoetgan_core.evaluation.baselines import CTF, WHITE
+from cryoetgan_core.paper import picker
+from cryoetgan_core.reproducibility.seeds import stream
+
+RADII = {"a": 40.0, "b": 20.0}
+VOXEL = 10.0
+
+
+def table(places: dict[str, list]) -> pd.DataFrame:
+    rows = [
+        {"class_name": name, **dict(zip(("z_A", "y_A", "x_A"), at, strict=True))}
+        for name, many in places.items()
+        for at in many
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_targets_are_balls_of_half_the_radius_round_the_molecules() -> None:
+    labels = picker.targets(table({"a": [(100, 110, 120)], "b": [(50, 50, 50)]}), (20, 24, 28), VOXEL, RADII)
+    assert labels[10, 11, 12] == 1 and labels[5, 5, 5] == 2
+    assert np.argwhere(labels == 1).min(0).tolist() == [8, 9, 10] and np.argwhere(labels == 1).max(0).tolist() == [
+        12,
+        13,
+        14,
+    ]
+    edge = picker.targets(table({"a": [(0, 0, 0)]}), (8, 8, 8), VOXEL, {"a": 40.0})
+    assert edge[0, 0, 0] == 1 and (edge > 0).sum() < 20  # what lies outside is left out
+
+
+def test_peaks_are_apart_and_carry_their_height() -> None:
+    probability = np.zeros((20, 20, 20), np.float32)
+    for at, height in (((5, 5, 5), 4.0), ((5, 5, 8), 3.0), ((14, 14, 14), 2.0)):
+        probability[at] = height
+    found, height = picker.peaks(probability, 4.0)
+    assert found.tolist() == [[5, 5, 5], [14, 14, 14]] and height[0] > height[1]
+
+
+def test_a_molecule_is_found_by_one_pick_only() -> None:
+    truth = np.array([[0, 0, 0], [0, 0, 10.0]])
+    assert picker.matched(np.array([[0, 0, 1], [0, 1, 0.0]]), truth, 3) == 1
+    assert picker.matched(np.array([[0, 0, 4], [0, 0, 6.0]]), truth, 5) == 2
+    assert picker.matched(np.array([[0, 0, 4.0]]), truth, 3) == picker.matched(np.empty((0, 3)), truth, 3) == 0
+
+
+def test_scores_are_means_over_classes() -> None:
+    counts = pd.DataFrame(
+        [
+            {"class_name": "a", "picks": 8, "molecules": 10, "right": 8},
+            {"class_name": "b", "picks": 20, "molecules": 10, "right": 5},
+        ]
+    )
+    found = picker.scores(counts)
+    assert found["precision"] == pytest.approx((1 + 0.25) / 2) and found["recall"] == pytest.approx((0.8 + 0.5) / 2)
+    assert found["f1"] == pytest.approx((16 / 18 + 1 / 3) / 2)
+    assert found["f4"] == pytest.approx((17 * 0.8 / (16 + 0.8) + 17 * 0.125 / (16 * 0.25 + 0.5)) / 2)
+    nothing = pd.DataFrame([{"class_name": "a", "picks": 0, "molecules": 10, "right": 0}])
+    assert set(picker.scores(nothing).values()) == {0.0}
+
+
+def test_formulas_have_the_signal_to_noise_ratio_that_is_asked_for() -> None:
+    config, _ = picker.planned("smoke", 0)["picker_S1_seed0"]
+    density = np.zeros((32, 40, 48), np.float32)
+    density[12:20, 16:24, 20:28] = 1
+    for kind in (WHITE, CTF):
+        one, other = (picker._formula(density, kind, 22.8, config, stream(0, k)) for k in (1, 2))
+        signal = np.cov(one.ravel(), other.ravel())[0, 1]  # noise is independent
+        assert signal / (one.var() - signal) == pytest.approx(config.snr, rel=0.2)
+
+
+def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    pytest.importorskip("monai")
+    monkeypatch.setenv("CRYOETGAN_RUNS", str(tmp_path))
+    monkeypatch.setattr(picker, "SHAPE", (48, 64, 64))
+    monkeypatch.setattr(picker, "MOLECULES", 9)
+    _, call = picker.planned("smoke", 0)["picker_S1_seed0"]
+    result = call()
+    assert set(result["scores"]) == set(picker.SOURCES) and result["classes"] == list(DATASETS["S1"].classes)[:3]
+    assert all(0 <= v <= 1 for found in result["scores"].values() for one in found for v in one.values())
+    assert len(result["rows"]) == len(picker.SOURCES) * picker.TESTED_ON * 3
