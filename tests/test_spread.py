@@ -1,11 +1,18 @@
 """What generations vary in, and whether that predicts errors: formulae against known answers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from cryoetgan_core.config import make_config
-from cryoetgan_core.paper import cases, labels, plotting, spread, switches
+from cryoetgan_core.evaluation.classification import load_classifier
+from cryoetgan_core.evaluation.compare import evaluate
+from cryoetgan_core.paper import cases, labels, long_runs, plotting, runs, spread, switches
+from cryoetgan_core.paper.simulated_sets import data_folder, load_data, simulate_data
+from cryoetgan_core.run_folder import train
+from cryoetgan_core.training import Trainer
 
 
 def test_a_calibrated_prediction_lies_on_the_diagonal() -> None:
@@ -88,3 +95,30 @@ def test_every_switch_has_both_draws_and_differs_from_the_recipe_as_it_is() -> N
     assert len({config.hash for config, _ in plan.values()}) == len(plan) - 2  # the recipe as it is stands there twice
     plain = make_config("quick", "S1", seed=0, data_seed=1)
     assert plan["switch_draw1"][0] == plain
+
+
+def test_a_stopped_run_is_measured_as_far_as_its_checkpoint_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its generator is the one that a run of so many steps ends with."""
+    monkeypatch.setenv("CRYOETGAN_RUNS", str(tmp_path))
+    config = make_config("smoke", "S1", "described", batch=1, steps=9, checkpoint_every=4)
+    simulate_data(config)
+    domains = load_data(config)
+    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"))
+    trainer.step, step = lambda: step() if trainer.steps_done < 6 else interrupt(), trainer.step
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, tmp_path / "smoke" / "long", progress=False)
+    found = long_runs.make_stopped(config, "long")
+    assert found["steps_done"] == 4 and [line["step"] for line in found["log"]] == [1, 2, 3, 4]
+    ended = runs.train_on(config.replace(steps=4), domains, tmp_path / "ended")
+    classifier = load_classifier(data_folder(config) / "classifier.safetensors", config, len(domains.classes))
+    assert found["metrics"] == evaluate(ended, domains, classifier)[0]["metrics"]
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        long_runs.make_stopped(config, "nowhere")
+    planned = {f"stopped_S1_{recipe}_batch1_seed0" for recipe in ("described", "released")}
+    assert set(long_runs.measured("quick", 0)) == planned
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt

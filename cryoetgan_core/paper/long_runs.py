@@ -4,16 +4,19 @@ from collections.abc import Callable
 from functools import partial
 
 from ..config import RunConfig, make_config
-from ..evaluation.compare import told_apart
-from ..evaluation.downstream import GENERATED, REAL, benchmark
-from ..generation import generate, load_run
+from ..evaluation.classification import load_classifier
+from ..evaluation.compare import evaluate, told_apart
+from ..evaluation.downstream import GENERATED, REAL, benchmark, generated_set
+from ..generation import TrainedRun, generate, load_run
 from ..reproducibility import paths
+from ..run_folder import load_checkpoint, read_log
+from ..training import Trainer
 from .denoiser import CYCLES
 from .plan import run_name
 from .proof import small_probes
 from .record import described
-from .runs import ensure_run
-from .simulated_sets import simulated_domains
+from .runs import constant_cycle, ensure_run
+from .simulated_sets import data_folder, load_data, simulated_domains
 
 LONG_STEPS = 80_000  # of the paper, one volume each
 LARGE = "batch16"  # the run of the paper's width and box
@@ -50,10 +53,39 @@ def make_size(config: RunConfig) -> dict:
     } | described(config, "paper.long_runs", domains)
 
 
+def make_stopped(config: RunConfig, name: str) -> dict:
+    """Measure a long run as far as its checkpoint has come: metrics of its generations, accuracy on real of classifiers
+    trained on them, and its losses.
+
+    A run whose learning rate does not fall is at each step what a run of so many steps would be.
+    """
+    domains, folder = load_data(config), paths.runs(config.profile) / name
+    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"))
+    if not load_checkpoint(trainer, folder):
+        raise FileNotFoundError(f"{folder} holds no checkpoint: train it by notebooks/measure.ipynb first.")
+    G, F = trainer.networks["G"].eval().requires_grad_(False), trainer.networks["F"].eval().requires_grad_(False)
+    G.load_state_dict(trainer.ema)
+    run = TrainedRun(config, trainer.scaling, G, F)
+    classifier = load_classifier(data_folder(config) / "classifier.safetensors", config, len(domains.classes))
+    numbers, _ = evaluate(run, domains, classifier)
+    rows = benchmark(generated_set(run, domains), domains, seed=config.seed, curves=(), **small_probes(config))
+    log = read_log(folder, trainer.steps_done)
+    return (
+        {k: numbers[k] for k in ("classes", "metrics", "real_accuracy", "confusion")}
+        | {"downstream": rows, "steps_done": trainer.steps_done, "seconds_training": log[-1]["seconds"]}
+        | {"log": log[:: max(1, len(log) // 200)], "constant_cycle": constant_cycle(run, domains)}
+        | described(config, "paper.long_runs", domains, classifier)
+    )
+
+
 def measured(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict], str]]:
-    """Configuration, call and needed run of `make_size`, by name."""
-    plan = planned(profile, seed) if profile == "paper" else {}
-    return {f"size_S1_seed{seed}": (config, partial(make_size, config), name) for name, config in plan.items()}
+    """Configuration, call and needed run, by name, of `make_size`, and of `make_stopped`, which needs a checkpoint."""
+    plan = planned(profile, seed)
+    if profile == "paper":
+        return {f"size_S1_seed{seed}": (config, partial(make_size, config), name) for name, config in plan.items()}
+    if profile == "quick":
+        return {f"stopped_{name}": (config, partial(make_stopped, config, name), "") for name, config in plan.items()}
+    return {}
 
 
 def planned(profile: str, seed: int) -> dict[str, RunConfig]:
