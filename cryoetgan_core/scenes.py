@@ -18,7 +18,7 @@ import torch
 
 from .generation import TrainedRun
 from .particles import copick
-from .particles.tilt_series_writer import particles_star, write_volume
+from .particles.tilt_series_writer import picks_star, write_volume
 from .particles.writers import PICKER
 from .physics.any_size import recorded
 from .physics.generator import REMEMBERED
@@ -36,7 +36,7 @@ class Scenes:
     """What to make: molecules of each class in each of `n` tomograms of `shape` (z, y, x; even), z being the ice.
 
     `crowders` are placed too and have no labels. `volumes` is the kind of file. `protein` says how the tomograms show
-    it. With `halves`, two recordings of half of the dose stand beside each, for denoisers.
+    it. With `halves`, two recordings of half of the dose stand beside each, for denoisers, with noise of their own.
     """
 
     counts: Mapping[str, int]
@@ -54,12 +54,13 @@ class Scenes:
         for name, allowed in (("volumes", KINDS), ("protein", ("dark", "bright"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"Scenes: {name} is {getattr(self, name)!r}; expected {' or '.join(allowed)}.")
-        both = sorted(set(self.counts) & set(self.crowders))
-        if self.n < 1 or not self.counts or both:
-            raise ValueError(
-                f"Scenes: {self.n} tomograms of {dict(self.counts)}, crowders {dict(self.crowders)}; expected one or "
-                "more, with classes that are no crowders too."
-            )
+        both = ", ".join(sorted(set(self.counts) & set(self.crowders)))
+        if both:
+            raise ValueError(f"Scenes: {both} is counted and a crowder too; expected each class in one of them.")
+        if self.n < 1:
+            raise ValueError(f"Scenes: n is {self.n}; expected one tomogram or more.")
+        if not self.counts:
+            raise ValueError("Scenes: counts is empty; expected a number of molecules of one class or more.")
 
     def name(self, number: int) -> str:
         """Of a tomogram, from 0."""
@@ -117,29 +118,38 @@ def generate_scenes(
 
     "mrc": tomograms/NAME.mrc, NAME_density.mrc, NAME_classes.mrc, NAME_molecules.mrc. "copick": a project with
     tomogram "generated", picks, and segmentations "classes" and "density". With halves "even" and "odd". At the end
-    particles.star (RELION 5, centred positions), picks.csv, and for copick copick.json.
+    picks.csv, picks.star (centred positions, as RELION 5 takes them), and for copick copick.json.
 
     Raises
     ------
     ValueError
-        As `make_scene`, or where the folder holds another order.
+        As `make_scene`, or where the folder holds another order, or something else.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; expected a folder.")
     card = {"order": asdict(order), "voxel_size_A": voxel_size_A, "run": run.config.hash}
     card["operator"] = array_hash(*(v.cpu().numpy() for v in run.G.state_dict().values()))
     card["references"] = {k: array_hash(v.numpy()) for k, v in sorted(references.items())}
-    path = folder / "scenes.json"
-    if path.exists() and read_json(path, "choose an empty folder") != json.loads(json.dumps(card)):
-        raise ValueError(f"{folder} holds tomograms of another order, run or densities: choose an empty folder.")
-    write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
-    (folder / "tables").mkdir(exist_ok=True)
+    path, card = folder / "scenes.json", json.loads(json.dumps(card))
+    if path.exists():
+        held = read_json(path, "choose an empty folder")
+        ours, theirs = (c | c.get("order", {}) for c in (card, held))
+        different = [k for k in ours if k != "order" and ours[k] != theirs.get(k)]
+        if different:
+            raise ValueError(
+                f"{folder} holds tomograms of another order ({', '.join(different)}): choose an empty folder."
+            )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty, and holds no tomograms of this command: choose an empty folder.")
     for number in range(order.n):
         name = order.name(number)
         done = folder / "tables" / f"{name}.csv"
         if done.exists():
             continue
         table, volumes = make_scene(run, references, order, number, voxel_size_A)
+        done.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
         (_write_copick if order.volumes == "copick" else _write_mrc)(folder, name, table, volumes, voxel_size_A)
         write_atomically(done, lambda p, t=table: t.to_csv(p, index=False, float_format="%.6f"))
         yield name
@@ -147,7 +157,7 @@ def generate_scenes(
     texts = dict.fromkeys(("class_name", "particle", "tomogram"), str)
     every = pd.concat([pd.read_csv(t, dtype=texts, keep_default_na=False, na_values=[""]) for t in tables])
     every = every.reset_index(drop=True)
-    write_atomically(folder / "particles.star", lambda p: p.write_text(particles_star(every, voxel_size_A)))
+    write_atomically(folder / "picks.star", lambda p: p.write_text(picks_star(every)))
     columns = ["tomogram", "class_name", *POSITION_COLUMNS, *CENTRED_COLUMNS, *ANGLE_COLUMNS]
     write_atomically(folder / "picks.csv", lambda p: every[columns].to_csv(p, index=False, float_format="%.4f"))
     if order.volumes == "copick":

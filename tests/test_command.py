@@ -119,6 +119,13 @@ def test_every_action_has_help(action: str, capsys: pytest.CaptureFixture) -> No
 
 def test_counts_are_told_with_or_without_an_equals_sign() -> None:
     assert command.parse_counts("ribosome=50, 80S large 7,tric 3") == {"ribosome": 50, "80S large": 7, "tric": 3}
-    for wrong in ("", "ribosome", "ribosome=0", "50", "tric=-2", "tric=1.5"):
+    for wrong in ("", "ribosome", "ribosome=0", "50", "tric=-2", "tric=1.5", "tric=1, tric=2"):
         with pytest.raises(ValueError, match="Parameter 'counts'"):
             command.parse_counts(wrong)
+
+
+def test_a_shape_is_three_whole_numbers() -> None:
+    assert command._sizes("48 128, 256") == (48, 128, 256)
+    for wrong in ("48 a 128", "48a 128.0 128", "48 128", "1 2 3 4", ""):
+        with pytest.raises(ValueError, match="Parameter 'shape' is .*three whole numbers"):
+            command._sizes(wrong)

@@ -112,7 +112,7 @@ def test_one_molecule_is_found_in_every_file(tmp_path: Path, run, references, ki
     others = ((1, 2), (0, 2), (0, 1))
     centre = [np.average(np.arange(n), weights=weight.sum(o)) for n, o in zip(SHAPE, others, strict=True)]
     np.testing.assert_allclose(centre, place, atol=1)
-    (row,) = starfile.read(tmp_path / "particles.star")["particles"].to_dict("records")
+    (row,) = starfile.read(tmp_path / "picks.star", always_dict=True)["particles"].to_dict("records")
     centred = [row[f"rlnCenteredCoordinate{a}Angst"] for a in "ZYX"]
     np.testing.assert_allclose(np.array(centred) / VOXEL + np.array(SHAPE) / 2, place, atol=1e-3)
     assert (row["cryoetganTiltMin"], row["cryoetganTiltMax"]) == pytest.approx(run.G.tilt_range_deg, abs=1e-3)
@@ -141,8 +141,23 @@ def test_a_stopped_job_goes_on_with_the_same_bytes(tmp_path: Path, run, referenc
     assert len(files) == 13 and all(
         (tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files
     )
-    with pytest.raises(ValueError, match="another order"):
-        list(generate_scenes(tmp_path / "b", run, references, Scenes({"ribosome": 3}, SHAPE, n=2), VOXEL))
+    with pytest.raises(ValueError, match=r"another order \(counts, seed\): choose"):
+        list(generate_scenes(tmp_path / "b", run, references, Scenes({"ribosome": 3}, SHAPE, n=2, seed=1), VOXEL))
+
+
+def test_a_folder_of_something_else_is_left_alone_and_a_failed_order_leaves_nothing(
+    tmp_path: Path, run, references
+) -> None:
+    order = Scenes({"ribosome": 1}, SHAPE)
+    (tmp_path / "picks.csv").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty"):
+        list(generate_scenes(tmp_path, run, references, order, VOXEL))
+    assert (tmp_path / "picks.csv").read_text() == "mine"
+    with pytest.raises(ValueError, match="picks.csv is a file"):
+        list(generate_scenes(tmp_path / "picks.csv", run, references, order, VOXEL))
+    with pytest.raises(ValueError, match="room for"):
+        list(generate_scenes(tmp_path / "out", run, references, Scenes({"ribosome": 900}, SHAPE), VOXEL))
+    assert list(generate_scenes(tmp_path / "out", run, references, order, VOXEL)) == ["scene_0001"]
 
 
 @pytest.mark.parametrize(
@@ -151,8 +166,9 @@ def test_a_stopped_job_goes_on_with_the_same_bytes(tmp_path: Path, run, referenc
         (dict(shape=(7, 8, 8)), "three even sizes"),
         (dict(volumes="tiff"), "volumes is 'tiff'"),
         (dict(protein="grey"), "protein is 'grey'"),
-        (dict(crowders={"tric": 1}), "no crowders too"),
-        (dict(n=0), "expected one or more"),
+        (dict(crowders={"tric": 1}), "tric is counted and a crowder too"),
+        (dict(n=0), "n is 0; expected one tomogram"),
+        (dict(counts={}), "counts is empty"),
     ],
 )
 def test_an_order_that_cannot_be_is_refused(changes: dict, message: str) -> None:
@@ -178,5 +194,10 @@ def test_the_command_and_the_call_write_the_same(tmp_path: Path, capsys: pytest.
     assert (tmp_path / "out" / volume).read_bytes() == (tmp_path / "again" / volume).read_bytes()
     found = cg.load_particles(tmp_path / "out" / volume, box=8, coordinates=tmp_path / "out" / "picks.csv")
     assert list(found.table["class_name"]) == ["tric"] * 2
+    again = cg.load_particles(tmp_path / "out" / volume, box=8, coordinates=tmp_path / "out" / "picks.star")
+    np.testing.assert_allclose(again.volumes, found.volumes)
+    capsys.readouterr()
+    assert command.main(["scenes", str(tmp_path / "run"), str(tmp_path / "out"), *told]) == 0
+    assert "1 tomograms with labels and picks, 0 of them made now" in capsys.readouterr().out
     assert command.main(["scenes", str(tmp_path / "run"), str(tmp_path / "x"), "--counts", "tric=9999"]) == 2
     assert "room for" in capsys.readouterr().err

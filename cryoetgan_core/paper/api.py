@@ -258,6 +258,6 @@ def generate_tomograms(
     order = Scenes(dict(counts), tuple(shape), n, seed, dict(crowders or {}), volumes, protein, halves)
     references = class_references(names, min(shape), voxel_size_A, given)
     made = generate_scenes(folder, load_run(run), references, order, voxel_size_A)
-    for _ in tqdm(made, total=n, desc="tomograms", disable=not progress):
+    for _ in tqdm(made, total=n, desc="tomograms", disable=not progress, delay=1):
         pass
     return Path(folder) / "picks.csv"

@@ -37,6 +37,9 @@ def numbers() -> dict[str, str]:
         found[f"{dataset}_read"] = f"{mean(r.metric(dataset, 'accuracy')):.1f}"
     for name, volumes in (("read_as_generated", "as generated"), ("read_stronger", "signal times 1.5")):
         found[name] = f"{r.label_read(volumes):.0f}"
+    for dataset in ("S1", "S2"):
+        for name, source in (("picker", PHYSICS), ("picker_ctf", CTF), ("picker_white", WHITE), ("picker_real", REAL)):
+            found[f"{dataset}_{name}"] = f"{r.picker(dataset, source):.2f}"
     found["calibration"] = f"{100 * r.calibration_error():.0f}"
     evening = PROFILES["evening"].sizes["steps"]
     found |= {"snr_headline": f"{HEADLINE_SNR:g}", "snr_runs": f"{PROFILES[PROFILE].snr['S1']:g}"}

@@ -162,6 +162,8 @@ def parse_counts(text: str) -> dict[str, int]:
         told = re.fullmatch(r"(.*?\S)(?:\s*=\s*|\s+)(\d+)", part)
         if not told or int(told[2]) < 1:
             raise ValueError(f"Parameter 'counts' holds {part!r}; expected NAME=NUMBER with whole positive numbers.")
+        if told[1] in found:
+            raise ValueError(f"Parameter 'counts' names {told[1]} twice; expected each class once.")
         found[told[1]] = int(told[2])
     if not found:
         raise ValueError("Parameter 'counts' is empty; expected such as \"ribosome=50, tric=100\".")
@@ -194,6 +196,7 @@ def _scenes(
     seed: int,
 ) -> None:
     """Write labelled tomograms from a physics run."""
+    there = len(list((output / "tables").glob("*.csv")))
     target = api.generate_tomograms(
         output,
         run,
@@ -208,12 +211,15 @@ def _scenes(
         seed=seed,
         progress=True,
     )
-    print(f"{target}: {n} tomograms with labels and picks")
+    print(f"{target}: {n} tomograms with labels and picks, {n - there} of them made now")
 
 
 def _sizes(shape: str) -> tuple[int, ...]:
     """Voxels z, y, x from "64 256 256"."""
-    return tuple(int(word) for word in shape.replace(",", " ").split() if word.isdigit())
+    words = shape.replace(",", " ").split()
+    if len(words) != 3 or not all(word.isdigit() for word in words):
+        raise ValueError(f"Parameter 'shape' is {shape!r}; expected three whole numbers, z y x.")
+    return tuple(int(word) for word in words)
 
 
 def _viewed(subtomograms: list[str], picture: Path, box: int, target_voxel_size_A: float, told: dict) -> None:
@@ -298,14 +304,16 @@ def _parser() -> argparse.ArgumentParser:
     made = action("scenes", _scenes, "whole labelled tomograms that look like those of a run", reads=False)
     made.add_argument("run", type=Path, help="folder of a run of preset physics")
     made.add_argument("output", type=Path, help="folder for the tomograms")
-    made.add_argument("--counts", required=True, help='molecules of each class in each, as in "ribosome=50, tric=100"')
-    made.add_argument("--crowders", default="", help="the same, of molecules that get no labels")
+    made.add_argument("--counts", required=True, help='molecules of a class in each tomogram: "ribosome=50, tric=100"')
+    made.add_argument("--crowders", default="", help="more molecules in each tomogram, which get no labels")
     making(made, "class=FILE, with commas between, where a class is none of the run's", required=False)
     made.add_argument("--shape", default="64 256 256", help="voxels along z (the ice), y and x; even")
     made.add_argument("--n", type=int, default=1, help="tomograms")
     made.add_argument("--volumes", default="mrc", choices=KINDS, help="kind of file")
     made.add_argument("--protein", default="dark", choices=("dark", "bright"), help="how the tomograms show it")
-    made.add_argument("--halves", action="store_true", help="two recordings of half of the dose too, for denoisers")
+    made.add_argument(
+        "--halves", action="store_true", help="write two recordings of half of the dose too, for denoisers"
+    )
     made = action("view", _viewed, "central slices of a few particles as a picture")
     made.add_argument("picture", type=Path, help="file to write: .png or .pdf")
     reading(made)

@@ -102,6 +102,11 @@ class Results:
         (r,) = self([f"physics_poses_seed{self.seeds[0]}"])
         return max(c["median_error_deg"]["generated"] - c["median_error_deg"]["real"] for c in r["classes"].values())
 
+    def picker(self, dataset: str, source: str) -> float:
+        """F1 on held-out tomograms of pickers trained on tomograms of one source, from Table 19."""
+        (r,) = self([f"picker_{dataset}_seed{self.seeds[0]}"])
+        return mean([scores["f1"] for scores in r["scores"][source]])
+
     def folds(self, name: str, metric: str) -> list[float]:
         """A distance of generated volumes over that of real from real, by tomogram left out."""
         (r,) = self([f"foreign_{name}_seed{self.seeds[0]}"])

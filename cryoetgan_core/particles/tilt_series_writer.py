@@ -164,13 +164,27 @@ def _tomograms_star(name: str, series: TiltSeries, depth: int) -> str:
 
 
 def particles_star(table: pd.DataFrame, voxel_size_A: float) -> str:
-    """Where the molecules of tomograms are, for RELION 5 to extract: a STAR file without images.
+    """Where the molecules of tomograms are, for RELION 5 to extract from their tilt series: a STAR file without images.
 
     The table names the tomogram of each row, with centred positions, and the optics where it tells them.
     """
+    optics = optics_of(table, 0, voxel_size_A, version=5)
+    for unknown in ("rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality", "rlnCtfDataAreCtfPremultiplied"):
+        optics.pop(unknown)  # of extracted images
+    columns = _placed(table).assign(rlnOpticsGroup=1)
+    return star_head(optics, list(columns), _GENERAL) + star_rows(columns)
+
+
+def picks_star(table: pd.DataFrame) -> str:
+    """Where the molecules of tomograms are, as a list of picks: one table, no optics."""
+    return _loop("particles", _placed(table))
+
+
+def _placed(table: pd.DataFrame) -> pd.DataFrame:
+    """Tomogram, centred position, pose and class of molecules, and their tilt range and dose where the table tells."""
     numbers = {c: k + 1 for k, c in enumerate(sorted(set(table["class_name"])))}
     in_tomogram = table.groupby("tomogram").cumcount() + 1
-    columns = pd.DataFrame(
+    return pd.DataFrame(
         {
             "rlnTomoName": table["tomogram"].to_numpy(),
             "rlnTomoParticleName": [f"{t}/{k}" for t, k in zip(table["tomogram"], in_tomogram, strict=True)],
@@ -178,14 +192,9 @@ def particles_star(table: pd.DataFrame, voxel_size_A: float) -> str:
             **dict(zip(ANGLES, table[list(ANGLE_COLUMNS)].to_numpy(float).T, strict=True)),
             "rlnClassNumber": table["class_name"].map(numbers).to_numpy(),
             CLASS: table["class_name"].to_numpy(),
-            "rlnOpticsGroup": 1,
             **{theirs: table[ours].to_numpy(float) for ours, theirs in RECORDED.items() if ours in table},
         }
     )
-    optics = optics_of(table, 0, voxel_size_A, version=5)
-    for unknown in ("rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality", "rlnCtfDataAreCtfPremultiplied"):
-        optics.pop(unknown)  # of extracted images
-    return star_head(optics, list(columns), _GENERAL) + star_rows(columns)
 
 
 def _loop(block: str, columns: pd.DataFrame) -> str:
