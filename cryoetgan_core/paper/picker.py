@@ -23,6 +23,7 @@ from ..evaluation.downstream import PHYSICS, REAL
 from ..generation import TrainedRun
 from ..particles.picked import cut_at
 from ..reproducibility import paths
+from ..reproducibility.provenance import array_hash
 from ..reproducibility.seeds import stream
 from ..scenes import Scenes, make_scene
 from ..simulator import scene
@@ -278,6 +279,7 @@ def make_picker(config: RunConfig, repeats: int = 2, steps: int = STEPS) -> dict
         "steps": steps,
         "voxel_size_A": voxel_size_A,
         "slices": shown,
+        "data_hash": array_hash(*(volume for volume, _ in real)),
     } | described(config, "paper.picker")
 
 
