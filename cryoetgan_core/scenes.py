@@ -68,13 +68,19 @@ class Scenes:
 
 
 def make_scene(
-    run: TrainedRun, references: Mapping[str, torch.Tensor], order: Scenes, number: int, voxel_size_A: float
+    run: TrainedRun,
+    references: Mapping[str, torch.Tensor],
+    order: Scenes,
+    number: int,
+    voxel_size_A: float,
+    noise_power: torch.Tensor | None = None,
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """One tomogram: the table of its labelled molecules, and volumes (Z, Y, X) by name: "" the tomogram, with halves
     "even" and "odd"; "density", the specimen; "classes" and "molecules", labels (0 none).
 
     Grey values are those of the particles that the run was estimated from. Tilt range, defocus and dose are those of
-    one of them.
+    one of them. `noise_power` is that of empty boxes in network units (`physics.any_size.mean_power`), where there are
+    any: the noise that is estimated from boxes with a molecule is too strong at low spatial frequencies.
 
     Raises
     ------
@@ -96,7 +102,9 @@ def make_scene(
     recording = int(torch.randint(REMEMBERED, (1,), generator=rng))
     scaled = run.scaling.x(torch.from_numpy(density)).numpy()
     empty = float(run.scaling.x(torch.zeros(())))
-    made = recorded(run.G, scaled, empty, order.seed, name=name, recording=recording, halves=order.halves)
+    made = recorded(
+        run.G, scaled, empty, order.seed, name=name, recording=recording, noise_power=noise_power, halves=order.halves
+    )
     made = (made * run.scaling.y_std + run.scaling.y_mean) * (1 if order.protein == "bright" else -1)
     volumes = {"": made.mean(0)} | (dict(zip(("even", "odd"), made, strict=True)) if order.halves else {})
     volumes |= {"density": density, "classes": class_of[molecules], "molecules": molecules}
@@ -113,8 +121,9 @@ def generate_scenes(
     references: Mapping[str, torch.Tensor],
     order: Scenes,
     voxel_size_A: float,
+    noise_power: torch.Tensor | None = None,
 ) -> Iterator[str]:
-    """Make what is missing of an order in a folder; yields the name of each tomogram once it is on disk.
+    """Make what is missing of an order in a folder (`make_scene`); yields the name of each tomogram once it is on disk.
 
     "mrc": tomograms/NAME.mrc, NAME_density.mrc, NAME_classes.mrc, NAME_molecules.mrc. "copick": a project with
     tomogram "generated", picks, and segmentations "classes" and "density". With halves "even" and "odd". At the end
@@ -129,7 +138,8 @@ def generate_scenes(
     if folder.is_file():
         raise ValueError(f"{folder} is a file; expected a folder.")
     card = {"order": asdict(order), "voxel_size_A": voxel_size_A, "run": run.config.hash}
-    card["operator"] = array_hash(*(v.cpu().numpy() for v in run.G.state_dict().values()))
+    operator = [v.cpu().numpy() for v in run.G.state_dict().values()]
+    card["operator"] = array_hash(*operator, *([] if noise_power is None else [noise_power.numpy()]))
     card["references"] = {k: array_hash(v.numpy()) for k, v in sorted(references.items())}
     path, card = folder / "scenes.json", json.loads(json.dumps(card))
     if path.exists():
@@ -147,7 +157,7 @@ def generate_scenes(
         done = folder / "tables" / f"{name}.csv"
         if done.exists():
             continue
-        table, volumes = make_scene(run, references, order, number, voxel_size_A)
+        table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power)
         done.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
         (_write_copick if order.volumes == "copick" else _write_mrc)(folder, name, table, volumes, voxel_size_A)

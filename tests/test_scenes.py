@@ -14,7 +14,9 @@ import zarr
 import cryoetgan_core as cg
 from cryoetgan_core.evaluation.metrics import angular_log_ratio, angular_power_spectra
 from cryoetgan_core.paper import command
-from cryoetgan_core.physics.any_size import recorded, white
+from cryoetgan_core.paper.own_runs import noise_of
+from cryoetgan_core.physics.any_size import mean_power, recorded, white
+from cryoetgan_core.physics.fourier_grid import coordinates
 from cryoetgan_core.scenes import Scenes, generate_scenes, make_scene
 from cryoetgan_core.simulator.sets import class_references
 from cryoetgan_core.volumes.poses import relion_angles_to_pose, rotate_volume
@@ -201,3 +203,29 @@ def test_the_command_and_the_call_write_the_same(tmp_path: Path, capsys: pytest.
     assert "1 tomograms with labels and picks, 0 of them made now" in capsys.readouterr().out
     assert command.main(["scenes", str(tmp_path / "run"), str(tmp_path / "x"), "--counts", "tric=9999"]) == 2
     assert "room for" in capsys.readouterr().err
+
+
+def test_the_noise_of_a_scene_is_that_of_empty_boxes_where_there_are_any(tmp_path: Path) -> None:
+    """In a crowded tomogram: the power of empty places, at the lowest frequencies too, where boxes with a molecule tell
+    too much.
+    """
+    counts, shape = {"ribosome": 40, "tric": 60}, (64, 192, 192)
+    cg.simulate_tomogram(tmp_path / "mine", counts, shape, VOXEL, snr=0.05, seed=1)
+    mine = tmp_path / "mine" / "tomograms" / "TS_1.mrc"
+    particles = cg.load_particles(mine, box=24, coordinates=tmp_path / "mine" / "picks.csv")
+    with pytest.warns(UserWarning):
+        run = cg.train(particles, "ribosome, tric", tmp_path / "run")
+    noise = noise_of(tmp_path / "run")
+    even, odd = (mrcfile.read(mine.with_name(f"TS_1_{half}.mrc")) for half in ("even", "odd"))
+    true = (even - odd) / 2 / run.scaling.y_std
+    places = [(z, y, x) for z in (0, 40) for y in range(0, 168, 24) for x in range(0, 168, 24)]
+    cut = [true[z : z + 24, y : y + 24, x : x + 24] for z, y, x in places]
+    wanted = mean_power(torch.from_numpy(np.stack(cut)))
+    shell = (coordinates(24)[0] * 24).round() <= 3
+    told, estimated = (float(p[shell].mean() / wanted[shell].mean()) for p in (noise, run.G.noise_power))
+    assert 0.6 < told < 1.5 < estimated
+    made = cg.generate_tomograms(tmp_path / "out", tmp_path / "run", {"tric": 1}, (48, 96, 96), protein="bright")
+    scene = mrcfile.read(made.parent / "tomograms" / "scene_0001.mrc") / run.scaling.y_std
+    cut = [scene[z : z + 24, y : y + 24, x : x + 24] for z in (0, 24) for y in (0, 24, 48) for x in (0, 24, 48)]
+    found = mean_power(torch.from_numpy(np.stack(cut)))
+    assert float(found[shell].mean() / noise[shell].mean()) == pytest.approx(1, abs=0.3)

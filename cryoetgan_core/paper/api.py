@@ -23,7 +23,7 @@ from ..simulator.sets import class_references, subtomograms
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from . import own_data
-from .own_runs import keep_source, source_of
+from .own_runs import keep_noise, keep_source, noise_of, source_of
 from .parameters import choose
 from .runs import train_on
 
@@ -104,6 +104,7 @@ def train_domains(
             )
     run = train_on(config, both, Path(folder), progress=progress, replace=replace)
     keep_source(Path(folder), densities, both.Y_train)
+    keep_noise(Path(folder), run, both.background)
     return run
 
 
@@ -257,7 +258,7 @@ def generate_tomograms(
     given = own_data.parse_densities(trained)[1] | (own_data.parse_densities(densities)[1] if densities else {})
     order = Scenes(dict(counts), tuple(shape), n, seed, dict(crowders or {}), volumes, protein, halves)
     references = class_references(names, min(shape), voxel_size_A, given)
-    made = generate_scenes(folder, load_run(run), references, order, voxel_size_A)
+    made = generate_scenes(folder, load_run(run), references, order, voxel_size_A, noise_of(Path(run)))
     for _ in tqdm(made, total=n, desc="tomograms", disable=not progress, delay=1):
         pass
     return Path(folder) / "picks.csv"

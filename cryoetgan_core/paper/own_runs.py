@@ -5,12 +5,19 @@ none.
 import json
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from ..config import OWN_DATA, make_config
+from ..generation import TrainedRun
+from ..physics.any_size import mean_power
 from ..reproducibility.files import read_json, write_atomically
 from ..streaming import OPTICS
 from ..volumes.table import ParticleSet
 from . import own_data
 from .runs import train_on
+
+NOISE = "noise_of_empty_boxes.npy"
 
 
 def keep_source(folder: Path, densities: str, particles: ParticleSet) -> None:
@@ -21,6 +28,26 @@ def keep_source(folder: Path, densities: str, particles: ParticleSet) -> None:
     optics = {c: float(table[c].iloc[0]) for c in OPTICS if c in table and table[c].nunique(dropna=False) == 1}
     card = {"densities": densities, "voxel_size_A": particles.voxel_size_A, "optics": optics}
     write_atomically(folder / "source.json", lambda p: p.write_text(json.dumps(card, indent=1)))
+
+
+def keep_noise(folder: Path, run: TrainedRun, background: ParticleSet | None) -> None:
+    """Note beside a run the power of empty boxes of its tomograms, where there are any, for `noise_of`."""
+    path = folder / NOISE
+    path.unlink(missing_ok=True)
+    if background is not None:
+        power = mean_power(run.scaling.y(torch.from_numpy(np.asarray(background.volumes)))).numpy()
+
+        def write(target: Path) -> None:
+            with target.open("wb") as file:
+                np.save(file, power)
+
+        write_atomically(path, write)
+
+
+def noise_of(folder: Path) -> torch.Tensor | None:
+    """The power of empty boxes that `keep_noise` noted, in network units; None where there were none."""
+    path = folder / NOISE
+    return torch.from_numpy(np.load(path, allow_pickle=False)) if path.exists() else None
 
 
 def source_of(folder: Path) -> tuple[str, float]:

@@ -20,7 +20,15 @@ BLOCK = (192, 192, 192)  # voxels written at a time: about 1 GiB of memory
 TILE = 64  # voxels a side of the white noise that has a seed of its own
 
 
-def kernels(G: PhysicsGenerator, recording: int, size: int = KERNEL) -> tuple[torch.Tensor, torch.Tensor]:
+def mean_power(volumes: torch.Tensor) -> torch.Tensor:
+    """Mean power (D, D, D // 2 + 1) of volumes (N, D, D, D), each less its mean; 1 for white noise of variance 1."""
+    volumes = volumes - volumes.mean((1, 2, 3), keepdim=True)
+    return torch.fft.rfftn(volumes, dim=(1, 2, 3), norm="ortho").abs().square().mean(0)
+
+
+def kernels(
+    G: PhysicsGenerator, recording: int, size: int = KERNEL, noise_power: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Kernels (size, size, size) of signal and noise, their centres at index 0, for one of the remembered recordings.
 
     Parameters
@@ -29,6 +37,8 @@ def kernels(G: PhysicsGenerator, recording: int, size: int = KERNEL) -> tuple[to
         whose curves are interpolated to the spatial frequencies of the kernel; the wedge is that of the recording.
     size
         even, and at least a third larger than the box that G was estimated from.
+    noise_power
+        `mean_power` of empty boxes, in place of the noise that was estimated from boxes with a molecule.
     """
     low, high = G.recordings[recording, 2:].tolist()
     samples = 2 * G.padded  # which set how wide the edge of a wedge is
@@ -36,11 +46,9 @@ def kernels(G: PhysicsGenerator, recording: int, size: int = KERNEL) -> tuple[to
     table = G.transfer_table(torch.tensor([recording])).flatten(1).cpu()
     T = lookup(size, "radius" if G.transfer == "table" else "fine tilt")(table).view(seen.shape)
     signal = T * seen * finer(G.support.cpu(), size)
-    power = G.noise_power.cpu()
-    if len(G.background):  # empty boxes have no seam only as a power
-        empty = G.background.cpu().float()
-        empty = empty - empty.mean((1, 2, 3), keepdim=True)
-        power = torch.fft.rfftn(empty, dim=(1, 2, 3), norm="ortho").abs().square().mean(0)
+    power = G.noise_power.cpu() if noise_power is None else noise_power
+    if noise_power is None and len(G.background):  # empty boxes have no seam only as a power
+        power = mean_power(G.background.cpu().float())
     noise = finer(power.clamp(min=0).sqrt(), size) if G.wraps else coloured(power, size)
     kinds, count = G.recordings[:, 2:].cpu().unique(dim=0, return_counts=True)
     if len(kinds) > 1:  # the power was measured over all of them
@@ -81,6 +89,7 @@ def recorded(
     *,
     name: str = "",
     recording: int = 0,
+    noise_power: torch.Tensor | None = None,
     halves: bool = False,
     block: tuple[int, int, int] = BLOCK,
     size: int = KERNEL,
@@ -94,6 +103,8 @@ def recorded(
         in the units that G takes; outside of it, everything is `empty`.
     seed, name
         of the noise. The result does not depend on the blocks.
+    noise_power
+        as in `kernels`.
 
     Raises
     ------
@@ -105,7 +116,7 @@ def recorded(
     out = np.empty((1 + halves, *density.shape), np.float32)
     half, side = size // 2, tuple(min(b, n + n % 2) + size for b, n in zip(block, density.shape, strict=True))
     factors = []
-    for kernel in kernels(G, recording, size):
+    for kernel in kernels(G, recording, size, noise_power):
         placed = torch.zeros(side)
         placed[:size, :size, :size] = torch.fft.fftshift(kernel)
         factors.append(torch.fft.rfftn(placed.roll((-half,) * 3, (0, 1, 2))).real.flatten())  # even: no phase
