@@ -85,7 +85,7 @@ def browser():
     reason="no chromium and chromium-driver on this machine",
 )
 def test_in_a_browser_the_quick_start_runs_and_a_slider_changes_the_picture(tmp_path):
-    from selenium.common.exceptions import TimeoutException
+    from selenium.common.exceptions import ElementClickInterceptedException, TimeoutException
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
@@ -101,6 +101,9 @@ def test_in_a_browser_the_quick_start_runs_and_a_slider_changes_the_picture(tmp_
     settings = tmp_path / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text('{"windowingMode": "none"}')
+    news = tmp_path / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     environment = os.environ | {
         "HOME": str(tmp_path),
         "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
@@ -144,13 +147,13 @@ def test_in_a_browser_the_quick_start_runs_and_a_slider_changes_the_picture(tmp_
             found = driver.find_elements(By.CSS_SELECTOR, "img.widget-image")
             return found[0].get_attribute("src") if found else None
 
-        for _ in range(3):  # on a busy machine the page may say Idle before its kernel takes cells
-            run_all()
+        for _ in range(3):  # on a busy machine the page may say Idle before its kernel takes cells, or cover its menu
             try:
+                run_all()
                 WebDriverWait(driver, 90).until(lambda d: picture())
                 break
-            except TimeoutException:
-                continue
+            except (TimeoutException, ElementClickInterceptedException):
+                time.sleep(2)
         before = picture()
         assert before
         driver.save_screenshot(str(tmp_path / "before.png"))
