@@ -153,6 +153,8 @@ def test_in_a_browser_the_quick_start_runs_and_a_slider_changes_the_picture(tmp_
                 WebDriverWait(driver, 90).until(lambda d: picture())
                 break
             except (TimeoutException, ElementClickInterceptedException):
+                for button in driver.find_elements(By.CSS_SELECTOR, ".jp-Dialog button.jp-mod-accept"):
+                    button.click()
                 time.sleep(2)
         before = picture()
         assert before
