@@ -1,6 +1,8 @@
 """Whole tomograms by a physics generator: no seams, the same look as its boxes, and labels that agree in every file."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import mrcfile
@@ -15,6 +17,7 @@ import cryoetgan_core as cg
 from cryoetgan_core.evaluation.metrics import angular_log_ratio, angular_power_spectra
 from cryoetgan_core.paper import command
 from cryoetgan_core.paper.own_runs import noise_of
+from cryoetgan_core.particles.relion_writer import write_star
 from cryoetgan_core.physics.any_size import mean_power, recorded, white
 from cryoetgan_core.physics.fourier_grid import coordinates
 from cryoetgan_core.scenes import Scenes, generate_scenes, make_scene
@@ -229,3 +232,29 @@ def test_the_noise_of_a_scene_is_that_of_empty_boxes_where_there_are_any(tmp_pat
     cut = [scene[z : z + 24, y : y + 24, x : x + 24] for z in (0, 24) for y in (0, 24, 48) for x in (0, 24, 48)]
     found = mean_power(torch.from_numpy(np.stack(cut)))
     assert float(found[shell].mean() / noise[shell].mean()) == pytest.approx(1, abs=0.3)
+
+
+@pytest.mark.skipif(not shutil.which("relion_reconstruct"), reason="no RELION on this machine")
+def test_relion_averages_what_lies_at_the_picks_to_the_molecule(tmp_path: Path, run, references) -> None:
+    """Cut out of the specimen at the picks of two scenes, with the poses of picks.star."""
+    order = Scenes({"ribosome": 40}, (64, 160, 160), n=2)
+    list(generate_scenes(tmp_path, run, references, order, VOXEL))
+    cut = [
+        cg.load_particles(
+            tmp_path / "tomograms" / f"{order.name(k)}_density.mrc",
+            box=24,
+            coordinates=tmp_path / "picks.star",
+            protein="bright",
+        )
+        for k in range(order.n)
+    ]
+    table = pd.concat([c.table for c in cut], ignore_index=True)
+    particles = cg.ParticleSet(np.concatenate([c.volumes for c in cut]), table, VOXEL)
+    write_star(particles, tmp_path / "cut" / "particles.star", tmp_path / "cut" / "volumes")
+    command = ["relion_reconstruct", "--i", "particles.star", "--o", "average.mrc", "--3d_rot"]
+    subprocess.run(command, cwd=tmp_path / "cut", check=True, capture_output=True)
+    average = mrcfile.read(tmp_path / "cut" / "average.mrc")
+    wanted = rotate_volume(references["ribosome"], torch.eye(3)[None], torch.zeros(1, 3), VOXEL, box=24)[0].numpy()
+    mirrored = np.roll(wanted[::-1], 1, axis=0)
+    assert np.corrcoef(average.ravel(), wanted.ravel())[0, 1] > 0.99
+    assert np.corrcoef(average.ravel(), mirrored.ravel())[0, 1] < 0.9

@@ -193,14 +193,16 @@ def evaluate(
         (real_labels, real_probabilities.argmax(1)), torch.ones_like(real_labels), accumulate=True
     )
 
-    first = lambda which: torch.cat([torch.where(which == k)[0][:EXAMPLES] for k in range(len(domains.classes))])  # noqa: E731
-    x_index, y_index = first(labels), first(real_labels)
+    classes = range(len(domains.classes))
+    x_index, y_index = (
+        torch.cat([torch.where(which == k)[0][:EXAMPLES] for k in classes]) for which in (labels, real_labels)
+    )
     densities = domains.volumes("X_test")[x_index]
     volumes = {
         "density": densities, "generated": fake[x_index], "real": real[y_index],
         "restored": restore(run, real[y_index]), "cycled": restore(run, fake[x_index]),
     }  # fmt: skip
-    middle, classes = real.shape[-1] // 2, len(domains.classes)
+    middle = real.shape[-1] // 2
     slices = {name: v[:, middle] for name, v in volumes.items()}
     if recorded is not None:
         repeated = generate_repeats(run, densities[::EXAMPLES], repeats=REPEATS, seed=seed + 1)
@@ -216,5 +218,5 @@ def evaluate(
         "confusion": confusion.tolist(),
         "real_confusion": real_confusion.tolist(),
     }
-    shaped = {k: v.reshape(classes, -1, *v.shape[1:]).numpy().astype(np.float32) for k, v in slices.items()}
+    shaped = {k: v.reshape(len(classes), -1, *v.shape[1:]).numpy().astype(np.float32) for k, v in slices.items()}
     return numbers, shaped
