@@ -12,7 +12,8 @@ from pathlib import Path
 import mrcfile
 import pytest
 
-from cryoetgan_core.paper import claims, command, own_data
+from cryoetgan_core.paper import claims, command
+from cryoetgan_core.paper.stand_ins import make_stand_in
 from cryoetgan_core.reproducibility import paths
 from cryoetgan_core.simulator.sets import class_references
 
@@ -90,7 +91,7 @@ def test_the_time_of_a_training_is_what_was_measured() -> None:
 
 def test_the_commands_of_the_readme_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """As they stand, on a stand-in in place of /data, and fewer generated."""
-    own_data.make_stand_in(tmp_path, 0)
+    make_stand_in(tmp_path, 0)
     density = class_references(("ribosome",), 32, 15.0)["ribosome"].numpy()
     mrcfile.write(tmp_path / "80S.mrc", density, voxel_size=15.0)
     lines = re.findall(r"^\$ \.venv/bin/cryoetgan (.*?)(?:#.*)?$", README, flags=re.M)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from cryoetgan_core.paper import command, own_data
+from cryoetgan_core.paper.stand_ins import make_stand_in
 
 
 @pytest.fixture(scope="module")
 def particles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return own_data.make_stand_in(tmp_path_factory.mktemp("input"), 0)
+    return make_stand_in(tmp_path_factory.mktemp("input"), 0)
 
 
 def test_describe_says_what_was_read(particles: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

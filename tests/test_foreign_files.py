@@ -19,7 +19,8 @@ from cryoetgan_core.paper import own_data
 from cryoetgan_core.particles.coordinates import in_tomogram, read_coordinates
 from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.picked import background
-from cryoetgan_core.particles.relion_tables import read_star, tilt_ranges, tilt_series
+from cryoetgan_core.particles.relion_series import tilt_ranges, tilt_series
+from cryoetgan_core.particles.relion_tables import read_star
 from cryoetgan_core.particles.relion_writer import write_star
 from cryoetgan_core.particles.tilt_files import read_tilts
 from cryoetgan_core.physics.fourier_grid import wedge

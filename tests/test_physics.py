@@ -26,7 +26,7 @@ from cryoetgan_core.generation import generate, generate_repeats, load_run, rest
 from cryoetgan_core.paper import mismatch, proof, real
 from cryoetgan_core.paper.plotting import comparison_table
 from cryoetgan_core.paper.runs import train_on
-from cryoetgan_core.particles.relion_tables import tilts_deg
+from cryoetgan_core.particles.relion_series import tilts_deg
 from cryoetgan_core.physics.acquisition import Acquisition
 from cryoetgan_core.physics.estimate import (
     MOST_SIGNAL,

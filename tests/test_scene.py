@@ -10,7 +10,8 @@ import torch
 
 import cryoetgan_core as cg
 from cryoetgan_core.paper import command
-from cryoetgan_core.particles.relion_tables import read_star, tilt_series
+from cryoetgan_core.particles.relion_series import tilt_series
+from cryoetgan_core.particles.relion_tables import read_star
 from cryoetgan_core.particles.tilt_files import read_tilts
 from cryoetgan_core.particles.tilt_series_writer import write_project
 from cryoetgan_core.simulator import scene

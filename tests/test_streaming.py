@@ -28,6 +28,7 @@ from scipy.spatial.transform import Rotation
 from cryoetgan_core.config import make_config
 from cryoetgan_core.generation import generate, load_run
 from cryoetgan_core.paper import api, own_data
+from cryoetgan_core.paper.stand_ins import labelled_stand_in
 from cryoetgan_core.particles.coordinates import read_coordinates
 from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.writers import FORMATS, tomogram_name
@@ -410,7 +411,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_files(tmp_path, trained):
 
 def test_each_particle_carries_the_wedge_of_its_recording(tmp_path: Path) -> None:
     """Particles of two tilt ranges: what is generated has one or the other, and its weight is that of its own."""
-    particles = own_data.labelled_stand_in(24, 0)
+    particles = labelled_stand_in(24, 0)
     table = particles.table.assign(
         tilt_min_deg=np.where(np.arange(len(particles)) % 2, -40.0, -60.0), tilt_max_deg=50.0
     )
@@ -438,7 +439,7 @@ def test_each_particle_carries_the_wedge_of_its_recording(tmp_path: Path) -> Non
 
 def test_each_particle_carries_its_defocus_and_dose(tmp_path: Path) -> None:
     """With the CTF formula: that of the training particle whose recording it imitates."""
-    particles = own_data.labelled_stand_in(24, 0)
+    particles = labelled_stand_in(24, 0)
     defoci = np.where(np.arange(len(particles)) % 2, 2.5, 3.5)
     told = dict(voltage_kV=300.0, cs_mm=2.7, amplitude_contrast=0.07, dose_e_A2=100.0)
     table = particles.table.assign(tilt_min_deg=-60.0, tilt_max_deg=60.0, defocus_um=defoci, **told)

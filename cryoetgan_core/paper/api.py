@@ -23,6 +23,7 @@ from ..simulator.sets import class_references, subtomograms
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from . import own_data
+from .doubts import doubts
 from .own_runs import keep_noise, keep_source, noise_of, source_of
 from .parameters import choose
 from .runs import train_on
@@ -71,7 +72,7 @@ def train(
     if not isinstance(particles, ParticleSet):
         raise ValueError(f"train: particles are {type(particles).__name__}; expected what load_particles gives")
     densities = densities if isinstance(densities, str) else ", ".join(f"{k}={v}" for k, v in densities.items())
-    for text in [*describe(particles).warnings, *own_data.doubts(particles, densities)]:
+    for text in [*describe(particles).warnings, *doubts(particles, densities)]:
         warnings.warn(text, stacklevel=2)
     box = particles.volumes.shape[-1]
     config = make_config(profile, OWN_DATA, preset, **({"box": box, "seed": seed} | changes))

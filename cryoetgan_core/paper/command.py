@@ -29,6 +29,7 @@ from ..training import Trainer
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from . import api, launch, own_data
+from .doubts import doubts
 from .parameters import reader_options
 from .plotting import contact_sheet, report_figure, use_style
 from .simulated_sets import default_device
@@ -76,7 +77,7 @@ def _trained(
     make_config(profile, OWN_DATA, preset, **({"box": box or 24, "seed": seed} | changes))
     own_data.parse_densities(densities)  # both refused before the particles are read
     particles = _read(subtomograms, box, target_voxel_size_A, told)
-    for warning in [*describe(particles).warnings, *own_data.doubts(particles, densities)]:
+    for warning in [*describe(particles).warnings, *doubts(particles, densities)]:
         print("-", in_shell(warning))
     config = make_config(profile, OWN_DATA, preset, **({"box": particles.volumes.shape[-1], "seed": seed} | changes))
     both = own_data.domains(particles, densities, config)

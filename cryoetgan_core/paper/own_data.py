@@ -2,7 +2,6 @@
 
 import glob
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,14 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..config import DATASETS, RunConfig
+from ..config import RunConfig
 from ..particles import copick
 from ..particles.coordinates import NotInTableError
 from ..particles.data_portal import is_portal_run
 from ..particles.folder import is_3d_star, optimisation_set
 from ..particles.folder import load_particles as read
 from ..particles.picked import background
-from ..particles.relion_stacks import write_star
 from ..particles.relion_tables import within_project
 from ..particles.volume_files import (
     HDF5_SUFFIXES,
@@ -29,7 +27,7 @@ from ..particles.volume_files import (
     volume_shape,
 )
 from ..reproducibility.seeds import stream
-from ..simulator.sets import class_references, density_maps, subtomograms
+from ..simulator.sets import class_references, density_maps
 from ..simulator.specimen import ASSEMBLIES
 from ..simulator.specimen.render import source_exists
 from ..volumes.domains import Domains
@@ -38,11 +36,8 @@ from ..volumes.maps import resample
 from ..volumes.table import ParticleSet, check_class_names
 
 LOG = logging.getLogger(__name__)
-OUTLINE, LEAST_BOX = 0.25, 1.5  # of a molecule's greatest density; box over its extent
-MEAN_OF, MOST_RATIO = 400, 1.35  # particles; between the radii of mean particle and density
 LEAST_TO_CHOOSE = 20  # training particles
 TEST_EVERY = 3  # without several tomograms, every third particle is tested on
-STAND_IN_PARTICLES = 12
 
 
 def _is_tomogram(path: Path) -> bool:
@@ -208,77 +203,6 @@ def _posed(densities: str, n: int, box: int, voxel_size_A: float, generator: tor
     return density_maps(class_references(names, box, voxel_size_A, files), n, box, voxel_size_A, generator)
 
 
-def doubts(particles: ParticleSet, densities: str) -> list[str]:
-    """What looks wrong about densities beside particles, a sentence each: classes that do not meet, molecules that
-    their box cuts or hardly holds, a size that is not that of the mean particle.
-    """
-    names, files = parse_densities(densities)
-    box, voxel = particles.volumes.shape[-1], particles.voxel_size_A
-    found, labelled = [], sorted(set(particles.table["class_name"]) - {""})
-    if not all(name.isdigit() for name in labelled):  # RELION's class numbers name no molecule
-        unseen = [name for name in names if name not in labelled]
-        if unseen:
-            found.append(
-                f"No particles of {', '.join(unseen)}: estimate from what the particles show, and generate other "
-                "molecules afterwards."
-            )
-        without = [name for name in labelled if name not in names]
-        if without:
-            found.append(
-                f"No density for the particles of {', '.join(without)}: leave them out, or add their densities."
-            )
-    wide = class_references(names, 2 * box, voxel, files)
-    for name, volume in wide.items():
-        far = (volume > OUTLINE * volume.max()).nonzero() - volume.shape[-1] // 2
-        extent = 2 * int(far.abs().max()) + 1 if len(far) else 0
-        if extent > box:
-            found.append(
-                f"{name} is about {extent} voxels wide and cut by its box of {box}: choose a larger box (a membrane or "
-                "filament may be cut)."
-            )
-        elif LEAST_BOX * extent > box:
-            found.append(
-                f"{name} is {extent} of {box} voxels wide. Its tails and the noise round it need room: "
-                f"{math.ceil(LEAST_BOX * extent)} would be {LEAST_BOX} times as wide, where your files have it."
-            )
-    return found + _sizes(particles, {name: _half_radius(volume) * voxel for name, volume in wide.items()})
-
-
-def _sizes(particles: ParticleSet, radii_A: dict[str, float]) -> list[str]:
-    """Where the mean particle, of each class that has a density or of all, is smaller or larger than the densities."""
-    classes, found = particles.table["class_name"], []
-    named = {name: (classes == name).to_numpy() for name in radii_A if (classes == name).any()}
-    groups = named or {"": np.ones(len(particles), bool)}
-    for name, rows in groups.items():
-        expected = [radii_A[name]] if name else list(radii_A.values())
-        chosen = np.flatnonzero(rows)[:MEAN_OF]
-        if len(chosen) < LEAST_TO_CHOOSE:
-            continue
-        mean = torch.from_numpy(np.asarray(particles.volumes[chosen], np.float32)).mean(0)
-        seen = _half_radius(mean) * particles.voxel_size_A
-        if seen and min(expected) and not min(expected) / MOST_RATIO < seen < max(expected) * MOST_RATIO:
-            told = " to ".join(f"{r:.0f}" for r in sorted({min(expected), max(expected)}))
-            found.append(
-                f"The mean of {len(chosen)} {name or 'particles'} falls to half at {seen:.0f} A from its centre, the "
-                f"density at {told} A: is it another molecule, is a voxel size wrong, or are the positions?"
-            )
-    return found
-
-
-def _half_radius(volume: torch.Tensor) -> float:
-    """Radius in voxels at which the mean over shells falls below half of its greatest value; 0 where it never does."""
-    n = volume.shape[-1]
-    line = torch.arange(n) - n // 2
-    shell = (line[:, None, None] ** 2 + line[:, None] ** 2 + line**2).sqrt().round().long().flatten()
-    profile = torch.bincount(shell, weights=volume.flatten().double())[: n // 2] / torch.bincount(shell)[: n // 2]
-    profile = profile - profile[-4:].median()
-    top = int(profile.argmax())
-    if profile[: max(1, n // 8)].mean() < -profile[top]:  # darker than what surrounds it: `describe` says so
-        return 0.0
-    below = (profile[top:] < profile[top] / 2).nonzero()
-    return float(top + below[0]) if len(below) else 0.0
-
-
 def _test_mask(particles: ParticleSet) -> tuple[np.ndarray, np.ndarray]:
     """Which particles test, and which train: by tomogram where there are several, by position where cubes could
     overlap, else every third tests.
@@ -341,41 +265,3 @@ def sheet(both: Domains, real: torch.Tensor, fake: torch.Tensor, columns: int = 
         rows.append((f"real {plane}", real[real_index][cut].numpy()[:, None], False))
     names = list(both.X_test.table["class_name"].iloc[index])
     return [(names, both.X_test.voxel_size_A, rows)]
-
-
-def make_stand_in(folder: Path, seed: int) -> Path:
-    """Write a few simulated ribosomes as a RELION 3.1 STAR with MRC volumes, in place of a user's file; returns the
-    STAR's path.
-    """
-    box, voxel = 28, DATASETS["S2"].field_of_view_A / 28 * 2
-    references = class_references(("ribosome",), box, voxel)
-    particles = subtomograms(
-        references,
-        STAND_IN_PARTICLES,
-        box,
-        voxel,
-        DATASETS["S2"].microscope,
-        stream(seed, "stand-in"),
-        snr=0.3,
-        tomograms=3,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    star = folder / "particles.star"
-    write_star(particles, star, folder / "volumes")
-    return star
-
-
-def labelled_stand_in(box: int, seed: int) -> ParticleSet:
-    """A few simulated ribosomes and chaperonins with labels, from several tomograms, in place of a user's file."""
-    voxel = DATASETS["S1"].field_of_view_A / box
-    references = class_references(("ribosome", "tric"), box, voxel)
-    return subtomograms(
-        references,
-        STAND_IN_PARTICLES,
-        box,
-        voxel,
-        DATASETS["S1"].microscope,
-        stream(seed, "stand-in"),
-        snr=0.3,
-        tomograms=3,
-    )

@@ -16,6 +16,7 @@ from ..streaming import OPTICS
 from ..volumes.table import ParticleSet
 from . import own_data
 from .runs import train_on
+from .stand_ins import labelled_stand_in
 
 NOISE = "noise_of_empty_boxes.npy"
 
@@ -70,7 +71,7 @@ def source_of(folder: Path) -> tuple[str, float]:
 
 def stand_in_run(folder: Path, seed: int) -> Path:
     """Train a run of the smoke profile on simulated particles, in place of a user's; returns its folder."""
-    particles = own_data.labelled_stand_in(24, seed)
+    particles = labelled_stand_in(24, seed)
     config = make_config("smoke", OWN_DATA, seed=seed)
     densities = ", ".join(sorted(set(particles.table["class_name"])))
     train_on(config, own_data.domains(particles, densities, config), folder, replace=True)

@@ -23,6 +23,7 @@ from ..volumes.table import ParticleSet
 from . import own_data
 from .record import described
 from .runs import train_on
+from .stand_ins import make_stand_in
 
 SPLITS = 20  # into halves
 FOLDS = 3  # tomograms at most that are left out in turn
@@ -184,7 +185,7 @@ def real_case(
     def make() -> dict:
         config = make_config(profile, OWN_DATA, "physics", box=box, seed=seed)
         folder = paths.runs(profile) / "real" / name
-        source = Path(particles) if particles else own_data.make_stand_in(folder / "input", seed)
+        source = Path(particles) if particles else make_stand_in(folder / "input", seed)
         measured = own_data.load_particles(source, box, target_voxel_size_A, **options)
         numbers, volumes = make_real(measured, densities, config, name, average)
         np.savez(folder / "volumes.npz", **{k: v.numpy() for k, v in volumes.items()})

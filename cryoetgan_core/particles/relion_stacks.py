@@ -26,7 +26,7 @@ from ..volumes.lazy import empty_volumes
 from ..volumes.maps import read_map, resample
 from ..volumes.poses import relion_angles_to_pose
 from ..volumes.table import ParticleSet, check_voxel_size, particle_table, protein_sign
-from .relion_tables import TiltStack, open_tilt_stacks, read_images, recorded
+from .relion_series import TiltStack, open_tilt_stacks, read_images, recorded
 from .relion_writer import write_star
 from .subtomogram_star import read_subtomogram_star
 from .tilt_stack import check_wiener, ctf_of_tilts, insert_tilts, to_volume

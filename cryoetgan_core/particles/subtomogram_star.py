@@ -19,6 +19,7 @@ from ..volumes.table import (
     protein_sign,
 )
 from .pseudo_subtomogram import check_weights, divided
+from .relion_series import tilt_ranges
 from .relion_tables import (
     ANGLES,
     ORIGINS,
@@ -28,7 +29,6 @@ from .relion_tables import (
     particle_files,
     series_pixels,
     table_of,
-    tilt_ranges,
     without_turned_boxes,
 )
 from .relion_writer import CENTRED, CLASS, COORDINATES, NAME, RECORDED, UNKNOWN

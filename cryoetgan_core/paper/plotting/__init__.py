@@ -22,17 +22,10 @@ from .operator_tables import (
     real_table,
     told_apart_table,
 )
-from .panels import (
-    SHORT,
-    contact_sheet,
-    noise_sweep,
-    overview,
-    reliability_curves,
-    summary,
-    translated,
-    uncertainty_maps,
-)
+from .panels import SHORT, contact_sheet, summary, translated
 from .report import report_figure
+from .scheme import overview
+from .spread_panels import noise_sweep, reliability_curves, uncertainty_maps
 from .switches import switch_strips, switch_table
 from .tables import (
     confusion_table,

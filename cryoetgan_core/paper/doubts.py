@@ -1,0 +1,84 @@
+"""What looks wrong when particles and densities are put side by side."""
+
+import math
+
+import numpy as np
+import torch
+
+from ..simulator.sets import class_references
+from ..volumes.table import ParticleSet
+from .own_data import LEAST_TO_CHOOSE, parse_densities
+
+OUTLINE, LEAST_BOX = 0.25, 1.5  # of a molecule's greatest density; box over its extent
+MEAN_OF, MOST_RATIO = 400, 1.35  # particles; between the radii of mean particle and density
+
+
+def doubts(particles: ParticleSet, densities: str) -> list[str]:
+    """What looks wrong about densities beside particles, a sentence each: classes that do not meet, molecules that
+    their box cuts or hardly holds, a size that is not that of the mean particle.
+    """
+    names, files = parse_densities(densities)
+    box, voxel = particles.volumes.shape[-1], particles.voxel_size_A
+    found, labelled = [], sorted(set(particles.table["class_name"]) - {""})
+    if not all(name.isdigit() for name in labelled):  # RELION's class numbers name no molecule
+        unseen = [name for name in names if name not in labelled]
+        if unseen:
+            found.append(
+                f"No particles of {', '.join(unseen)}: estimate from what the particles show, and generate other "
+                "molecules afterwards."
+            )
+        without = [name for name in labelled if name not in names]
+        if without:
+            found.append(
+                f"No density for the particles of {', '.join(without)}: leave them out, or add their densities."
+            )
+    wide = class_references(names, 2 * box, voxel, files)
+    for name, volume in wide.items():
+        far = (volume > OUTLINE * volume.max()).nonzero() - volume.shape[-1] // 2
+        extent = 2 * int(far.abs().max()) + 1 if len(far) else 0
+        if extent > box:
+            found.append(
+                f"{name} is about {extent} voxels wide and cut by its box of {box}: choose a larger box (a membrane or "
+                "filament may be cut)."
+            )
+        elif LEAST_BOX * extent > box:
+            found.append(
+                f"{name} is {extent} of {box} voxels wide. Its tails and the noise round it need room: "
+                f"{math.ceil(LEAST_BOX * extent)} would be {LEAST_BOX} times as wide, where your files have it."
+            )
+    return found + _sizes(particles, {name: _half_radius(volume) * voxel for name, volume in wide.items()})
+
+
+def _sizes(particles: ParticleSet, radii_A: dict[str, float]) -> list[str]:
+    """Where the mean particle, of each class that has a density or of all, is smaller or larger than the densities."""
+    classes, found = particles.table["class_name"], []
+    named = {name: (classes == name).to_numpy() for name in radii_A if (classes == name).any()}
+    groups = named or {"": np.ones(len(particles), bool)}
+    for name, rows in groups.items():
+        expected = [radii_A[name]] if name else list(radii_A.values())
+        chosen = np.flatnonzero(rows)[:MEAN_OF]
+        if len(chosen) < LEAST_TO_CHOOSE:
+            continue
+        mean = torch.from_numpy(np.asarray(particles.volumes[chosen], np.float32)).mean(0)
+        seen = _half_radius(mean) * particles.voxel_size_A
+        if seen and min(expected) and not min(expected) / MOST_RATIO < seen < max(expected) * MOST_RATIO:
+            told = " to ".join(f"{r:.0f}" for r in sorted({min(expected), max(expected)}))
+            found.append(
+                f"The mean of {len(chosen)} {name or 'particles'} falls to half at {seen:.0f} A from its centre, the "
+                f"density at {told} A: is it another molecule, is a voxel size wrong, or are the positions?"
+            )
+    return found
+
+
+def _half_radius(volume: torch.Tensor) -> float:
+    """Radius in voxels at which the mean over shells falls below half of its greatest value; 0 where it never does."""
+    n = volume.shape[-1]
+    line = torch.arange(n) - n // 2
+    shell = (line[:, None, None] ** 2 + line[:, None] ** 2 + line**2).sqrt().round().long().flatten()
+    profile = torch.bincount(shell, weights=volume.flatten().double())[: n // 2] / torch.bincount(shell)[: n // 2]
+    profile = profile - profile[-4:].median()
+    top = int(profile.argmax())
+    if profile[: max(1, n // 8)].mean() < -profile[top]:  # darker than what surrounds it: `describe` says so
+        return 0.0
+    below = (profile[top:] < profile[top] / 2).nonzero()
+    return float(top + below[0]) if len(below) else 0.0

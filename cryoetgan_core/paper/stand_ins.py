@@ -1,0 +1,49 @@
+"""Simulated particles that stand for a user's own, so that every notebook runs without files."""
+
+from pathlib import Path
+
+from ..config import DATASETS
+from ..particles.relion_stacks import write_star
+from ..reproducibility.seeds import stream
+from ..simulator.sets import class_references, subtomograms
+from ..volumes.table import ParticleSet
+
+STAND_IN_PARTICLES = 12
+
+
+def make_stand_in(folder: Path, seed: int) -> Path:
+    """Write a few simulated ribosomes as a RELION 3.1 STAR with MRC volumes, in place of a user's file; returns the
+    STAR's path.
+    """
+    box, voxel = 28, DATASETS["S2"].field_of_view_A / 28 * 2
+    references = class_references(("ribosome",), box, voxel)
+    particles = subtomograms(
+        references,
+        STAND_IN_PARTICLES,
+        box,
+        voxel,
+        DATASETS["S2"].microscope,
+        stream(seed, "stand-in"),
+        snr=0.3,
+        tomograms=3,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    star = folder / "particles.star"
+    write_star(particles, star, folder / "volumes")
+    return star
+
+
+def labelled_stand_in(box: int, seed: int) -> ParticleSet:
+    """A few simulated ribosomes and chaperonins with labels, from several tomograms, in place of a user's file."""
+    voxel = DATASETS["S1"].field_of_view_A / box
+    references = class_references(("ribosome", "tric"), box, voxel)
+    return subtomograms(
+        references,
+        STAND_IN_PARTICLES,
+        box,
+        voxel,
+        DATASETS["S1"].microscope,
+        stream(seed, "stand-in"),
+        snr=0.3,
+        tomograms=3,
+    )
