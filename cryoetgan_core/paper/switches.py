@@ -5,7 +5,7 @@ One training of each on a draw does not tell a difference from chance. Trainings
 spread is that of the training alone.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -38,8 +38,8 @@ def variants() -> dict[str, dict]:
     return {"": {}} | noise | ABLATION
 
 
-def make_switch(config: RunConfig, name: str, trainings: int = TRAININGS) -> dict:
-    """Train a configuration with seeds 0, 1, ... on its data draw and measure each: "rows", one a training.
+def make_switch(config: RunConfig, name: str, seeds: Sequence[int] = range(TRAININGS)) -> dict:
+    """Train a configuration with each seed on its data draw and measure it: "rows", one a training.
 
     A row holds the accuracy on real test particles of classifiers trained on its volumes ("on_real", %), the metrics
     KEPT, and how many classes the reference classifier names at all ("named"). A training that diverges has none of
@@ -48,7 +48,7 @@ def make_switch(config: RunConfig, name: str, trainings: int = TRAININGS) -> dic
     domains, rows = load_data(config), []
     classifier = load_classifier(data_folder(config) / "classifier.safetensors", config, len(domains.classes))
     recorded = recorded_repeats(config, domains)
-    for seed in range(trainings):
+    for seed in seeds:
         one = config.replace(seed=seed)
         try:
             run = train_on(one, domains, paths.runs(config.profile) / name / f"training{seed}", replace=True)
@@ -80,7 +80,7 @@ def planned(profile: str) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
         for variant, fields in variants().items():
             name = switch_name(variant, draw)
             config = make_config(profile, "S1", seed=0, data_seed=draw, **fields)
-            plan[name] = (config, partial(make_switch, config, name, 2 if profile == "smoke" else TRAININGS))
+            plan[name] = (config, partial(make_switch, config, name, range(2 if profile == "smoke" else TRAININGS)))
     return plan
 
 
