@@ -26,17 +26,20 @@ from .reproducibility.files import read_json, remove_temporaries, write_atomical
 from .reproducibility.provenance import array_hash
 from .reproducibility.seeds import stream
 from .simulator import scene
+from .simulator.surroundings import Surroundings, draw
 from .volumes.table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS, check_class_names
 
 KINDS = ("mrc", "copick")
+FLIPS = ((), (1,), (0, 2), (0, 1, 2))  # of a tomogram that leave its missing wedge where it is
 
 
 @dataclass(frozen=True)
 class Scenes:
     """What to make: molecules of each class in each of `n` tomograms of `shape` (z, y, x; even), z being the ice.
 
-    `crowders` are placed too and have no labels. `volumes` is the kind of file. `protein` says how the tomograms show
-    it. With `halves`, two recordings of half of the dose stand beside each, for denoisers, with noise of their own.
+    `crowders` are placed too and have no labels. `around` tells membranes, beads and the ice; molecules that stand in
+    membranes are labelled. `volumes` is the kind of file. `protein` says how the tomograms show it. With `halves`, two
+    recordings of half of the dose stand beside each, for denoisers, with noise of their own.
     """
 
     counts: Mapping[str, int]
@@ -47,6 +50,7 @@ class Scenes:
     volumes: str = "mrc"
     protein: str = "dark"
     halves: bool = False
+    around: Surroundings = field(default_factory=Surroundings)
 
     def __post_init__(self) -> None:
         scene.check_shape(self.shape)
@@ -54,13 +58,26 @@ class Scenes:
         for name, allowed in (("volumes", KINDS), ("protein", ("dark", "bright"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"Scenes: {name} is {getattr(self, name)!r}; expected {' or '.join(allowed)}.")
-        both = ", ".join(sorted(set(self.counts) & set(self.crowders)))
+        check_class_names(self.around.in_membranes)
+        both = ", ".join(sorted(set(self.labelled) & set(self.crowders)))
         if both:
             raise ValueError(f"Scenes: {both} is counted and a crowder too; expected each class in one of them.")
         if self.n < 1:
             raise ValueError(f"Scenes: n is {self.n}; expected one tomogram or more.")
-        if not self.counts:
+        if not self.labelled:
             raise ValueError("Scenes: counts is empty; expected a number of molecules of one class or more.")
+        if {"membrane", "gold"} & {*self.labelled, *self.crowders}:
+            raise ValueError("Scenes: membrane and gold are no molecules to count; ask for them in surroundings.")
+
+    @property
+    def labelled(self) -> list[str]:
+        """Classes of the molecules that get labels, sorted."""
+        return sorted({*self.counts, *self.around.in_membranes})
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """What each number of the label volume of classes stands for."""
+        return {name: k + 1 for k, name in enumerate([*self.labelled, "membrane", "gold"])}
 
     def name(self, number: int) -> str:
         """Of a tomogram, from 0."""
@@ -74,45 +91,75 @@ def make_scene(
     number: int,
     voxel_size_A: float,
     noise_power: torch.Tensor | None = None,
+    background: np.ndarray | None = None,
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """One tomogram: the table of its labelled molecules, and volumes (Z, Y, X) by name: "" the tomogram, with halves
     "even" and "odd"; "density", the specimen; "classes" and "molecules", labels (0 none).
 
     Grey values are those of the particles that the run was estimated from. Tilt range, defocus and dose are those of
     one of them. `noise_power` is that of empty boxes in network units (`physics.any_size.mean_power`), where there are
-    any: the noise that is estimated from boxes with a molecule is too strong at low spatial frequencies.
+    any: the noise that is estimated from boxes with a molecule is too strong at low spatial frequencies. With
+    `background`, a measured volume (Z, Y, X) without molecules, protein bright, the signal is added to a random part
+    of it in place of noise.
 
     Raises
     ------
     ValueError
-        For a run of the paper's generator, whose network sees boxes of one size only; or where the molecules find no
-        room.
+        For a run of the paper's generator, whose network sees boxes of one size only; where the molecules find no
+        room; or for a background that is smaller than the scene, or of which halves are asked for.
     """
+    if background is not None:
+        check_background(background.shape, order)
     if run.config.generator != "physics":
         raise ValueError("make_scene: the paper's generator sees boxes of one size; scenes need a physics run.")
     rng, name = stream(order.seed, "scene", number), order.name(number)
-    table = scene.place(references, {**order.counts, **order.crowders}, order.shape, voxel_size_A, rng, tomogram=name)
-    density, classes, molecules = scene.specimen(references, table, order.shape, voxel_size_A)
-    labelled = table["class_name"].isin(order.counts).to_numpy()
+    placed = draw(order.around, order.shape, voxel_size_A, rng)
+    counts = {**order.counts, **order.crowders}
+    table = scene.place(references, counts, order.shape, voxel_size_A, rng, tomogram=name, placed=placed)
+    density, classes, molecules = scene.specimen(references, table, order.shape, voxel_size_A, placed)
+    beside = np.where(molecules == 0, classes, 0)
+    labelled = table["class_name"].isin(order.labelled).to_numpy()
     kept, numbers = table[labelled].reset_index(drop=True), np.zeros(len(table) + 1, np.int32)
     numbers[1:][labelled] = np.arange(len(kept)) + 1
-    of_class = {c: k + 1 for k, c in enumerate(sorted(order.counts))}
-    class_of = np.array([0, *kept["class_name"].map(of_class)], np.uint8)
+    class_of = np.array([0, *kept["class_name"].map(order.labels)], np.uint8)
     molecules = numbers[molecules]
+    first = table["class_name"].nunique() + 1  # the label of a membrane among all that was placed
+    classes = class_of[molecules] + np.where(beside > 0, order.labels["membrane"] + beside - first, 0).astype(np.uint8)
     recording = int(torch.randint(REMEMBERED, (1,), generator=rng))
     scaled = run.scaling.x(torch.from_numpy(density)).numpy()
     empty = float(run.scaling.x(torch.zeros(())))
     made = recorded(
-        run.G, scaled, empty, order.seed, name=name, recording=recording, noise_power=noise_power, halves=order.halves
-    )
-    made = (made * run.scaling.y_std + run.scaling.y_mean) * (1 if order.protein == "bright" else -1)
+        run.G, scaled, empty, order.seed, name=name, recording=recording, noise_power=noise_power, halves=order.halves,
+        noisy=background is None,
+    )  # fmt: skip
+    if background is None:
+        made = made * run.scaling.y_std + run.scaling.y_mean
+    else:
+        drawn = np.random.default_rng(int(torch.randint(2**62, (1,), generator=rng)))
+        low = [int(drawn.integers(a - b + 1)) for a, b in zip(background.shape, order.shape, strict=True)]
+        part = background[tuple(slice(a, a + n) for a, n in zip(low, order.shape, strict=True))]
+        made = (made - float(run.G.offset)) * run.scaling.y_std + np.flip(part, FLIPS[drawn.integers(len(FLIPS))])
+    made = made * (1 if order.protein == "bright" else -1)
     volumes = {"": made.mean(0)} | (dict(zip(("even", "odd"), made, strict=True)) if order.halves else {})
-    volumes |= {"density": density, "classes": class_of[molecules], "molecules": molecules}
+    volumes |= {"density": density, "classes": classes, "molecules": molecules}
     defocus, _, low, high = run.G.recordings[recording].tolist()
     kept = kept.assign(tilt_min_deg=low, tilt_max_deg=high)
     if run.config.transfer == "ctf":
         kept = kept.assign(defocus_um=defocus, dose_e_A2=run.G.acquisition.microscope.total_dose_e_A2)
     return kept, volumes
+
+
+def check_background(shape: tuple[int, ...], order: Scenes) -> None:
+    """Refuse a background (Z, Y, X) that cannot hold a scene of an order, or that would have to have halves."""
+    if len(shape) != 3 or any(a < b for a, b in zip(shape, order.shape, strict=True)):
+        raise ValueError(
+            f"The background has {' x '.join(map(str, shape))} voxels and the scene {' x '.join(map(str, order.shape))}"
+            " (z, y, x); expected a background at least as large."
+        )
+    if order.halves:
+        raise ValueError(
+            "Halves of a scene need noise of their own; a measured background has one: leave out one of them."
+        )
 
 
 def generate_scenes(
@@ -122,6 +169,7 @@ def generate_scenes(
     order: Scenes,
     voxel_size_A: float,
     noise_power: torch.Tensor | None = None,
+    background: np.ndarray | None = None,
 ) -> Iterator[str]:
     """Make what is missing of an order in a folder (`make_scene`); yields the name of each tomogram once it is on disk.
 
@@ -137,9 +185,12 @@ def generate_scenes(
     folder = Path(folder)
     if folder.is_file():
         raise ValueError(f"{folder} is a file; expected a folder.")
-    card = {"order": asdict(order), "voxel_size_A": voxel_size_A, "run": run.config.hash}
+    card = {"order": asdict(order), "voxel_size_A": voxel_size_A, "run": run.config.hash, "labels": order.labels}
     operator = [v.cpu().numpy() for v in run.G.state_dict().values()]
     card["operator"] = array_hash(*operator, *([] if noise_power is None else [noise_power.numpy()]))
+    if background is not None:
+        check_background(background.shape, order)
+        card["background"] = array_hash(background)
     card["references"] = {k: array_hash(v.numpy()) for k, v in sorted(references.items())}
     path, card = folder / "scenes.json", json.loads(json.dumps(card))
     if path.exists():
@@ -157,7 +208,7 @@ def generate_scenes(
         done = folder / "tables" / f"{name}.csv"
         if done.exists():
             continue
-        table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power)
+        table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power, background)
         done.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
         (_write_copick if order.volumes == "copick" else _write_mrc)(folder, name, table, volumes, voxel_size_A)
@@ -171,7 +222,7 @@ def generate_scenes(
     columns = ["tomogram", "class_name", *POSITION_COLUMNS, *CENTRED_COLUMNS, *ANGLE_COLUMNS]
     write_atomically(folder / "picks.csv", lambda p: every[columns].to_csv(p, index=False, float_format="%.4f"))
     if order.volumes == "copick":
-        copick.write_config(folder, sorted(order.counts), ["density"])
+        copick.write_config(folder, order.labelled, ["membrane", "gold", "density"])
     remove_temporaries(folder, below=True)
 
 

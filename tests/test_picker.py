@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cryoetgan_core.config import DATASETS
-from cryoetgan_core.evaluation.baselines import CTF, WHITE
 from cryoetgan_core.paper import picker
 from cryoetgan_core.reproducibility.seeds import stream
 
@@ -38,7 +38,7 @@ def test_peaks_are_apart_and_carry_their_height() -> None:
     probability = np.zeros((20, 20, 20), np.float32)
     for at, height in (((5, 5, 5), 4.0), ((5, 5, 8), 3.0), ((14, 14, 14), 2.0)):
         probability[at] = height
-    found, height = picker.peaks(probability, 4.0)
+    found, height = picker.peaks(probability, 4.0, 0.1)
     assert found.tolist() == [[5, 5, 5], [14, 14, 14]] and height[0] > height[1]
 
 
@@ -68,10 +68,30 @@ def test_formulas_have_the_signal_to_noise_ratio_that_is_asked_for() -> None:
     config, _ = picker.planned("smoke", 0)["picker_S1_seed0"]
     density = np.zeros((32, 40, 48), np.float32)
     density[12:20, 16:24, 20:28] = 1
-    for kind in (WHITE, CTF):
-        one, other = (picker._formula(density, kind, 22.8, config, stream(0, k)) for k in (1, 2))
+    scope = DATASETS["S1"].microscope
+    for factor in (None, picker.formula(density.shape, 22.8, scope, with_wedge=True)):
+        one, other = (picker.noisy(density, factor, config.snr, stream(0, k)) for k in (1, 2))
         signal = np.cov(one.ravel(), other.ravel())[0, 1]  # noise is independent
         assert signal / (one.var() - signal) == pytest.approx(config.snr, rel=0.2)
+
+
+def test_the_wedge_of_the_formula_is_that_of_the_tilts() -> None:
+    factor = picker.formula((64, 64, 64), 10.0, DATASETS["S1"].microscope, with_wedge=True)
+    assert (factor[20, :, :5] == 0).all() and (factor[0, :, 5] != 0).any() and (factor[5, :, 20] != 0).any()
+
+
+def test_template_matching_finds_each_class_where_it_lies() -> None:
+    rng = np.random.default_rng(0)
+    references = {"long": torch.zeros(12, 12, 12), "round": torch.zeros(12, 12, 12)}
+    references["long"][1:11, 5:7, 5:7] = 1
+    references["round"][4:8, 4:8, 4:8] = 1
+    volume = 0.2 * rng.standard_normal((32, 48, 48)).astype(np.float32)
+    volume[15:17, 9:11, 5:15] += 1
+    volume[14:18, 28:32, 28:32] += 1
+    scores = picker.template_scores(volume, references, torch.ones(32, 48, 25), rotations=200)
+    places = [picker.peaks(s, 6.0, 5.0) for s in scores]
+    for (found, height), wanted in zip(places, ((16, 10, 10), (16, 30, 30)), strict=True):
+        assert np.abs(found[height.argmax()] - wanted).max() <= 1
 
 
 def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
@@ -81,6 +101,9 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
     monkeypatch.setattr(picker, "MOLECULES", 9)
     _, call = picker.planned("smoke", 0)["picker_S1_seed0"]
     result = call()
-    assert set(result["scores"]) == set(picker.SOURCES) and result["classes"] == list(DATASETS["S1"].classes)[:3]
+    assert (
+        set(result["scores"]) == {*picker.SOURCES, picker.TEMPLATES}
+        and result["classes"] == list(DATASETS["S1"].classes)[:3]
+    )
     assert all(0 <= v <= 1 for found in result["scores"].values() for one in found for v in one.values())
-    assert len(result["rows"]) == len(picker.SOURCES) * picker.TESTED_ON * 3
+    assert len(result["rows"]) == (len(picker.SOURCES) + 1) * 3

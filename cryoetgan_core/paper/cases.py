@@ -22,6 +22,7 @@ from . import (
     denoiser,
     densities,
     foreign,
+    foreign_picker,
     labels,
     long_runs,
     measurements,
@@ -95,7 +96,9 @@ def make_run(name: str, config: RunConfig) -> dict:
 
 
 def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
-    """Results on files that are not part of the project (`foreign`, `parts`), by name; `files` is their folder."""
+    """Results on files that are not part of the project (`foreign`, `foreign_picker`, `parts`), by name; `files` is
+    their folder.
+    """
 
     def make(case: foreign.Foreign, module: str) -> dict:
         if not files or not foreign.there(case, Path(files)):
@@ -107,7 +110,11 @@ def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
 
     return {
         name: Case(case.config, partial(make, case, module), module)
-        for module, planned in ((foreign.MODULE, foreign.planned), ("paper.parts", parts.planned))
+        for module, planned in (
+            (foreign.MODULE, foreign.planned),
+            ("paper.parts", parts.planned),
+            ("paper.foreign_picker", foreign_picker.planned),
+        )
         for name, case in planned(profile, seed).items()
     }
 

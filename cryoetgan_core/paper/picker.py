@@ -2,10 +2,12 @@
 
 A small 3-D U-Net (MONAI) is trained on tomograms of one source and picks in held-out tomograms of the microscope
 simulator. Sources: scenes of the physics generator, which was estimated from unlabelled particles; the same specimens
-with the CTF formula or white noise, told the true signal-to-noise ratio; and tomograms of the same simulator with their
-real labels, which is the upper bound. Needs `pip install monai`.
+with white noise, with the CTF formula, or with the CTF formula and the missing wedge, told the true signal-to-noise
+ratio; and tomograms of the same simulator with their real labels, which is the upper bound. Template matching with the
+same densities stands beside them. Needs `pip install monai`.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,21 +23,26 @@ from ..config import DATASETS, RunConfig
 from ..evaluation.baselines import CTF, WHITE, ctf_at
 from ..evaluation.downstream import PHYSICS, REAL
 from ..generation import TrainedRun
-from ..particles.picked import cut_at
+from ..particles.picked import LEAST_EMPTY, cut_at, cut_empty
+from ..physics.any_size import mean_power
 from ..reproducibility import paths
 from ..reproducibility.provenance import array_hash
 from ..reproducibility.seeds import stream
 from ..scenes import Scenes, make_scene
 from ..simulator import scene
+from ..simulator.microscope.simulate import Microscope
 from ..simulator.sets import class_references, density_maps
 from ..simulator.specimen.crowding import radius_A
+from ..volumes.alignment import rotation_grid
 from ..volumes.domains import Domains
-from ..volumes.table import POSITION_COLUMNS, ParticleSet
+from ..volumes.poses import rotate_volume
+from ..volumes.table import POSITION_COLUMNS, ParticleSet, particle_table
 from .proof import proof_config
 from .record import described
 from .runs import train_on
 
-SOURCES = (PHYSICS, CTF, WHITE, REAL)
+CTF_WEDGE, TEMPLATES = "density x CTF formula x wedge + noise", "template matching"
+SOURCES = (PHYSICS, CTF_WEDGE, CTF, WHITE, REAL)
 TRAINED_ON, TESTED_ON = 4, 3  # tomograms; the last of those trained on sets the threshold
 SHAPE = (64, 160, 160)
 MOLECULES = 140  # in each tomogram, classes alike
@@ -44,6 +51,10 @@ STEPS, BATCH, PATCH, WIDTH = 400, 4, 48, 16
 TARGET = 0.5  # of a molecule's radius: the ball round its centre that the network is to find
 BETA = 4  # of the F score that weighs recall more, as the CZII challenge does
 THRESHOLDS = np.linspace(0.1, 0.9, 17)
+ROTATIONS = 600  # of each template: 24 degrees apart
+LEVELS = np.linspace(3, 12, 19)  # thresholds of template matching, standard deviations of its scores
+CHUNKS = 16  # in which maxima are looked at
+EMPTY = 64  # boxes without a molecule that are cut from a tomogram
 
 Tomogram = tuple[np.ndarray, pd.DataFrame]  # protein bright; a row a molecule
 
@@ -117,20 +128,23 @@ def _normalised(volume: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def probabilities(network: torch.nn.Module, volume: np.ndarray) -> np.ndarray:
-    """Probability (classes, Z, Y, X) of each class, from patches that overlap by a half."""
+    """Probability (classes, Z, Y, X) of each class, smoothed, from patches that overlap by a half."""
     from monai.inferers import SlidingWindowInferer
 
     inferer = SlidingWindowInferer((PATCH,) * 3, sw_batch_size=4, overlap=0.5, mode="gaussian")
-    return inferer(torch.from_numpy(_normalised(volume))[None, None], network).softmax(1)[0, 1:].numpy()
+    found = inferer(torch.from_numpy(_normalised(volume))[None, None], network).softmax(1)[0, 1:].numpy()
+    return np.stack([gaussian_filter(one, 1.0) for one in found])
 
 
-def peaks(probability: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """Maxima (N, 3), zyx, of a smoothed probability, none within `radius` voxels of a higher one, and their values."""
-    smooth = gaussian_filter(probability, 1.0)
+def peaks(height: np.ndarray, radius: float, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Maxima (N, 3), zyx, above `least`, none within `radius` voxels of a higher one, and their heights."""
     reach = int(np.ceil(radius))
-    ball = np.linalg.norm(np.mgrid[(slice(-reach, reach + 1),) * 3], axis=0) <= radius
-    found = np.argwhere((smooth == maximum_filter(smooth, footprint=ball)) & (smooth > THRESHOLDS[0]))
-    return found, smooth[tuple(found.T)]
+    ball = np.argwhere(np.linalg.norm(np.mgrid[(slice(-reach, reach + 1),) * 3], axis=0) <= radius)
+    padded = np.pad(height, reach, constant_values=-np.inf)
+    found = np.argwhere((height == maximum_filter(height, size=3)) & (height > least))
+    highest = [padded[tuple(np.moveaxis(part[:, None] + ball, -1, 0))].max(1) for part in np.array_split(found, CHUNKS)]
+    found = found[np.concatenate(highest) == height[tuple(found.T)]]
+    return found, height[tuple(found.T)]
 
 
 def matched(picks: np.ndarray, truth: np.ndarray, within: float) -> int:
@@ -143,21 +157,52 @@ def matched(picks: np.ndarray, truth: np.ndarray, within: float) -> int:
 
 
 def counted(
-    network: torch.nn.Module, tomogram: Tomogram, voxel_size_A: float, radii_A: Mapping[str, float]
+    heights: np.ndarray,
+    table: pd.DataFrame,
+    voxel_size_A: float,
+    radii_A: Mapping[str, float],
+    thresholds: np.ndarray = THRESHOLDS,
 ) -> pd.DataFrame:
-    """Picks, molecules and right picks (within half a diameter) of a tomogram, by class and threshold."""
-    volume, table = tomogram
-    found, rows = probabilities(network, volume), []
-    for name, probability in zip(sorted(radii_A), found, strict=True):
+    """Picks, molecules and right picks (within half a diameter), by class and threshold, of the height (classes, Z, Y,
+    X) that a picker gives each voxel of a tomogram with the molecules of `table`.
+    """
+    rows = []
+    for name, height in zip(sorted(radii_A), heights, strict=True):
         radius = radii_A[name] / voxel_size_A
-        places, height = peaks(probability, radius)
+        places, value = peaks(height, radius, thresholds[0])
         truth = table.loc[table["class_name"] == name, list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A
-        for threshold in THRESHOLDS:
-            kept = places[height > threshold]
+        for threshold in thresholds:
+            kept = places[value > threshold]
             right = matched(kept, truth, radius)
             rows.append({"class_name": name, "threshold": threshold, "picks": len(kept), "molecules": len(truth)})
             rows[-1]["right"] = right
     return pd.DataFrame(rows)
+
+
+def best_thresholds(counts: pd.DataFrame) -> dict[str, float]:
+    """The threshold of each class at which its F1 is largest, from `counted`."""
+    return {
+        name: max(part["threshold"].unique(), key=lambda t, part=part: scores(part[part["threshold"] == t])["f1"])
+        for name, part in counts.groupby("class_name")
+    }
+
+
+def picked_right(
+    heights_of: Callable[[np.ndarray], np.ndarray],
+    own: Tomogram,
+    tested_on: list[Tomogram],
+    voxel_size_A: float,
+    radii_A: Mapping[str, float],
+    thresholds: np.ndarray = THRESHOLDS,
+) -> list[dict]:
+    """Rows of `counted` of each tomogram tested on, at the thresholds that are best on a picker's own one."""
+    chosen = best_thresholds(counted(heights_of(own[0]), own[1], voxel_size_A, radii_A, thresholds))
+    rows = []
+    for number, (volume, table) in enumerate(tested_on):
+        found = counted(heights_of(volume), table, voxel_size_A, radii_A, thresholds)
+        found = found[found["threshold"] == found["class_name"].map(chosen)]
+        rows += [{"tomogram": number} | row for row in found.to_dict("records")]
+    return rows
 
 
 def scores(counts: pd.DataFrame) -> dict[str, float]:
@@ -173,18 +218,45 @@ def scores(counts: pd.DataFrame) -> dict[str, float]:
     return {"precision": float(precision.mean()), "recall": float(recall.mean()), "f1": f(1), f"f{BETA}": f(BETA)}
 
 
-def _formula(
-    density: np.ndarray, kind: str, voxel_size_A: float, config: RunConfig, generator: torch.Generator
-) -> np.ndarray:
-    """A specimen with the CTF formula at the mean defocus, or as it is, and white noise at the true SNR."""
-    signal, scope = torch.from_numpy(density), DATASETS[config.dataset].microscope
-    if kind == CTF:
-        f = [torch.fft.fftfreq(n) for n in density.shape[:2]] + [torch.fft.rfftfreq(density.shape[2])]
-        radius = sum(g**2 for g in torch.meshgrid(*f, indexing="ij")).sqrt()
-        factor = ctf_at(radius, voxel_size_A, scope, scope.defocus_um)
+def formula(shape: tuple[int, ...], voxel_size_A: float, scope: Microscope, *, with_wedge: bool) -> torch.Tensor:
+    """Factor (Z, Y, X // 2 + 1) of an rfft: the CTF formula at the mean defocus, and the missing wedge or not."""
+    z, y, x = torch.meshgrid(*(torch.fft.fftfreq(n) for n in shape[:2]), torch.fft.rfftfreq(shape[2]), indexing="ij")
+    factor = ctf_at((z**2 + y**2 + x**2).sqrt(), voxel_size_A, scope, scope.defocus_um)
+    if with_wedge:
+        steepest = float(scope.angles_deg.abs().max())
+        factor = factor * (z.abs() <= x * math.tan(math.radians(steepest)))
+    return factor
+
+
+def noisy(density: np.ndarray, factor: torch.Tensor | None, snr: float, generator: torch.Generator) -> np.ndarray:
+    """A specimen (Z, Y, X) whose rfft is multiplied by a factor, where there is one, with white noise."""
+    signal = torch.from_numpy(density)
+    if factor is not None:
         signal = torch.fft.irfftn(torch.fft.rfftn(signal) * factor, s=density.shape)
-    sigma = (signal.var() / config.snr).sqrt()
+    sigma = (signal.var() / snr).sqrt()
     return (signal + sigma * torch.randn(signal.shape, generator=generator)).numpy()
+
+
+def template_scores(
+    volume: np.ndarray, references: Mapping[str, torch.Tensor], factor: torch.Tensor, rotations: int = ROTATIONS
+) -> np.ndarray:
+    """How well each class (sorted) fits at each voxel, (classes, Z, Y, X): the largest correlation of its density, seen
+    through `factor`, over rotations, in standard deviations of its score; -inf where another class fits better.
+    """
+    spectrum, found = torch.fft.rfftn(torch.from_numpy(_normalised(volume))), []
+    for _, reference in sorted(references.items()):
+        best = torch.full(volume.shape, -torch.inf)
+        for part in rotation_grid(rotations).split(20):
+            for turned in rotate_volume(reference, part, torch.zeros(len(part), 3), 1.0, upsample=1):
+                template = torch.zeros(volume.shape)
+                template[tuple(slice(0, n) for n in turned.shape)] = turned
+                middle = [-(n // 2) for n in turned.shape]
+                seen = torch.fft.rfftn(template.roll(middle, (0, 1, 2))) * factor
+                score = torch.fft.irfftn(spectrum * seen.conj(), s=volume.shape)
+                best = torch.maximum(best, score / score.std())
+        found.append(best.numpy())
+    scores = np.stack(found)
+    return np.where(scores == scores.max(0), scores, -np.inf)
 
 
 def _recorded(
@@ -203,81 +275,98 @@ def _recorded(
 
 def estimated(
     config: RunConfig, tomograms: list[Tomogram], references: Mapping[str, torch.Tensor], voxel_size_A: float
-) -> TrainedRun:
-    """A physics run from particles cut out of tomograms where molecules are; their classes and poses are not used."""
+) -> tuple[TrainedRun, torch.Tensor]:
+    """A physics run from particles cut out of tomograms where molecules are (their classes and poses are not used), and
+    the power of boxes where none are.
+    """
     cut = [cut_at(v, voxel_size_A, t.assign(source=""), config.box) for v, t in tomograms]
     y = ParticleSet(
         np.concatenate([c.volumes for c in cut]),
         pd.concat([c.table for c in cut], ignore_index=True),
         voxel_size_A,
     )
+    rng, empty = stream(config.data_seed, "picker", "empty"), []
+    for volume, table in tomograms:
+        picks = table[list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A
+        empty.append(cut_empty(volume, voxel_size_A, picks, config.box, voxel_size_A, EMPTY, rng))
+    e = np.concatenate(empty)
+    beside = ParticleSet(e, particle_table(len(e)), voxel_size_A) if len(e) >= LEAST_EMPTY else None
     x = density_maps(references, 50, config.box, voxel_size_A, stream(config.data_seed, "picker", "X"))
     folder = paths.runs(config.profile) / "picker" / f"{config.dataset}_seed{config.seed}"
-    return train_on(config, Domains(x, x, y, y), folder, replace=True)
+    run = train_on(config, Domains(x, x, y, y, beside), folder, replace=True)
+    return run, None if beside is None else mean_power(run.scaling.y(torch.from_numpy(e)))
 
 
 def tomograms_of(
     source: str,
     config: RunConfig,
     run: TrainedRun,
+    noise_power: torch.Tensor | None,
     references: Mapping[str, torch.Tensor],
     counts: Mapping[str, int],
     voxel_size_A: float,
 ) -> list[Tomogram]:
     """TRAINED_ON tomograms of one of SOURCES but REAL: the same specimens, seen in different ways."""
     made, order = [], Scenes(counts, SHAPE, TRAINED_ON, config.data_seed, protein="bright")
+    scope, factor = DATASETS[config.dataset].microscope, None
+    if source in (CTF, CTF_WEDGE):
+        factor = formula(SHAPE, voxel_size_A, scope, with_wedge=source == CTF_WEDGE)
     for number in range(TRAINED_ON):
-        table, volumes = make_scene(run, references, order, number, voxel_size_A)
+        table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power)
         if source != PHYSICS:
             rng = stream(config.data_seed, "picker", source, number)
-            volumes[""] = _formula(volumes["density"], source, voxel_size_A, config, rng)
+            volumes[""] = noisy(volumes["density"], factor, config.snr, rng)
         made.append((volumes[""], table))
     return made
 
 
-def make_picker(config: RunConfig, repeats: int = 2, steps: int = STEPS) -> dict:
-    """Scores of pickers trained on tomograms of each of SOURCES, on held-out tomograms of the simulator.
+def make_picker(
+    config: RunConfig, repeats: int = 2, steps: int = STEPS, rotations: int = ROTATIONS, tested: int = TESTED_ON
+) -> dict:
+    """Scores of pickers trained on tomograms of each of SOURCES, and of template matching, on held-out tomograms of the
+    simulator.
 
     Each picker is trained on all tomograms of its source but the last, on which its thresholds are set, one a class, at
-    the largest F1. `repeats` pickers of each source differ in their seed.
+    the largest F1; those of template matching are set on the last real one. `repeats` pickers of each source differ in
+    their seed.
     """
     names = [name for name in DATASETS[config.dataset].classes if name != "membrane"]
     voxel_size_A = DATASETS[config.dataset].field_of_view_A / config.box
     references = class_references(names, config.box, voxel_size_A)
     radii = {name: radius_A(r, voxel_size_A) for name, r in references.items()}
     counts = dict.fromkeys(names, round(MOLECULES / len(names)))
-    real = [_recorded(config, references, counts, k, voxel_size_A) for k in range(TRAINED_ON + TESTED_ON)]
+    real = [_recorded(config, references, counts, k, voxel_size_A) for k in range(TRAINED_ON + tested)]
     trained_on, tested_on = real[:TRAINED_ON], real[TRAINED_ON:]
-    run = estimated(config, trained_on, references, voxel_size_A)
+    run, noise_power = estimated(config, trained_on, references, voxel_size_A)
     rows, shown = [], {}
     for source in SOURCES:
-        made = trained_on if source == REAL else tomograms_of(source, config, run, references, counts, voxel_size_A)
+        made = (
+            trained_on
+            if source == REAL
+            else tomograms_of(source, config, run, noise_power, references, counts, voxel_size_A)
+        )
         shown[source] = _normalised(made[0][0])[None, SHAPE[0] // 2]
         for repeat in range(repeats):
             start = time.process_time()
             network = train_picker(made[:-1], voxel_size_A, radii, 1000 * config.seed + repeat, steps)
-            own = counted(network, made[-1], voxel_size_A, radii)
-            chosen = {
-                name: max(THRESHOLDS, key=lambda t, part=part: scores(part[part["threshold"] == t])["f1"])
-                for name, part in own.groupby("class_name")
-            }
-            for number, tomogram in enumerate(tested_on):
-                found = counted(network, tomogram, voxel_size_A, radii)
-                found = found[found["threshold"] == found["class_name"].map(chosen)]
-                rows += [
-                    {"source": source, "repeat": repeat, "tomogram": number} | row for row in found.to_dict("records")
-                ]
+            found = picked_right(partial(probabilities, network), made[-1], tested_on, voxel_size_A, radii)
+            rows += [{"source": source, "repeat": repeat} | row for row in found]
             rows[-1]["seconds"] = round(time.process_time() - start, 1)
+    seen = formula(SHAPE, voxel_size_A, DATASETS[config.dataset].microscope, with_wedge=True)
+    matching = partial(template_scores, references=references, factor=seen, rotations=rotations)
+    found = picked_right(matching, trained_on[-1], tested_on, voxel_size_A, radii, LEVELS)
+    rows += [{"source": TEMPLATES, "repeat": 0} | row for row in found]
     table = pd.DataFrame(rows)
-    found = {source: [scores(part) for _, part in own.groupby("repeat")] for source, own in table.groupby("source")}
+    by_source = {source: [scores(part) for _, part in own.groupby("repeat")] for source, own in table.groupby("source")}
     shown["test"] = _normalised(tested_on[0][0])[None, SHAPE[0] // 2]
     return {
-        "scores": found,
+        "scores": by_source,
         "rows": rows,
         "classes": names,
         "counts": counts,
         "steps": steps,
         "voxel_size_A": voxel_size_A,
+        "noise_of_empty_boxes": noise_power is not None,
         "slices": shown,
         "data_hash": array_hash(*(volume for volume, _ in real)),
     } | described(config, "paper.picker")
@@ -285,7 +374,7 @@ def make_picker(config: RunConfig, repeats: int = 2, steps: int = STEPS) -> dict
 
 def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
     """Configuration and call for both sets, by name."""
-    few = dict(repeats=1, steps=3) if profile == "smoke" else {}
+    few = dict(repeats=1, steps=3, rotations=3, tested=1) if profile == "smoke" else {}
     plan = {}
     for dataset in DATASETS:
         config = proof_config(profile, dataset, SNR, seed)

@@ -91,6 +91,7 @@ def recorded(
     recording: int = 0,
     noise_power: torch.Tensor | None = None,
     halves: bool = False,
+    noisy: bool = True,
     block: tuple[int, int, int] = BLOCK,
     size: int = KERNEL,
 ) -> np.ndarray:
@@ -105,6 +106,8 @@ def recorded(
         of the noise. The result does not depend on the blocks.
     noise_power
         as in `kernels`.
+    noisy
+        False: the signal alone.
 
     Raises
     ------
@@ -133,7 +136,7 @@ def recorded(
         there = tuple(slice(*ends) for ends in zip(low, high, strict=True))
         signal = _filtered(seen, factors[0])[kept]
         for k in range(1 + halves):
-            noise = _filtered(white(first, end, seed, name, k), factors[1])[kept]
+            noise = _filtered(white(first, end, seed, name, k), factors[1])[kept] if noisy else 0.0
             noise = noise * 2**0.5 if halves else noise
             out[(k, *there)] = ((signal + noise) * amplitude + offset).numpy()
     return out

@@ -18,7 +18,9 @@ from .microscope.noise import contrast_per_unit, count_electrons, electrons_per_
 from .microscope.projection import project
 from .microscope.simulate import Microscope, record
 from .microscope.tilt_scheme import tilt_matrices
+from .sets import RESOLUTION_VOXELS
 from .specimen.crowding import OVERLAP, radius_A
+from .surroundings import Placed, add_to, stand, turned_out
 
 TRIES = 500  # random places for a molecule before it is said that there is no room
 CHUNK = 32  # molecules projected or turned at a time
@@ -51,11 +53,13 @@ def place(
     voxel_size_A: float,
     generator: torch.Generator,
     tomogram: str = "scene",
+    placed: Placed | None = None,
 ) -> pd.DataFrame:
     """Molecules in random poses at random places of a slab, none over another or over its edge: a table, a row each.
 
     Each is a ball of the radius that holds its density (`crowding.radius_A`); two centres come as near as OVERLAP of
-    the sum of both radii. The largest are placed first.
+    the sum of both radii. Where the slab has surroundings (`placed`), the molecules that stand in membranes come first;
+    the others lie in the ice, off membranes and beads. The largest are placed first.
 
     Raises
     ------
@@ -63,13 +67,22 @@ def place(
         For a class without a reference, or where a molecule finds no place; the message says how many did.
     """
     shape = check_shape(shape)
-    unknown = sorted(set(counts) - set(references))
+    standing = [name for name, n in (placed.order.in_membranes if placed else {}).items() for _ in range(n)]
+    unknown = sorted({*counts, *standing} - set(references))
     if unknown:
         raise ValueError(f"place: no density of {', '.join(unknown)}; there are {', '.join(references)}.")
-    radius = {name: radius_A(references[name], voxel_size_A) for name in counts}
+    radius = {name: radius_A(references[name], voxel_size_A) for name in {*counts, *standing}}
     extent = np.array(shape) * voxel_size_A
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-    centres, radii, names = np.empty((sum(counts.values()), 3)), np.empty(sum(counts.values())), []
+    most = sum(counts.values()) + len(standing)
+    centres, radii, names, normals = np.empty((most, 3)), np.empty(most), [], []
+    for n, name in enumerate(standing):
+        found = stand(placed, radius[name], rng, centres[:n], radii[:n])
+        if found is None:
+            raise ValueError(f"place: room for {n} of {len(standing)} molecules in membranes: ask for fewer.")
+        centres[n], radii[n] = found[0], radius[name]
+        normals.append(found[1])
+        names.append(name)
     for name in sorted(counts, key=lambda k: -radius[k]):
         r = radius[name]
         if (extent < 2 * r).any():
@@ -82,7 +95,9 @@ def place(
             for _ in range(TRIES):
                 centre = r + rng.random(3) * (extent - 2 * r)
                 apart = np.square(centres[:n] - centre).sum(1)
-                if (apart >= np.square(OVERLAP * (radii[:n] + r))).all():
+                if (apart >= np.square(OVERLAP * (radii[:n] + r))).all() and (
+                    placed is None or placed.leaves_room(centre, r)
+                ):
                     break
             else:
                 raise ValueError(
@@ -92,6 +107,7 @@ def place(
             centres[n], radii[n] = centre, r
             names.append(name)
     rotations = random_rotations(len(names), generator)
+    rotations[: len(normals)] = turned_out(np.array(normals).reshape(-1, 3), rng)
     angles = dict(zip(ANGLE_COLUMNS, (a.numpy() for a in pose_to_relion_angles(rotations)), strict=True))
     x_y_z = centres[:, ::-1]
     places = dict(zip(POSITION_COLUMNS, x_y_z.T, strict=True))
@@ -129,10 +145,15 @@ def _turned(
 
 
 def specimen(
-    references: Mapping[str, torch.Tensor], table: pd.DataFrame, shape: Sequence[int], voxel_size_A: float
+    references: Mapping[str, torch.Tensor],
+    table: pd.DataFrame,
+    shape: Sequence[int],
+    voxel_size_A: float,
+    placed: Placed | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The slab without a microscope, (Z, Y, X) each: density (float32); which class a voxel is of (uint8; 0 none, else
-    1, 2, ... in the order of the sorted names); which molecule (int32; 0 none, else its row + 1).
+    1, 2, ... in the order of the sorted names, then membrane and gold of `placed`); which molecule (int32; 0 none, else
+    its row + 1).
     """
     shape = check_shape(shape)
     density = np.zeros(shape, np.float32)
@@ -144,6 +165,8 @@ def specimen(
         inside = part > SHAPE_OF
         classes[there][inside] = numbers[table["class_name"].iloc[row]]
         molecules[there][inside] = row + 1
+    if placed is not None:
+        add_to(density, classes, placed, voxel_size_A, RESOLUTION_VOXELS * voxel_size_A, len(numbers) + 1)
     return density, classes, molecules
 
 
@@ -155,6 +178,7 @@ def tilt_series(
     microscope: Microscope,
     generator: torch.Generator,
     *,
+    placed: Placed | None = None,
     snr: float | None = 0.1,
 ) -> TiltSeries:
     """Images of a slab at every tilt, protein dark.
@@ -164,8 +188,11 @@ def tilt_series(
 
     Parameters
     ----------
+    placed
+        membranes and beads, which are projected together, at the defocus of the slab's centre.
     snr
-        variance of the tomogram without noise over that of the noise, of all voxels; None: electrons are counted.
+        variance of the tomogram of the molecules, without noise, over that of the noise, of all voxels; None: electrons
+        are counted.
 
     Raises
     ------
@@ -205,7 +232,15 @@ def tilt_series(
                     y, x = (slice(a, b) for a, b in zip(low, high, strict=True))
                     v, u = (slice(a, b) for a, b in zip(low - corner[t, i], high - corner[t, i], strict=True))
                     images[t, y, x] += flat[t, i, v, u]
+    beside = np.zeros_like(images)
+    if placed is not None and not placed.empty:
+        slab = np.zeros(shape, np.float32)
+        add_to(slab, np.zeros(shape, np.uint8), placed, voxel_size_A, RESOLUTION_VOXELS * voxel_size_A, 1)
+        flat = project_slab(slab, true.numpy(), moved.numpy() / voxel_size_A)[:, None]
+        at = torch.full((len(angles), 1), defocus)
+        beside = record(flat, microscope, at, voxel_size_A)[:, 0].numpy()
     if snr is None:
+        images += beside
         electrons = electrons_per_pixel(
             microscope.total_dose_e_A2, angles, voxel_size_A, detected=microscope.detected,
             ice_thickness_A=shape[0] * voxel_size_A, inelastic_mean_free_path_A=microscope.inelastic_mean_free_path_A,
@@ -215,9 +250,29 @@ def tilt_series(
     else:
         noise = torch.randn(images.shape, generator=generator).numpy()
         clean, alone = (torch.from_numpy(tomogram(i, angles.numpy(), shape[0]))[None] for i in (images, noise))
-        images += noise_scale(clean, alone, snr) * noise
+        images += beside + noise_scale(clean, alone, snr) * noise
     dose = microscope.pre_exposure_e_A2.numpy()
     return TiltSeries(-images, angles.numpy(), defocus, dose, microscope, voxel_size_A)
+
+
+def project_slab(slab: np.ndarray, angles_deg: np.ndarray, shifts: np.ndarray) -> torch.Tensor:
+    """Sums (T, Y, X) of a slab (Z, Y, X) along the beam at every tilt about y; images are moved by `shifts` (T, 2), yx
+    pixels. Outside of the slab there is nothing.
+    """
+    depth, height, width = slab.shape
+    across = torch.from_numpy(slab).movedim(1, 0)[None]  # (1, Y, Z, X)
+    along = torch.arange(math.ceil(math.hypot(depth, width)), dtype=torch.float64)
+    along, u = torch.meshgrid(along - len(along) // 2, torch.arange(width, dtype=torch.float64), indexing="ij")
+    images = []
+    for angle, (down, right) in zip(np.deg2rad(angles_deg), shifts, strict=True):
+        c, s = math.cos(angle), math.sin(angle)
+        at = u - width // 2 - right
+        x, z = at * c + along * s, along * c - at * s
+        where = torch.stack([(2 * x + 1) / width, (2 * z + 1) / depth], -1)  # of grid_sample: -1 and 1 are the edges
+        summed = torch.nn.functional.grid_sample(across, where[None].float(), align_corners=False)[0].sum(1)
+        moved = torch.fft.fftfreq(height, dtype=torch.float64)[:, None] * (-2j * math.pi * down)
+        images.append(torch.fft.ifft(torch.fft.fft(summed, dim=0) * moved.exp().to(torch.complex64), dim=0).real)
+    return torch.stack(images)
 
 
 def tomogram(images: np.ndarray, angles_deg: np.ndarray, depth: int, rows: int = 64) -> np.ndarray:

@@ -156,15 +156,24 @@ def insulin_receptor() -> list[Ellipsoid]:
     return symmetrised(unit, "C2")
 
 
+def bilayer_profile(depth_A: Tensor) -> Tensor:
+    """Density across a lipid bilayer, protein being 1, at depths from its mid-plane: two Gaussians of +1.25 (full width
+    10 A) at +-19 A, the head groups, and a trough of -0.25 between, the tails.
+
+    In electrons per A^3 head groups have 0.46, tails 0.28, protein 0.43 and water 0.31 to 0.33 (Nagle and
+    Tristram-Nagle, BBA 1469, 2000).
+    """
+    heads = sum(torch.exp(-4 * math.log(2) * ((depth_A - side) / 10.0) ** 2) for side in (-19.0, 19.0))
+    return 1.25 * heads - 0.25 * torch.sigmoid((14.0 - depth_A.abs()) / 1.5)
+
+
 def membrane(
     patch_radius_A: float = 700.0, curvature_radius_A: float | None = None, spacing_A: float = 6.0
 ) -> tuple[Tensor, Tensor]:
     """A round patch of lipid bilayer: two head-group layers 38 A apart, lipid tails between them.
 
-    The profile across it, relative to protein as 1, is two Gaussians of +1.25 (full width 10 A) at +-19 A and
-    a trough of -0.25 between: in electrons per A^3 head groups have 0.46, tails 0.28, protein 0.43 and water
-    0.31 to 0.33 (Nagle and Tristram-Nagle, BBA 1469, 2000). It has no membrane proteins. With a patch of
-    700 A every box up to 550 A wide, shifted by a fifth of its edge, is crossed from face to face.
+    Across it the density is `bilayer_profile`. It has no membrane proteins. With a patch of 700 A every box up to
+    550 A wide, shifted by a fifth of its edge, is crossed from face to face.
 
     Parameters
     ----------
@@ -195,8 +204,6 @@ def membrane(
     arc, turn = spacing_A * (k / math.pi).sqrt(), k * (math.pi * (3 - math.sqrt(5)))
     x, y = arc * turn.cos(), arc * turn.sin()
     z = torch.arange(-32, 33, 2, dtype=torch.float64)
-    heads = sum(torch.exp(-4 * math.log(2) * ((z - side) / 10.0) ** 2) for side in (-19.0, 19.0))
-    profile = 1.25 * heads - 0.25 * torch.sigmoid((14.0 - z.abs()) / 1.5)
     points = torch.stack((x[:, None].expand(-1, len(z)), y[:, None].expand(-1, len(z)), z.expand(len(x), -1)), -1)
     if curvature_radius_A is not None:
         # the arc along the mid-plane keeps its length, so lipids are not stretched there
@@ -205,5 +212,5 @@ def membrane(
         lateral = radius * torch.sin(angle)[:, None]
         points = torch.stack((lateral * (x / arc)[:, None], lateral * (y / arc)[:, None],
                               radius * torch.cos(angle)[:, None] - curvature_radius_A), -1)  # fmt: skip
-    point_kDa = profile * (PROTEIN_DENSITY_DA_A3 * spacing_A**2 * 2.0 / 1000)
+    point_kDa = bilayer_profile(z) * (PROTEIN_DENSITY_DA_A3 * spacing_A**2 * 2.0 / 1000)
     return points.reshape(-1, 3).float(), point_kDa.expand(len(x), -1).reshape(-1).float()

@@ -1,0 +1,304 @@
+"""Pickers on tomograms that are not part of the project: another program's, and a real cell without labels.
+
+As in `picker`, a network is trained on generated tomograms whose generator was estimated from the tomogram itself. In
+the cell nobody knows where ribosomes are. So picks are judged by what lies there: particles cut out at them are aligned
+to a ribosome's map and to its mirror image. Ribosomes fit the hand that they have better, and nothing else does.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from ..config import OWN_DATA, RunConfig, make_config
+from ..evaluation.baselines import WHITE
+from ..evaluation.downstream import PHYSICS, REAL
+from ..evaluation.metrics import fourier_shell_correlation
+from ..generation import TrainedRun
+from ..particles.picked import LEAST_EMPTY, MOST_EMPTY, cut_at, cut_empty
+from ..particles.picking import find_candidates, label_centres
+from ..particles.tomogram import read_tomogram
+from ..particles.volume_files import read_hdf5
+from ..physics.any_size import mean_power
+from ..physics.fourier_grid import wedge
+from ..reproducibility import paths
+from ..reproducibility.provenance import array_hash
+from ..reproducibility.seeds import stream
+from ..scenes import Scenes, make_scene
+from ..simulator.microscope.simulate import Microscope
+from ..simulator.sets import RESOLUTION_VOXELS, class_references, density_maps
+from ..simulator.specimen import ASSEMBLIES
+from ..simulator.specimen.crowding import radius_A
+from ..volumes.domains import Domains
+from ..volumes.maps import resample
+from ..volumes.pose_search import Found, average, search_poses
+from ..volumes.poses import rotate_volume
+from ..volumes.table import POSITION_COLUMNS, ParticleSet, particle_table
+from . import own_data
+from .foreign import DEEPFINDER, DEEPFINDER_VOXEL_A, LEAST_SHAPE, MAPS, Foreign
+from .picker import (
+    CTF_WEDGE,
+    STEPS,
+    Tomogram,
+    best_thresholds,
+    counted,
+    formula,
+    noisy,
+    peaks,
+    picked_right,
+    probabilities,
+    scores,
+    train_picker,
+)
+from .record import described
+from .runs import train_on
+
+CELL, CELL_MAP = "experimental/empiar10499_TS254/recon_wbp_20A_int8.mrc", f"{MAPS}/4v4r.mrc"
+CELL_MICROSCOPE = Microscope(  # of the tilt series' own file
+    voltage_kV=300.0, cs_mm=2.7, amplitude_contrast=0.1, defocus_um=1.7, tilt_max_deg=60.0, tilt_step_deg=3.0
+)
+CUBES = 300  # strongest density maxima, from which the generator is estimated
+SCENES, SHAPE = 4, (64, 160, 160)
+RIBOSOMES, CROWDERS = 100, 60  # in each; of each other class
+BOX = 24  # voxels of a particle that is aligned
+FINEST_A, START_A = 45.0, 80.0  # that an alignment sees; that the first reference of a refinement holds
+ROUNDS = 2  # of a refinement
+MAP = 32  # voxels of a density from DeepFinder's labels; three molecules of each class lie in 100^3 voxels
+LARGER, EACH, MORE_SCENES = (100, 160, 160), 5, 8  # so its scenes are larger: ours places balls
+MOST = 1000  # picks that are looked at, the surest first
+MOVED_A, APART_A = 320.0, 200.0  # picks are moved so far, where no pick is so near
+MAXIMA, SHUFFLED = "strongest density maxima", "picks, moved"
+
+
+def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: int = 4000) -> dict:
+    """Ribosomes of a real cell, picked by networks that have seen only generated tomograms.
+
+    Returns
+    -------
+    dict
+        "rows": of each source of picks, how many there are and how much better they fit the map than its mirror image;
+        "refined": of the generator's picks and of picks moved, half-set FSC of two averages that were refined apart
+        from a start of START_A, and FSC of their mean with the map and with its mirror image.
+    """
+    volume, voxel = read_tomogram(folder / CELL, protein="dark")
+    cubes = own_data.load_particles(folder / CELL, config.box, n=CUBES, protein="dark")
+    domains = own_data.domains(cubes, f"ribosome={folder / CELL_MAP}", config)
+    run = train_on(config, domains, paths.runs(config.profile) / "foreign" / "cell", replace=True)
+    crowders = [name for name in ASSEMBLIES if name not in ("ribosome", "membrane")]
+    references = class_references(("ribosome", *crowders), config.box, voxel, {"ribosome": folder / CELL_MAP})
+    radii = {"ribosome": radius_A(references["ribosome"], voxel)}
+    made = _cell_scenes(run, references, voxel, config.seed)
+    picks, own, shown = {}, {}, {}
+    for source, tomograms in made.items():
+        network = train_picker(tomograms[:-1], voxel, radii, config.seed, steps)
+        table = counted(probabilities(network, tomograms[-1][0]), tomograms[-1][1], voxel, radii)
+        threshold = best_thresholds(table)["ribosome"]
+        own[source] = scores(table[table["threshold"] == threshold])
+        found, height = peaks(probabilities(network, volume)[0], radii["ribosome"] / voxel, threshold)
+        picks[source] = found[np.argsort(-height)][:MOST]
+        shown[source] = tomograms[0][0][None, SHAPE[0] // 2]
+    n = max(len(picks[PHYSICS]), 2)
+    picks[MAXIMA] = find_candidates(volume, voxel, n, 2 * radii["ribosome"], border=BOX // 2)
+    picks[SHUFFLED] = moved(picks[PHYSICS], voxel, volume.shape, config.seed)
+    hands = {"map": references["ribosome"], "mirror image": mirrored(references["ribosome"])}
+    observed, rows, cut = _observed(voxel), [], {}
+    for source, places in picks.items():
+        particles = cut[source] = boxes(volume, places)
+        if len(particles) < 2:
+            rows.append({"source": source, "picks": len(places), "aligned": len(particles)})
+            continue
+        fits = [search_poses(particles, h, observed, voxel, rotations=rotations).correlation for h in hands.values()]
+        better = fits[0] - fits[1]
+        rows.append({"source": source, "picks": len(places), "aligned": len(particles)})
+        rows[-1] |= {"correlation": float(fits[0].mean()), "better": float(better.mean())}
+        rows[-1]["error"] = float(better.std() / len(better) ** 0.5)
+    refined = {}
+    for source in (PHYSICS, SHUFFLED):
+        halves = [refine(cut[source][k::2], hands["map"], observed, voxel, rotations) for k in (0, 1)]
+        mean = sum(halves) / 2
+        boxed = {
+            k: rotate_volume(v, torch.eye(3)[None], torch.zeros(1, 3), voxel, box=BOX)[0] for k, v in hands.items()
+        }
+        refined[source] = {"halves": fourier_shell_correlation(*halves).tolist()}
+        refined[source] |= {k: fourier_shell_correlation(mean, v).tolist() for k, v in boxed.items()}
+        shown[f"average, {source}"] = mean[None, BOX // 2].numpy()
+        shown["map"] = boxed["map"][None, BOX // 2].numpy()
+    middle = volume.shape[0] // 2
+    shown["cell"] = volume[None, middle]
+    near = np.abs(picks[PHYSICS][:, 0] - middle) <= radii["ribosome"] / voxel / 2
+    return {
+        "rows": rows,
+        "refined": refined,
+        "own_scores": own,
+        "picks_in_slice": picks[PHYSICS][near].tolist(),
+        "radius_A": radii["ribosome"],
+        "voxel_size_A": voxel,
+        "box": BOX,
+        "steps": steps,
+        "tilt_range_deg": list(run.G.tilt_range_deg),
+        "data_hash": array_hash(volume),
+        "slices": {k: np.asarray(v, np.float32) for k, v in shown.items()},
+    } | described(config, "paper.foreign_picker")
+
+
+def _cell_scenes(
+    run: TrainedRun, references: Mapping[str, torch.Tensor], voxel_size_A: float, seed: int
+) -> dict[str, list[Tomogram]]:
+    """SCENES of the same specimens: by the generator, and by the CTF formula with the wedge, at the generator's own
+    ratio of signal to noise.
+    """
+    crowders = {name: CROWDERS for name in references if name != "ribosome"}
+    order = Scenes({"ribosome": RIBOSOMES}, SHAPE, SCENES, seed, crowders, protein="bright", halves=True)
+    factor = formula(SHAPE, voxel_size_A, CELL_MICROSCOPE, with_wedge=True)
+    found = {PHYSICS: [], CTF_WEDGE: []}
+    for number in range(SCENES):
+        table, volumes = make_scene(run, references, order, number, voxel_size_A)
+        noise = np.var(volumes["even"] - volumes["odd"]) / 4
+        snr = float(np.var(volumes[""]) / noise - 1)
+        rng = stream(seed, "cell", CTF_WEDGE, number)
+        found[PHYSICS].append((volumes[""], table))
+        found[CTF_WEDGE].append((noisy(volumes["density"], factor, snr, rng), table))
+    return found
+
+
+def moved(places: np.ndarray, voxel_size_A: float, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Places (M, 3) that lie MOVED_A beside picks (N, 3) of a tomogram, along no beam, and APART_A from every pick;
+    picks that have no such place beside them are left out.
+    """
+    rng, tree, found = np.random.default_rng(seed), KDTree(places), []
+    for place in places:
+        for angle in rng.uniform(0, 2 * np.pi, 50):
+            other = place + MOVED_A / voxel_size_A * np.array([0, np.sin(angle), np.cos(angle)])
+            inside = (other >= BOX // 2).all() and (other < np.array(shape) - BOX // 2).all()
+            if inside and tree.query(other)[0] * voxel_size_A > APART_A:
+                found.append(np.round(other))
+                break
+    return np.array(found).reshape(-1, 3)
+
+
+def mirrored(reference: torch.Tensor) -> torch.Tensor:
+    """The mirror image of a map (d, d, d) along z, its centre where it was."""
+    return reference.flip(0) if len(reference) % 2 else reference.flip(0).roll(1, 0)
+
+
+def boxes(volume: np.ndarray, places: np.ndarray) -> torch.Tensor:
+    """Cubes (N, BOX, BOX, BOX) round places of a tomogram that hold them, of mean 0 and variance 1."""
+    corners = np.round(places).astype(int) - BOX // 2
+    kept = corners[(corners >= 0).all(1) & (corners + BOX <= np.array(volume.shape)).all(1)]
+    cut = [torch.from_numpy(volume[tuple(slice(a, a + BOX) for a in c)].copy()).float() for c in kept.tolist()]
+    return torch.stack([(v - v.mean()) / v.std() for v in cut]) if cut else torch.empty(0, BOX, BOX, BOX)
+
+
+def _observed(voxel_size_A: float) -> torch.Tensor:
+    """How far the tilts saw each spatial frequency, 0 beyond FINEST_A."""
+    f = torch.fft.fftfreq(BOX), torch.fft.fftfreq(BOX), torch.fft.rfftfreq(BOX)
+    radius = sum(g**2 for g in torch.meshgrid(*f, indexing="ij")).sqrt()
+    seen = wedge(BOX, -CELL_MICROSCOPE.tilt_max_deg, CELL_MICROSCOPE.tilt_max_deg)
+    return torch.where((radius < voxel_size_A / FINEST_A) & (seen > 0.5), seen, 0.0)
+
+
+def refine(
+    particles: torch.Tensor, reference: torch.Tensor, observed: torch.Tensor, voxel_size_A: float, rotations: int
+) -> torch.Tensor:
+    """The average (BOX, BOX, BOX) of particles after ROUNDS of alignment, each to the average of the one before, the
+    first to a reference of START_A.
+    """
+    start = resample(reference, voxel_size_A, new_voxel_size_A=voxel_size_A, box=BOX, resolution_A=START_A)
+    for _ in range(ROUNDS):
+        found: Found = search_poses(particles, start, observed, voxel_size_A, rotations=rotations)
+        start = average(particles, found, voxel_size_A)
+    return start
+
+
+def make_deepfinder(folder: Path, config: RunConfig, steps: int = STEPS) -> dict:
+    """DeepFinder's two tomograms, in turn: pickers trained on what is known of one pick in the other.
+
+    The generator is estimated from particles of the one; their shapes are the densities. Beside it: the same specimens
+    with white noise at the ratio of signal to noise that the generator has, and the one with its real labels.
+    """
+    both = [_labelled(folder / name) for name in DEEPFINDER]
+    rows, voxel = [], DEEPFINDER_VOXEL_A
+    for fold, (known, other) in enumerate((both, both[::-1])):
+        volume, table, references = known
+        radii = {name: radius_A(r, voxel) for name, r in references.items()}
+        run, noise_power = _deepfinder_run(known, config, fold)
+        counts = dict.fromkeys(references, EACH)
+        order = Scenes(counts, LARGER, MORE_SCENES, config.seed, protein="bright", halves=True)
+        made = {PHYSICS: [], WHITE: [], REAL: [(volume, table)] * 2}
+        for number in range(MORE_SCENES):
+            placed, volumes = make_scene(run, references, order, number, voxel, noise_power)
+            snr = float(np.var(volumes[""]) / (np.var(volumes["even"] - volumes["odd"]) / 4) - 1)
+            made[PHYSICS].append((volumes[""], placed))
+            rng = stream(config.seed, "deepfinder", fold, number)
+            made[WHITE].append((noisy(volumes["density"], None, snr, rng), placed))
+        for source, tomograms in made.items():
+            network = train_picker(tomograms[:-1], voxel, radii, config.seed, steps)
+            found = picked_right(partial(probabilities, network), tomograms[-1], [other[:2]], voxel, radii)
+            rows += [{"source": source, "fold": fold} | row for row in found]
+    frame = pd.DataFrame(rows)
+    found = {s: [scores(part) for _, part in own.groupby("fold")] for s, own in frame.groupby("source")}
+    return {
+        "scores": found,
+        "rows": rows,
+        "molecules": [len(b[1]) for b in both],
+        "steps": steps,
+        "data_hash": array_hash(*(b[0] for b in both)),
+    } | described(config, "paper.foreign_picker")
+
+
+def _labelled(path: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str, torch.Tensor]]:
+    """A tomogram of DeepFinder, protein bright; its molecules; and a density of each class: the shape of one molecule
+    that is whole.
+    """
+    volume = -read_hdf5(path, (3,)).astype(np.float32)
+    labels = read_hdf5(path.with_name(path.name.replace("data", "target")), (3,))
+    found, references = label_centres(labels, LEAST_SHAPE), {}
+    for label, part in found.groupby("label"):
+        centres = np.round(part[["z", "y", "x"]].to_numpy()).astype(int)
+        inside = ((centres >= MAP // 2) & (centres + MAP // 2 <= labels.shape)).all(1)
+        row = int(np.argmax(inside * part["voxels"].to_numpy()))
+        cut = tuple(slice(c - MAP // 2, c + MAP // 2) for c in centres[row].tolist())
+        shape, _ = ndimage.label(labels[cut] == label)
+        own = torch.from_numpy((shape == np.bincount(shape[shape > 0]).argmax()).astype(np.float32))
+        grid = dict(new_voxel_size_A=DEEPFINDER_VOXEL_A, box=MAP, resolution_A=RESOLUTION_VOXELS * DEEPFINDER_VOXEL_A)
+        references[f"class {label}"] = resample(own, DEEPFINDER_VOXEL_A, **grid)
+    table = particle_table(
+        len(found),
+        class_name=[f"class {label}" for label in found["label"]],
+        particle=[str(k) for k in range(len(found))],
+        tomogram=path.stem,
+        source=str(path),
+        **{f"{axis}_A": found[axis].to_numpy() * DEEPFINDER_VOXEL_A for axis in "xyz"},
+    )
+    return volume, table, references
+
+
+def _deepfinder_run(
+    known: tuple[np.ndarray, pd.DataFrame, dict[str, torch.Tensor]], config: RunConfig, fold: int
+) -> tuple[TrainedRun, torch.Tensor | None]:
+    """The generator of a tomogram whose picks are known, and the power of its empty boxes where there are enough."""
+    (volume, table, references), voxel = known, DEEPFINDER_VOXEL_A
+    y = cut_at(volume, voxel, table, config.box)
+    x = density_maps(references, 50, config.box, voxel, stream(config.data_seed, "deepfinder", "X"))
+    places = table[list(POSITION_COLUMNS[::-1])].to_numpy() / voxel
+    e = cut_empty(volume, voxel, places, config.box, voxel, MOST_EMPTY, stream(config.data_seed, "deepfinder", "empty"))
+    empty = ParticleSet(e, particle_table(len(e)), voxel) if len(e) >= LEAST_EMPTY else None
+    folder = paths.runs(config.profile) / "foreign" / f"deepfinder_picker_{fold}"
+    run = train_on(config, Domains(x, x, y, y, empty), folder, replace=True)
+    return run, None if empty is None else mean_power(run.scaling.y(torch.from_numpy(e)))
+
+
+def planned(profile: str, seed: int) -> dict[str, Foreign]:
+    """The results by name."""
+    few = dict(steps=3) if profile == "smoke" else {}
+    own = partial(make_config, profile, OWN_DATA, "physics", seed=seed)
+    labels = tuple(f.replace("data", "target") for f in DEEPFINDER)
+    return {
+        f"cell_seed{seed}": Foreign((CELL, CELL_MAP), own(), partial(make_cell, **few)),
+        f"deepfinder_picker_seed{seed}": Foreign((*DEEPFINDER, *labels), own(box=20), partial(make_deepfinder, **few)),
+    }
