@@ -13,6 +13,7 @@ from ..config import OWN_DATA, RunConfig, make_config
 from ..generation import TrainedRun, load_run
 from ..particles.report import describe
 from ..particles.tilt_series_writer import write_project
+from ..particles.tomogram import read_tomogram
 from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
 from ..run_folder import fingerprint
@@ -20,6 +21,7 @@ from ..scenes import Scenes, generate_scenes
 from ..simulator import scene
 from ..simulator.microscope.simulate import MICROSCOPES
 from ..simulator.sets import class_references, subtomograms
+from ..simulator.surroundings import draw, surroundings
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from . import own_data
@@ -172,6 +174,7 @@ def simulate_tomogram(
     voxel_size_A: float,
     *,
     densities: str = "",
+    around: Mapping[str, object] | None = None,
     microscope: str = "S1",
     snr: float | None = 0.1,
     seed: int = 0,
@@ -187,9 +190,12 @@ def simulate_tomogram(
         voxels of the tomogram, z, y, x; even. Its z is the thickness of the ice.
     densities
         "class=FILE" with commas between, where a class is not an embedded one.
+    around
+        membranes, gold and ice: names and values of `simulator.surroundings.Surroundings`, as in {"vesicles": 3}.
+        Membranes and gold are labelled after the classes.
     snr
-        variance of the tomogram without noise over that of the noise, of all voxels; None: electrons are counted at the
-        microscope's dose.
+        variance of the tomogram of the molecules, without noise, over that of the noise, of all voxels; None: electrons
+        are counted at the microscope's dose.
 
     Raises
     ------
@@ -201,11 +207,13 @@ def simulate_tomogram(
     given = own_data.parse_densities(densities)[1] if densities else {}
     scope, rng = choose("microscope", microscope, MICROSCOPES), stream(seed, "tomogram")
     if "membrane" in counts:
-        raise ValueError("simulate_tomogram: a membrane has no size to place it by; leave it out of counts.")
-    references = class_references(tuple(counts), min(shape), voxel_size_A, given)
-    table = scene.place(references, counts, shape, voxel_size_A, rng, tomogram="TS_1")
-    series = scene.tilt_series(references, table, shape, voxel_size_A, scope, rng, snr=snr)
-    density, classes, molecules = scene.specimen(references, table, shape, voxel_size_A)
+        raise ValueError('simulate_tomogram: a membrane is no molecule to count; ask for it by around={"vesicles": 3}.')
+    beside = surroundings(around or {})
+    references = class_references((*{*counts, *beside.in_membranes},), min(shape), voxel_size_A, given)
+    placed = draw(beside, scene.check_shape(shape), voxel_size_A, rng)
+    table = scene.place(references, counts, shape, voxel_size_A, rng, tomogram="TS_1", placed=placed)
+    series = scene.tilt_series(references, table, shape, voxel_size_A, scope, rng, placed=placed, snr=snr)
+    density, classes, molecules = scene.specimen(references, table, shape, voxel_size_A, placed)
     labels = {"density": density, "classes": classes, "molecules": molecules}
     return write_project(folder, "TS_1", series, table, shape[0], labels)
 
@@ -219,6 +227,8 @@ def generate_tomograms(
     n: int = 1,
     densities: str = "",
     crowders: Mapping[str, int] | None = None,
+    around: Mapping[str, object] | None = None,
+    background: str | Path = "",
     volumes: str = "mrc",
     protein: str = "dark",
     halves: bool = False,
@@ -241,25 +251,38 @@ def generate_tomograms(
         tomograms.
     densities
         "class=FILE" with commas between, where a class is none that the run was estimated with.
+    around
+        membranes, gold and ice: names and values of `simulator.surroundings.Surroundings`, as in {"vesicles": 3}.
+    background
+        a measured tomogram, or a part of one, that holds no molecules of these classes and is at least as large: the
+        molecules are added to it, in place of generated noise.
     volumes
         "mrc" or "copick".
     protein
-        how the tomograms show it: "dark" or "bright".
+        how the tomograms, and the background, show it: "dark" or "bright".
     halves
         write two recordings of half of the dose too, for denoisers.
 
     Raises
     ------
     ValueError
-        For a run of the paper's generator, a class without a density, molecules that find no room, or a folder with
-        another order.
+        For a run of the paper's generator, a class without a density, molecules that find no room, a background of
+        another voxel size, or a folder with another order.
     """
     trained, voxel_size_A = source_of(Path(run))
-    names = (*counts, *(crowders or {}))
+    beside = surroundings(around or {})
+    names = (*{*counts, *(crowders or {}), *beside.in_membranes},)
     given = own_data.parse_densities(trained)[1] | (own_data.parse_densities(densities)[1] if densities else {})
-    order = Scenes(dict(counts), tuple(shape), n, seed, dict(crowders or {}), volumes, protein, halves)
+    order = Scenes(dict(counts), tuple(shape), n, seed, dict(crowders or {}), volumes, protein, halves, beside)
+    measured = None
+    if background:
+        measured, voxel = read_tomogram(background, protein=protein)
+        if abs(voxel / voxel_size_A - 1) > SAME_VOXEL:
+            raise ValueError(
+                f"{background}: voxels of {voxel:g} A; expected the {voxel_size_A:g} A of the run's particles."
+            )
     references = class_references(names, min(shape), voxel_size_A, given)
-    made = generate_scenes(folder, load_run(run), references, order, voxel_size_A, noise_of(Path(run)))
+    made = generate_scenes(folder, load_run(run), references, order, voxel_size_A, noise_of(Path(run)), measured)
     for _ in tqdm(made, total=n, desc="tomograms", disable=not progress, delay=1):
         pass
     return Path(folder) / "picks.csv"

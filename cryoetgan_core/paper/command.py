@@ -30,7 +30,7 @@ from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from . import api, launch, own_data
 from .doubts import doubts
-from .parameters import reader_options
+from .parameters import parse_json, reader_options
 from .plotting import contact_sheet, report_figure, use_style
 from .simulated_sets import default_device
 
@@ -172,13 +172,29 @@ def parse_counts(text: str) -> dict[str, int]:
 
 
 def _tomogram(
-    output: Path, counts: str, densities: str, shape: str, voxel_size_A: float, microscope: str, snr: float, seed: int
+    output: Path,
+    counts: str,
+    densities: str,
+    around: str,
+    shape: str,
+    voxel_size_A: float,
+    microscope: str,
+    snr: float,
+    seed: int,
 ) -> None:
     """Write a simulated tilt series with its tomogram, labels and picks."""
     numbers = parse_counts(counts)
     started = time.perf_counter()
     target = api.simulate_tomogram(
-        output, numbers, _sizes(shape), voxel_size_A, densities=densities, microscope=microscope, snr=snr, seed=seed
+        output,
+        numbers,
+        _sizes(shape),
+        voxel_size_A,
+        densities=densities,
+        around=parse_json("around", around),
+        microscope=microscope,
+        snr=snr,
+        seed=seed,
     )
     print(f"{target}: {sum(numbers.values())} molecules, {time.perf_counter() - started:.0f} s")
 
@@ -189,6 +205,8 @@ def _scenes(
     counts: str,
     crowders: str,
     densities: str,
+    around: str,
+    background: str,
     shape: str,
     n: int,
     volumes: str,
@@ -206,6 +224,8 @@ def _scenes(
         n=n,
         densities=densities,
         crowders=parse_counts(crowders) if crowders else {},
+        around=parse_json("around", around),
+        background=background,
         volumes=volumes,
         protein=protein,
         halves=halves,
@@ -267,6 +287,14 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--densities", required=required, default="", help=densities)
         made.add_argument("--seed", type=int, default=0, help="of poses, noise and weights")
 
+    def surrounding(made: argparse.ArgumentParser) -> None:
+        made.add_argument(
+            "--around",
+            default="{}",
+            help='JSON of membranes, gold and ice, as {"vesicles": 3, "tubes": 1, "planes": 1, "gold": 5, "ice_A": 900,'
+            ' "in_membranes": {"hemagglutinin": 20}, "offset_A": 70}; all of it: simulator.surroundings.Surroundings',
+        )
+
     made = action("describe", _described, "what was read, and what looks wrong")
     made.add_argument("--picture", type=Path, default=None, help="also draw it into this file")
     reading(made)
@@ -297,6 +325,7 @@ def _parser() -> argparse.ArgumentParser:
     made = action("tomogram", _tomogram, "a simulated tilt series, its tomogram, labels and picks", reads=False)
     made.add_argument("output", type=Path, help="folder for all of it")
     made.add_argument("--counts", required=True, help='molecules of each class, as in "ribosome=50, tric=100"')
+    surrounding(made)
     making(made, "class=FILE, with commas between, where a class is not an embedded one", required=False)
     made.add_argument("--shape", default="64 256 256", help="voxels along z (the ice), y and x; even")
     made.add_argument("--voxel-size-A", type=float, default=15.0, help="angstrom")
@@ -307,6 +336,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("output", type=Path, help="folder for the tomograms")
     made.add_argument("--counts", required=True, help='molecules of a class in each tomogram: "ribosome=50, tric=100"')
     made.add_argument("--crowders", default="", help="more molecules in each tomogram, which get no labels")
+    surrounding(made)
+    made.add_argument("--background", default="", help="a measured tomogram without such molecules, in place of noise")
     making(made, "class=FILE, with commas between, where a class is none of the run's", required=False)
     made.add_argument("--shape", default="64 256 256", help="voxels along z (the ice), y and x; even")
     made.add_argument("--n", type=int, default=1, help="tomograms")

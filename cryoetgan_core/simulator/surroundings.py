@@ -6,7 +6,7 @@ to its mid-plane, so its density and its labels need no mesh.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -62,25 +62,46 @@ class Surroundings:
     ice_tilt_deg: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in (*MEMBRANES, "gold", "ice_A"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"Surroundings: {name} is {getattr(self, name)}; expected 0 or more.")
+        for name in (*MEMBRANES, "gold"):
+            if getattr(self, name) % 1 or getattr(self, name) < 0:
+                raise ValueError(f"Surroundings: {name} is {getattr(self, name)}; expected a whole number, 0 or more.")
         for name in ("vesicle_radius_A", "tube_radius_A"):
             low, high = getattr(self, name)
             if not 2 * HALF_MEMBRANE_A <= low <= high:
                 raise ValueError(
                     f"Surroundings: {name} is {low:g} to {high:g}; expected a range from {2 * HALF_MEMBRANE_A:g} A on."
                 )
-        if self.gold_diameter_A <= 0 or abs(self.ice_tilt_deg) > 45:
+        if self.gold_diameter_A <= 0 or self.ice_A < 0 or abs(self.ice_tilt_deg) > 45:
             raise ValueError(
-                f"Surroundings: gold_diameter_A is {self.gold_diameter_A:g} and ice_tilt_deg {self.ice_tilt_deg:g}; "
-                "expected more than 0, and -45 to 45."
+                f"Surroundings: gold_diameter_A is {self.gold_diameter_A:g}, ice_A {self.ice_A:g} and ice_tilt_deg "
+                f"{self.ice_tilt_deg:g}; expected more than 0, 0 or more, and -45 to 45."
             )
+        if any(n % 1 or n < 1 for n in self.in_membranes.values()):
+            raise ValueError(f"Surroundings: in_membranes is {dict(self.in_membranes)}; expected whole numbers from 1.")
         if self.in_membranes and not (self.planes or self.vesicles or self.tubes):
             names = ", ".join(self.in_membranes)
-            raise ValueError(
-                f"Surroundings: {names} in membranes, but no membranes; expected vesicles, tubes or planes."
-            )
+            raise ValueError(f"Surroundings: {names} in membranes, and there are none: ask for vesicles or tubes.")
+
+
+def surroundings(told: Mapping[str, object]) -> Surroundings:
+    """`Surroundings` from names and values, as a command or a notebook tells them.
+
+    Raises
+    ------
+    ValueError
+        For a name that is none, or a value that does not fit it.
+    """
+    known = [f.name for f in fields(Surroundings)]
+    unknown = ", ".join(sorted(set(told) - set(known)))
+    if unknown:
+        raise ValueError(f"Surroundings: {unknown} is not known; expected some of {', '.join(known)}.")
+    try:
+        return Surroundings(**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
+    except (TypeError, AttributeError):
+        raise ValueError(
+            f"Surroundings: {dict(told)} holds a value of a wrong kind; expected numbers, two numbers for a range of "
+            "radii, and a number of each class in_membranes."
+        ) from None
 
 
 @dataclass(frozen=True)
