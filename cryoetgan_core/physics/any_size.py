@@ -16,7 +16,7 @@ from .fourier_grid import coloured, finer, lookup, wedge
 from .generator import LEAST_WEDGE, PhysicsGenerator, scaled
 
 KERNEL = 96  # voxels a side: farther than this half away nothing is spread by T or the edges of the wedge
-BLOCK = (192, 192, 192)  # voxels written at a time: about 1 GiB of memory
+BLOCK = (256, 256, 256)  # voxels written at a time: about 1.5 GiB of memory
 TILE = 64  # voxels a side of the white noise that has a seed of its own
 
 
