@@ -1,0 +1,100 @@
+"""How picks in a cell without labels are judged: poses searched, hands told apart, picks moved, halves refined."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cryoetgan_core.evaluation.metrics import fourier_shell_correlation
+from cryoetgan_core.paper import foreign_picker
+from cryoetgan_core.physics.fourier_grid import wedge
+from cryoetgan_core.simulator.sets import class_references
+from cryoetgan_core.volumes.pose_search import search_poses
+from cryoetgan_core.volumes.poses import random_rotations, rotate_volume
+
+VOXEL, BOX = 20.0, foreign_picker.BOX
+
+
+@pytest.fixture(scope="module")
+def ribosome() -> torch.Tensor:
+    return class_references(("ribosome",), BOX, VOXEL)["ribosome"]
+
+
+@pytest.fixture(scope="module")
+def observed() -> torch.Tensor:
+    return foreign_picker._observed(VOXEL)
+
+
+def particles(reference: torch.Tensor, n: int, noise: float, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """Seen by tilts of +-60 degrees, each moved by up to two voxels; and their rotations and shifts."""
+    rng = torch.Generator().manual_seed(seed)
+    rotations = random_rotations(n, rng)
+    shifts = VOXEL * torch.randint(-2, 3, (n, 3), generator=rng).float()
+    clean = rotate_volume(reference, rotations, shifts, VOXEL, box=BOX)
+    made = clean + noise * clean.std() * torch.randn(clean.shape, generator=rng)
+    seen = torch.fft.rfftn(made, dim=(1, 2, 3)) * wedge(BOX, -60.0, 60.0)
+    return torch.fft.irfftn(seen, s=(BOX,) * 3, dim=(1, 2, 3)), rotations, shifts
+
+
+def test_poses_are_found_to_the_distance_of_the_grid(ribosome, observed) -> None:
+    volumes, rotations, shifts = particles(ribosome, 6, noise=1.0)
+    found = search_poses(volumes, ribosome, observed, VOXEL, rotations=3000)
+    between = (found.rotations.mT @ rotations).diagonal(dim1=1, dim2=2).sum(1)
+    angles = torch.rad2deg(((between - 1) / 2).clamp(-1, 1).acos())
+    assert angles.max() < 20 and (found.shifts_A - shifts).abs().max() <= VOXEL
+
+
+def test_ribosomes_fit_their_own_hand_better_and_noise_fits_both_alike(ribosome, observed) -> None:
+    mirror = foreign_picker.mirrored(ribosome)
+    volumes, _, _ = particles(ribosome, 16, noise=2.0)
+    noise = torch.randn(volumes.shape, generator=torch.Generator().manual_seed(1))
+
+    def better(these: torch.Tensor) -> torch.Tensor:
+        own, other = (search_poses(these, h, observed, VOXEL, rotations=1000).correlation for h in (ribosome, mirror))
+        return own - other
+
+    told, none = better(volumes), better(noise)
+    assert told.mean() > 4 * told.std() / len(told) ** 0.5
+    assert abs(none.mean()) < 3 * none.std() / len(none) ** 0.5
+    mirrored_set, _, _ = particles(mirror, 16, noise=2.0)
+    assert better(mirrored_set).mean() < 0
+
+
+def test_a_mirror_image_keeps_its_centre_and_is_its_own_inverse(ribosome) -> None:
+    assert torch.equal(foreign_picker.mirrored(foreign_picker.mirrored(ribosome)), ribosome)
+    one = torch.zeros(8, 8, 8)
+    one[4, 4, 4] = one[6, 4, 4] = 1
+    mirrored = foreign_picker.mirrored(one)
+    assert mirrored[4, 4, 4] == 1 and mirrored[2, 4, 4] == 1
+
+
+def test_an_average_of_aligned_particles_shows_the_molecule_and_not_its_mirror_image(ribosome, observed) -> None:
+    volumes, _, _ = particles(ribosome, 30, noise=1.0)
+    mean = foreign_picker.refine(volumes, ribosome, observed, VOXEL, rotations=1500)
+    boxed = [
+        rotate_volume(v, torch.eye(3)[None], torch.zeros(1, 3), VOXEL, box=BOX)[0]
+        for v in (ribosome, foreign_picker.mirrored(ribosome))
+    ]
+    own, other = (fourier_shell_correlation(mean, v)[1:9].mean() for v in boxed)
+    assert own > 0.7 and own > other + 0.05
+
+
+def test_moved_picks_lie_beside_picks_and_off_all_of_them() -> None:
+    places = np.array([[30, 60, 60], [30, 60, 75], [40, 100, 100], [30, 3, 3]])
+    found = foreign_picker.moved(places, VOXEL, (64, 130, 130), 0)
+    distances = np.linalg.norm(found[:, None] - places, axis=2) * VOXEL
+    assert 2 <= len(found) <= 4 and distances.min() > foreign_picker.APART_A - VOXEL
+    assert all(np.abs(row - foreign_picker.MOVED_A).min() < VOXEL for row in distances)
+
+
+def test_boxes_at_the_edge_are_left_out() -> None:
+    volume = np.random.default_rng(0).standard_normal((40, 60, 60)).astype(np.float32)
+    cut = foreign_picker.boxes(volume, np.array([[20, 30, 30], [2, 30, 30], [28, 48, 48], [29, 48, 48]]))
+    assert len(cut) == 2 and abs(float(cut[0].mean())) < 1e-6
+    assert len(foreign_picker.boxes(volume, np.array([[0, 0, 0]]))) == 0
+
+
+def test_results_are_planned_with_the_files_they_need(tmp_path: Path) -> None:
+    plan = foreign_picker.planned("quick", 0)
+    assert set(plan) == {"cell_seed0", "deepfinder_picker_seed0"} and foreign_picker.CELL in plan["cell_seed0"].files
