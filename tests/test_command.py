@@ -120,7 +120,11 @@ def test_every_action_has_help(action: str, capsys: pytest.CaptureFixture) -> No
 
 def test_counts_are_told_with_or_without_an_equals_sign() -> None:
     assert command.parse_counts("ribosome=50, 80S large 7,tric 3") == {"ribosome": 50, "80S large": 7, "tric": 3}
-    for wrong in ("", "ribosome", "ribosome=0", "50", "tric=-2", "tric=1.5", "tric=1, tric=2"):
+    cubic_micrometre = 1e12  # holds 602 molecules at 1 uM
+    assert command.parse_counts("ribosome=0.5 uM, tric 100nM, x 3", cubic_micrometre) == {
+        "ribosome": 301, "tric": 60, "x": 3
+    }  # fmt: skip
+    for wrong in ("", "ribosome", "ribosome=0", "50", "tric=-2", "tric=1.5", "tric=1, tric=2", "tric=1 nM", "tric=1 mM"):
         with pytest.raises(ValueError, match="Parameter 'counts'"):
             command.parse_counts(wrong)
 

@@ -10,6 +10,7 @@ cryoetgan view particles picture.png                   # central slices
 
 import argparse
 import logging
+import math
 import re
 import sys
 import time
@@ -30,6 +31,7 @@ from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from . import api, launch, own_data
 from .doubts import doubts
+from .own_runs import source_of
 from .parameters import parse_json, reader_options
 from .plotting import contact_sheet, report_figure, use_style
 from .simulated_sets import default_device
@@ -37,6 +39,7 @@ from .simulated_sets import default_device
 SHOWN = 8  # particles of a picture
 TIMED = 2  # training steps
 COMPARED = 200  # particles at most
+PER_A3 = 6.02214076e-4  # molecules in a cubic angstrom at 1 mol/l
 READER = (
     "protein", "beam_axis", "voxel_size_A", "coordinates", "coordinate_voxel_size_A", "labels_path", "labels", "n",
     "tilts", "options",
@@ -156,16 +159,24 @@ def _simulated(
     print(f"{output / 'particles.star'}: {made}")
 
 
-def parse_counts(text: str) -> dict[str, int]:
-    """How many of each class, from "ribosome=50, tric=100" or "ribosome 50, tric 100"."""
+def parse_counts(text: str, volume_A3: float = 0.0) -> dict[str, int]:
+    """How many of each class, from "ribosome=50, tric=100" or "ribosome 50, tric 100"; also as a concentration, as in
+    "ribosome=0.5 uM" (or nM), where the volume is known.
+    """
     found = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
-        told = re.fullmatch(r"(.*?\S)(?:\s*=\s*|\s+)(\d+)", part)
-        if not told or int(told[2]) < 1:
-            raise ValueError(f"Parameter 'counts' holds {part!r}; expected NAME=NUMBER with whole positive numbers.")
+        told = re.fullmatch(r"(.*?\S)(?:\s*=\s*|\s+)(\d+(?:\.\d+)?)\s*(nM|uM)?", part)
+        number = float(told[2]) if told else 0.0
+        if told and told[3]:
+            number = round(number * {"nM": 1e-9, "uM": 1e-6}[told[3]] * PER_A3 * volume_A3)
+        if number < 1 or number % 1:
+            raise ValueError(
+                f"Parameter 'counts' holds {part!r}; expected NAME=NUMBER with whole positive numbers, or a "
+                "concentration such as NAME=0.5 uM that is one molecule or more."
+            )
         if told[1] in found:
             raise ValueError(f"Parameter 'counts' names {told[1]} twice; expected each class once.")
-        found[told[1]] = int(told[2])
+        found[told[1]] = int(number)
     if not found:
         raise ValueError("Parameter 'counts' is empty; expected such as \"ribosome=50, tric=100\".")
     return found
@@ -183,12 +194,13 @@ def _tomogram(
     seed: int,
 ) -> None:
     """Write a simulated tilt series with its tomogram, labels and picks."""
-    numbers = parse_counts(counts)
+    size = _sizes(shape)
+    numbers = parse_counts(counts, math.prod(size) * voxel_size_A**3)
     started = time.perf_counter()
     target = api.simulate_tomogram(
         output,
         numbers,
-        _sizes(shape),
+        size,
         voxel_size_A,
         densities=densities,
         around=parse_json("around", around),
@@ -215,15 +227,16 @@ def _scenes(
     seed: int,
 ) -> None:
     """Write labelled tomograms from a physics run."""
-    there = len(list((output / "tables").glob("*.csv")))
+    there, size = len(list((output / "tables").glob("*.csv"))), _sizes(shape)
+    volume_A3 = math.prod(size) * source_of(run)[1] ** 3
     target = api.generate_tomograms(
         output,
         run,
-        parse_counts(counts),
-        _sizes(shape),
+        parse_counts(counts, volume_A3),
+        size,
         n=n,
         densities=densities,
-        crowders=parse_counts(crowders) if crowders else {},
+        crowders=parse_counts(crowders, volume_A3) if crowders else {},
         around=parse_json("around", around),
         background=background,
         volumes=volumes,
@@ -324,7 +337,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--voxel-size-A", type=float, default=15.0, help="angstrom")
     made = action("tomogram", _tomogram, "a simulated tilt series, its tomogram, labels and picks", reads=False)
     made.add_argument("output", type=Path, help="folder for all of it")
-    made.add_argument("--counts", required=True, help='molecules of each class, as in "ribosome=50, tric=100"')
+    made.add_argument("--counts", required=True, help='molecules of each class: "ribosome=50, tric=2 uM"')
     surrounding(made)
     making(made, "class=FILE, with commas between, where a class is not an embedded one", required=False)
     made.add_argument("--shape", default="64 256 256", help="voxels along z (the ice), y and x; even")
@@ -334,7 +347,7 @@ def _parser() -> argparse.ArgumentParser:
     made = action("scenes", _scenes, "whole labelled tomograms that look like those of a run", reads=False)
     made.add_argument("run", type=Path, help="folder of a run of preset physics")
     made.add_argument("output", type=Path, help="folder for the tomograms")
-    made.add_argument("--counts", required=True, help='molecules of a class in each tomogram: "ribosome=50, tric=100"')
+    made.add_argument("--counts", required=True, help='in each tomogram: "ribosome=50, tric=2 uM"')
     made.add_argument("--crowders", default="", help="more molecules in each tomogram, which get no labels")
     surrounding(made)
     made.add_argument("--background", default="", help="a measured tomogram without such molecules, in place of noise")
