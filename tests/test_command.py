@@ -124,7 +124,7 @@ def test_counts_are_told_with_or_without_an_equals_sign() -> None:
     assert command.parse_counts("ribosome=0.5 uM, tric 100nM, x 3", cubic_micrometre) == {
         "ribosome": 301, "tric": 60, "x": 3
     }  # fmt: skip
-    for wrong in ("", "ribosome", "ribosome=0", "50", "tric=-2", "tric=1.5", "tric=1, tric=2", "tric=1 nM", "tric=1 mM"):
+    for wrong in ("", "ribosome", "ribosome=0", "50", "tric=-2", "tric=1.5", "tric=1, tric=2", "tric=1 nM", "x=1 mM"):
         with pytest.raises(ValueError, match="Parameter 'counts'"):
             command.parse_counts(wrong)
 
