@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "figures" / "quick" / "results"
 TIMES = {
     "benchmark_gpu",
-    "long_runs_stopped",
+    "benchmark_scenes",
     "training_time",
     "benchmark_figures",
     "benchmark_speed",

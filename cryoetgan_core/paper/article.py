@@ -40,6 +40,8 @@ def numbers() -> dict[str, str]:
     for dataset in ("S1", "S2"):
         for name, source in (("picker", PHYSICS), ("picker_ctf", CTF), ("picker_white", WHITE), ("picker_real", REAL)):
             found[f"{dataset}_{name}"] = f"{r.picker(dataset, source):.2f}"
+    for name, source in (("hand", PHYSICS), ("maxima", "strongest density maxima"), ("moved", "picks, moved")):
+        found[f"cell_{name}"] = f"{r.hand(source):.1f}"
     found["calibration"] = f"{100 * r.calibration_error():.0f}"
     evening = PROFILES["evening"].sizes["steps"]
     found |= {"snr_headline": f"{HEADLINE_SNR:g}", "snr_runs": f"{PROFILES[PROFILE].snr['S1']:g}"}

@@ -107,6 +107,12 @@ class Results:
         (r,) = self([f"picker_{dataset}_seed{self.seeds[0]}"])
         return mean([scores["f1"] for scores in r["scores"][source]])
 
+    def hand(self, source: str) -> float:
+        """How much better a ribosome's map fits picks in a cell than its mirror image, in standard errors."""
+        (r,) = self([f"cell_seed{self.seeds[0]}"])
+        (row,) = [row for row in r["rows"] if row["source"] == source]
+        return row["better"] / row["error"]
+
     def folds(self, name: str, metric: str) -> list[float]:
         """A distance of generated volumes over that of real from real, by tomogram left out."""
         (r,) = self([f"foreign_{name}_seed{self.seeds[0]}"])
