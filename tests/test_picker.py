@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cryoetgan_core.config import DATASETS
-from cryoetgan_core.paper import picker
+from cryoetgan_core.paper import picker, picking
 from cryoetgan_core.reproducibility.seeds import stream
 
 RADII = {"a": 40.0, "b": 20.0}
@@ -23,14 +23,14 @@ def table(places: dict[str, list]) -> pd.DataFrame:
 
 
 def test_targets_are_balls_of_half_the_radius_round_the_molecules() -> None:
-    labels = picker.targets(table({"a": [(100, 110, 120)], "b": [(50, 50, 50)]}), (20, 24, 28), VOXEL, RADII)
+    labels = picking.targets(table({"a": [(100, 110, 120)], "b": [(50, 50, 50)]}), (20, 24, 28), VOXEL, RADII)
     assert labels[10, 11, 12] == 1 and labels[5, 5, 5] == 2
     assert np.argwhere(labels == 1).min(0).tolist() == [8, 9, 10] and np.argwhere(labels == 1).max(0).tolist() == [
         12,
         13,
         14,
     ]
-    edge = picker.targets(table({"a": [(0, 0, 0)]}), (8, 8, 8), VOXEL, {"a": 40.0})
+    edge = picking.targets(table({"a": [(0, 0, 0)]}), (8, 8, 8), VOXEL, {"a": 40.0})
     assert edge[0, 0, 0] == 1 and (edge > 0).sum() < 20  # what lies outside is left out
 
 
@@ -38,15 +38,15 @@ def test_peaks_are_apart_and_carry_their_height() -> None:
     probability = np.zeros((20, 20, 20), np.float32)
     for at, height in (((5, 5, 5), 4.0), ((5, 5, 8), 3.0), ((14, 14, 14), 2.0)):
         probability[at] = height
-    found, height = picker.peaks(probability, 4.0, 0.1)
+    found, height = picking.peaks(probability, 4.0, 0.1)
     assert found.tolist() == [[5, 5, 5], [14, 14, 14]] and height[0] > height[1]
 
 
 def test_a_molecule_is_found_by_one_pick_only() -> None:
     truth = np.array([[0, 0, 0], [0, 0, 10.0]])
-    assert picker.matched(np.array([[0, 0, 1], [0, 1, 0.0]]), truth, 3) == 1
-    assert picker.matched(np.array([[0, 0, 4], [0, 0, 6.0]]), truth, 5) == 2
-    assert picker.matched(np.array([[0, 0, 4.0]]), truth, 3) == picker.matched(np.empty((0, 3)), truth, 3) == 0
+    assert picking.matched(np.array([[0, 0, 1], [0, 1, 0.0]]), truth, 3) == 1
+    assert picking.matched(np.array([[0, 0, 4], [0, 0, 6.0]]), truth, 5) == 2
+    assert picking.matched(np.array([[0, 0, 4.0]]), truth, 3) == picking.matched(np.empty((0, 3)), truth, 3) == 0
 
 
 def test_scores_are_means_over_classes() -> None:
@@ -56,12 +56,12 @@ def test_scores_are_means_over_classes() -> None:
             {"class_name": "b", "picks": 20, "molecules": 10, "right": 5},
         ]
     )
-    found = picker.scores(counts)
+    found = picking.scores(counts)
     assert found["precision"] == pytest.approx((1 + 0.25) / 2) and found["recall"] == pytest.approx((0.8 + 0.5) / 2)
     assert found["f1"] == pytest.approx((16 / 18 + 1 / 3) / 2)
     assert found["f4"] == pytest.approx((17 * 0.8 / (16 + 0.8) + 17 * 0.125 / (16 * 0.25 + 0.5)) / 2)
     nothing = pd.DataFrame([{"class_name": "a", "picks": 0, "molecules": 10, "right": 0}])
-    assert set(picker.scores(nothing).values()) == {0.0}
+    assert set(picking.scores(nothing).values()) == {0.0}
 
 
 def test_formulas_have_the_signal_to_noise_ratio_that_is_asked_for() -> None:
@@ -69,14 +69,14 @@ def test_formulas_have_the_signal_to_noise_ratio_that_is_asked_for() -> None:
     density = np.zeros((32, 40, 48), np.float32)
     density[12:20, 16:24, 20:28] = 1
     scope = DATASETS["S1"].microscope
-    for factor in (None, picker.formula(density.shape, 22.8, scope, with_wedge=True)):
-        one, other = (picker.noisy(density, factor, config.snr, stream(0, k)) for k in (1, 2))
+    for factor in (None, picking.formula(density.shape, 22.8, scope, with_wedge=True)):
+        one, other = (picking.noisy(density, factor, config.snr, stream(0, k)) for k in (1, 2))
         signal = np.cov(one.ravel(), other.ravel())[0, 1]  # noise is independent
         assert signal / (one.var() - signal) == pytest.approx(config.snr, rel=0.2)
 
 
 def test_the_wedge_of_the_formula_is_that_of_the_tilts() -> None:
-    factor = picker.formula((64, 64, 64), 10.0, DATASETS["S1"].microscope, with_wedge=True)
+    factor = picking.formula((64, 64, 64), 10.0, DATASETS["S1"].microscope, with_wedge=True)
     assert (factor[20, :, :5] == 0).all() and (factor[0, :, 5] != 0).any() and (factor[5, :, 20] != 0).any()
 
 
@@ -88,8 +88,8 @@ def test_template_matching_finds_each_class_where_it_lies() -> None:
     volume = 0.2 * rng.standard_normal((32, 48, 48)).astype(np.float32)
     volume[15:17, 9:11, 5:15] += 1
     volume[14:18, 28:32, 28:32] += 1
-    scores = picker.template_scores(volume, references, torch.ones(32, 48, 25), rotations=200)
-    places = [picker.peaks(s, 6.0, 5.0) for s in scores]
+    scores = picking.template_scores(volume, references, torch.ones(32, 48, 25), rotations=200)
+    places = [picking.peaks(s, 6.0, 5.0) for s in scores]
     for (found, height), wanted in zip(places, ((16, 10, 10), (16, 30, 30)), strict=True):
         assert np.abs(found[height.argmax()] - wanted).max() <= 1
 

@@ -20,33 +20,31 @@ from ..evaluation.baselines import WHITE
 from ..evaluation.downstream import PHYSICS, REAL
 from ..evaluation.metrics import fourier_shell_correlation
 from ..generation import TrainedRun
-from ..particles.picked import LEAST_EMPTY, MOST_EMPTY, cut_at, cut_empty
 from ..particles.picking import find_candidates, label_centres
 from ..particles.tomogram import read_tomogram
 from ..particles.volume_files import read_hdf5
-from ..physics.any_size import mean_power
 from ..physics.fourier_grid import wedge
 from ..reproducibility import paths
 from ..reproducibility.provenance import array_hash
 from ..reproducibility.seeds import stream
 from ..scenes import Scenes, make_scene
 from ..simulator.microscope.simulate import Microscope
-from ..simulator.sets import RESOLUTION_VOXELS, class_references, density_maps
+from ..simulator.sets import RESOLUTION_VOXELS, class_references
 from ..simulator.specimen import ASSEMBLIES
 from ..simulator.specimen.crowding import radius_A
-from ..volumes.domains import Domains
 from ..volumes.maps import resample
 from ..volumes.pose_search import Found, average, search_poses
 from ..volumes.poses import rotate_volume
-from ..volumes.table import POSITION_COLUMNS, ParticleSet, particle_table
+from ..volumes.table import particle_table
 from . import own_data
 from .foreign import DEEPFINDER, DEEPFINDER_VOXEL_A, LEAST_SHAPE, MAPS, Foreign
-from .picker import (
-    CTF_WEDGE,
+from .picker import CTF_WEDGE
+from .picking import (
     STEPS,
     Tomogram,
     best_thresholds,
     counted,
+    estimated,
     formula,
     noisy,
     peaks,
@@ -226,7 +224,8 @@ def make_deepfinder(folder: Path, config: RunConfig, steps: int = STEPS) -> dict
     for fold, (known, other) in enumerate((both, both[::-1])):
         volume, table, references = known
         radii = {name: radius_A(r, voxel) for name, r in references.items()}
-        run, noise_power = _deepfinder_run(known, config, fold)
+        trained = paths.runs(config.profile) / "foreign" / f"deepfinder_picker_{fold}"
+        run, noise_power = estimated(config, [(volume, table)], references, voxel, trained)
         counts = dict.fromkeys(references, EACH)
         order = Scenes(counts, LARGER, MORE_SCENES, config.seed, protein="bright", halves=True)
         made = {PHYSICS: [], WHITE: [], REAL: [(volume, table)] * 2}
@@ -276,21 +275,6 @@ def _labelled(path: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str, torch.Ten
         **{f"{axis}_A": found[axis].to_numpy() * DEEPFINDER_VOXEL_A for axis in "xyz"},
     )
     return volume, table, references
-
-
-def _deepfinder_run(
-    known: tuple[np.ndarray, pd.DataFrame, dict[str, torch.Tensor]], config: RunConfig, fold: int
-) -> tuple[TrainedRun, torch.Tensor | None]:
-    """The generator of a tomogram whose picks are known, and the power of its empty boxes where there are enough."""
-    (volume, table, references), voxel = known, DEEPFINDER_VOXEL_A
-    y = cut_at(volume, voxel, table, config.box)
-    x = density_maps(references, 50, config.box, voxel, stream(config.data_seed, "deepfinder", "X"))
-    places = table[list(POSITION_COLUMNS[::-1])].to_numpy() / voxel
-    e = cut_empty(volume, voxel, places, config.box, voxel, MOST_EMPTY, stream(config.data_seed, "deepfinder", "empty"))
-    empty = ParticleSet(e, particle_table(len(e)), voxel) if len(e) >= LEAST_EMPTY else None
-    folder = paths.runs(config.profile) / "foreign" / f"deepfinder_picker_{fold}"
-    run = train_on(config, Domains(x, x, y, y, empty), folder, replace=True)
-    return run, None if empty is None else mean_power(run.scaling.y(torch.from_numpy(e)))
 
 
 def planned(profile: str, seed: int) -> dict[str, Foreign]:

@@ -1,0 +1,266 @@
+"""Pickers of molecules in tomograms, and what they are scored by: a small 3-D U-Net (MONAI), template matching, peaks,
+precision and recall; and the tomograms they are trained on. Needs `pip install monai`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+
+from ..config import RunConfig
+from ..evaluation.baselines import ctf_at
+from ..generation import TrainedRun
+from ..particles.picked import LEAST_EMPTY, cut_at, cut_empty
+from ..physics.any_size import mean_power
+from ..reproducibility.seeds import stream
+from ..simulator.microscope.simulate import Microscope
+from ..simulator.sets import density_maps
+from ..volumes.alignment import rotation_grid
+from ..volumes.domains import Domains
+from ..volumes.poses import rotate_volume
+from ..volumes.table import POSITION_COLUMNS, ParticleSet, particle_table
+from .runs import train_on
+
+STEPS, BATCH, PATCH, WIDTH = 400, 4, 48, 16
+TARGET = 0.5  # of a molecule's radius: the ball round its centre that the network is to find
+BETA = 4  # of the F score that weighs recall more, as the CZII challenge does
+THRESHOLDS = np.linspace(0.1, 0.9, 17)
+ROTATIONS = 600  # of each template: 24 degrees apart
+CHUNKS = 16  # in which maxima are looked at
+EMPTY = 64  # boxes without a molecule that are cut from a tomogram
+
+Tomogram = tuple[np.ndarray, pd.DataFrame]  # protein bright; a row a molecule
+
+
+def estimated(
+    config: RunConfig,
+    tomograms: list[Tomogram],
+    references: Mapping[str, torch.Tensor],
+    voxel_size_A: float,
+    folder: Path,
+) -> tuple[TrainedRun, torch.Tensor | None]:
+    """A physics run, in `folder`, from particles cut out of tomograms where molecules are (their classes and poses are
+    not used), and the power of boxes where none are, if there are enough.
+    """
+    cut = [cut_at(v, voxel_size_A, t.assign(source=""), config.box) for v, t in tomograms]
+    y = ParticleSet(
+        np.concatenate([c.volumes for c in cut]),
+        pd.concat([c.table for c in cut], ignore_index=True),
+        voxel_size_A,
+    )
+    rng, empty = stream(config.data_seed, "picker", "empty"), []
+    for volume, table in tomograms:
+        picks = table[list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A
+        empty.append(cut_empty(volume, voxel_size_A, picks, config.box, voxel_size_A, EMPTY, rng))
+    e = np.concatenate(empty)
+    beside = ParticleSet(e, particle_table(len(e)), voxel_size_A) if len(e) >= LEAST_EMPTY else None
+    x = density_maps(references, 50, config.box, voxel_size_A, stream(config.data_seed, "picker", "X"))
+    run = train_on(config, Domains(x, x, y, y, beside), folder, replace=True)
+    return run, None if beside is None else mean_power(run.scaling.y(torch.from_numpy(e)))
+
+
+def _unet(classes: int) -> torch.nn.Module:
+    try:
+        from monai.networks.nets import UNet
+    except ImportError as missing:
+        raise ImportError("The picker needs MONAI: pip install monai") from missing
+    channels = (WIDTH, 2 * WIDTH, 4 * WIDTH)
+    return UNet(3, 1, classes + 1, channels, (2, 2), num_res_units=1, norm="INSTANCE")
+
+
+def targets(
+    table: pd.DataFrame, shape: tuple[int, ...], voxel_size_A: float, radii_A: Mapping[str, float]
+) -> np.ndarray:
+    """Label volume (Z, Y, X): the number of its class, from 1 in the order of names, in a ball round each molecule."""
+    labels = np.zeros(shape, np.uint8)
+    for number, name in enumerate(sorted(radii_A), start=1):
+        r = max(TARGET * radii_A[name] / voxel_size_A, 1.5)
+        reach = int(np.ceil(r)) + 1
+        offsets = np.mgrid[(slice(-reach, reach + 1),) * 3].reshape(3, -1).T
+        for place in table.loc[table["class_name"] == name, list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A:
+            voxels = np.round(place).astype(int) + offsets
+            voxels = voxels[
+                (np.linalg.norm(voxels - place, axis=1) <= r) & (voxels >= 0).all(1) & (voxels < shape).all(1)
+            ]
+            labels[tuple(voxels.T)] = number
+    return labels
+
+
+def train_picker(
+    tomograms: list[Tomogram], voxel_size_A: float, radii_A: Mapping[str, float], seed: int, steps: int = STEPS
+) -> torch.nn.Module:
+    """A U-Net trained on patches of tomograms, half of them round a molecule. Tomograms get mean 0 and variance 1."""
+    from monai.losses import DiceCELoss
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _unet(len(radii_A)).train()
+    rng, loss_of = np.random.default_rng(seed), DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
+    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    volumes = [torch.from_numpy(normalised(v)) for v, _ in tomograms]
+    labels = [torch.from_numpy(targets(t, v.shape, voxel_size_A, radii_A)) for v, t in tomograms]
+    places = [t[list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A for _, t in tomograms]
+    for _ in range(steps):
+        x, y = [], []
+        for k in range(BATCH):
+            i = int(rng.integers(len(volumes)))
+            most = np.array(volumes[i].shape) - PATCH
+            low = rng.integers(most + 1)
+            if k % 2 == 0:
+                centre = places[i][rng.integers(len(places[i]))] + rng.uniform(-PATCH / 4, PATCH / 4, 3)
+                low = np.clip(np.round(centre - PATCH / 2), 0, most).astype(int)
+            cut = tuple(slice(a, a + PATCH) for a in low.tolist())
+            flips = [(1,), (0, 2), (0, 1, 2), ()][rng.integers(4)]  # these leave the missing wedge in place
+            x.append(volumes[i][cut].flip(flips))
+            y.append(labels[i][cut].flip(flips))
+        loss = loss_of(network(torch.stack(x)[:, None]), torch.stack(y)[:, None].long())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        rates.step()
+    return network.eval()
+
+
+def normalised(volume: np.ndarray) -> np.ndarray:
+    """A tomogram of mean 0 and variance 1."""
+    return ((volume - volume.mean()) / volume.std()).astype(np.float32)
+
+
+@torch.no_grad()
+def probabilities(network: torch.nn.Module, volume: np.ndarray) -> np.ndarray:
+    """Probability (classes, Z, Y, X) of each class, smoothed, from patches that overlap by a half."""
+    from monai.inferers import SlidingWindowInferer
+
+    inferer = SlidingWindowInferer((PATCH,) * 3, sw_batch_size=4, overlap=0.5, mode="gaussian")
+    found = inferer(torch.from_numpy(normalised(volume))[None, None], network).softmax(1)[0, 1:].numpy()
+    return np.stack([gaussian_filter(one, 1.0) for one in found])
+
+
+def peaks(height: np.ndarray, radius: float, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Maxima (N, 3), zyx, above `least`, none within `radius` voxels of a higher one, and their heights."""
+    reach = int(np.ceil(radius))
+    ball = np.argwhere(np.linalg.norm(np.mgrid[(slice(-reach, reach + 1),) * 3], axis=0) <= radius)
+    padded = np.pad(height, reach, constant_values=-np.inf)
+    found = np.argwhere((height == maximum_filter(height, size=3)) & (height > least))
+    highest = [padded[tuple(np.moveaxis(part[:, None] + ball, -1, 0))].max(1) for part in np.array_split(found, CHUNKS)]
+    found = found[np.concatenate(highest) == height[tuple(found.T)]]
+    return found, height[tuple(found.T)]
+
+
+def matched(picks: np.ndarray, truth: np.ndarray, within: float) -> int:
+    """How many picks (N, 3) can be paired one to one with molecules (M, 3) that are at most `within` away."""
+    if not len(picks) or not len(truth):
+        return 0
+    near = cdist(picks, truth) <= within
+    rows, columns = linear_sum_assignment(~near)
+    return int(near[rows, columns].sum())
+
+
+def counted(
+    heights: np.ndarray,
+    table: pd.DataFrame,
+    voxel_size_A: float,
+    radii_A: Mapping[str, float],
+    thresholds: np.ndarray = THRESHOLDS,
+) -> pd.DataFrame:
+    """Picks, molecules and right picks (within half a diameter), by class and threshold, of the height (classes, Z, Y,
+    X) that a picker gives each voxel of a tomogram with the molecules of `table`.
+    """
+    rows = []
+    for name, height in zip(sorted(radii_A), heights, strict=True):
+        radius = radii_A[name] / voxel_size_A
+        places, value = peaks(height, radius, thresholds[0])
+        truth = table.loc[table["class_name"] == name, list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A
+        for threshold in thresholds:
+            kept = places[value > threshold]
+            right = matched(kept, truth, radius)
+            rows.append({"class_name": name, "threshold": threshold, "picks": len(kept), "molecules": len(truth)})
+            rows[-1]["right"] = right
+    return pd.DataFrame(rows)
+
+
+def best_thresholds(counts: pd.DataFrame) -> dict[str, float]:
+    """The threshold of each class at which its F1 is largest, from `counted`."""
+    return {
+        name: max(part["threshold"].unique(), key=lambda t, part=part: scores(part[part["threshold"] == t])["f1"])
+        for name, part in counts.groupby("class_name")
+    }
+
+
+def picked_right(
+    heights_of: Callable[[np.ndarray], np.ndarray],
+    own: Tomogram,
+    tested_on: list[Tomogram],
+    voxel_size_A: float,
+    radii_A: Mapping[str, float],
+    thresholds: np.ndarray = THRESHOLDS,
+) -> list[dict]:
+    """Rows of `counted` of each tomogram tested on, at the thresholds that are best on a picker's own one."""
+    chosen = best_thresholds(counted(heights_of(own[0]), own[1], voxel_size_A, radii_A, thresholds))
+    rows = []
+    for number, (volume, table) in enumerate(tested_on):
+        found = counted(heights_of(volume), table, voxel_size_A, radii_A, thresholds)
+        found = found[found["threshold"] == found["class_name"].map(chosen)]
+        rows += [{"tomogram": number} | row for row in found.to_dict("records")]
+    return rows
+
+
+def scores(counts: pd.DataFrame) -> dict[str, float]:
+    """Precision, recall, F1 and F-beta of counts by class, each the mean over classes."""
+    sums = counts.groupby("class_name")[["picks", "molecules", "right"]].sum()
+    precision = sums["right"] / sums["picks"].clip(lower=1)
+    recall = sums["right"] / sums["molecules"].clip(lower=1)
+
+    def f(beta: float) -> float:
+        below = (beta**2 * precision + recall).where(lambda v: v > 0, 1)
+        return float(((1 + beta**2) * precision * recall / below).mean())
+
+    return {"precision": float(precision.mean()), "recall": float(recall.mean()), "f1": f(1), f"f{BETA}": f(BETA)}
+
+
+def formula(shape: tuple[int, ...], voxel_size_A: float, scope: Microscope, *, with_wedge: bool) -> torch.Tensor:
+    """Factor (Z, Y, X // 2 + 1) of an rfft: the CTF formula at the mean defocus, and the missing wedge or not."""
+    z, y, x = torch.meshgrid(*(torch.fft.fftfreq(n) for n in shape[:2]), torch.fft.rfftfreq(shape[2]), indexing="ij")
+    factor = ctf_at((z**2 + y**2 + x**2).sqrt(), voxel_size_A, scope, scope.defocus_um)
+    if with_wedge:
+        steepest = float(scope.angles_deg.abs().max())
+        factor = factor * (z.abs() <= x * math.tan(math.radians(steepest)))
+    return factor
+
+
+def noisy(density: np.ndarray, factor: torch.Tensor | None, snr: float, generator: torch.Generator) -> np.ndarray:
+    """A specimen (Z, Y, X) whose rfft is multiplied by a factor, where there is one, with white noise."""
+    signal = torch.from_numpy(density)
+    if factor is not None:
+        signal = torch.fft.irfftn(torch.fft.rfftn(signal) * factor, s=density.shape)
+    sigma = (signal.var() / snr).sqrt()
+    return (signal + sigma * torch.randn(signal.shape, generator=generator)).numpy()
+
+
+def template_scores(
+    volume: np.ndarray, references: Mapping[str, torch.Tensor], factor: torch.Tensor, rotations: int = ROTATIONS
+) -> np.ndarray:
+    """How well each class (sorted) fits at each voxel, (classes, Z, Y, X): the largest correlation of its density, seen
+    through `factor`, over rotations, in standard deviations of its score; -inf where another class fits better.
+    """
+    spectrum, found = torch.fft.rfftn(torch.from_numpy(normalised(volume))), []
+    for _, reference in sorted(references.items()):
+        best = torch.full(volume.shape, -torch.inf)
+        for part in rotation_grid(rotations).split(20):
+            for turned in rotate_volume(reference, part, torch.zeros(len(part), 3), 1.0, upsample=1):
+                template = torch.zeros(volume.shape)
+                template[tuple(slice(0, n) for n in turned.shape)] = turned
+                middle = [-(n // 2) for n in turned.shape]
+                seen = torch.fft.rfftn(template.roll(middle, (0, 1, 2))) * factor
+                score = torch.fft.irfftn(spectrum * seen.conj(), s=volume.shape)
+                best = torch.maximum(best, score / score.std())
+        found.append(best.numpy())
+    scores = np.stack(found)
+    return np.where(scores == scores.max(0), scores, -np.inf)
