@@ -30,6 +30,7 @@ from .simulator.surroundings import Surroundings, draw
 from .volumes.table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS, check_class_names
 
 KINDS = ("mrc", "copick")
+SCALES = 2.0  # between grey values of a background and of the particles, at most
 FLIPS = ((), (1,), (0, 2), (0, 1, 2))  # of a tomogram that leave its missing wedge where it is
 
 
@@ -100,7 +101,7 @@ def make_scene(
     one of them. `noise_power` is that of empty boxes in network units (`physics.any_size.mean_power`), where there are
     any: the noise that is estimated from boxes with a molecule is too strong at low spatial frequencies. With
     `background`, a measured volume (Z, Y, X) without molecules, protein bright, the signal is added to a random part
-    of it in place of noise.
+    of it, mirrored or not, in place of noise: all scenes share it, so it should be larger than they are.
 
     Raises
     ------
@@ -109,7 +110,7 @@ def make_scene(
         room; or for a background that is smaller than the scene, or of which halves are asked for.
     """
     if background is not None:
-        check_background(background.shape, order)
+        check_background(background, order, float(run.scaling.y_std))
     if run.config.generator != "physics":
         raise ValueError("make_scene: the paper's generator sees boxes of one size; scenes need a physics run.")
     rng, name = stream(order.seed, "scene", number), order.name(number)
@@ -149,8 +150,11 @@ def make_scene(
     return kept, volumes
 
 
-def check_background(shape: tuple[int, ...], order: Scenes) -> None:
-    """Refuse a background (Z, Y, X) that cannot hold a scene of an order, or that would have to have halves."""
+def check_background(background: np.ndarray, order: Scenes, spread: float) -> None:
+    """Refuse a background (Z, Y, X) that cannot hold a scene of an order, that would have to have halves, or whose grey
+    values are not on the scale of the particles, of standard deviation `spread`.
+    """
+    shape = background.shape
     if len(shape) != 3 or any(a < b for a, b in zip(shape, order.shape, strict=True)):
         raise ValueError(
             f"The background has {' x '.join(map(str, shape))} voxels and the scene {' x '.join(map(str, order.shape))}"
@@ -159,6 +163,11 @@ def check_background(shape: tuple[int, ...], order: Scenes) -> None:
     if order.halves:
         raise ValueError(
             "Halves of a scene need noise of their own; a measured background has one: leave out one of them."
+        )
+    if not 1 / SCALES < background.std() / spread < SCALES:
+        raise ValueError(
+            f"The background's grey values have a standard deviation of {background.std():.3g}, those of the run's "
+            f"particles {spread:.3g}; expected a tomogram that was reconstructed and scaled as theirs."
         )
 
 
@@ -189,7 +198,7 @@ def generate_scenes(
     operator = [v.cpu().numpy() for v in run.G.state_dict().values()]
     card["operator"] = array_hash(*operator, *([] if noise_power is None else [noise_power.numpy()]))
     if background is not None:
-        check_background(background.shape, order)
+        check_background(background, order, float(run.scaling.y_std))
         card["background"] = array_hash(background)
     card["references"] = {k: array_hash(v.numpy()) for k, v in sorted(references.items())}
     path, card = folder / "scenes.json", json.loads(json.dumps(card))

@@ -138,6 +138,26 @@ def test_candidates_are_found_apart_and_inside():
         find_candidates(volume, 10.0, 500, 160.0)
 
 
+def test_background_keeps_off_picks_whose_boxes_do_not_fit(tmp_path: Path) -> None:
+    """A pick near the face of a thin tomogram has no box, and is a particle all the same."""
+    rng, side, box = np.random.default_rng(1), 160, 12
+    volume = rng.normal(0, 1, (24, side, side)).astype(np.float32)
+    fits = [(12, y, x) for y in range(8, side, 32) for x in range(8, side, 32)]
+    at_the_face = [(2, y + 16, x + 16) for _, y, x in fits]
+    mrcfile.write(tmp_path / "t.mrc", -volume, voxel_size=10.0)
+    rows = "\n".join(f"{x},{y},{z}" for z, y, x in fits + at_the_face)
+    (tmp_path / "picks.csv").write_text("x,y,z\n" + rows)
+    options = {"coordinates": str(tmp_path / "picks.csv"), "coordinate_voxel_size_A": 10.0}
+    particles = own_data.load_particles(tmp_path / "t.mrc", box, **options)
+    assert len(particles) == len(fits) and len(particles.table.attrs["left_out"]) == len(at_the_face)
+    empty = background(particles, options, [str(tmp_path / "t.mrc")])
+    windows = np.lib.stride_tricks.sliding_window_view(volume, (box,) * 3)
+    for cube in empty.volumes:
+        corner = np.argwhere(windows[..., 0, 0, 0] == cube[0, 0, 0])[0]
+        away = np.abs(corner + box // 2 - np.array(fits + at_the_face)).max(1)
+        assert away.min() >= box // 2
+
+
 @pytest.mark.parametrize("suffix", [".mrc", ".h5"])
 def test_background_holds_neither_picks_nor_what_nobody_picked_nor_vacuum(tmp_path, suffix):
     side, box = 96, 12

@@ -1,5 +1,6 @@
 """Membranes, molecules in them, gold and ice of a scene: where they are said to be, in every volume."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cryoetgan_core.physics.any_size import recorded
 from cryoetgan_core.scenes import Scenes, generate_scenes, make_scene
 from cryoetgan_core.simulator import scene
 from cryoetgan_core.simulator.microscope.projection import project
+from cryoetgan_core.simulator.microscope.simulate import MICROSCOPES
 from cryoetgan_core.simulator.microscope.tilt_scheme import tilt_matrices
 from cryoetgan_core.simulator.sets import class_references
 from cryoetgan_core.simulator.specimen.builders import bilayer_profile
@@ -86,6 +88,25 @@ def test_a_molecule_in_a_membrane_stands_upright_on_it(references) -> None:
     np.testing.assert_allclose(up, away / 380, atol=1e-6)
 
 
+def test_lipid_is_where_no_molecule_is() -> None:
+    placed = Placed(Surroundings(), EXTENT, (Membrane("planes", EXTENT / 2, np.array([1.0, 0, 0])),))
+    density, classes = np.zeros(SHAPE, np.float32), np.zeros(SHAPE, np.uint8)
+    density[:, :48] = 1  # protein in one half of the membrane
+    add_to(density, classes, placed, VOXEL, 2.2 * VOXEL, 1)
+    assert np.allclose(density[:, :48], 1) and density[:, 48:].max() > 0.3
+
+
+def test_thinner_ice_loses_fewer_electrons(references) -> None:
+    scope = dataclasses.replace(MICROSCOPES["S1"], inelastic_mean_free_path_A=500.0)
+    noise = []
+    for ice in (0.0, 200.0):
+        placed = draw(Surroundings(ice_A=ice), SHAPE, VOXEL, rng(8))
+        table = scene.place(references, {}, SHAPE, VOXEL, rng(9))
+        series = scene.tilt_series(references, table, SHAPE, VOXEL, scope, rng(10), placed=placed, snr=None)
+        noise.append(series.images.std())
+    assert noise[0] > 1.5 * noise[1]
+
+
 def test_molecules_lie_in_the_ice(references) -> None:
     placed = draw(Surroundings(ice_A=500, ice_tilt_deg=10, gold=5), SHAPE, VOXEL, rng(5))
     table = scene.place(references, {"hemagglutinin": 30}, SHAPE, VOXEL, rng(6), placed=placed)
@@ -142,13 +163,13 @@ def test_copick_has_membranes_and_gold_as_segmented_objects(tmp_path: Path) -> N
 
 def test_molecules_are_added_to_a_measured_background(tmp_path: Path) -> None:
     run, references = cg.load_run(cg.pretrained("S1_physics")), class_references(("ribosome",), 24, 22.8)
-    background = 50 + np.random.default_rng(0).standard_normal((56, 70, 66)).astype(np.float32)
+    background = 50 + 0.1 * np.random.default_rng(0).standard_normal((56, 70, 66)).astype(np.float32)
     order = Scenes({"ribosome": 1}, (48, 64, 64), protein="bright", seed=1)
     table, volumes = make_scene(run, references, order, 0, 22.8, background=background)
-    _, alone = make_scene(run, references, order, 0, 22.8, background=np.full_like(background, 50))
-    signal = alone[""] - 50
+    _, other = make_scene(run, references, order, 0, 22.8, background=2 * background - 50)
+    signal = 2 * volumes[""] - other[""] - 50  # both have the same part of the background
     part = volumes[""] - signal
-    assert part.mean() == pytest.approx(50, abs=0.05) and part.std() == pytest.approx(1, abs=0.02)
+    assert part.mean() == pytest.approx(50, abs=0.05) and part.std() == pytest.approx(0.1, abs=0.002)
     assert np.isin(part.round(3), background.round(3)).mean() > 0.9  # a part of it, as it was measured
     z, y, x = np.round(table[["z_A", "y_A", "x_A"]].to_numpy()[0] / 22.8).astype(int)
     there = (slice(max(z - 4, 0), z + 5), slice(max(y - 4, 0), y + 5), slice(max(x - 4, 0), x + 5))
@@ -158,13 +179,15 @@ def test_molecules_are_added_to_a_measured_background(tmp_path: Path) -> None:
     assert max(np.corrcoef(k.ravel(), signal.ravel())[0, 1] for k in known) > 0.99
     with pytest.raises(ValueError, match="expected a background at least as large"):
         make_scene(run, references, order, 0, 22.8, background=background[:40])
+    with pytest.raises(ValueError, match="scaled as theirs"):
+        make_scene(run, references, order, 0, 22.8, background=3 * background)
     with pytest.raises(ValueError, match="a measured background has one"):
         make_scene(run, references, Scenes({"ribosome": 1}, (48, 64, 64), halves=True), 0, 22.8, background=background)
 
 
 def test_the_command_takes_surroundings_and_a_background(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     cg.train(cg.simulate("ribosome, tric", 24, 24, 22.8), "ribosome, tric", tmp_path / "run")
-    background = np.random.default_rng(0).standard_normal((48, 64, 64)).astype(np.float32)
+    background = 0.1 * np.random.default_rng(0).standard_normal((48, 64, 64)).astype(np.float32)
     for name, voxel in (("empty", 22.8), ("coarse", 30.0)):
         write_volume(tmp_path / f"{name}.mrc", background, voxel)
     told = ["scenes", str(tmp_path / "run"), str(tmp_path / "out"), "--counts", "tric=2", "--shape", "48 64 64"]

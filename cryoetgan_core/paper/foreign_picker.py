@@ -2,7 +2,8 @@
 
 As in `picker`, a network is trained on generated tomograms whose generator was estimated from the tomogram itself. In
 the cell nobody knows where ribosomes are. So picks are judged by what lies there: particles cut out at them are aligned
-to a ribosome's map and to its mirror image. Ribosomes fit the hand that they have better, and nothing else does.
+to a ribosome's map and to its mirror image. A ribosome correlates better with its own hand; other objects show no
+preference on average. The pickers have no hand: half of the patches they are trained on are mirrored.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import ndimage
+from scipy.ndimage import gaussian_filter
 from scipy.spatial import KDTree
 
 from ..config import OWN_DATA, RunConfig, make_config
@@ -60,16 +62,19 @@ CELL, CELL_MAP = "experimental/empiar10499_TS254/recon_wbp_20A_int8.mrc", f"{MAP
 CELL_MICROSCOPE = Microscope(  # of the tilt series' own file
     voltage_kV=300.0, cs_mm=2.7, amplitude_contrast=0.1, defocus_um=1.7, tilt_max_deg=60.0, tilt_step_deg=3.0
 )
-CUBES = 300  # strongest density maxima, from which the generator is estimated
+CUBES = 300  # drawn from four times as many density maxima; the generator is estimated from a part of them
 SCENES, SHAPE = 4, (64, 160, 160)
 RIBOSOMES, CROWDERS = 100, 60  # in each; of each other class
-BOX = 24  # voxels of a particle that is aligned
-FINEST_A, START_A = 45.0, 80.0  # that an alignment sees; that the first reference of a refinement holds
-ROUNDS = 2  # of a refinement
+BAND_A = (400.0, 60.0)  # in which the formula gets the generator's ratio of signal to noise
+BOX, MASK_A, EDGE_A = 24, 160.0, 40.0  # voxels of a particle that is aligned; radius and edge of its mask
+FINEST_A, START_A = 45.0, 80.0  # what an alignment sees; what the first reference of a refinement holds
+ROUNDS, SHIFT = 2, 2  # of a refinement; voxels that an alignment may move a particle
+MOST = 1000  # picks that are looked at, the surest first
+MOVED_A, APART_A = 400.0, 300.0  # picks are moved so far, where no pick is so near
+TILE_A, DRAWS = 1000.0, 2000  # of the bootstrap: edge of a tile in the plane; draws
+LOCAL_A = 160.0  # s.d. of the Gaussian that tells the cell from what is round it
 MAP = 32  # voxels of a density from DeepFinder's labels; three molecules of each class lie in 100^3 voxels
 LARGER, EACH, MORE_SCENES = (100, 160, 160), 5, 8  # so its scenes are larger: ours places balls
-MOST = 1000  # picks that are looked at, the surest first
-MOVED_A, APART_A = 320.0, 200.0  # picks are moved so far, where no pick is so near
 MAXIMA, SHUFFLED = "strongest density maxima", "picks, moved"
 
 
@@ -79,9 +84,11 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
     Returns
     -------
     dict
-        "rows": of each source of picks, how many there are and how much better they fit the map than its mirror image;
-        "refined": of the generator's picks and of picks moved, half-set FSC of two averages that were refined apart
-        from a start of START_A, and FSC of their mean with the map and with its mirror image.
+        "rows": of each source of picks, how many there are, the share of them outside of the cell, and how much better
+        as many of each fit the map than its mirror image (`over_tiles`). "refined": of the generator's picks and of
+        picks moved, half-set FSC of two averages that were refined apart, each of its own tiles, from a start of
+        START_A, and FSC of their mean with the map. "slices" hold, of each source, the picks judged ("judged, SOURCE",
+        (N, 5): z, y, x in voxels, and correlations with both hands).
     """
     volume, voxel = read_tomogram(folder / CELL, protein="dark")
     cubes = own_data.load_particles(folder / CELL, config.box, n=CUBES, protein="dark")
@@ -89,10 +96,10 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
     run = train_on(config, domains, paths.runs(config.profile) / "foreign" / "cell", replace=True)
     crowders = [name for name in ASSEMBLIES if name not in ("ribosome", "membrane")]
     references = class_references(("ribosome", *crowders), config.box, voxel, {"ribosome": folder / CELL_MAP})
-    radii = {"ribosome": radius_A(references["ribosome"], voxel)}
-    made = _cell_scenes(run, references, voxel, config.seed)
+    ribosome = references["ribosome"]
+    radii = {"ribosome": radius_A(ribosome, voxel)}
     picks, own, shown = {}, {}, {}
-    for source, tomograms in made.items():
+    for source, tomograms in _cell_scenes(run, references, voxel, config.seed).items():
         network = train_picker(tomograms[:-1], voxel, radii, config.seed, steps)
         table = counted(probabilities(network, tomograms[-1][0]), tomograms[-1][1], voxel, radii)
         threshold = best_thresholds(table)["ribosome"]
@@ -100,39 +107,43 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
         found, height = peaks(probabilities(network, volume)[0], radii["ribosome"] / voxel, threshold)
         picks[source] = found[np.argsort(-height)][:MOST]
         shown[source] = tomograms[0][0][None, SHAPE[0] // 2]
-    n = max(len(picks[PHYSICS]), 2)
-    picks[MAXIMA] = find_candidates(volume, voxel, n, 2 * radii["ribosome"], border=BOX // 2)
+    picks[MAXIMA] = find_candidates(volume, voxel, len(picks[PHYSICS]), 2 * radii["ribosome"], border=BOX // 2)
     picks[SHUFFLED] = moved(picks[PHYSICS], voxel, volume.shape, config.seed)
-    hands = {"map": references["ribosome"], "mirror image": mirrored(references["ribosome"])}
-    observed, rows, cut = _observed(voxel), [], {}
-    for source, places in picks.items():
-        particles = cut[source] = boxes(volume, places)
-        if len(particles) < 2:
-            rows.append({"source": source, "picks": len(places), "aligned": len(particles)})
-            continue
-        fits = [search_poses(particles, h, observed, voxel, rotations=rotations).correlation for h in hands.values()]
-        better = fits[0] - fits[1]
-        rows.append({"source": source, "picks": len(places), "aligned": len(particles)})
-        rows[-1] |= {"correlation": float(fits[0].mean()), "better": float(better.mean())}
-        rows[-1]["error"] = float(better.std() / len(better) ** 0.5)
-    refined = {}
+    inside = gaussian_filter(volume, LOCAL_A / voxel) > 0
+    held = {source: places[fits(places, volume.shape)] for source, places in picks.items()}
+    n = min(len(places) for source, places in held.items() if source != SHUFFLED)
+    held = {source: places[:n] for source, places in held.items()}
+    observed, judged = _observed(voxel), {}
+    for source, places in held.items():
+        particles = boxes(volume, places, voxel)
+        both = [
+            search_poses(particles, hand, observed, voxel, rotations=rotations, most_shift=SHIFT).correlation.numpy()
+            for hand in (ribosome, mirrored(ribosome))
+        ]
+        judged[source] = np.column_stack([places, *both])
+    rows = over_tiles(judged, voxel, config.seed)
+    for row in rows:
+        places = picks[row["source"]]
+        row |= {"picks": len(places), "outside": float((~inside[tuple(places.astype(int).T)]).mean())}
+    refined, boxed = {}, rotate_volume(ribosome, torch.eye(3)[None], torch.zeros(1, 3), voxel, box=BOX)[0]
     for source in (PHYSICS, SHUFFLED):
-        halves = [refine(cut[source][k::2], hands["map"], observed, voxel, rotations) for k in (0, 1)]
+        side = tiles(held[source], voxel).sum(1) % 2  # halves of a chessboard
+        halves = [
+            refine(boxes(volume, held[source][side == k], voxel), boxed, observed, voxel, rotations) for k in (0, 1)
+        ]
         mean = sum(halves) / 2
-        boxed = {
-            k: rotate_volume(v, torch.eye(3)[None], torch.zeros(1, 3), voxel, box=BOX)[0] for k, v in hands.items()
-        }
         refined[source] = {"halves": fourier_shell_correlation(*halves).tolist()}
-        refined[source] |= {k: fourier_shell_correlation(mean, v).tolist() for k, v in boxed.items()}
+        refined[source]["map"] = fourier_shell_correlation(mean, boxed).tolist()
         shown[f"average, {source}"] = mean[None, BOX // 2].numpy()
-        shown["map"] = boxed["map"][None, BOX // 2].numpy()
-    middle = volume.shape[0] // 2
-    shown["cell"] = volume[None, middle]
-    near = np.abs(picks[PHYSICS][:, 0] - middle) <= radii["ribosome"] / voxel / 2
+    shown |= {"map": boxed[None, BOX // 2].numpy(), "cell": volume[None, volume.shape[0] // 2]}
+    near = np.abs(picks[PHYSICS][:, 0] - volume.shape[0] // 2) <= radii["ribosome"] / voxel / 2
     return {
         "rows": rows,
         "refined": refined,
         "own_scores": own,
+        "cubes": len(domains.Y_train),
+        "molecules": {"ribosomes": RIBOSOMES, "others": CROWDERS * len(crowders)},
+        "maxima_near_picks": float((KDTree(held[PHYSICS]).query(held[MAXIMA])[0] * voxel <= radii["ribosome"]).mean()),
         "picks_in_slice": picks[PHYSICS][near].tolist(),
         "radius_A": radii["ribosome"],
         "voxel_size_A": voxel,
@@ -140,15 +151,16 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
         "steps": steps,
         "tilt_range_deg": list(run.G.tilt_range_deg),
         "data_hash": array_hash(volume),
-        "slices": {k: np.asarray(v, np.float32) for k, v in shown.items()},
+        "slices": {k: np.asarray(v, np.float32) for k, v in shown.items()}
+        | {f"judged, {k}": v.astype(np.float32) for k, v in judged.items()},
     } | described(config, "paper.foreign_picker")
 
 
 def _cell_scenes(
     run: TrainedRun, references: Mapping[str, torch.Tensor], voxel_size_A: float, seed: int
 ) -> dict[str, list[Tomogram]]:
-    """SCENES of the same specimens: by the generator, and by the CTF formula with the wedge, at the generator's own
-    ratio of signal to noise.
+    """SCENES of the same specimens: by the generator, and by the CTF formula with the wedge and white noise, at the
+    ratio of signal to noise that the generator has within BAND_A.
     """
     crowders = {name: CROWDERS for name in references if name != "ribosome"}
     order = Scenes({"ribosome": RIBOSOMES}, SHAPE, SCENES, seed, crowders, protein="bright", halves=True)
@@ -156,25 +168,35 @@ def _cell_scenes(
     found = {PHYSICS: [], CTF_WEDGE: []}
     for number in range(SCENES):
         table, volumes = make_scene(run, references, order, number, voxel_size_A)
-        noise = np.var(volumes["even"] - volumes["odd"]) / 4
-        snr = float(np.var(volumes[""]) / noise - 1)
+        noise = _band_power((volumes["even"] - volumes["odd"]) / 2, voxel_size_A)
+        ratio = _band_power(volumes[""], voxel_size_A) / noise - 1
+        signal = torch.fft.irfftn(torch.fft.rfftn(torch.from_numpy(volumes["density"])) * factor, s=SHAPE).numpy()
+        white = _band_power(signal, voxel_size_A) / ratio  # power, hence variance, of white noise
         rng = stream(seed, "cell", CTF_WEDGE, number)
         found[PHYSICS].append((volumes[""], table))
-        found[CTF_WEDGE].append((noisy(volumes["density"], factor, snr, rng), table))
+        found[CTF_WEDGE].append((noisy(volumes["density"], factor, float(signal.var() / white), rng), table))
     return found
 
 
+def _band_power(volume: np.ndarray, voxel_size_A: float) -> float:
+    """Mean power of a volume (Z, Y, X) within BAND_A; 1 for white noise of variance 1."""
+    f = [torch.fft.fftfreq(n) for n in volume.shape[:2]] + [torch.fft.rfftfreq(volume.shape[2])]
+    radius = sum(g**2 for g in torch.meshgrid(*f, indexing="ij")).sqrt()
+    low, high = (voxel_size_A / a for a in BAND_A)
+    power = torch.fft.rfftn(torch.from_numpy(volume), norm="ortho").abs().square()
+    return float(power[(radius > low) & (radius < high)].mean())
+
+
 def moved(places: np.ndarray, voxel_size_A: float, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Places (M, 3) that lie MOVED_A beside picks (N, 3) of a tomogram, along no beam, and APART_A from every pick;
+    """Places (M, 3) that lie MOVED_A beside picks (N, 3) of a tomogram, in the plane, and APART_A from every pick;
     picks that have no such place beside them are left out.
     """
     rng, tree, found = np.random.default_rng(seed), KDTree(places), []
     for place in places:
         for angle in rng.uniform(0, 2 * np.pi, 50):
-            other = place + MOVED_A / voxel_size_A * np.array([0, np.sin(angle), np.cos(angle)])
-            inside = (other >= BOX // 2).all() and (other < np.array(shape) - BOX // 2).all()
-            if inside and tree.query(other)[0] * voxel_size_A > APART_A:
-                found.append(np.round(other))
+            other = np.round(place + MOVED_A / voxel_size_A * np.array([0, np.sin(angle), np.cos(angle)]))
+            if fits(other[None], shape)[0] and tree.query(other)[0] * voxel_size_A > APART_A:
+                found.append(other)
                 break
     return np.array(found).reshape(-1, 3)
 
@@ -184,31 +206,77 @@ def mirrored(reference: torch.Tensor) -> torch.Tensor:
     return reference.flip(0) if len(reference) % 2 else reference.flip(0).roll(1, 0)
 
 
-def boxes(volume: np.ndarray, places: np.ndarray) -> torch.Tensor:
-    """Cubes (N, BOX, BOX, BOX) round places of a tomogram that hold them, of mean 0 and variance 1."""
+def fits(places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Whether a box round each place (N, 3) lies in a tomogram of that shape."""
     corners = np.round(places).astype(int) - BOX // 2
-    kept = corners[(corners >= 0).all(1) & (corners + BOX <= np.array(volume.shape)).all(1)]
-    cut = [torch.from_numpy(volume[tuple(slice(a, a + BOX) for a in c)].copy()).float() for c in kept.tolist()]
-    return torch.stack([(v - v.mean()) / v.std() for v in cut]) if cut else torch.empty(0, BOX, BOX, BOX)
+    return (corners >= 0).all(1) & (corners + BOX <= np.array(shape)).all(1)
+
+
+def boxes(volume: np.ndarray, places: np.ndarray, voxel_size_A: float) -> torch.Tensor:
+    """Cubes (N, BOX, BOX, BOX) round places of a tomogram, of mean 0 and variance 1, in a soft mask that keeps
+    neighbours out.
+    """
+    axis = (torch.arange(BOX) - BOX // 2) * voxel_size_A
+    radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
+    mask = 0.5 + 0.5 * torch.cos(torch.pi * ((radius - MASK_A) / EDGE_A).clamp(0, 1))
+    corners = np.round(places).astype(int) - BOX // 2
+    cut = [torch.from_numpy(volume[tuple(slice(a, a + BOX) for a in c)].copy()).float() for c in corners.tolist()]
+    return torch.stack([(v - v.mean()) / v.std() * mask for v in cut])
+
+
+def tiles(places: np.ndarray, voxel_size_A: float) -> np.ndarray:
+    """Tile (N, 2), along y and x, of each place (N, 3)."""
+    return (places[:, 1:3] * voxel_size_A // TILE_A).astype(int)
+
+
+def over_tiles(judged: Mapping[str, np.ndarray], voxel_size_A: float, seed: int) -> list[dict]:
+    """How much better the picks of each source fit the map than the mirror image, on average, with standard errors from
+    tiles of the plane drawn with replacement, all sources together: neighbouring picks are not independent.
+
+    Rows hold "correlation" with the map, "better", its "error", and "behind": what it is less than the first source's,
+    with its "behind_error".
+    """
+    where = {source: tiles(found, voxel_size_A) for source, found in judged.items()}
+    every = np.unique(np.concatenate(list(where.values())), axis=0)
+    sums, counts = (np.zeros((len(judged), len(every))) for _ in range(2))
+    for k, (source, found) in enumerate(judged.items()):
+        index = (where[source][:, None] == every).all(2).argmax(1)
+        np.add.at(sums[k], index, found[:, 3] - found[:, 4])
+        np.add.at(counts[k], index, 1)
+    drawn = np.random.default_rng(seed).multinomial(len(every), np.full(len(every), 1 / len(every)), DRAWS)
+    means = (drawn @ sums.T) / np.maximum(drawn @ counts.T, 1)  # (DRAWS, sources)
+    rows = []
+    for k, (source, found) in enumerate(judged.items()):
+        better = float((found[:, 3] - found[:, 4]).mean())
+        row = {"source": source, "aligned": len(found), "correlation": float(found[:, 3].mean()), "better": better}
+        row["error"] = float(means[:, k].std())
+        behind = means[:, 0] - means[:, k]
+        rows.append(row | {"behind": rows[0]["better"] - better if rows else 0.0, "behind_error": float(behind.std())})
+    return rows
 
 
 def _observed(voxel_size_A: float) -> torch.Tensor:
     """How far the tilts saw each spatial frequency, 0 beyond FINEST_A."""
-    f = torch.fft.fftfreq(BOX), torch.fft.fftfreq(BOX), torch.fft.rfftfreq(BOX)
-    radius = sum(g**2 for g in torch.meshgrid(*f, indexing="ij")).sqrt()
     seen = wedge(BOX, -CELL_MICROSCOPE.tilt_max_deg, CELL_MICROSCOPE.tilt_max_deg)
-    return torch.where((radius < voxel_size_A / FINEST_A) & (seen > 0.5), seen, 0.0)
+    return torch.where((_radius() < voxel_size_A / FINEST_A) & (seen > 0.5), seen, 0.0)
+
+
+def _radius() -> torch.Tensor:
+    """Spatial frequency (BOX, BOX, BOX // 2 + 1) in cycles a voxel."""
+    f = torch.fft.fftfreq(BOX), torch.fft.fftfreq(BOX), torch.fft.rfftfreq(BOX)
+    return sum(g**2 for g in torch.meshgrid(*f, indexing="ij")).sqrt()
 
 
 def refine(
     particles: torch.Tensor, reference: torch.Tensor, observed: torch.Tensor, voxel_size_A: float, rotations: int
 ) -> torch.Tensor:
     """The average (BOX, BOX, BOX) of particles after ROUNDS of alignment, each to the average of the one before, the
-    first to a reference of START_A.
+    first to a reference (BOX, BOX, BOX) that is cut at START_A, its edge one shell wide.
     """
-    start = resample(reference, voxel_size_A, new_voxel_size_A=voxel_size_A, box=BOX, resolution_A=START_A)
+    kept = ((voxel_size_A / START_A - _radius()) * BOX).clamp(0, 1)
+    start = torch.fft.irfftn(torch.fft.rfftn(reference) * kept, s=(BOX,) * 3)
     for _ in range(ROUNDS):
-        found: Found = search_poses(particles, start, observed, voxel_size_A, rotations=rotations)
+        found: Found = search_poses(particles, start, observed, voxel_size_A, rotations=rotations, most_shift=SHIFT)
         start = average(particles, found, voxel_size_A)
     return start
 

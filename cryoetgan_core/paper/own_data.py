@@ -33,7 +33,7 @@ from ..simulator.specimen.render import source_exists
 from ..volumes.domains import Domains
 from ..volumes.lazy import filled
 from ..volumes.maps import resample
-from ..volumes.table import ParticleSet, check_class_names
+from ..volumes.table import LEFT_OUT, ParticleSet, check_class_names
 
 LOG = logging.getLogger(__name__)
 LEAST_TO_CHOOSE = 20  # training particles
@@ -162,7 +162,7 @@ def _together(paths: list, box: int | None, target_voxel_size_A: float | None, o
     if not sets:
         raise ValueError(f"{options.get('coordinates')}: no particles of {', '.join(map(str, paths[:5]))}")
     table = pd.concat([s.table for s in sets], ignore_index=True)
-    table.attrs = sets[0].table.attrs
+    table.attrs = sets[0].table.attrs | {LEFT_OUT: [one for s in sets for one in s.table.attrs.get(LEFT_OUT, [])]}
     volumes = filled((s.volumes[i] for s in sets for i in range(len(s))), len(table))
     return ParticleSet(volumes, table, sets[0].voxel_size_A)
 

@@ -11,7 +11,7 @@ import torch
 
 from ..reproducibility.seeds import stream
 from ..volumes.lazy import empty_volumes
-from ..volumes.table import ParticleSet, particle_table
+from ..volumes.table import LEFT_OUT, ParticleSet, particle_table
 from . import copick
 from .picking import find_empty
 from .tomogram import cut_cubes, read_tomogram
@@ -112,7 +112,9 @@ def background(
     box, found = particles.volumes.shape[-1], []
     for number, source in enumerate(sources):
         volume, voxel_size_A = read_tomogram(source, **known)
-        picks = table.loc[table["source"] == source, ["z_A", "y_A", "x_A"]].to_numpy() / voxel_size_A
+        lost = [place for of, *place in table.attrs.get(LEFT_OUT, []) if of == source]
+        kept = table.loc[table["source"] == source, ["z_A", "y_A", "x_A"]].to_numpy()
+        picks = np.concatenate([kept, np.reshape(lost, (-1, 3))]) / voxel_size_A
         share, rng = -(-most // len(sources)), stream(0, "background", number)
         found.append(cut_empty(volume, voxel_size_A, picks, box, particles.voxel_size_A, share, rng))
     volumes = np.concatenate(found)
@@ -180,4 +182,5 @@ def read_copick(
         volumes[first : first + len(cut)] = cut.volumes
         tables.append(cut.table)
     table = pd.concat(tables, ignore_index=True)
+    table.attrs = {LEFT_OUT: [one for t in tables for one in t.attrs[LEFT_OUT]]}
     return ParticleSet(volumes[: len(table)], table, cut.voxel_size_A)

@@ -11,7 +11,15 @@ import torch
 
 from ..volumes.lazy import empty_volumes
 from ..volumes.maps import resample
-from ..volumes.table import ParticleSet, check_array, check_beam_axis, check_voxel_size, particle_table, protein_sign
+from ..volumes.table import (
+    LEFT_OUT,
+    ParticleSet,
+    check_array,
+    check_beam_axis,
+    check_voxel_size,
+    particle_table,
+    protein_sign,
+)
 from .picking import find_candidates, label_centres
 from .volume_files import NO_VOXEL_SIZE, read_volume, suffix_of
 
@@ -136,9 +144,10 @@ def cut_cubes(
     labels = np.array([""] * len(points) if class_names is None else class_names, dtype=object)
     if not fits.all():
         out = labels[~fits]
-        lost = ", ".join(f"{(out == kind).sum()} {kind or 'unnamed'}" for kind in sorted(set(out)))
-        of = f" ({lost})" if class_names is not None else ""
+        kinds = ", ".join(f"{(out == kind).sum()} {kind or 'unnamed'}" for kind in sorted(set(out)))
+        of = f" ({kinds})" if class_names is not None else ""
         LOG.warning("%s: %d of %d cubes leave the tomogram and are left out%s", name, len(out), len(points), of)
+    lost = [(source, *place) for place in (points[~fits] * voxel_size_A).tolist()]
     labels, points = labels[fits], points[fits]
     cubes = empty_volumes((len(points), box, box, box))
     for i, point in enumerate(points):
@@ -146,6 +155,7 @@ def cut_cubes(
     position = dict(zip(("z_A", "y_A", "x_A"), (points * voxel_size_A).T, strict=True))
     names = [f"{tomogram or 'particle'}_{i + 1:05d}" for i in range(len(points))]
     table = particle_table(len(points), class_name=labels, particle=names, tomogram=tomogram, source=source, **position)
+    table.attrs[LEFT_OUT] = lost
     if particle_rows:
         table["row"] = np.flatnonzero(fits)
     return ParticleSet(cubes, table, float(target))

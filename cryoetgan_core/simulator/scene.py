@@ -24,6 +24,7 @@ from .surroundings import Placed, add_to, stand, turned_out
 
 TRIES = 500  # random places for a molecule before it is said that there is no room
 CHUNK = 32  # molecules projected or turned at a time
+PROJECTED = 32  # rows of a slab projected at a time
 SHAPE_OF = 0.3  # density above which a voxel is a molecule's
 
 
@@ -234,16 +235,17 @@ def tilt_series(
                     images[t, y, x] += flat[t, i, v, u]
     beside = np.zeros_like(images)
     if placed is not None and not placed.empty:
-        slab = np.zeros(shape, np.float32)
-        add_to(slab, np.zeros(shape, np.uint8), placed, voxel_size_A, RESOLUTION_VOXELS * voxel_size_A, 1)
+        slab = specimen(references, table, shape, voxel_size_A, placed)[0]
+        slab -= specimen(references, table, shape, voxel_size_A)[0]
         flat = project_slab(slab, true.numpy(), moved.numpy() / voxel_size_A)[:, None]
         at = torch.full((len(angles), 1), defocus)
         beside = record(flat, microscope, at, voxel_size_A)[:, 0].numpy()
     if snr is None:
         images += beside
+        ice_A = (placed.order.ice_A if placed else 0) or shape[0] * voxel_size_A
         electrons = electrons_per_pixel(
             microscope.total_dose_e_A2, angles, voxel_size_A, detected=microscope.detected,
-            ice_thickness_A=shape[0] * voxel_size_A, inelastic_mean_free_path_A=microscope.inelastic_mean_free_path_A,
+            ice_thickness_A=ice_A, inelastic_mean_free_path_A=microscope.inelastic_mean_free_path_A,
         )  # fmt: skip
         contrast = contrast_per_unit(microscope.voltage_kV, voxel_size_A)
         images = count_electrons(torch.from_numpy(images)[:, None], electrons, contrast, generator)[:, 0].numpy()
@@ -260,19 +262,30 @@ def project_slab(slab: np.ndarray, angles_deg: np.ndarray, shifts: np.ndarray) -
     pixels. Outside of the slab there is nothing.
     """
     depth, height, width = slab.shape
-    across = torch.from_numpy(slab).movedim(1, 0)[None]  # (1, Y, Z, X)
     along = torch.arange(math.ceil(math.hypot(depth, width)), dtype=torch.float64)
     along, u = torch.meshgrid(along - len(along) // 2, torch.arange(width, dtype=torch.float64), indexing="ij")
-    images = []
-    for angle, (down, right) in zip(np.deg2rad(angles_deg), shifts, strict=True):
-        c, s = math.cos(angle), math.sin(angle)
-        at = u - width // 2 - right
-        x, z = at * c + along * s, along * c - at * s
-        where = torch.stack([(2 * x + 1) / width, (2 * z + 1) / depth], -1)  # of grid_sample: -1 and 1 are the edges
-        summed = torch.nn.functional.grid_sample(across, where[None].float(), align_corners=False)[0].sum(1)
-        moved = torch.fft.fftfreq(height, dtype=torch.float64)[:, None] * (-2j * math.pi * down)
-        images.append(torch.fft.ifft(torch.fft.fft(summed, dim=0) * moved.exp().to(torch.complex64), dim=0).real)
-    return torch.stack(images)
+    images = torch.empty(len(angles_deg), height, width)
+    for first in range(0, height, PROJECTED):
+        rows = _finer(torch.from_numpy(slab[:, first : first + PROJECTED]).movedim(1, 0))[None]  # (1, rows, 2 Z, 2 X)
+        for k, (angle, right) in enumerate(zip(np.deg2rad(angles_deg), shifts[:, 1], strict=True)):
+            c, s = math.cos(angle), math.sin(angle)
+            at = u - width // 2 - right
+            x, z = at * c + along * s, along * c - at * s
+            # of grid_sample: -1 and 1 are the edges; a voxel's two samples lie at it and half a voxel after it
+            where = torch.stack([(2 * x + 0.5) / width, (2 * z + 0.5) / depth], -1)[None].float()
+            summed = torch.nn.functional.grid_sample(rows, where, align_corners=False)[0].sum(1)
+            images[k, first : first + PROJECTED] = summed
+    f = torch.fft.fftfreq(height, dtype=torch.float64)[None, :, None]
+    moved = torch.exp(-2j * math.pi * f * torch.from_numpy(np.asarray(shifts[:, 0], float))[:, None, None])
+    return torch.fft.ifft(torch.fft.fft(images, dim=1) * moved.to(torch.complex64), dim=1).real
+
+
+def _finer(slices: torch.Tensor) -> torch.Tensor:
+    """Slices (B, Z, X) at twice the sampling: bilinear interpolation then blurs them little."""
+    _, depth, width = slices.shape
+    spectrum = torch.fft.fftshift(torch.fft.fft2(slices), dim=(1, 2))
+    padded = torch.nn.functional.pad(spectrum, (width // 2, width // 2, depth // 2, depth // 2))
+    return 4 * torch.fft.ifft2(torch.fft.ifftshift(padded, dim=(1, 2))).real
 
 
 def tomogram(images: np.ndarray, angles_deg: np.ndarray, depth: int, rows: int = 64) -> np.ndarray:

@@ -18,7 +18,7 @@ from .specimen.crowding import HALF_MEMBRANE_A
 MEMBRANES = ("planes", "vesicles", "tubes")
 GOLD_DENSITY = 10.0  # protein is 1: mean inner potentials of about 25 V (gold) and 5.5 V (protein), 3.5 V in ice
 GAP_A = 100.0  # between two membranes
-STEEPEST = 0.5  # cosine: planes and tubes are at most 60 degrees away from where they are seen best
+STEEPEST = 0.5  # z of a plane's normal or a tube's axis: at most 30 degrees from where they are seen best
 TRIES = 500
 REACH_A = 60.0  # from the mid-plane, beyond which a bilayer has no density at any resolution used here
 
@@ -34,11 +34,13 @@ class Surroundings:
     vesicle_radius_A, tube_radius_A
         least and greatest, to the mid-plane of the bilayer.
     in_membranes
-        molecules of a class that stand in the membranes: the z axis of their map points out of it.
+        molecules of a class that stand in the membranes: the z axis of their map points out of it. They take the place
+        of lipid.
     offset_A
         how far out of the mid-plane the centre of their map lies.
     gold, gold_diameter_A
-        beads, and how wide they are.
+        beads, and how wide they are. Their contrast is that of a weak phase object, which is too strong for so much
+        gold, and they have sharp edges.
     ice_A, ice_tilt_deg
         thickness of the ice (0: all of the slab) and its tilt about y. Molecules and gold lie in it; membranes are not
         cut.
@@ -112,6 +114,13 @@ class Membrane:
     centre: np.ndarray
     axis: np.ndarray
     radius_A: float = 0.0
+
+    def area(self, extent_A: np.ndarray) -> float:
+        """About how large it is in a slab, in square angstrom."""
+        longest = float(extent_A.max())
+        return {"planes": longest * float(extent_A.min()), "tubes": 2 * math.pi * self.radius_A * longest}.get(
+            self.kind, 4 * math.pi * self.radius_A**2
+        )
 
     def distance_and_normal(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Signed distance (...) of points (..., 3) from the mid-plane, positive outside, and the direction out of it
@@ -211,8 +220,9 @@ def stand(
     """A free place for a molecule in a membrane: its centre (3,), and the membrane's direction out (3,); None where
     none was found off the molecules at `centres` (N, 3) with `radii` (N,).
     """
+    areas = np.array([m.area(placed.extent_A) for m in placed.membranes])
     for _ in range(TRIES):
-        one = placed.membranes[int(rng.integers(len(placed.membranes)))]
+        one = placed.membranes[int(rng.choice(len(areas), p=areas / areas.sum()))]
         point = rng.random(3) * placed.extent_A
         if one.kind == "vesicles":  # seldom hit by a point of the slab
             out = rng.standard_normal(3)
@@ -239,18 +249,18 @@ def turned_out(normals: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
 def add_to(
     density: np.ndarray, classes: np.ndarray, placed: Placed, voxel_size_A: float, resolution_A: float, first: int
 ) -> None:
-    """Add membranes and beads to a slab's density (Z, Y, X) and label their voxels, where none is labelled yet, in
-    `classes`: `first` for a membrane and `first` + 1 for gold.
+    """Add membranes and beads to a slab's density (Z, Y, X), lipid where no molecule is, and label their voxels, where
+    none is labelled yet, in `classes`: `first` for a membrane and `first` + 1 for gold.
     """
     depth, values = _profile(voxel_size_A, resolution_A)
     radius = placed.order.gold_diameter_A / 2
     rows = np.stack(np.meshgrid(*(np.arange(n) * voxel_size_A for n in density.shape[1:]), indexing="ij"), -1)
     for z in range(len(density)):  # a section at a time, so that memory is bounded
         points = np.concatenate([np.full((*rows.shape[:2], 1), z * voxel_size_A), rows], -1)
-        free = classes[z] == 0
+        free, room = classes[z] == 0, 1 - np.clip(density[z], 0, 1)
         for one in placed.membranes:
             away = np.abs(one.distance_and_normal(points)[0])
-            density[z] += np.interp(away, depth, values, right=0.0).astype(np.float32)
+            density[z] += room * np.interp(away, depth, values, right=0.0).astype(np.float32)
             classes[z][free & (away <= HALF_MEMBRANE_A)] = first
         for centre in placed.gold[np.abs(placed.gold[:, 0] - z * voxel_size_A) < radius + voxel_size_A]:
             away = np.linalg.norm(points - centre, axis=-1)

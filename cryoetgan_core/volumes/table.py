@@ -16,7 +16,8 @@ Columns of the table, one row a particle (NaN or an empty string where a source 
 ``defocus_um``, ``dose_e_A2``   only where files tell, with ``voltage_kV``, ``cs_mm``, ``amplitude_contrast``
 =============================== ==================================================================
 
-``table.attrs["read_with"]`` holds the options of the reader, which `particles.folder.load_particles` keeps.
+``table.attrs["read_with"]`` holds the options of the reader, which `particles.folder.load_particles` keeps, and
+``table.attrs["left_out"]`` source and place (z, y, x in angstrom) of picks in a tomogram whose boxes leave it.
 """
 
 import re
@@ -29,6 +30,7 @@ import torch
 
 from .lazy import LazyVolumes, filled
 
+LEFT_OUT = "left_out"
 TEXT_COLUMNS = ("class_name", "particle", "tomogram", "source")
 ANGLE_COLUMNS = ("rot_deg", "tilt_deg", "psi_deg")
 POSITION_COLUMNS = ("x_A", "y_A", "z_A")
