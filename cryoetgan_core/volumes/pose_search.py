@@ -41,7 +41,7 @@ def search_poses(
     observed
         (D, D, D // 2 + 1), 0 to 1: how far the tilts saw a spatial frequency, 0 where it is not to be used.
     rotations
-        of the grid: 4000 are 13 degrees apart.
+        of the grid: with 4000 any rotation is within 13 degrees of one.
     most_shift
         voxels along each axis.
     """
