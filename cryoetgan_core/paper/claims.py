@@ -122,7 +122,7 @@ CLAIMS = (
           "each, so a weak test)",
           "foreign_data", "AUC, generated - other series, mean of three", lambda r: r.foreign_auc("ribosomes"), "<",
           0.1, "0.15", 2, headline=True),
-    Claim("In a real cell without labels, the picks of a picker trained on generated tomograms hold ribosomes: they fit "
+    Claim("In a real cell without labels, picks of a picker trained on generated tomograms hold ribosomes: they fit "
           "the map better than its mirror image",
           "foreign_data", "difference of correlations / its standard error", lambda r: r.hand(PHYSICS), ">", 5, "3", 1,
           headline=True),
