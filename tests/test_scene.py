@@ -198,5 +198,5 @@ def test_counts_that_are_none_are_refused(counts: str, capsys: pytest.CaptureFix
 
 
 def test_a_membrane_is_not_placed() -> None:
-    with pytest.raises(ValueError, match="membrane has no size"):
+    with pytest.raises(ValueError, match="membrane is no molecule to count"):
         cg.simulate_tomogram("unused", {"membrane": 1}, (32, 64, 64), 15.0)
