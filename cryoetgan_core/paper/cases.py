@@ -18,11 +18,12 @@ from ..reproducibility import paths
 from ..reproducibility.files import write_atomically
 from ..reproducibility.provenance import code_hash
 from . import (
+    cell,
     competitor,
+    deepfinder_picker,
     denoiser,
     densities,
     foreign,
-    foreign_picker,
     labels,
     long_runs,
     measurements,
@@ -96,8 +97,8 @@ def make_run(name: str, config: RunConfig) -> dict:
 
 
 def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
-    """Results on files that are not part of the project (`foreign`, `foreign_picker`, `parts`), by name; `files` is
-    their folder.
+    """Results on files that are not part of the project (`foreign`, `parts`, `cell`, `deepfinder_picker`), by name;
+    `files` is their folder.
     """
 
     def make(case: foreign.Foreign, module: str) -> dict:
@@ -113,7 +114,8 @@ def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
         for module, planned in (
             (foreign.MODULE, foreign.planned),
             ("paper.parts", parts.planned),
-            ("paper.foreign_picker", foreign_picker.planned),
+            ("paper.cell", cell.planned),
+            ("paper.deepfinder_picker", deepfinder_picker.planned),
         )
         for name, case in planned(profile, seed).items()
     }

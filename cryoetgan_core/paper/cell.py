@@ -1,9 +1,9 @@
-"""Pickers on tomograms that are not part of the project: another program's, and a real cell without labels.
+"""Ribosomes of a real cell without labels, picked by networks that have seen only generated tomograms.
 
-As in `picker`, a network is trained on generated tomograms whose generator was estimated from the tomogram itself. In
-the cell nobody knows where ribosomes are. So picks are judged by what lies there: particles cut out at them are aligned
-to a ribosome's map and to its mirror image. A ribosome correlates better with its own hand; other objects show no
-preference on average. The pickers have no hand: half of the patches they are trained on are mirrored.
+As in `picker`, a network is trained on tomograms of a generator, which was estimated from the tomogram itself. Nobody
+knows where ribosomes are. So picks are judged by what lies there: particles cut out at them are aligned to a ribosome's
+map and to its mirror image. A ribosome correlates better with its own hand; others have no preference on average.
+The pickers are not taught a hand: half of the patches they are trained on are mirrored.
 """
 
 from collections.abc import Mapping
@@ -11,46 +11,38 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from scipy import ndimage
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import KDTree
 
 from ..config import OWN_DATA, RunConfig, make_config
-from ..evaluation.baselines import WHITE
-from ..evaluation.downstream import PHYSICS, REAL
+from ..evaluation.downstream import PHYSICS
 from ..evaluation.metrics import fourier_shell_correlation
 from ..generation import TrainedRun
-from ..particles.picking import find_candidates, label_centres
+from ..particles.picking import find_candidates
 from ..particles.tomogram import read_tomogram
-from ..particles.volume_files import read_hdf5
 from ..physics.fourier_grid import wedge
 from ..reproducibility import paths
 from ..reproducibility.provenance import array_hash
 from ..reproducibility.seeds import stream
 from ..scenes import Scenes, make_scene
 from ..simulator.microscope.simulate import Microscope
-from ..simulator.sets import RESOLUTION_VOXELS, class_references
+from ..simulator.sets import class_references
 from ..simulator.specimen import ASSEMBLIES
 from ..simulator.specimen.crowding import radius_A
-from ..volumes.maps import resample
 from ..volumes.pose_search import Found, average, search_poses
 from ..volumes.poses import rotate_volume
-from ..volumes.table import particle_table
 from . import own_data
-from .foreign import DEEPFINDER, DEEPFINDER_VOXEL_A, LEAST_SHAPE, MAPS, Foreign
+from .foreign import MAPS, Foreign
 from .picker import CTF_WEDGE
 from .picking import (
     STEPS,
     Tomogram,
     best_thresholds,
     counted,
-    estimated,
     formula,
     noisy,
     peaks,
-    picked_right,
     probabilities,
     scores,
     train_picker,
@@ -73,8 +65,6 @@ MOST = 1000  # picks that are looked at, the surest first
 MOVED_A, APART_A = 400.0, 300.0  # picks are moved so far, where no pick is so near
 TILE_A, DRAWS = 1000.0, 2000  # of the bootstrap: edge of a tile in the plane; draws
 LOCAL_A = 160.0  # s.d. of the Gaussian that tells the cell from what is round it
-MAP = 32  # voxels of a density from DeepFinder's labels; three molecules of each class lie in 100^3 voxels
-LARGER, EACH, MORE_SCENES = (100, 160, 160), 5, 8  # so its scenes are larger: ours places balls
 MAXIMA, SHUFFLED = "strongest density maxima", "picks, moved"
 
 
@@ -153,7 +143,7 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
         "data_hash": array_hash(volume),
         "slices": {k: np.asarray(v, np.float32) for k, v in shown.items()}
         | {f"judged, {k}": v.astype(np.float32) for k, v in judged.items()},
-    } | described(config, "paper.foreign_picker")
+    } | described(config, "paper.cell")
 
 
 def _cell_scenes(
@@ -281,76 +271,8 @@ def refine(
     return start
 
 
-def make_deepfinder(folder: Path, config: RunConfig, steps: int = STEPS) -> dict:
-    """DeepFinder's two tomograms, in turn: pickers trained on what is known of one pick in the other.
-
-    The generator is estimated from particles of the one; their shapes are the densities. Beside it: the same specimens
-    with white noise at the ratio of signal to noise that the generator has, and the one with its real labels.
-    """
-    both = [_labelled(folder / name) for name in DEEPFINDER]
-    rows, voxel = [], DEEPFINDER_VOXEL_A
-    for fold, (known, other) in enumerate((both, both[::-1])):
-        volume, table, references = known
-        radii = {name: radius_A(r, voxel) for name, r in references.items()}
-        trained = paths.runs(config.profile) / "foreign" / f"deepfinder_picker_{fold}"
-        run, noise_power = estimated(config, [(volume, table)], references, voxel, trained)
-        counts = dict.fromkeys(references, EACH)
-        order = Scenes(counts, LARGER, MORE_SCENES, config.seed, protein="bright", halves=True)
-        made = {PHYSICS: [], WHITE: [], REAL: [(volume, table)] * 2}
-        for number in range(MORE_SCENES):
-            placed, volumes = make_scene(run, references, order, number, voxel, noise_power)
-            snr = float(np.var(volumes[""]) / (np.var(volumes["even"] - volumes["odd"]) / 4) - 1)
-            made[PHYSICS].append((volumes[""], placed))
-            rng = stream(config.seed, "deepfinder", fold, number)
-            made[WHITE].append((noisy(volumes["density"], None, snr, rng), placed))
-        for source, tomograms in made.items():
-            network = train_picker(tomograms[:-1], voxel, radii, config.seed, steps)
-            found = picked_right(partial(probabilities, network), tomograms[-1], [other[:2]], voxel, radii)
-            rows += [{"source": source, "fold": fold} | row for row in found]
-    frame = pd.DataFrame(rows)
-    found = {s: [scores(part) for _, part in own.groupby("fold")] for s, own in frame.groupby("source")}
-    return {
-        "scores": found,
-        "rows": rows,
-        "molecules": [len(b[1]) for b in both],
-        "steps": steps,
-        "data_hash": array_hash(*(b[0] for b in both)),
-    } | described(config, "paper.foreign_picker")
-
-
-def _labelled(path: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str, torch.Tensor]]:
-    """A tomogram of DeepFinder, protein bright; its molecules; and a density of each class: the shape of one molecule
-    that is whole.
-    """
-    volume = -read_hdf5(path, (3,)).astype(np.float32)
-    labels = read_hdf5(path.with_name(path.name.replace("data", "target")), (3,))
-    found, references = label_centres(labels, LEAST_SHAPE), {}
-    for label, part in found.groupby("label"):
-        centres = np.round(part[["z", "y", "x"]].to_numpy()).astype(int)
-        inside = ((centres >= MAP // 2) & (centres + MAP // 2 <= labels.shape)).all(1)
-        row = int(np.argmax(inside * part["voxels"].to_numpy()))
-        cut = tuple(slice(c - MAP // 2, c + MAP // 2) for c in centres[row].tolist())
-        shape, _ = ndimage.label(labels[cut] == label)
-        own = torch.from_numpy((shape == np.bincount(shape[shape > 0]).argmax()).astype(np.float32))
-        grid = dict(new_voxel_size_A=DEEPFINDER_VOXEL_A, box=MAP, resolution_A=RESOLUTION_VOXELS * DEEPFINDER_VOXEL_A)
-        references[f"class {label}"] = resample(own, DEEPFINDER_VOXEL_A, **grid)
-    table = particle_table(
-        len(found),
-        class_name=[f"class {label}" for label in found["label"]],
-        particle=[str(k) for k in range(len(found))],
-        tomogram=path.stem,
-        source=str(path),
-        **{f"{axis}_A": found[axis].to_numpy() * DEEPFINDER_VOXEL_A for axis in "xyz"},
-    )
-    return volume, table, references
-
-
 def planned(profile: str, seed: int) -> dict[str, Foreign]:
-    """The results by name."""
+    """The result by name."""
     few = dict(steps=3) if profile == "smoke" else {}
-    own = partial(make_config, profile, OWN_DATA, "physics", seed=seed)
-    labels = tuple(f.replace("data", "target") for f in DEEPFINDER)
-    return {
-        f"cell_seed{seed}": Foreign((CELL, CELL_MAP), own(), partial(make_cell, **few)),
-        f"deepfinder_picker_seed{seed}": Foreign((*DEEPFINDER, *labels), own(box=20), partial(make_deepfinder, **few)),
-    }
+    config = make_config(profile, OWN_DATA, "physics", seed=seed)
+    return {f"cell_seed{seed}": Foreign((CELL, CELL_MAP), config, partial(make_cell, **few))}

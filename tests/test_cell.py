@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from cryoetgan_core.evaluation.metrics import fourier_shell_correlation
-from cryoetgan_core.paper import foreign_picker
+from cryoetgan_core.paper import cell, deepfinder_picker
 from cryoetgan_core.physics.fourier_grid import wedge
 from cryoetgan_core.simulator.sets import class_references
 from cryoetgan_core.volumes.pose_search import search_poses
 from cryoetgan_core.volumes.poses import random_rotations, rotate_volume
 
-VOXEL, BOX = 20.0, foreign_picker.BOX
+VOXEL, BOX = 20.0, cell.BOX
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def ribosome() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def observed() -> torch.Tensor:
-    return foreign_picker._observed(VOXEL)
+    return cell._observed(VOXEL)
 
 
 def particles(reference: torch.Tensor, n: int, noise: float, seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -44,7 +44,7 @@ def test_poses_are_found_to_the_distance_of_the_grid(ribosome, observed) -> None
 
 
 def test_ribosomes_fit_their_own_hand_better_and_noise_fits_both_alike(ribosome, observed) -> None:
-    mirror = foreign_picker.mirrored(ribosome)
+    mirror = cell.mirrored(ribosome)
     volumes, _, _ = particles(ribosome, 16, noise=2.0)
     noise = torch.randn(volumes.shape, generator=torch.Generator().manual_seed(1))
 
@@ -60,10 +60,10 @@ def test_ribosomes_fit_their_own_hand_better_and_noise_fits_both_alike(ribosome,
 
 
 def test_a_mirror_image_keeps_its_centre_and_is_its_own_inverse(ribosome) -> None:
-    assert torch.equal(foreign_picker.mirrored(foreign_picker.mirrored(ribosome)), ribosome)
+    assert torch.equal(cell.mirrored(cell.mirrored(ribosome)), ribosome)
     one = torch.zeros(8, 8, 8)
     one[4, 4, 4] = one[6, 4, 4] = 1
-    mirrored = foreign_picker.mirrored(one)
+    mirrored = cell.mirrored(one)
     assert mirrored[4, 4, 4] == 1 and mirrored[2, 4, 4] == 1
 
 
@@ -71,23 +71,23 @@ def test_a_refinement_starts_from_low_frequencies_and_finds_the_molecule(ribosom
     volumes, _, _ = particles(ribosome, 30, noise=1.0)
     still = torch.eye(3)[None], torch.zeros(1, 3)
     boxed = rotate_volume(ribosome, *still, VOXEL, box=BOX)[0]
-    mean = foreign_picker.refine(volumes, boxed, observed, VOXEL, rotations=1500)
+    mean = cell.refine(volumes, boxed, observed, VOXEL, rotations=1500)
     assert fourier_shell_correlation(mean, boxed)[1:9].mean() > 0.7
 
 
 def test_moved_picks_lie_beside_picks_and_off_all_of_them() -> None:
     places = np.array([[30, 60, 60], [30, 60, 75], [40, 100, 100], [30, 3, 3]])
-    found = foreign_picker.moved(places, VOXEL, (64, 130, 130), 0)
+    found = cell.moved(places, VOXEL, (64, 130, 130), 0)
     distances = np.linalg.norm(found[:, None] - places, axis=2) * VOXEL
-    assert 2 <= len(found) <= 4 and distances.min() > foreign_picker.APART_A
-    assert all(np.abs(row - foreign_picker.MOVED_A).min() < VOXEL for row in distances)
+    assert 2 <= len(found) <= 4 and distances.min() > cell.APART_A
+    assert all(np.abs(row - cell.MOVED_A).min() < VOXEL for row in distances)
 
 
 def test_boxes_at_the_edge_do_not_fit_and_neighbours_are_masked() -> None:
     volume = np.random.default_rng(0).standard_normal((40, 60, 60)).astype(np.float32)
     places = np.array([[20, 30, 30], [2, 30, 30], [28, 48, 48], [29, 48, 48]])
-    assert foreign_picker.fits(places, volume.shape).tolist() == [True, False, True, False]
-    (cut,) = foreign_picker.boxes(volume, places[:1], VOXEL)
+    assert cell.fits(places, volume.shape).tolist() == [True, False, True, False]
+    (cut,) = cell.boxes(volume, places[:1], VOXEL)
     assert float(cut[0, 0, 0]) == 0 == float(cut[12, 12, 1]) and abs(float(cut[12, 12, 12])) > 0
 
 
@@ -98,20 +98,20 @@ def test_errors_are_over_tiles_of_the_plane() -> None:
     of_tile = rng.normal(1, 1, len(tiles))
     alike = np.array([[*t, 1 + v, 1] for t, v in zip(tiles, of_tile, strict=True) for _ in range(20)])
     apart = np.array([[*t, 1 + v, 1] for t, v in zip(tiles * 20, rng.normal(1, 1, 20 * len(tiles)), strict=True)])
-    one, other = foreign_picker.over_tiles({"alike": alike, "apart": apart}, VOXEL, 0)
+    one, other = cell.over_tiles({"alike": alike, "apart": apart}, VOXEL, 0)
     assert one["better"] == pytest.approx(of_tile.mean()) and one["error"] == pytest.approx(1 / 6, rel=0.3)
     assert other["error"] == pytest.approx(1 / 720**0.5, rel=0.3)
     assert other["behind"] == pytest.approx(one["better"] - other["better"])
     assert other["behind_error"] == pytest.approx(np.hypot(1 / 6, 1 / 720**0.5), rel=0.3)
-    same = foreign_picker.over_tiles({"a": alike, "b": alike}, VOXEL, 0)[1]
+    same = cell.over_tiles({"a": alike, "b": alike}, VOXEL, 0)[1]
     assert same["behind"] == same["behind_error"] == 0  # drawn together
 
 
 def test_the_formula_has_the_generators_ratio_within_the_band() -> None:
     white = np.random.default_rng(0).standard_normal((32, 40, 48)).astype(np.float32)
-    assert foreign_picker._band_power(3 * white, VOXEL) == pytest.approx(9, rel=0.05)
+    assert cell._band_power(3 * white, VOXEL) == pytest.approx(9, rel=0.05)
 
 
 def test_results_are_planned_with_the_files_they_need() -> None:
-    plan = foreign_picker.planned("quick", 0)
-    assert set(plan) == {"cell_seed0", "deepfinder_picker_seed0"} and foreign_picker.CELL in plan["cell_seed0"].files
+    plan = cell.planned("quick", 0) | deepfinder_picker.planned("quick", 0)
+    assert set(plan) == {"cell_seed0", "deepfinder_picker_seed0"} and cell.CELL in plan["cell_seed0"].files
