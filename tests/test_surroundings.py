@@ -8,6 +8,7 @@ import mrcfile
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 import cryoetgan_core as cg
 from cryoetgan_core.paper import command
@@ -83,8 +84,8 @@ def test_a_molecule_in_a_membrane_stands_upright_on_it(references) -> None:
     assert list(table["class_name"]) == ["hemagglutinin"] * 6
     away = table[["x_A", "y_A", "z_A"]].to_numpy() - placed.membranes[0].centre[::-1]
     np.testing.assert_allclose(np.linalg.norm(away, axis=1), 380, atol=1e-6)
-    angles = (torch.from_numpy(table[c].to_numpy(float, copy=True)) for c in ("rot_deg", "tilt_deg", "psi_deg"))
-    up = relion_angles_to_pose(*angles).numpy() @ np.array([0, 0, 1.0])
+    angles = table[["rot_deg", "tilt_deg", "psi_deg"]].to_numpy()
+    up = Rotation.from_euler("ZYZ", angles, degrees=True).inv().apply([0, 0, 1])  # RELION's matrix, by scipy
     np.testing.assert_allclose(up, away / 380, atol=1e-6)
 
 
