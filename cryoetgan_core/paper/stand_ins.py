@@ -16,17 +16,7 @@ def make_stand_in(folder: Path, seed: int) -> Path:
     STAR's path.
     """
     box, voxel = 28, DATASETS["S2"].field_of_view_A / 28 * 2
-    references = class_references(("ribosome",), box, voxel)
-    particles = subtomograms(
-        references,
-        STAND_IN_PARTICLES,
-        box,
-        voxel,
-        DATASETS["S2"].microscope,
-        stream(seed, "stand-in"),
-        snr=0.3,
-        tomograms=3,
-    )
+    particles = _few(("ribosome",), box, voxel, "S2", seed)
     folder.mkdir(parents=True, exist_ok=True)
     star = folder / "particles.star"
     write_star(particles, star, folder / "volumes")
@@ -36,14 +26,11 @@ def make_stand_in(folder: Path, seed: int) -> Path:
 def labelled_stand_in(box: int, seed: int) -> ParticleSet:
     """A few simulated ribosomes and chaperonins with labels, from several tomograms, in place of a user's file."""
     voxel = DATASETS["S1"].field_of_view_A / box
-    references = class_references(("ribosome", "tric"), box, voxel)
-    return subtomograms(
-        references,
-        STAND_IN_PARTICLES,
-        box,
-        voxel,
-        DATASETS["S1"].microscope,
-        stream(seed, "stand-in"),
-        snr=0.3,
-        tomograms=3,
-    )
+    return _few(("ribosome", "tric"), box, voxel, "S1", seed)
+
+
+def _few(classes: tuple[str, ...], box: int, voxel_size_A: float, dataset: str, seed: int) -> ParticleSet:
+    """STAND_IN_PARTICLES of each class, as the microscope of a set records them."""
+    references, rng = class_references(classes, box, voxel_size_A), stream(seed, "stand-in")
+    scope = DATASETS[dataset].microscope
+    return subtomograms(references, STAND_IN_PARTICLES, box, voxel_size_A, scope, rng, snr=0.3, tomograms=3)
