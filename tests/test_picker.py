@@ -106,4 +106,6 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
         and result["classes"] == list(DATASETS["S1"].classes)[:3]
     )
     assert all(0 <= v <= 1 for found in result["scores"].values() for one in found for v in one.values())
-    assert len(result["rows"]) == (len(picker.SOURCES) + 1) * 3
+    assert len(result["rows"]) == (len(picker.SOURCES) + 2) * 3
+    curve = result["learning_curve"]
+    assert set(curve) == {"2", "4"} and curve["4"] == result["scores"][picker.PHYSICS]

@@ -4,7 +4,7 @@ A small 3-D U-Net (MONAI) is trained on tomograms of one source and picks in hel
 simulator. Sources: scenes of the physics generator, which was estimated from unlabelled particles; the same specimens
 with white noise, with the CTF formula, or with the CTF formula and the missing wedge, told the true signal-to-noise
 ratio; and tomograms of the same simulator with their real labels, which is the upper bound. Template matching with the
-same densities stands beside them. Needs `pip install monai`.
+same densities stands beside them, and how F1 grows with the number of generated scenes. Needs `pip install monai`.
 """
 
 import time
@@ -46,6 +46,7 @@ from .record import described
 CTF_WEDGE, TEMPLATES = "density x CTF formula x wedge + noise", "template matching"
 SOURCES = (PHYSICS, CTF_WEDGE, CTF, WHITE, REAL)
 TRAINED_ON, TESTED_ON = 4, 3  # tomograms; the last of those trained on sets the threshold
+FEWER_AND_MORE = (2, 12)  # generated tomograms, for the learning curve
 SHAPE = (64, 160, 160)
 MOLECULES = 140  # in each tomogram, classes alike
 SNR = 0.05
@@ -74,13 +75,14 @@ def tomograms_of(
     references: Mapping[str, torch.Tensor],
     counts: Mapping[str, int],
     voxel_size_A: float,
+    many: int = TRAINED_ON,
 ) -> list[Tomogram]:
-    """TRAINED_ON tomograms of one of SOURCES but REAL: the same specimens, seen in different ways."""
-    made, order = [], Scenes(counts, SHAPE, TRAINED_ON, config.data_seed, protein="bright")
+    """Tomograms of one of SOURCES but REAL: the same specimens whatever the source."""
+    made, order = [], Scenes(counts, SHAPE, many, config.data_seed, protein="bright")
     scope, factor = DATASETS[config.dataset].microscope, None
     if source in (CTF, CTF_WEDGE):
         factor = formula(SHAPE, voxel_size_A, scope, with_wedge=source == CTF_WEDGE)
-    for number in range(TRAINED_ON):
+    for number in range(many):
         table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power)
         if source != PHYSICS:
             rng = stream(config.data_seed, "picker", source, number)
@@ -90,10 +92,15 @@ def tomograms_of(
 
 
 def make_picker(
-    config: RunConfig, repeats: int = 2, steps: int = STEPS, rotations: int = ROTATIONS, tested: int = TESTED_ON
+    config: RunConfig,
+    repeats: int = 2,
+    steps: int = STEPS,
+    rotations: int = ROTATIONS,
+    tested: int = TESTED_ON,
+    fewer_and_more: tuple[int, ...] = FEWER_AND_MORE,
 ) -> dict:
     """Scores of pickers trained on tomograms of each of SOURCES, and of template matching, on held-out tomograms of the
-    simulator.
+    simulator; and those of pickers trained on fewer and more generated tomograms, in as many steps.
 
     Each picker is trained on all tomograms of its source but the last, on which its thresholds are set, one a class, at
     the largest F1; those of template matching are set on the last real one. `repeats` pickers of each source differ in
@@ -109,28 +116,28 @@ def make_picker(
     folder = paths.runs(config.profile) / "picker" / f"{config.dataset}_seed{config.seed}"
     run, noise_power = estimated(config, trained_on, references, voxel_size_A, folder)
     rows, shown = [], {}
-    for source in SOURCES:
-        made = (
-            trained_on
-            if source == REAL
-            else tomograms_of(source, config, run, noise_power, references, counts, voxel_size_A)
-        )
-        shown[source] = normalised(made[0][0])[None, SHAPE[0] // 2]
+    orders = [(source, TRAINED_ON) for source in SOURCES] + [(PHYSICS, many) for many in fewer_and_more]
+    for source, many in orders:
+        made = trained_on
+        if source != REAL:
+            made = tomograms_of(source, config, run, noise_power, references, counts, voxel_size_A, many)
+        shown.setdefault(source, normalised(made[0][0])[None, SHAPE[0] // 2])
         for repeat in range(repeats):
             start = time.process_time()
             network = train_picker(made[:-1], voxel_size_A, radii, 1000 * config.seed + repeat, steps)
             found = picked_right(partial(probabilities, network), made[-1], tested_on, voxel_size_A, radii)
-            rows += [{"source": source, "repeat": repeat} | row for row in found]
+            rows += [{"source": source, "trained_on": many, "repeat": repeat} | row for row in found]
             rows[-1]["seconds"] = round(time.process_time() - start, 1)
     seen = formula(SHAPE, voxel_size_A, DATASETS[config.dataset].microscope, with_wedge=True)
     matching = partial(template_scores, references=references, factor=seen, rotations=rotations)
     found = picked_right(matching, trained_on[-1], tested_on, voxel_size_A, radii, LEVELS)
-    rows += [{"source": TEMPLATES, "repeat": 0} | row for row in found]
+    rows += [{"source": TEMPLATES, "trained_on": TRAINED_ON, "repeat": 0} | row for row in found]
     table = pd.DataFrame(rows)
-    by_source = {source: [scores(part) for _, part in own.groupby("repeat")] for source, own in table.groupby("source")}
+    as_many, generated = table[table["trained_on"] == TRAINED_ON], table[table["source"] == PHYSICS]
     shown["test"] = normalised(tested_on[0][0])[None, SHAPE[0] // 2]
     return {
-        "scores": by_source,
+        "scores": {source: _scores_of_repeats(own) for source, own in as_many.groupby("source")},
+        "learning_curve": {str(many): _scores_of_repeats(own) for many, own in generated.groupby("trained_on")},
         "rows": rows,
         "classes": names,
         "counts": counts,
@@ -142,9 +149,14 @@ def make_picker(
     } | described(config, "paper.picker")
 
 
+def _scores_of_repeats(rows: pd.DataFrame) -> list[dict[str, float]]:
+    """Scores of each picker."""
+    return [scores(own) for _, own in rows.groupby("repeat")]
+
+
 def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
     """Configuration and call for both sets, by name."""
-    few = dict(repeats=1, steps=3, rotations=3, tested=1) if profile == "smoke" else {}
+    few = dict(repeats=1, steps=3, rotations=3, tested=1, fewer_and_more=(2,)) if profile == "smoke" else {}
     plan = {}
     for dataset in DATASETS:
         config = proof_config(profile, dataset, SNR, seed)
