@@ -26,45 +26,75 @@ from ..simulator.specimen.crowding import radius_A
 from ..volumes.maps import resample
 from ..volumes.table import particle_table
 from .foreign import DEEPFINDER, DEEPFINDER_VOXEL_A, LEAST_SHAPE, Foreign
-from .picking import STEPS, estimated, noisy, picked_right, probabilities, scores, train_picker
+from .picking import (
+    LEVELS,
+    ROTATIONS,
+    STEPS,
+    TEMPLATES,
+    THRESHOLDS,
+    estimated,
+    noisy,
+    picked_right,
+    probabilities,
+    scores,
+    seen_by_tilts,
+    template_scores,
+    train_picker,
+)
 from .record import described
 
 MAP = 32  # voxels of a density from DeepFinder's labels; three molecules of each class lie in 100^3 voxels
 LARGER, EACH, MORE_SCENES = (100, 160, 160), 5, 8  # so its scenes are larger: ours places balls
+WEDGE = "density x wedge + noise"
+FIXED = np.array([0.5])  # threshold of the real labels' picker, which has no second tomogram to set one on
 
 
-def make_deepfinder(folder: Path, config: RunConfig, steps: int = STEPS) -> dict:
-    """Scores of pickers on each of DeepFinder's two tomograms, trained on what the other one tells.
+def make_deepfinder(
+    folder: Path, config: RunConfig, repeats: int = 2, steps: int = STEPS, rotations: int = ROTATIONS
+) -> dict:
+    """Scores of pickers and of template matching on each of DeepFinder's two tomograms, with what the other one tells.
 
-    Sources: tomograms of the generator that was estimated from the other one; the same specimens with white noise, at
-    the generator's ratio of signal to noise; and the other one itself with its labels, which also sets the threshold.
+    Sources: tomograms of the generator that was estimated from the other one; the same specimens with white noise at
+    the generator's ratio of signal to noise, with the missing wedge and without; and the other one itself with its
+    labels. The wedge is that of the generator's tilts. `repeats` pickers of each source differ in their seed.
     """
     both = [_labelled(folder / name) for name in DEEPFINDER]
-    rows, voxel = [], DEEPFINDER_VOXEL_A
+    rows, ranges, voxel = [], [], DEEPFINDER_VOXEL_A
     for fold, (known, other) in enumerate((both, both[::-1])):
         volume, table, references = known
         radii = {name: radius_A(r, voxel) for name, r in references.items()}
         trained = paths.runs(config.profile) / "foreign" / f"deepfinder_picker_{fold}"
         run, noise_power = estimated(config, [(volume, table)], references, voxel, trained)
-        counts = dict.fromkeys(references, EACH)
-        order = Scenes(counts, LARGER, MORE_SCENES, config.seed, protein="bright", halves=True)
-        made = {PHYSICS: [], WHITE: [], REAL: [(volume, table)] * 2}
+        ranges.append(list(run.G.tilt_range_deg))
+        steepest = max(abs(tilt) for tilt in ranges[-1])
+        order = Scenes(dict.fromkeys(references, EACH), LARGER, MORE_SCENES, config.seed, protein="bright", halves=True)
+        made = {PHYSICS: [], WEDGE: [], WHITE: []}
         for number in range(MORE_SCENES):
             placed, volumes = make_scene(run, references, order, number, voxel, noise_power)
             snr = float(np.var(volumes[""]) / (np.var(volumes["even"] - volumes["odd"]) / 4) - 1)
             made[PHYSICS].append((volumes[""], placed))
-            rng = stream(config.seed, "deepfinder", fold, number)
-            made[WHITE].append((noisy(volumes["density"], None, snr, rng), placed))
+            for source, factor in ((WEDGE, seen_by_tilts(LARGER, steepest)), (WHITE, None)):
+                rng = stream(config.seed, "deepfinder", source, fold, number)
+                made[source].append((noisy(volumes["density"], factor, snr, rng), placed))
+        made[REAL] = [(volume, table)] * 2
         for source, tomograms in made.items():
-            network = train_picker(tomograms[:-1], voxel, radii, config.seed, steps)
-            found = picked_right(partial(probabilities, network), tomograms[-1], [other[:2]], voxel, radii)
-            rows += [{"source": source, "fold": fold} | row for row in found]
-    frame = pd.DataFrame(rows)
-    found = {s: [scores(part) for _, part in own.groupby("fold")] for s, own in frame.groupby("source")}
+            levels = FIXED if source == REAL else THRESHOLDS
+            for repeat in range(repeats):
+                network = train_picker(tomograms[:-1], voxel, radii, 1000 * config.seed + repeat, steps)
+                heights = partial(probabilities, network)
+                found = picked_right(heights, tomograms[-1], [other[:2]], voxel, radii, levels)
+                rows += [{"source": source, "fold": fold, "repeat": repeat} | row for row in found]
+        seen = seen_by_tilts(volume.shape, steepest)
+        heights = partial(template_scores, references=references, factor=seen, rotations=rotations)
+        found = picked_right(heights, (volume, table), [other[:2]], voxel, radii, LEVELS)
+        rows += [{"source": TEMPLATES, "fold": fold, "repeat": 0} | row for row in found]
+    by_source = pd.DataFrame(rows).groupby("source")
     return {
-        "scores": found,
+        "scores": {s: [scores(part) for _, part in own.groupby(["fold", "repeat"])] for s, own in by_source},
         "rows": rows,
         "molecules": [len(b[1]) for b in both],
+        "noise_of_empty_boxes": noise_power is not None,
+        "tilt_range_deg": ranges,
         "steps": steps,
         "data_hash": array_hash(*(b[0] for b in both)),
     } | described(config, "paper.deepfinder_picker")
@@ -99,7 +129,7 @@ def _labelled(path: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str, torch.Ten
 
 def planned(profile: str, seed: int) -> dict[str, Foreign]:
     """The result by name."""
-    few = dict(steps=3) if profile == "smoke" else {}
+    few = dict(repeats=1, steps=3, rotations=3) if profile == "smoke" else {}
     own = partial(make_config, profile, OWN_DATA, "physics", seed=seed)
     labels = tuple(f.replace("data", "target") for f in DEEPFINDER)
     return {

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -27,8 +26,10 @@ from ..simulator import scene
 from ..simulator.sets import class_references
 from ..simulator.specimen.crowding import radius_A
 from .picking import (
+    LEVELS,
     ROTATIONS,
     STEPS,
+    TEMPLATES,
     Tomogram,
     estimated,
     formula,
@@ -43,14 +44,13 @@ from .picking import (
 from .proof import proof_config
 from .record import described
 
-CTF_WEDGE, TEMPLATES = "density x CTF formula x wedge + noise", "template matching"
+CTF_WEDGE = "density x CTF formula x wedge + noise"
 SOURCES = (PHYSICS, CTF_WEDGE, CTF, WHITE, REAL)
 TRAINED_ON, TESTED_ON = 4, 3  # tomograms; the last of those trained on sets the threshold
 FEWER_AND_MORE = (2, 12)  # generated tomograms, for the learning curve
 SHAPE = (64, 160, 160)
 MOLECULES = 140  # in each tomogram, classes alike
 SNR = 0.05
-LEVELS = np.linspace(3, 12, 19)  # thresholds of template matching, standard deviations of its scores
 
 
 def _recorded(

@@ -31,6 +31,8 @@ STEPS, BATCH, PATCH, WIDTH = 400, 4, 48, 16
 TARGET = 0.5  # of a molecule's radius: the ball round its centre that the network is to find
 BETA = 4  # of the F score that weighs recall more, as the CZII challenge does
 THRESHOLDS = np.linspace(0.1, 0.9, 17)
+TEMPLATES = "template matching"
+LEVELS = np.linspace(3, 12, 19)  # thresholds of template matching, standard deviations of its scores
 ROTATIONS = 600  # of each template: 24 degrees apart
 CHUNKS = 16  # in which maxima are looked at
 EMPTY = 64  # boxes without a molecule that are cut from a tomogram
@@ -225,14 +227,23 @@ def scores(counts: pd.DataFrame) -> dict[str, float]:
     return {"precision": float(precision.mean()), "recall": float(recall.mean()), "f1": f(1), f"f{BETA}": f(BETA)}
 
 
+def _frequencies(shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    """Frequencies z, y and x of an rfft, each (Z, Y, X // 2 + 1), in cycles a voxel."""
+    each = *(torch.fft.fftfreq(n) for n in shape[:2]), torch.fft.rfftfreq(shape[2])
+    return torch.meshgrid(*each, indexing="ij")
+
+
+def seen_by_tilts(shape: tuple[int, ...], steepest_deg: float) -> torch.Tensor:
+    """Factor (Z, Y, X // 2 + 1) of an rfft: 0 in the missing wedge of tilts about y up to an angle, else 1."""
+    z, _, x = _frequencies(shape)
+    return (z.abs() <= x * math.tan(math.radians(steepest_deg))).float()
+
+
 def formula(shape: tuple[int, ...], voxel_size_A: float, scope: Microscope, *, with_wedge: bool) -> torch.Tensor:
     """Factor (Z, Y, X // 2 + 1) of an rfft: the CTF formula at the mean defocus, and the missing wedge or not."""
-    z, y, x = torch.meshgrid(*(torch.fft.fftfreq(n) for n in shape[:2]), torch.fft.rfftfreq(shape[2]), indexing="ij")
+    z, y, x = _frequencies(shape)
     factor = ctf_at((z**2 + y**2 + x**2).sqrt(), voxel_size_A, scope, scope.defocus_um)
-    if with_wedge:
-        steepest = float(scope.angles_deg.abs().max())
-        factor = factor * (z.abs() <= x * math.tan(math.radians(steepest)))
-    return factor
+    return factor * seen_by_tilts(shape, float(scope.angles_deg.abs().max())) if with_wedge else factor
 
 
 def noisy(density: np.ndarray, factor: torch.Tensor | None, snr: float, generator: torch.Generator) -> np.ndarray:
