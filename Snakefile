@@ -210,6 +210,7 @@ rule measure:
         notebook="notebooks/measure.ipynb",
         data=lambda w: [data_of(CASES[w.name])] if CASES[w.name].of_stored_data else [],
         run=lambda w: [f"{RUNS}/{CASES[w.name].needs}/weights.safetensors"] if CASES[w.name].needs else [],
+        other=lambda w: results([CASES[w.name].reads]) if CASES[w.name].reads else [],
     output:
         f"{RESULTS}/{{name}}.json",
     wildcard_constraints:

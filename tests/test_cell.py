@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cryoetgan_core.evaluation.metrics import fourier_shell_correlation
-from cryoetgan_core.paper import cell, deepfinder_picker
+from cryoetgan_core.paper import cell, cell_left_out, deepfinder_picker
 from cryoetgan_core.physics.fourier_grid import wedge
 from cryoetgan_core.simulator.sets import class_references
 from cryoetgan_core.volumes.pose_search import search_poses
@@ -21,7 +21,7 @@ def ribosome() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def observed() -> torch.Tensor:
-    return cell._observed(VOXEL)
+    return cell.seen_frequencies(VOXEL)
 
 
 def particles(reference: torch.Tensor, n: int, noise: float, seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -115,3 +115,42 @@ def test_the_formula_has_the_generators_ratio_within_the_band() -> None:
 def test_results_are_planned_with_the_files_they_need() -> None:
     plan = cell.planned("quick", 0) | deepfinder_picker.planned("quick", 0)
     assert set(plan) == {"cell_seed0", "deepfinder_picker_seed0"} and cell.CELL in plan["cell_seed0"].files
+
+
+@pytest.fixture(scope="module")
+def upright() -> torch.Tensor:
+    return cell_left_out.along_x(class_references(("ribosome",), 32, VOXEL)["ribosome"])
+
+
+def test_halves_of_a_map_are_cut_across_its_long_axis(upright) -> None:
+    left, right = cell_left_out.in_halves(upright)
+    torch.testing.assert_close(left + right, upright)
+    assert left.sum() == pytest.approx(right.sum(), rel=0.3)
+    axis = torch.arange(BOX) - BOX / 2
+    mass = upright.clamp(min=0)
+    widths = [float((mass.sum([k for k in range(3) if k != d]) * axis**2).sum() / mass.sum()) ** 0.5 for d in (2, 1, 0)]
+    assert widths == sorted(widths, reverse=True)
+    half_turn = cell_left_out.turned_about_x(cell_left_out.turned_about_x(right, 90.0), 90.0)
+    assert np.corrcoef(half_turn.flatten(), cell_left_out.turned_about_x(right, 180.0).flatten())[0, 1] > 0.98
+
+
+def test_the_half_that_was_smeared_out_is_found_in_ribosomes_alone(upright, observed) -> None:
+    left, right = cell_left_out.in_halves(upright)
+    others = [left + cell_left_out.turned_about_x(right, angle) for angle in (45.0, 135.0, 225.0, 315.0)]
+    rng = torch.Generator().manual_seed(9)
+
+    def better(volumes: torch.Tensor) -> np.ndarray:
+        given = left + cell_left_out.smeared(right)
+        found = search_poses(volumes, given, observed, VOXEL, rotations=1500)
+        own, *turned = (
+            cell_left_out.correlation(volumes, part, given, found, observed, VOXEL)
+            for part in (right, *(cell_left_out.turned_about_x(right, a) for a in cell_left_out.TURNED_DEG))
+        )
+        return own - np.mean(turned, axis=0)
+
+    whole = better(particles(upright, 24, 2.0)[0])
+    wrong = better(torch.cat([particles(o, 6, 2.0, seed)[0] for seed, o in enumerate(others)]))
+    none = better(torch.randn(24, BOX, BOX, BOX, generator=rng))
+    assert whole.mean() > 4 * whole.std() / len(whole) ** 0.5
+    for found in (wrong, none):
+        assert abs(found.mean()) < 3 * found.std() / len(found) ** 0.5

@@ -19,6 +19,7 @@ from ..reproducibility.files import write_atomically
 from ..reproducibility.provenance import code_hash
 from . import (
     cell,
+    cell_left_out,
     competitor,
     deepfinder_picker,
     denoiser,
@@ -51,6 +52,7 @@ class Case:
     make: Callable[[], dict]
     module: str
     needs: str = ""  # the run whose weights it reads
+    reads: str = ""  # another result that it reads
 
     @property
     def of_stored_data(self) -> bool:
@@ -97,8 +99,8 @@ def make_run(name: str, config: RunConfig) -> dict:
 
 
 def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
-    """Results on files that are not part of the project (`foreign`, `parts`, `cell`, `deepfinder_picker`), by name;
-    `files` is their folder.
+    """Results on files that are not part of the project (of `foreign`, `parts`, `cell`, `cell_left_out` and
+    `deepfinder_picker`), by name; `files` is their folder.
     """
 
     def make(case: foreign.Foreign, module: str) -> dict:
@@ -110,11 +112,12 @@ def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
         return case.make(Path(files), case.config) | {"module": module, "code_hash": code_hash(module)}
 
     return {
-        name: Case(case.config, partial(make, case, module), module)
+        name: Case(case.config, partial(make, case, module), module, reads=case.reads)
         for module, planned in (
             (foreign.MODULE, foreign.planned),
             ("paper.parts", parts.planned),
             ("paper.cell", cell.planned),
+            ("paper.cell_left_out", cell_left_out.planned),
             ("paper.deepfinder_picker", deepfinder_picker.planned),
         )
         for name, case in planned(profile, seed).items()

@@ -103,7 +103,7 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
     held = {source: places[fits(places, volume.shape)] for source, places in picks.items()}
     n = min(len(places) for source, places in held.items() if source != SHUFFLED)
     held = {source: places[:n] for source, places in held.items()}
-    observed, judged = _observed(voxel), {}
+    observed, judged = seen_frequencies(voxel), {}
     for source, places in held.items():
         particles = boxes(volume, places, voxel)
         both = [
@@ -245,7 +245,7 @@ def over_tiles(judged: Mapping[str, np.ndarray], voxel_size_A: float, seed: int)
     return rows
 
 
-def _observed(voxel_size_A: float) -> torch.Tensor:
+def seen_frequencies(voxel_size_A: float) -> torch.Tensor:
     """How far the tilts saw each spatial frequency, 0 beyond FINEST_A."""
     seen = wedge(BOX, -CELL_MICROSCOPE.tilt_max_deg, CELL_MICROSCOPE.tilt_max_deg)
     return torch.where((_radius() < voxel_size_A / FINEST_A) & (seen > 0.5), seen, 0.0)

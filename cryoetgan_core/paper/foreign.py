@@ -50,13 +50,14 @@ AUTHORS_MAPS = {
 
 @dataclass(frozen=True)
 class Foreign:
-    """A result on foreign files: which it reads, of the folder, its configuration, and the call with the folder that
-    makes it.
+    """A result on foreign files: which it reads, of the folder, its configuration, the call with the folder that makes
+    it, and another result that it reads.
     """
 
     files: tuple[str, ...]
     config: RunConfig
     make: Callable[[Path, RunConfig], dict]
+    reads: str = ""
 
 
 def make_ribosomes(folder: Path, config: RunConfig) -> dict:

@@ -1,0 +1,148 @@
+"""Does the half of a ribosome that was not put in come out of a real cell?
+
+Particles that are aligned to a map resemble it, whatever they hold. So the picks of `cell` are aligned to a map that
+lacks the shape of one half: the ribosome, cut across its long axis, with one half smeared out by turns about this axis.
+Then the picks are compared with the true half, and with the same half turned by 90, 180 and 270 degrees. The map that
+they were aligned to prefers none of them; a ribosome prefers the first.
+"""
+
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..config import OWN_DATA, RunConfig, make_config
+from ..evaluation.downstream import PHYSICS
+from ..particles.tomogram import read_tomogram
+from ..reproducibility.provenance import array_hash
+from ..simulator.sets import class_references
+from ..volumes.pose_search import Found, average, search_poses
+from ..volumes.poses import rotate_volume
+from .cell import BOX, CELL, CELL_MAP, MAXIMA, SHIFT, SHUFFLED, boxes, over_tiles, seen_frequencies
+from .foreign import Foreign
+from .picker import CTF_WEDGE
+from .record import described
+from .results import read_results
+
+SOURCES = (PHYSICS, CTF_WEDGE, MAXIMA, SHUFFLED)
+TURNED_DEG = (90.0, 180.0, 270.0)  # about the long axis
+SMEARED = 24  # turns over which a half is smeared out
+CUT_VOXELS = 1.0  # over which one half fades into the other
+INSIDE = 0.1  # of a half's largest density: where an average is compared with it
+
+
+def make_left_out(folder: Path, config: RunConfig, rotations: int = 4000) -> dict:
+    """Correlation of picks with the half of the map whose shape they were not aligned to.
+
+    Returns
+    -------
+    dict
+        "rows": of each half left out and each source of picks, `over_tiles` of the correlation with the half against
+        the mean of those with the half turned; "average" and "average_turned": the same of the picks' average, in the
+        half's place. "slices": averages, the maps aligned to, and the map, its long axis along x.
+    """
+    volume, voxel = read_tomogram(folder / CELL, protein="dark")
+    (picked,) = read_results(config.profile, {f"cell_seed{config.seed}": config}).values()
+    upright = along_x(class_references(("ribosome",), config.box, voxel, {"ribosome": folder / CELL_MAP})["ribosome"])
+    observed, rows, shown = seen_frequencies(voxel), [], {"map": upright[None, BOX // 2].numpy()}
+    halves = dict(zip(("left", "right"), in_halves(upright), strict=True))
+    for name, other in (("left", "right"), ("right", "left")):
+        left_out = halves[name]
+        given = halves[other] + smeared(left_out)
+        alternatives = [left_out, *(turned_about_x(left_out, angle) for angle in TURNED_DEG)]
+        judged, averages = {}, {}
+        for source in SOURCES:
+            places = picked["slices"][f"judged, {source}"][:, :3]
+            particles = boxes(volume, places, voxel)
+            found = search_poses(particles, given, observed, voxel, rotations=rotations, most_shift=SHIFT)
+            own, *turned = (correlation(particles, part, given, found, observed, voxel) for part in alternatives)
+            judged[source] = np.column_stack([places, own, np.mean(turned, axis=0)])
+            averages[source] = average(particles, found, voxel)
+        around = smeared(left_out)
+        inside = around > INSIDE * around.max()
+        for row in over_tiles(judged, voxel, config.seed):
+            mean = averages[row["source"]]
+            own, *turned = (float(np.corrcoef(mean[inside], part[inside])[0, 1]) for part in alternatives)
+            rows.append({"left_out": name} | row | {"average": own, "average_turned": turned})
+        shown |= {f"{name}, {source}": averages[source][None, BOX // 2].numpy() for source in (PHYSICS, SHUFFLED)}
+        shown[f"{name}, given"] = given[None, BOX // 2].numpy()
+    return {
+        "rows": rows,
+        "picks_of": picked["code_hash"],
+        "voxel_size_A": voxel,
+        "box": BOX,
+        "data_hash": array_hash(volume),
+        "slices": {k: v.astype(np.float32) for k, v in shown.items()},
+    } | described(config, "paper.cell_left_out")
+
+
+def along_x(reference: torch.Tensor) -> torch.Tensor:
+    """A map in a box of BOX voxels (Z, Y, X), turned so that its longest principal axis is x, its shortest z."""
+    axis = torch.arange(len(reference), dtype=torch.float64) - len(reference) // 2
+    at = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1], -1).reshape(-1, 3)  # xyz
+    weight = reference.double().clamp(min=0).flatten()
+    centre = (weight[:, None] * at).sum(0) / weight.sum()
+    _, axes = torch.linalg.eigh(((at - centre) * weight[:, None]).T @ (at - centre))
+    turn = axes.flip(1).T  # rows: what becomes x, y, z
+    turn = turn * torch.linalg.det(turn).sign()
+    return rotate_volume(reference, turn[None], -(turn @ centre).flip(0)[None], 1.0, box=BOX)[0].float()
+
+
+def in_halves(upright: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A map (BOX, BOX, BOX) cut at its centre, across x; both halves sum to it."""
+    right = torch.sigmoid((torch.arange(BOX) - BOX // 2) / (CUT_VOXELS / 4))
+    return upright * (1 - right), upright * right
+
+
+def turned_about_x(volume: torch.Tensor, angle_deg: float) -> torch.Tensor:
+    """A volume (D, D, D) turned about x by an angle."""
+    c, s = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    turn = torch.tensor([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]], dtype=torch.float64)
+    return rotate_volume(volume, turn[None], torch.zeros(1, 3), 1.0, box=len(volume))[0].float()
+
+
+def smeared(volume: torch.Tensor) -> torch.Tensor:
+    """The mean of a volume (D, D, D) over turns about x."""
+    return sum(turned_about_x(volume, 360.0 * k / SMEARED) for k in range(SMEARED)) / SMEARED
+
+
+def correlation(
+    particles: torch.Tensor,
+    part: torch.Tensor,
+    given: torch.Tensor,
+    found: Found,
+    observed: torch.Tensor,
+    voxel_size_A: float,
+) -> np.ndarray:
+    """Of each particle (N, D, D, D) with a part (D, D, D) in its found pose, (N,), at the frequencies that the tilts
+    saw; of the part, what correlates with `given` in that pose is taken away.
+    """
+    values = []
+    for k in range(len(particles)):
+        pose = found.rotations[k : k + 1], found.shifts_A[k : k + 1]
+        there, left, aligned = (
+            _spectrum(v, observed)
+            for v in (particles[k], *(rotate_volume(m, *pose, voxel_size_A, box=len(m))[0] for m in (part, given)))
+        )
+        left = left - (left @ aligned) / (aligned @ aligned) * aligned
+        values.append(float(there @ left / (there.norm() * left.norm())))
+    return np.array(values)
+
+
+def _spectrum(volume: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
+    """Coefficients whose products are those of the volume at the frequencies observed, its mean taken away."""
+    seen = torch.fft.rfftn(volume.double() - volume.double().mean()) * observed.sqrt()
+    twice = torch.full(observed.shape, math.sqrt(2.0))
+    twice[..., 0] = 1
+    twice[..., len(volume) // 2] = 1
+    return torch.view_as_real(seen * twice).flatten()
+
+
+def planned(profile: str, seed: int) -> dict[str, Foreign]:
+    """The result by name."""
+    few = dict(rotations=50) if profile == "smoke" else {}
+    config = make_config(profile, OWN_DATA, "physics", seed=seed)
+    make = partial(make_left_out, **few)
+    return {f"cell_left_out_seed{seed}": Foreign((CELL, CELL_MAP), config, make, reads=f"cell_seed{seed}")}
