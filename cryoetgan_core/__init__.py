@@ -32,7 +32,6 @@ _HOMES = {
     "train": "paper.api",
     "generate": "paper.api",
     "simulate": "paper.api",
-    "simulate_tomogram": "paper.api",
     "generate_tomograms": "paper.api",
     "ParticleSet": "volumes.table",
     "Domains": "volumes.domains",

@@ -1,5 +1,5 @@
-"""Whole labelled tomograms by a physics generator: molecules in a slab, seen through the microscope of a user's own
-particles.
+"""Whole labelled tomograms: molecules in a slab, seen through the microscope of a user's own particles, which a physics
+generator has learned, or through a simulated one.
 
     for name in generate_scenes(folder, run, references, Scenes({"ribosome": 200}, (64, 256, 256)), voxel_size_A):
         ...  # a tomogram and its labels are on disk
@@ -18,7 +18,7 @@ import torch
 
 from .generation import TrainedRun
 from .particles import copick
-from .particles.tilt_series_writer import picks_star, write_volume
+from .particles.tilt_series_writer import picks_star, write_project, write_series, write_volume
 from .particles.writers import PICKER
 from .physics.any_size import recorded
 from .physics.generator import REMEMBERED
@@ -26,7 +26,8 @@ from .reproducibility.files import read_json, remove_temporaries, write_atomical
 from .reproducibility.provenance import array_hash
 from .reproducibility.seeds import stream
 from .simulator import scene
-from .simulator.surroundings import Surroundings, draw
+from .simulator.microscope.simulate import Microscope
+from .simulator.surroundings import Placed, Surroundings, draw
 from .volumes.table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS, check_class_names
 
 KINDS = ("mrc", "copick")
@@ -71,6 +72,11 @@ class Scenes:
             raise ValueError("Scenes: membrane and gold are no molecules to count; ask for them in surroundings.")
 
     @property
+    def sign(self) -> int:
+        """Of the grey values of protein."""
+        return 1 if self.protein == "bright" else -1
+
+    @property
     def labelled(self) -> list[str]:
         """Classes of the molecules that get labels, sorted."""
         return sorted({*self.counts, *self.around.in_membranes})
@@ -83,6 +89,16 @@ class Scenes:
     def name(self, number: int) -> str:
         """Of a tomogram, from 0."""
         return f"scene_{number + 1:04d}"
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A simulated microscope in place of a run. `snr` is the variance of the tomogram of the molecules, without noise,
+    over that of the noise; None: electrons are counted at the microscope's dose.
+    """
+
+    microscope: Microscope
+    snr: float | None = None
 
 
 def make_scene(
@@ -114,18 +130,8 @@ def make_scene(
     if run.config.generator != "physics":
         raise ValueError("make_scene: the paper's generator sees boxes of one size; scenes need a physics run.")
     rng, name = stream(order.seed, "scene", number), order.name(number)
-    placed = draw(order.around, order.shape, voxel_size_A, rng)
-    counts = {**order.counts, **order.crowders}
-    table = scene.place(references, counts, order.shape, voxel_size_A, rng, tomogram=name, placed=placed)
-    density, classes, molecules = scene.specimen(references, table, order.shape, voxel_size_A, placed)
-    beside = np.where(molecules == 0, classes, 0)
-    labelled = table["class_name"].isin(order.labelled).to_numpy()
-    kept, numbers = table[labelled].reset_index(drop=True), np.zeros(len(table) + 1, np.int32)
-    numbers[1:][labelled] = np.arange(len(kept)) + 1
-    class_of = np.array([0, *kept["class_name"].map(order.labels)], np.uint8)
-    molecules = numbers[molecules]
-    first = table["class_name"].nunique() + 1  # the label of a membrane among all that was placed
-    classes = class_of[molecules] + np.where(beside > 0, order.labels["membrane"] + beside - first, 0).astype(np.uint8)
+    _, kept, _, specimen = _composed(references, order, number, voxel_size_A, rng)
+    density = specimen["density"]
     recording = int(torch.randint(REMEMBERED, (1,), generator=rng))
     scaled = run.scaling.x(torch.from_numpy(density)).numpy()
     empty = float(run.scaling.x(torch.zeros(())))
@@ -140,14 +146,53 @@ def make_scene(
         low = [int(drawn.integers(a - b + 1)) for a, b in zip(background.shape, order.shape, strict=True)]
         part = background[tuple(slice(a, a + n) for a, n in zip(low, order.shape, strict=True))]
         made = (made - float(run.G.offset)) * run.scaling.y_std + np.flip(part, FLIPS[drawn.integers(len(FLIPS))])
-    made = made * (1 if order.protein == "bright" else -1)
+    made = made * order.sign
     volumes = {"": made.mean(0)} | (dict(zip(("even", "odd"), made, strict=True)) if order.halves else {})
-    volumes |= {"density": density, "classes": classes, "molecules": molecules}
     defocus, _, low, high = run.G.recordings[recording].tolist()
     kept = kept.assign(tilt_min_deg=low, tilt_max_deg=high)
     if run.config.transfer == "ctf":
         kept = kept.assign(defocus_um=defocus, dose_e_A2=run.G.acquisition.microscope.total_dose_e_A2)
-    return kept, volumes
+    return kept, volumes | specimen
+
+
+def simulate_scene(
+    simulated: Simulated, references: Mapping[str, torch.Tensor], order: Scenes, number: int, voxel_size_A: float
+) -> tuple[pd.DataFrame, dict[str, np.ndarray], scene.TiltSeries]:
+    """One tomogram of a simulated microscope: table and volumes as of `make_scene`, and its tilt series. Halves are
+    reconstructions of every other image.
+    """
+    rng, scope, depth = stream(order.seed, "scene", number), simulated.microscope, order.shape[0]
+    table, kept, placed, specimen = _composed(references, order, number, voxel_size_A, rng)
+    series = scene.tilt_series(
+        references, table, order.shape, voxel_size_A, scope, rng, placed=placed, snr=simulated.snr
+    )
+    made = {"": scene.tomogram(series.images, series.angles_deg, depth)}
+    if order.halves:
+        made |= dict(zip(("even", "odd"), scene.halves(series, depth), strict=True))
+    told = dict(tilt_min_deg=scope.tilt_min_deg, tilt_max_deg=scope.tilt_max_deg)
+    told |= dict(defocus_um=series.defocus_um, dose_e_A2=scope.total_dose_e_A2)
+    return kept.assign(**told), {k: -order.sign * v for k, v in made.items()} | specimen, series
+
+
+def _composed(
+    references: Mapping[str, torch.Tensor], order: Scenes, number: int, voxel_size_A: float, rng: torch.Generator
+) -> tuple[pd.DataFrame, pd.DataFrame, Placed, dict[str, np.ndarray]]:
+    """The specimen of a scene: tables of all molecules and of those with labels, what lies beside them, and the volumes
+    "density", "classes" and "molecules".
+    """
+    placed = draw(order.around, order.shape, voxel_size_A, rng)
+    counts = {**order.counts, **order.crowders}
+    table = scene.place(references, counts, order.shape, voxel_size_A, rng, tomogram=order.name(number), placed=placed)
+    density, classes, molecules = scene.specimen(references, table, order.shape, voxel_size_A, placed)
+    beside = np.where(molecules == 0, classes, 0)
+    labelled = table["class_name"].isin(order.labelled).to_numpy()
+    kept, numbers = table[labelled].reset_index(drop=True), np.zeros(len(table) + 1, np.int32)
+    numbers[1:][labelled] = np.arange(len(kept)) + 1
+    class_of = np.array([0, *kept["class_name"].map(order.labels)], np.uint8)
+    molecules = numbers[molecules]
+    first = table["class_name"].nunique() + 1  # the label of a membrane among all that was placed
+    classes = class_of[molecules] + np.where(beside > 0, order.labels["membrane"] + beside - first, 0).astype(np.uint8)
+    return table, kept, placed, {"density": density, "classes": classes, "molecules": molecules}
 
 
 def check_background(background: np.ndarray, order: Scenes, spread: float) -> None:
@@ -173,18 +218,20 @@ def check_background(background: np.ndarray, order: Scenes, spread: float) -> No
 
 def generate_scenes(
     folder: str | Path,
-    run: TrainedRun,
+    run: TrainedRun | Simulated,
     references: Mapping[str, torch.Tensor],
     order: Scenes,
     voxel_size_A: float,
     noise_power: torch.Tensor | None = None,
     background: np.ndarray | None = None,
 ) -> Iterator[str]:
-    """Make what is missing of an order in a folder (`make_scene`); yields the name of each tomogram once it is on disk.
+    """Make what is missing of an order in a folder (`make_scene`, or `simulate_scene` for a simulated microscope);
+    yields the name of each tomogram once it is on disk.
 
     "mrc": tomograms/NAME.mrc, NAME_density.mrc, NAME_classes.mrc, NAME_molecules.mrc. "copick": a project with
     tomogram "generated", picks, and segmentations "classes" and "density". With halves "even" and "odd". At the end
-    picks.csv, picks.star (centred positions, as RELION 5 takes them), and for copick copick.json.
+    picks.csv, picks.star (centred positions, as RELION 5 takes them), and for copick copick.json. A simulated
+    microscope also leaves its tilt series and, around them, a RELION 5 project (`write_series`, `write_project`).
 
     Raises
     ------
@@ -194,9 +241,14 @@ def generate_scenes(
     folder = Path(folder)
     if folder.is_file():
         raise ValueError(f"{folder} is a file; expected a folder.")
-    card = {"order": asdict(order), "voxel_size_A": voxel_size_A, "run": run.config.hash, "labels": order.labels}
-    operator = [v.cpu().numpy() for v in run.G.state_dict().values()]
-    card["operator"] = array_hash(*operator, *([] if noise_power is None else [noise_power.numpy()]))
+    card = {"order": asdict(order), "voxel_size_A": voxel_size_A, "labels": order.labels}
+    simulated = isinstance(run, Simulated)
+    if simulated:
+        card |= {"run": "simulated", "microscope": asdict(run)}
+    else:
+        operator = [v.cpu().numpy() for v in run.G.state_dict().values()]
+        card["run"] = run.config.hash
+        card["operator"] = array_hash(*operator, *([] if noise_power is None else [noise_power.numpy()]))
     if background is not None:
         check_background(background, order, float(run.scaling.y_std))
         card["background"] = array_hash(background)
@@ -217,10 +269,15 @@ def generate_scenes(
         done = folder / "tables" / f"{name}.csv"
         if done.exists():
             continue
-        table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power, background)
+        if simulated:
+            table, volumes, series = simulate_scene(run, references, order, number, voxel_size_A)
+        else:
+            table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power, background)
         done.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
         (_write_copick if order.volumes == "copick" else _write_mrc)(folder, name, table, volumes, voxel_size_A)
+        if simulated:
+            write_series(folder, name, series)
         write_atomically(done, lambda p, t=table: t.to_csv(p, index=False, float_format="%.6f"))
         yield name
     tables = [folder / "tables" / f"{order.name(k)}.csv" for k in range(order.n)]
@@ -230,6 +287,9 @@ def generate_scenes(
     write_atomically(folder / "picks.star", lambda p: p.write_text(picks_star(every)))
     columns = ["tomogram", "class_name", *POSITION_COLUMNS, *CENTRED_COLUMNS, *ANGLE_COLUMNS]
     write_atomically(folder / "picks.csv", lambda p: every[columns].to_csv(p, index=False, float_format="%.4f"))
+    if simulated:
+        names = [order.name(k) for k in range(order.n)]
+        write_project(folder, names, run.microscope, order.shape, every, voxel_size_A)
     if order.volumes == "copick":
         copick.write_config(folder, order.labelled, ["membrane", "gold", "density"])
     remove_temporaries(folder, below=True)

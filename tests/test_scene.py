@@ -13,7 +13,7 @@ from cryoetgan_core.paper import command
 from cryoetgan_core.particles.relion_series import tilt_series
 from cryoetgan_core.particles.relion_tables import read_star
 from cryoetgan_core.particles.tilt_files import read_tilts
-from cryoetgan_core.particles.tilt_series_writer import write_project
+from cryoetgan_core.particles.tilt_series_writer import write_project, write_series, write_volume
 from cryoetgan_core.simulator import scene
 from cryoetgan_core.simulator.microscope.back_projection import back_project
 from cryoetgan_core.simulator.microscope.simulate import MICROSCOPES, Microscope
@@ -78,6 +78,11 @@ def test_labels_and_density_agree_with_the_picks(references: dict, table: object
         assert set(classes[molecules == i + 1]) == {sorted(references).index(row.class_name) + 1}
 
 
+def written(folder: Path, series: scene.TiltSeries, table: object) -> None:
+    write_series(folder, "TS_1", series)
+    write_project(folder, ["TS_1"], series.microscope, SHAPE, table.assign(tomogram="TS_1"), VOXEL)
+
+
 def test_images_show_molecules_where_relion_projects_them(references: dict, tmp_path: Path) -> None:
     """The matrices are read back from the files, and composed as RELION 5 does."""
     one = scene.place({"tric": references["tric"]}, {"tric": 1}, SHAPE, VOXEL, rng(3))
@@ -85,7 +90,7 @@ def test_images_show_molecules_where_relion_projects_them(references: dict, tmp_
     one[["centred_z_A", "centred_y_A", "centred_x_A"]] = [6 * VOXEL, 8 * VOXEL, 15 * VOXEL]
     plain = Microscope(-48, 60, 6.0, defocus_um=0.5, defocus_spread_um=0.0, amplitude_contrast=1.0, b_factor_A2=0.0)
     series = scene.tilt_series(references, one, SHAPE, VOXEL, plain, rng(), snr=1e6)
-    write_project(tmp_path, "TS_1", series, one, SHAPE[0])
+    written(tmp_path, series, one)
     _, matrices = tilt_series(read_star(tmp_path / "tomograms.star"), "TS_1", tmp_path / "tomograms.star")
     particles = starfile.read(tmp_path / "particles.star")["particles"]
     centred = particles[[f"rlnCenteredCoordinate{a}Angst" for a in "XYZ"]].to_numpy(float)[0]
@@ -125,8 +130,8 @@ def independent(images: np.ndarray, tilts_deg: np.ndarray, depth: int) -> np.nda
 
 def test_a_user_reconstructs_the_files_and_finds_the_molecules(references: dict, table: object, tmp_path: Path) -> None:
     series = scene.tilt_series(references, table, SHAPE, VOXEL, SCOPE, rng(), snr=5.0)
-    density, classes, molecules = scene.specimen(references, table, SHAPE, VOXEL)
-    write_project(tmp_path, "TS_1", series, table, SHAPE[0], {"classes": classes, "molecules": molecules})
+    _, _, molecules = scene.specimen(references, table, SHAPE, VOXEL)
+    written(tmp_path, series, table)
     stack = tmp_path / "tilt_series" / "TS_1.mrc"
     assert mrcfile.validate(stack)
     with mrcfile.open(stack) as opened:
@@ -134,13 +139,14 @@ def test_a_user_reconstructs_the_files_and_finds_the_molecules(references: dict,
         images = opened.data.copy()
     tilts = np.loadtxt(stack.with_suffix(".tlt"))
     theirs = -independent(images, tilts, SHAPE[0])  # protein is dark in the images
-    mine = -mrcfile.read(tmp_path / "tomograms" / "TS_1.mrc")
+    mine = -scene.tomogram(series.images, series.angles_deg, SHAPE[0])
     assert np.corrcoef(theirs.ravel(), mine.ravel())[0, 1] > 0.95
     for volume in (theirs, mine):
         inside = volume[molecules > 0].mean() - volume[molecules == 0].mean()
         mirrored = volume[molecules[::-1] > 0].mean() - volume[molecules[::-1] == 0].mean()
         assert inside > 3 * abs(mirrored)
-    labels = mrcfile.read(tmp_path / "tomograms" / "TS_1_molecules.mrc")
+    write_volume(tmp_path / "molecules.mrc", molecules, VOXEL)
+    labels = mrcfile.read(tmp_path / "molecules.mrc")
     assert np.array_equal(labels, molecules) and labels.dtype == np.int16
     for suffix in (".rawtlt", ".mdoc"):
         assert sorted(read_tilts(stack.with_suffix(suffix))) == pytest.approx(sorted(tilts), abs=0.01)
@@ -161,7 +167,7 @@ def test_halves_share_the_signal_and_not_the_noise(references: dict, table: obje
 
 def test_the_star_files_hold_what_was_recorded(references: dict, table: object, tmp_path: Path) -> None:
     series = scene.tilt_series(references, table, SHAPE, VOXEL, MICROSCOPES["modern"], rng(), snr=None)
-    write_project(tmp_path, "TS_1", series, table, SHAPE[0])
+    written(tmp_path, series, table)
     rows = starfile.read(tmp_path / "tilt_series" / "TS_1.star")
     assert rows["rlnDefocusU"].to_numpy() == pytest.approx(1e4 * series.defocus_um, rel=1e-6)
     first = rows.loc[rows["rlnMicrographPreExposure"].idxmin(), "rlnTomoYTilt"]
@@ -172,31 +178,67 @@ def test_the_star_files_hold_what_was_recorded(references: dict, table: object, 
     back = particles[[f"rlnCenteredCoordinate{a}Angst" for a in "XYZ"]].to_numpy(float)
     centre = np.array(SHAPE[::-1]) / 2 * VOXEL
     assert back + centre == pytest.approx(table[["x_A", "y_A", "z_A"]].to_numpy(), abs=1e-3)
-    with pytest.raises(FileExistsError, match="choose another folder"):
-        write_project(tmp_path, "TS_1", series, table, SHAPE[0])
 
 
-def test_one_command_writes_a_tomogram_that_this_package_reads(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    folder = str(tmp_path / "slab")
-    order = ["tomogram", folder, "--counts", "tric=4", "--shape", "32 96 96", "--voxel-size-A", "15", "--snr", "2"]
-    assert command.main(order) == 0 and "4 molecules" in capsys.readouterr().out
-    assert command.main(order) == 2 and "choose another folder" in capsys.readouterr().err
-    tomogram = f"{folder}/tomograms/TS_1.mrc"
-    read = cg.load_particles(tomogram, 20, coordinates=f"{folder}/particles.star")
-    assert list(read.table["class_name"]) == ["tric"] * len(read) and read.table["tilt_min_deg"].min() == -50
+def test_one_command_writes_simulated_tomograms_that_this_package_reads(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "slabs"
+    order = ["scenes", "S1", str(folder), "--counts", "tric=4", "--crowders", "ribosome=1", "--shape", "32 96 96"]
+    order += ["--voxel-size-A", "15", "--snr", "2", "--n", "2", "--halves"]
+    assert command.main(order) == 0 and "2 tomograms with labels and picks" in capsys.readouterr().out
+    before = (folder / "tomograms" / "scene_0002.mrc").read_bytes()
+    (folder / "tables" / "scene_0002.csv").unlink()  # as if it had been stopped there
+    assert command.main(order) == 0 and "1 of them made now" in capsys.readouterr().out
+    assert (folder / "tomograms" / "scene_0002.mrc").read_bytes() == before
+    assert command.main([*order, "--seed", "1"]) == 2 and "another order (seed)" in capsys.readouterr().err
+    tomograms = [str(folder / "tomograms" / f"scene_000{k}.mrc") for k in (1, 2)]
+    read = cg.load_particles(tomograms, 20, coordinates=folder / "particles.star")
+    assert set(read.table["class_name"]) == {"tric"} and set(read.table["tomogram"]) == {"scene_0001", "scene_0002"}
+    assert read.table["tilt_min_deg"].min() == -50
     reference = class_references(("tric",), 20, 15.0)
     mean = read.volumes.mean(0)
     ball = np.linalg.norm(np.indices(mean.shape) - 10, axis=0)
     radius = scene.radius_A(reference["tric"], 15.0) / 15.0
     assert mean[ball < radius].mean() > mean[ball > radius + 2].mean()  # bright, in the middle of the box
+    glob = starfile.read(folder / "tomograms.star")
+    for name, file, series in zip(
+        glob["rlnTomoName"], glob["rlnTomoReconstructedTomogram"], glob["rlnTomoTiltSeriesStarFile"], strict=True
+    ):
+        even, odd = (mrcfile.read(folder / "tomograms" / f"{name}_{half}.mrc") for half in ("even", "odd"))
+        assert mrcfile.read(folder / file).shape == even.shape == odd.shape == (32, 96, 96)
+        assert len(starfile.read(folder / series)) == len(mrcfile.read(folder / "tilt_series" / f"{name}.mrc"))
+    copick = ["scenes", "modern", str(tmp_path / "copick"), "--counts", "tric=1", "--shape", "32 64 64"]
+    assert command.main([*copick, "--voxel-size-A", "15", "--volumes", "copick"]) == 0
+    assert "rlnTomoReconstructedTomogram" not in (tmp_path / "copick" / "tomograms.star").read_text()
+    assert cg.load_particles(tmp_path / "copick", 8).table["class_name"].tolist() == ["tric"]
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ([], "give --voxel-size-A"),
+        (["--voxel-size-A", "15", "--background", "empty.mrc"], "it is for runs"),
+        (["--voxel-size-A", "15", "--snr", "-1"], "snr is -1.0; expected a positive ratio"),
+    ],
+)
+def test_what_a_simulated_microscope_lacks_is_said(told: list[str], message: str, capsys, tmp_path: Path) -> None:
+    assert command.main(["scenes", "S1", str(tmp_path / "t"), "--counts", "tric=1", "--shape", "32 64 64", *told]) == 2
+    assert message in capsys.readouterr().err and not list(tmp_path.rglob("*.mrc"))
+
+
+def test_a_run_has_its_own_noise(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    run = str(cg.pretrained("S1_physics"))
+    told = ["--counts", "tric=1", "--voxel-size-A", "15"]
+    assert command.main(["scenes", run, str(tmp_path / "t"), *told]) == 2
+    assert "leave out --voxel-size-A and snr" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("counts", ["tric", "tric=0", "tric=x", ""])
 def test_counts_that_are_none_are_refused(counts: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
-    assert command.main(["tomogram", str(tmp_path / "t"), "--counts", counts]) == 2
+    told = ["scenes", "S1", str(tmp_path / "t"), "--counts", counts, "--voxel-size-A", "15"]
+    assert command.main(told) == 2
     assert "Parameter 'counts'" in capsys.readouterr().err and not (tmp_path / "t").exists()
 
 
 def test_a_membrane_is_not_placed() -> None:
-    with pytest.raises(ValueError, match="membrane is no molecule to count"):
-        cg.simulate_tomogram("unused", {"membrane": 1}, (32, 64, 64), 15.0)
+    with pytest.raises(ValueError, match="no molecules to count"):
+        cg.generate_tomograms("unused", "S1", {"membrane": 1}, (32, 64, 64), voxel_size_A=15.0)

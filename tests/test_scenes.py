@@ -213,13 +213,13 @@ def test_the_noise_of_a_scene_is_that_of_empty_boxes_where_there_are_any(tmp_pat
     too much.
     """
     counts, shape = {"ribosome": 40, "tric": 60}, (64, 192, 192)
-    cg.simulate_tomogram(tmp_path / "mine", counts, shape, VOXEL, snr=0.05, seed=1)
-    mine = tmp_path / "mine" / "tomograms" / "TS_1.mrc"
+    cg.generate_tomograms(tmp_path / "mine", "S1", counts, shape, voxel_size_A=VOXEL, snr=0.05, halves=True, seed=1)
+    mine = tmp_path / "mine" / "tomograms" / "scene_0001.mrc"
     particles = cg.load_particles(mine, box=24, coordinates=tmp_path / "mine" / "picks.csv")
     with pytest.warns(UserWarning):
         run = cg.train(particles, "ribosome, tric", tmp_path / "run")
     noise = noise_of(tmp_path / "run")
-    even, odd = (mrcfile.read(mine.with_name(f"TS_1_{half}.mrc")) for half in ("even", "odd"))
+    even, odd = (mrcfile.read(mine.with_name(f"scene_0001_{half}.mrc")) for half in ("even", "odd"))
     true = (even - odd) / 2 / run.scaling.y_std
     places = [(z, y, x) for z in (0, 40) for y in range(0, 168, 24) for x in range(0, 168, 24)]
     cut = [true[z : z + 24, y : y + 24, x : x + 24] for z, y, x in places]

@@ -134,8 +134,9 @@ def test_a_slab_is_projected_as_its_molecules_are(references) -> None:
 
 def test_both_recordings_show_gold_where_its_label_lies(tmp_path: Path) -> None:
     around = {"gold": 2, "gold_diameter_A": 120, "vesicles": 1, "vesicle_radius_A": [200, 250]}
-    cg.simulate_tomogram(tmp_path / "slab", {"tric": 2}, SHAPE, VOXEL, around=around, snr=1.0, seed=2)
-    stem = tmp_path / "slab" / "tomograms" / "TS_1"
+    told = dict(voxel_size_A=VOXEL, around=around, snr=1.0, seed=2)
+    cg.generate_tomograms(tmp_path / "slab", "S1", {"tric": 2}, SHAPE, **told)
+    stem = tmp_path / "slab" / "tomograms" / "scene_0001"
     made, classes = mrcfile.read(f"{stem}.mrc"), mrcfile.read(f"{stem}_classes.mrc")
     assert set(np.unique(classes)) == {0, 1, 2, 3}
     bright = -made  # protein, gold and membranes are dark in it

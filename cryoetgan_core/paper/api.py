@@ -12,16 +12,14 @@ from .. import generation
 from ..config import OWN_DATA, RunConfig, make_config
 from ..generation import TrainedRun, load_run
 from ..particles.report import describe
-from ..particles.tilt_series_writer import write_project
 from ..particles.tomogram import read_tomogram
 from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
 from ..run_folder import fingerprint
-from ..scenes import Scenes, generate_scenes
-from ..simulator import scene
+from ..scenes import Scenes, Simulated, generate_scenes
 from ..simulator.microscope.simulate import MICROSCOPES
 from ..simulator.sets import class_references, subtomograms
-from ..simulator.surroundings import draw, surroundings
+from ..simulator.surroundings import surroundings
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from . import own_data
@@ -167,63 +165,14 @@ def simulate(
     return subtomograms(references, n, box, voxel_size_A, scope, stream(seed, "simulate"), snr=snr)
 
 
-def simulate_tomogram(
-    folder: str | Path,
-    counts: Mapping[str, int],
-    shape: tuple[int, int, int],
-    voxel_size_A: float,
-    *,
-    densities: str = "",
-    around: Mapping[str, object] | None = None,
-    microscope: str = "S1",
-    snr: float | None = 0.1,
-    seed: int = 0,
-) -> Path:
-    """Write a simulated tilt series of a crowded slab with its tomogram, labels and picks (`write_project`); returns
-    its optimisation_set.star.
-
-    Parameters
-    ----------
-    counts
-        molecules of each class.
-    shape
-        voxels of the tomogram, z, y, x; even. Its z is the thickness of the ice.
-    densities
-        "class=FILE" with commas between, where a class is not an embedded one.
-    around
-        membranes, gold and ice: names and values of `simulator.surroundings.Surroundings`, as in {"vesicles": 3}.
-        Membranes and gold are labelled after the classes.
-    snr
-        variance of the tomogram of the molecules, without noise, over that of the noise, of all voxels; None: electrons
-        are counted at the microscope's dose.
-
-    Raises
-    ------
-    ValueError
-        Where the molecules find no room, or a class is unknown.
-    FileExistsError
-        When the folder holds a project already.
-    """
-    given = own_data.parse_densities(densities)[1] if densities else {}
-    scope, rng = choose("microscope", microscope, MICROSCOPES), stream(seed, "tomogram")
-    if "membrane" in counts:
-        raise ValueError('simulate_tomogram: a membrane is no molecule to count; ask for it by around={"vesicles": 3}.')
-    beside = surroundings(around or {})
-    references = class_references((*{*counts, *beside.in_membranes},), min(shape), voxel_size_A, given)
-    placed = draw(beside, scene.check_shape(shape), voxel_size_A, rng)
-    table = scene.place(references, counts, shape, voxel_size_A, rng, tomogram="TS_1", placed=placed)
-    series = scene.tilt_series(references, table, shape, voxel_size_A, scope, rng, placed=placed, snr=snr)
-    density, classes, molecules = scene.specimen(references, table, shape, voxel_size_A, placed)
-    labels = {"density": density, "classes": classes, "molecules": molecules}
-    return write_project(folder, "TS_1", series, table, shape[0], labels)
-
-
 def generate_tomograms(
     folder: str | Path,
     run: str | Path,
     counts: Mapping[str, int],
     shape: tuple[int, int, int],
     *,
+    voxel_size_A: float = 0.0,
+    snr: float | None = None,
     n: int = 1,
     densities: str = "",
     crowders: Mapping[str, int] | None = None,
@@ -235,22 +184,26 @@ def generate_tomograms(
     seed: int = 0,
     progress: bool = False,
 ) -> Path:
-    """Whole labelled tomograms that look like those which a physics run was estimated from (`scenes.generate_scenes`).
+    """Whole labelled tomograms that look like those which a physics run was estimated from, or those of a simulated
+    microscope, with its tilt series (`scenes.generate_scenes`).
 
     Returns the table of all molecules, picks.csv. What is in the folder already is not made again.
 
     Parameters
     ----------
     run
-        folder of a run of `train`.
+        folder of a run of `train`, or one of `MICROSCOPES`: "S1", "S2" or "modern".
     counts, crowders
         molecules of each class in each tomogram; crowders have no labels.
     shape
         voxels z, y, x; even. Its z is the thickness of the ice.
+    voxel_size_A, snr
+        of a simulated microscope alone: a run has its own. `snr` is the variance of the tomogram of the molecules,
+        without noise, over that of the noise, of all voxels; None: electrons are counted at the microscope's dose.
     n
         tomograms.
     densities
-        "class=FILE" with commas between, where a class is none that the run was estimated with.
+        "class=FILE" with commas between, where a class is neither embedded nor one that the run was estimated with.
     around
         membranes, gold and ice: names and values of `simulator.surroundings.Surroundings`, as in {"vesicles": 3}.
     background
@@ -261,7 +214,8 @@ def generate_tomograms(
     protein
         how the tomograms, and the background, show it: "dark" or "bright".
     halves
-        write two recordings of half of the dose too, for denoisers.
+        write two recordings of half of the dose too, for denoisers; of a simulated microscope, reconstructions of
+        every other image.
 
     Raises
     ------
@@ -269,20 +223,27 @@ def generate_tomograms(
         For a run of the paper's generator, a class without a density, molecules that find no room, a background of
         another voxel size, or a folder with another order.
     """
-    trained, voxel_size_A = source_of(Path(run))
+    simulated = str(run) in MICROSCOPES
+    if simulated and not voxel_size_A > 0:
+        raise ValueError(f"Tomograms of the simulated microscope {run}: give voxel_size_A, angstrom.")
+    if simulated and background:
+        raise ValueError(f"A background for the simulated microscope {run}: it is for runs; leave it out.")
+    if not simulated and (voxel_size_A or snr is not None):
+        raise ValueError(f"{run} is a run, with a voxel size and noise of its own: leave out voxel_size_A and snr.")
+    trained, voxel = ("", voxel_size_A) if simulated else source_of(Path(run))
     beside = surroundings(around or {})
     names = (*{*counts, *(crowders or {}), *beside.in_membranes},)
-    given = own_data.parse_densities(trained)[1] | (own_data.parse_densities(densities)[1] if densities else {})
+    given = {k: v for text in (trained, densities) if text for k, v in own_data.parse_densities(text)[1].items()}
     order = Scenes(dict(counts), tuple(shape), n, seed, dict(crowders or {}), volumes, protein, halves, beside)
     measured = None
     if background:
-        measured, voxel = read_tomogram(background, protein=protein)
-        if abs(voxel / voxel_size_A - 1) > SAME_VOXEL:
-            raise ValueError(
-                f"{background}: voxels of {voxel:g} A; expected the {voxel_size_A:g} A of the run's particles."
-            )
-    references = class_references(names, min(shape), voxel_size_A, given)
-    made = generate_scenes(folder, load_run(run), references, order, voxel_size_A, noise_of(Path(run)), measured)
+        measured, found = read_tomogram(background, protein=protein)
+        if abs(found / voxel - 1) > SAME_VOXEL:
+            raise ValueError(f"{background}: voxels of {found:g} A; expected the {voxel:g} A of the run's particles.")
+    references = class_references(names, min(shape), voxel, given)
+    source = Simulated(MICROSCOPES[str(run)], snr) if simulated else load_run(run)
+    noise = None if simulated else noise_of(Path(run))
+    made = generate_scenes(folder, source, references, order, voxel, noise, measured)
     for _ in tqdm(made, total=n, desc="tomograms", disable=not progress, delay=1):
         pass
     return Path(folder) / "picks.csv"

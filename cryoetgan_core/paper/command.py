@@ -4,7 +4,7 @@ cryoetgan describe particles.star                      # what was read, and what
 cryoetgan train particles.star run --densities "ribosome=80S.mrc"
 cryoetgan generate run particles 1000                  # labelled subtomograms for the next tool
 cryoetgan simulate simulated 1000 --densities "ribosome=80S.mrc" --microscope S2
-cryoetgan tomogram slab --counts "ribosome=50, tric=100" --shape "64 256 256" --voxel-size-A 15
+cryoetgan scenes run tomograms --counts "ribosome=50, tric=100" --n 10
 cryoetgan view particles picture.png                   # central slices
 """
 
@@ -128,7 +128,7 @@ def in_shell(sentence: str) -> str:
         lambda m: " ".join(filter(None, (f"--{m[1].replace('_', '-')}", m[2].replace("True", "").replace('"', "")))),
         sentence,
     )
-    return re.sub(r"give voxel_size_A\b", "give --voxel-size-A", named)
+    return re.sub(r"(give|leave out) voxel_size_A\b", r"\1 --voxel-size-A", named)
 
 
 def expected_minutes(config: RunConfig, both: Domains) -> float:
@@ -182,37 +182,8 @@ def parse_counts(text: str, volume_A3: float = 0.0) -> dict[str, int]:
     return found
 
 
-def _tomogram(
-    output: Path,
-    counts: str,
-    densities: str,
-    around: str,
-    shape: str,
-    voxel_size_A: float,
-    microscope: str,
-    snr: float,
-    seed: int,
-) -> None:
-    """Write a simulated tilt series with its tomogram, labels and picks."""
-    size = _sizes(shape)
-    numbers = parse_counts(counts, math.prod(size) * voxel_size_A**3)
-    started = time.perf_counter()
-    target = api.simulate_tomogram(
-        output,
-        numbers,
-        size,
-        voxel_size_A,
-        densities=densities,
-        around=parse_json("around", around),
-        microscope=microscope,
-        snr=snr,
-        seed=seed,
-    )
-    print(f"{target}: {sum(numbers.values())} molecules, {time.perf_counter() - started:.0f} s")
-
-
 def _scenes(
-    run: Path,
+    run: str,
     output: Path,
     counts: str,
     crowders: str,
@@ -225,15 +196,19 @@ def _scenes(
     protein: str,
     halves: bool,
     seed: int,
+    voxel_size_A: float,
+    snr: float | None,
 ) -> None:
-    """Write labelled tomograms from a physics run."""
+    """Write labelled tomograms of a physics run or a simulated microscope."""
     there, size = len(list((output / "tables").glob("*.csv"))), _sizes(shape)
-    volume_A3 = math.prod(size) * source_of(run)[1] ** 3
+    volume_A3 = math.prod(size) * (voxel_size_A or (0.0 if run in MICROSCOPES else source_of(Path(run))[1])) ** 3
     target = api.generate_tomograms(
         output,
         run,
         parse_counts(counts, volume_A3),
         size,
+        voxel_size_A=voxel_size_A,
+        snr=snr,
         n=n,
         densities=densities,
         crowders=parse_counts(crowders, volume_A3) if crowders else {},
@@ -335,17 +310,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--snr", type=float, default=0.1, help="variance of signal over noise, of all voxels")
     made.add_argument("--box", type=int, default=32, help="voxels a side")
     made.add_argument("--voxel-size-A", type=float, default=15.0, help="angstrom")
-    made = action("tomogram", _tomogram, "a simulated tilt series, its tomogram, labels and picks", reads=False)
-    made.add_argument("output", type=Path, help="folder for all of it")
-    made.add_argument("--counts", required=True, help='molecules of each class: "ribosome=50, tric=2 uM"')
-    surrounding(made)
-    making(made, "class=FILE, with commas between, where a class is not an embedded one", required=False)
-    made.add_argument("--shape", default="64 256 256", help="voxels along z (the ice), y and x; even")
-    made.add_argument("--voxel-size-A", type=float, default=15.0, help="angstrom")
-    made.add_argument("--microscope", default="S1", choices=tuple(MICROSCOPES), help="tilts, optics and dose")
-    made.add_argument("--snr", type=float, default=0.1, help="variance of signal over noise, of all voxels")
-    made = action("scenes", _scenes, "whole labelled tomograms that look like those of a run", reads=False)
-    made.add_argument("run", type=Path, help="folder of a run of preset physics")
+    text = "whole labelled tomograms that look like those of a run, or of a simulated microscope with its tilt series"
+    made = action("scenes", _scenes, text, reads=False)
+    made.add_argument("run", help=f"folder of a run of preset physics, or one of {', '.join(MICROSCOPES)}")
     made.add_argument("output", type=Path, help="folder for the tomograms")
     made.add_argument("--counts", required=True, help='in each tomogram: "ribosome=50, tric=2 uM"')
     made.add_argument("--crowders", default="", help="more molecules in each tomogram, which get no labels")
@@ -353,6 +320,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--background", default="", help="a measured tomogram without such molecules, in place of noise")
     making(made, "class=FILE, with commas between, where a class is none of the run's", required=False)
     made.add_argument("--shape", default="64 256 256", help="voxels along z (the ice), y and x; even")
+    made.add_argument("--voxel-size-A", type=float, default=0.0, help="angstrom; of a simulated microscope alone")
+    snr = "variance of signal over noise, of all voxels; of a simulated microscope alone, which else counts electrons"
+    made.add_argument("--snr", type=float, default=None, help=snr)
     made.add_argument("--n", type=int, default=1, help="tomograms")
     made.add_argument("--volumes", default="mrc", choices=KINDS, help="kind of file")
     made.add_argument("--protein", default="dark", choices=("dark", "bright"), help="how the tomograms show it")

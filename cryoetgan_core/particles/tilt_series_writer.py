@@ -1,10 +1,10 @@
-"""A simulated tilt series on disk, as a microscope and RELION 5 leave it: to be reconstructed like one's own.
+"""Simulated tilt series on disk, as a microscope and RELION 5 leave them: to be reconstructed like one's own.
 
 Tilts are written as RELION counts them (rlnTomoYTilt, and the same in .tlt, .rawtlt and .mdoc): the tomogram's point
 (x, y, z), from its centre, is seen at x cos(tilt) + z sin(tilt). The simulator counts the other way round.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import mrcfile
@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from ..reproducibility.files import write_atomically
-from ..simulator.scene import TiltSeries, halves, tomogram
-from ..volumes.table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS
+from ..simulator.microscope.simulate import Microscope
+from ..simulator.scene import TiltSeries
+from ..volumes.table import ANGLE_COLUMNS, CENTRED_COLUMNS
 from .relion_tables import ANGLES
 from .relion_writer import CENTRED, CLASS, RECORDED, optics_of, star_head, star_rows, write_mrc
 
@@ -35,56 +36,48 @@ def write_stack(path: Path, images: np.ndarray, pixel_size_A: float) -> None:
     write_atomically(path, write)
 
 
-def write_project(
-    folder: str | Path,
-    name: str,
-    series: TiltSeries,
-    table: pd.DataFrame,
-    depth: int,
-    labels: Mapping[str, np.ndarray] | None = None,
-) -> Path:
-    """Write a tilt series, its tomogram and its particles into a folder; returns its optimisation_set.star.
-
-    tilt_series/NAME.mrc with .tlt, .rawtlt and .mdoc, and NAME.star of RELION 5; tomograms/NAME.mrc, NAME_even.mrc and
-    NAME_odd.mrc (of every other image), and NAME_LABEL.mrc of each of `labels`; tomograms.star, particles.star and
-    picks.csv. A folder holds one series.
-
-    Raises
-    ------
-    FileExistsError
-        When the folder holds a project already.
+def write_series(folder: Path, name: str, series: TiltSeries) -> None:
+    """Write tilt_series/NAME.mrc with .tlt, .rawtlt and .mdoc, and NAME.star of RELION 5, into a folder; and
+    tomograms/NAME.tlt, where readers look for it, beside a tomogram.
     """
-    folder = Path(folder)
-    target = folder / "optimisation_set.star"
-    if target.exists():
-        raise FileExistsError(f"{target} is there already: choose another folder.")
-    for part in ("tilt_series", "tomograms"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    tilts, pixel = -series.angles_deg.astype(float), series.voxel_size_A
-    stem = folder / "tilt_series" / name
-    write_stack(stem.with_suffix(".mrc"), series.images, pixel)
-    for suffix in (".tlt", ".rawtlt"):
-        _text(stem.with_suffix(suffix), "".join(f"{t:.2f}\n" for t in tilts))
+    tilts, stem = -series.angles_deg.astype(float), folder / "tilt_series" / name
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    write_stack(stem.with_suffix(".mrc"), series.images, series.voxel_size_A)
+    beside = folder / "tomograms" / name
+    for path in (stem.with_suffix(".tlt"), stem.with_suffix(".rawtlt"), beside.with_suffix(".tlt")):
+        if path.parent.is_dir():
+            _text(path, "".join(f"{t:.2f}\n" for t in tilts))
     _text(stem.with_suffix(".mdoc"), _mdoc(f"{name}.mrc", series, tilts))
     _text(stem.with_suffix(".star"), _series_star(name, series, tilts))
-    volumes = {"": tomogram(series.images, series.angles_deg, depth)}
-    volumes |= dict(zip(("_even", "_odd"), halves(series, depth), strict=True))
-    volumes |= {f"_{label}": volume for label, volume in (labels or {}).items()}
-    for tail, volume in volumes.items():
-        path = folder / "tomograms" / f"{name}{tail}.mrc"
-        write_atomically(path, lambda p, v=volume: write_volume(p, v, pixel))
-    _text(folder / "tomograms" / f"{name}.tlt", stem.with_suffix(".tlt").read_text())  # where readers look for it
-    _text(folder / "tomograms.star", _tomograms_star(name, series, depth))
-    scope = series.microscope
-    told = dict(voltage_kV=scope.voltage_kV, cs_mm=scope.cs_mm, amplitude_contrast=scope.amplitude_contrast)
-    _text(folder / "particles.star", particles_star(table.assign(tomogram=name, **told), pixel))
-    picks = table[["class_name", *POSITION_COLUMNS, *ANGLE_COLUMNS]].round(4)
-    write_atomically(folder / "picks.csv", lambda p: picks.to_csv(p, index=False))
+
+
+def write_project(
+    folder: Path, names: Sequence[str], microscope: Microscope, shape: Sequence[int], table: pd.DataFrame, voxel: float
+) -> None:
+    """Make a RELION 5 project of tilt series that `write_series` wrote: tomograms.star, particles.star and
+    optimisation_set.star.
+
+    Parameters
+    ----------
+    names
+        of the series; their tomograms are tomograms/NAME.mrc, where there are any.
+    shape
+        of the tomograms (Z, Y, X).
+    table
+        the molecules of all of them.
+    voxel
+        voxel size of the tomograms and pixel size of the images, angstrom.
+    """
+    told = {field: getattr(microscope, field) for field in ("voltage_kV", "cs_mm", "amplitude_contrast")}
+    rows = _tomograms(names, microscope, shape, voxel)
+    if (folder / "tomograms").is_dir():  # they may be in another kind of file
+        rows["rlnTomoReconstructedTomogram"] = [f"tomograms/{name}.mrc" for name in names]
+    _text(folder / "tomograms.star", _loop("global", rows))
+    _text(folder / "particles.star", particles_star(table.assign(**told), voxel))
     _text(
-        target,
+        folder / "optimisation_set.star",
         "data_\n\n_rlnTomoTomogramsFile tomograms.star\n_rlnTomoParticlesFile particles.star\n",
     )
-    return target
 
 
 def write_volume(path: Path, volume: np.ndarray, voxel_size_A: float) -> None:
@@ -140,27 +133,26 @@ def _series_star(name: str, series: TiltSeries, tilts: np.ndarray) -> str:
     return _loop(name, columns)
 
 
-def _tomograms_star(name: str, series: TiltSeries, depth: int) -> str:
-    scope, (_, height, width) = series.microscope, series.images.shape
-    columns = pd.DataFrame(
+def _tomograms(names: Sequence[str], microscope: Microscope, shape: Sequence[int], voxel: float) -> pd.DataFrame:
+    """A row of tomograms.star for each series."""
+    depth, height, width = shape
+    return pd.DataFrame(
         {
-            "rlnTomoName": [name],
-            "rlnVoltage": [scope.voltage_kV],
-            "rlnSphericalAberration": [scope.cs_mm],
-            "rlnAmplitudeContrast": [scope.amplitude_contrast],
-            "rlnMicrographOriginalPixelSize": [series.voxel_size_A],
-            "rlnTomoTiltSeriesPixelSize": [series.voxel_size_A],
-            "rlnTomoHand": [HAND],
-            "rlnOpticsGroupName": ["opticsGroup1"],
-            "rlnTomoTiltSeriesStarFile": [f"tilt_series/{name}.star"],
-            "rlnTomoTomogramBinning": [1.0],
-            "rlnTomoSizeX": [width],
-            "rlnTomoSizeY": [height],
-            "rlnTomoSizeZ": [depth],
-            "rlnTomoReconstructedTomogram": [f"tomograms/{name}.mrc"],
+            "rlnTomoName": list(names),
+            "rlnVoltage": microscope.voltage_kV,
+            "rlnSphericalAberration": microscope.cs_mm,
+            "rlnAmplitudeContrast": microscope.amplitude_contrast,
+            "rlnMicrographOriginalPixelSize": voxel,
+            "rlnTomoTiltSeriesPixelSize": voxel,
+            "rlnTomoHand": HAND,
+            "rlnOpticsGroupName": "opticsGroup1",
+            "rlnTomoTiltSeriesStarFile": [f"tilt_series/{name}.star" for name in names],
+            "rlnTomoTomogramBinning": 1.0,
+            "rlnTomoSizeX": width,
+            "rlnTomoSizeY": height,
+            "rlnTomoSizeZ": depth,
         }
     )
-    return _loop("global", columns)
 
 
 def particles_star(table: pd.DataFrame, voxel_size_A: float) -> str:
