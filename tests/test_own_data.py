@@ -10,6 +10,7 @@ import torch
 
 from cryoetgan_core.config import make_config
 from cryoetgan_core.paper import own_data
+from cryoetgan_core.paper.doubts import _half_radius
 from cryoetgan_core.paper.runs import train_on
 from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
@@ -105,3 +106,10 @@ def test_background_is_offered_where_enough_particles_can_choose(tmp_path: Path,
     run = train_on(config, both, tmp_path / "run")
     assert set(run.noise_distances) == {"measured", "real background"}
     assert all(np.isfinite(list(run.noise_distances.values())))
+
+
+def test_a_dip_of_the_transfer_function_within_a_molecule_is_not_its_edge() -> None:
+    r = (torch.stack(torch.meshgrid(*(torch.arange(24) - 12,) * 3, indexing="ij")) ** 2).sum(0).float().sqrt()
+    ball = (r < 5.5).float()
+    assert _half_radius(ball) == _half_radius(ball * (1 - 0.8 * ((r > 1.5) & (r < 3.5)))) == 6
+    assert _half_radius(torch.zeros(24, 24, 24)) == 0

@@ -50,7 +50,9 @@ def doubts(particles: ParticleSet, densities: str) -> list[str]:
 
 
 def _sizes(particles: ParticleSet, radii_A: dict[str, float]) -> list[str]:
-    """Where the mean particle, of each class that has a density or of all, is smaller or larger than the densities."""
+    """Where the mean particle, of each class that has a density or of all, is smaller or larger than the densities, and
+    so are the means of both halves of them: one mean of few particles may be so by chance.
+    """
     classes, found = particles.table["class_name"], []
     named = {name: (classes == name).to_numpy() for name in radii_A if (classes == name).any()}
     groups = named or {"": np.ones(len(particles), bool)}
@@ -59,9 +61,10 @@ def _sizes(particles: ParticleSet, radii_A: dict[str, float]) -> list[str]:
         chosen = np.flatnonzero(rows)[:MEAN_OF]
         if len(chosen) < LEAST_TO_CHOOSE:
             continue
-        mean = torch.from_numpy(np.asarray(particles.volumes[chosen], np.float32)).mean(0)
-        seen = _half_radius(mean) * particles.voxel_size_A
-        if seen and min(expected) and not min(expected) / MOST_RATIO < seen < max(expected) * MOST_RATIO:
+        halves = [torch.from_numpy(np.asarray(particles.volumes[chosen[k::2]], np.float32)).mean(0) for k in (0, 1)]
+        radii = [_half_radius(mean) * particles.voxel_size_A for mean in (sum(halves) / 2, *halves)]
+        least, most, seen = min(expected) / MOST_RATIO, max(expected) * MOST_RATIO, radii[0]
+        if min(radii) and least and (max(radii) <= least or min(radii) >= most):
             told = " to ".join(f"{r:.0f}" for r in sorted({min(expected), max(expected)}))
             found.append(
                 f"The mean of {len(chosen)} {name or 'particles'} falls to half at {seen:.0f} A from its centre, the "
@@ -71,7 +74,9 @@ def _sizes(particles: ParticleSet, radii_A: dict[str, float]) -> list[str]:
 
 
 def _half_radius(volume: torch.Tensor) -> float:
-    """Radius in voxels at which the mean over shells falls below half of its greatest value; 0 where it never does."""
+    """Radius in voxels beyond which the mean over shells stays below half of its greatest value; 0 where it never
+    does. Within it, the transfer function may leave a dip.
+    """
     n = volume.shape[-1]
     line = torch.arange(n) - n // 2
     shell = (line[:, None, None] ** 2 + line[:, None] ** 2 + line**2).sqrt().round().long().flatten()
@@ -80,5 +85,5 @@ def _half_radius(volume: torch.Tensor) -> float:
     top = int(profile.argmax())
     if profile[: max(1, n // 8)].mean() < -profile[top]:  # darker than what surrounds it: `describe` says so
         return 0.0
-    below = (profile[top:] < profile[top] / 2).nonzero()
-    return float(top + below[0]) if len(below) else 0.0
+    outermost = int((profile >= profile[top] / 2).nonzero().max())
+    return float(outermost + 1) if outermost + 1 < len(profile) else 0.0
