@@ -170,7 +170,7 @@ def test_code_hash_follows_what_a_module_runs_and_not_its_words(tmp_path: Path) 
 
 
 def test_code_hashes_are_those_of_every_python() -> None:
-    text = "\n".join(_statements(PACKAGE / "losses.py"))
+    text = "\n".join(_statements((PACKAGE / "losses.py").read_text()))
     assert "FunctionDef(name='cycle_loss'" in text and "Constant(value=" in text
     assert "=[]" not in text and "=None" not in text  # fields of one version of Python and not of another
 

@@ -7,6 +7,7 @@ halves are separate streams too. Everything follows from the seed.
 import math
 import warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from .microscope.projection import project
 from .microscope.simulate import Microscope, Recordings, draw_recordings, reconstruct, record
 from .microscope.transfer import wavelength_A
 from .specimen import (
+    ASSEMBLIES,
     pose_to_relion_angles,
     random_rotations,
     random_shifts,
@@ -84,14 +86,21 @@ def _class_reference(
 ) -> torch.Tensor:
     source, options = parse_source(str(source))
     grid = {"voxel_size_A": voxel_size_A, "resolution_A": resolution_voxels * voxel_size_A} | options
+    make = _embedded if source in ASSEMBLIES else reference_map
     if name != "membrane":
-        return reference_map(source, **grid)
+        return make(source, **grid).clone()
     rim = 3  # voxels over which the disc fades
     radius = math.sqrt(3) * (box / 2 + MAX_SHIFT * box) + rim
-    disc = reference_map(source, **grid, box=2 * math.ceil(radius))
+    disc = make(source, **grid, box=2 * math.ceil(radius))
     axis = torch.arange(len(disc)) - len(disc) // 2
     distance = (axis[:, None] ** 2 + axis**2).sqrt()
     return disc * (((radius - distance) / rim).clamp(0, 1) * math.pi / 2).sin() ** 2
+
+
+@lru_cache(64)  # a notebook and its tests ask for the same ones again and again
+def _embedded(name: str, **grid: float) -> torch.Tensor:
+    """`reference_map` of an embedded class, not to be changed."""
+    return reference_map(name, **grid)
 
 
 # Fields of the microscope that every particle's row carries
