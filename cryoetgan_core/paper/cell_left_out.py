@@ -2,8 +2,9 @@
 
 Particles that are aligned to a map resemble it, whatever they hold. So the picks of `cell` are aligned to a map that
 lacks the shape of one half: the ribosome, cut across its long axis, with one half smeared out by turns about this axis.
-Then the picks are compared with the true half, and with the same half turned by 90, 180 and 270 degrees. The map that
-they were aligned to prefers none of them; a ribosome prefers the first.
+Then the picks are compared with the true half, and with the same half turned by 90, 180 and 270 degrees. A ribosome
+prefers the first. Noise can too, a little, where the half continues what it was aligned to. So all is done with the
+mirror image too, which noise prefers as much.
 """
 
 import math
@@ -20,13 +21,14 @@ from ..reproducibility.provenance import array_hash
 from ..simulator.sets import class_references
 from ..volumes.pose_search import Found, average, search_poses
 from ..volumes.poses import rotate_volume
-from .cell import BOX, CELL, CELL_MAP, MAXIMA, SHIFT, SHUFFLED, boxes, over_tiles, seen_frequencies
+from .cell import BOX, CELL, CELL_MAP, MAXIMA, SHIFT, SHUFFLED, boxes, mirrored, over_tiles, seen_frequencies
 from .foreign import Foreign
 from .picker import CTF_WEDGE
 from .record import described
 from .results import read_results
 
 SOURCES = (PHYSICS, CTF_WEDGE, MAXIMA, SHUFFLED)
+SIDES = ("left", "right")
 TURNED_DEG = (90.0, 180.0, 270.0)  # about the long axis
 SMEARED = 24  # turns over which a half is smeared out
 CUT_VOXELS = 1.0  # over which one half fades into the other
@@ -39,35 +41,39 @@ def make_left_out(folder: Path, config: RunConfig, rotations: int = 4000) -> dic
     Returns
     -------
     dict
-        "rows": of each half left out and each source of picks, `over_tiles` of the correlation with the half against
+        "rows": of each half left out, hand and source of picks, `over_tiles` of the correlation with the half against
         the mean of those with the half turned; "average" and "average_turned": the same of the picks' average, in the
-        half's place. "slices": averages, the maps aligned to, and the map, its long axis along x.
+        half's place. Of hand "difference", `over_tiles` of what the map's hand has more than the mirror image.
+        "slices": averages, the maps aligned to, and the map, its long axis along x.
     """
     volume, voxel = read_tomogram(folder / CELL, protein="dark")
     (picked,) = read_results(config.profile, {f"cell_seed{config.seed}": config}).values()
+    picks = {source: picked["slices"][f"judged, {source}"][:, :3] for source in SOURCES}
     upright = along_x(class_references(("ribosome",), config.box, voxel, {"ribosome": folder / CELL_MAP})["ribosome"])
-    observed, rows, shown = seen_frequencies(voxel), [], {"map": upright[None, BOX // 2].numpy()}
-    halves = dict(zip(("left", "right"), in_halves(upright), strict=True))
-    for name, other in (("left", "right"), ("right", "left")):
-        left_out = halves[name]
-        given = halves[other] + smeared(left_out)
-        alternatives = [left_out, *(turned_about_x(left_out, angle) for angle in TURNED_DEG)]
-        judged, averages = {}, {}
-        for source in SOURCES:
-            places = picked["slices"][f"judged, {source}"][:, :3]
-            particles = boxes(volume, places, voxel)
-            found = search_poses(particles, given, observed, voxel, rotations=rotations, most_shift=SHIFT)
-            own, *turned = (correlation(particles, part, given, found, observed, voxel) for part in alternatives)
-            judged[source] = np.column_stack([places, own, np.mean(turned, axis=0)])
-            averages[source] = average(particles, found, voxel)
-        around = smeared(left_out)
-        inside = around > INSIDE * around.max()
-        for row in over_tiles(judged, voxel, config.seed):
-            mean = averages[row["source"]]
-            own, *turned = (float(np.corrcoef(mean[inside], part[inside])[0, 1]) for part in alternatives)
-            rows.append({"left_out": name} | row | {"average": own, "average_turned": turned})
-        shown |= {f"{name}, {source}": averages[source][None, BOX // 2].numpy() for source in (PHYSICS, SHUFFLED)}
-        shown[f"{name}, given"] = given[None, BOX // 2].numpy()
+    rows, shown = [], {"map": upright[None, BOX // 2].numpy()}
+    for side in SIDES:
+        better = {source: [places] for source, places in picks.items()}
+        for hand, whole in (("map", upright), ("mirror", mirrored(upright))):
+            halves = dict(zip(SIDES, in_halves(whole), strict=True))
+            left_out = halves.pop(side)
+            given = smeared(left_out) + sum(halves.values())
+            alternatives = [left_out, *(turned_about_x(left_out, angle) for angle in TURNED_DEG)]
+            judged, averages = {}, {}
+            for source, places in picks.items():
+                found, averages[source] = compared(boxes(volume, places, voxel), given, alternatives, voxel, rotations)
+                judged[source] = np.column_stack([places, found[0], found[1:].mean(0)])
+                better[source].append(found[0] - found[1:].mean(0))
+            around = smeared(left_out)
+            inside = around > INSIDE * around.max()
+            for row in over_tiles(judged, voxel, config.seed):
+                mean = averages[row["source"]]
+                own, *turned = (float(np.corrcoef(mean[inside], part[inside])[0, 1]) for part in alternatives)
+                rows.append({"left_out": side, "hand": hand} | row | {"average": own, "average_turned": turned})
+            if hand == "map":
+                shown[f"{side}, given"] = given[None, BOX // 2].numpy()
+                shown |= {f"{side}, {s}": averages[s][None, BOX // 2].numpy() for s in (PHYSICS, SHUFFLED)}
+        both = {source: np.column_stack(parts) for source, parts in better.items()}
+        rows += [{"left_out": side, "hand": "difference"} | row for row in over_tiles(both, voxel, config.seed)]
     return {
         "rows": rows,
         "picks_of": picked["code_hash"],
@@ -76,6 +82,22 @@ def make_left_out(folder: Path, config: RunConfig, rotations: int = 4000) -> dic
         "data_hash": array_hash(volume),
         "slices": {k: v.astype(np.float32) for k, v in shown.items()},
     } | described(config, "paper.cell_left_out")
+
+
+def compared(
+    particles: torch.Tensor,
+    given: torch.Tensor,
+    alternatives: list[torch.Tensor],
+    voxel_size_A: float,
+    rotations: int,
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Particles (N, BOX, BOX, BOX) aligned to a map: their correlations (len(alternatives), N) with other maps in the
+    poses that were found, and their average.
+    """
+    observed = seen_frequencies(voxel_size_A)
+    found = search_poses(particles, given, observed, voxel_size_A, rotations=rotations, most_shift=SHIFT)
+    values = [correlation(particles, part, given, found, observed, voxel_size_A) for part in alternatives]
+    return np.array(values), average(particles, found, voxel_size_A)
 
 
 def along_x(reference: torch.Tensor) -> torch.Tensor:
