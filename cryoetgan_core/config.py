@@ -240,7 +240,7 @@ class Profile:
 PROFILES = {
     "smoke": Profile(
         "seconds; checks that every part runs, its numbers mean nothing",
-        {"S1": 24, "S2": 24, OWN_DATA: 24},
+        {"S1": 18, "S2": 18, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
         dict(
             train_per_class=8,

@@ -12,9 +12,11 @@ from ..config import PROFILES
 from ..evaluation.baselines import BACKGROUND, CTF, WHITE
 from ..evaluation.downstream import GENERATED, PHYSICS, REAL
 from ..reproducibility import paths
+from .cell import SHUFFLED
 from .claims import claims_table
 from .denoiser import FILTERED, RESTORED
 from .findings import Results, best_formula, mean
+from .picking import CTF_WEDGE, TEMPLATES
 from .proof import HEADLINE_SNR
 from .record import code_of
 
@@ -38,10 +40,13 @@ def numbers() -> dict[str, str]:
     for name, volumes in (("read_as_generated", "as generated"), ("read_stronger", "signal times 1.5")):
         found[name] = f"{r.label_read(volumes):.0f}"
     for dataset in ("S1", "S2"):
-        for name, source in (("picker", PHYSICS), ("picker_ctf", CTF), ("picker_white", WHITE), ("picker_real", REAL)):
-            found[f"{dataset}_{name}"] = f"{r.picker(dataset, source):.2f}"
+        named = {"": PHYSICS, "_wedge": CTF_WEDGE, "_white": WHITE, "_templates": TEMPLATES, "_real": REAL}
+        for name, source in named.items():
+            found[f"{dataset}_picker{name}"] = f"{r.picker(dataset, source):.2f}"
     for name, source in (("hand", PHYSICS), ("maxima", "strongest density maxima"), ("moved", "picks, moved")):
         found[f"cell_{name}"] = f"{r.hand(source):.1f}"
+    for name, source in (("", PHYSICS), ("_moved", SHUFFLED)):
+        found[f"left_out{name}"] = _joined([f"{errors:.1f}" for errors in r.half_left_out(source)])
     found["calibration"] = f"{100 * r.calibration_error():.0f}"
     evening = PROFILES["evening"].sizes["steps"]
     found |= {"snr_headline": f"{HEADLINE_SNR:g}", "snr_runs": f"{PROFILES[PROFILE].snr['S1']:g}"}

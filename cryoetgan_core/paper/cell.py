@@ -34,8 +34,8 @@ from ..volumes.pose_search import Found, average, search_poses
 from ..volumes.poses import rotate_volume
 from . import own_data
 from .foreign import MAPS, Foreign
-from .picker import CTF_WEDGE
 from .picking import (
+    CTF_WEDGE,
     STEPS,
     Tomogram,
     best_thresholds,

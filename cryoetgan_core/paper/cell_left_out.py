@@ -23,7 +23,7 @@ from ..volumes.pose_search import Found, average, search_poses
 from ..volumes.poses import rotate_volume
 from .cell import BOX, CELL, CELL_MAP, MAXIMA, SHIFT, SHUFFLED, boxes, mirrored, over_tiles, seen_frequencies
 from .foreign import Foreign
-from .picker import CTF_WEDGE
+from .picking import CTF_WEDGE
 from .record import described
 from .results import read_results
 

@@ -113,6 +113,14 @@ class Results:
         (row,) = [row for row in r["rows"] if row["source"] == source]
         return row["better"] / row["error"]
 
+    def half_left_out(self, source: str) -> list[float]:
+        """By how much picks prefer the half of a ribosome that they were not aligned to, in the map's hand more than in
+        the mirror image, in standard errors: of each half.
+        """
+        (r,) = self([f"cell_left_out_seed{self.seeds[0]}"])
+        rows = [row for row in r["rows"] if row["source"] == source and row["hand"] == "difference"]
+        return [row["better"] / row["error"] for row in rows]
+
     def folds(self, name: str, metric: str) -> list[float]:
         """A distance of generated volumes over that of real from real, by tomogram left out."""
         (r,) = self([f"foreign_{name}_seed{self.seeds[0]}"])

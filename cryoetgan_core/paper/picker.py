@@ -26,6 +26,7 @@ from ..simulator import scene
 from ..simulator.sets import class_references
 from ..simulator.specimen.crowding import radius_A
 from .picking import (
+    CTF_WEDGE,
     LEVELS,
     ROTATIONS,
     STEPS,
@@ -44,7 +45,6 @@ from .picking import (
 from .proof import proof_config
 from .record import described
 
-CTF_WEDGE = "density x CTF formula x wedge + noise"
 SOURCES = (PHYSICS, CTF_WEDGE, CTF, WHITE, REAL)
 TRAINED_ON, TESTED_ON = 4, 3  # tomograms; the last of those trained on sets the threshold
 FEWER_AND_MORE = (2, 12)  # generated tomograms, for the learning curve
