@@ -35,7 +35,7 @@ def trainer(
     **changes: object,
 ) -> Trainer:
     rng = torch.Generator().manual_seed(7)
-    x, y = (torch.randn(12, 24, 24, 24, generator=rng) for _ in "xy")
+    x, y = (torch.randn(12, 18, 18, 18, generator=rng) for _ in "xy")
     config = make_config("smoke", "S1", preset, **{"steps": 12} | changes)
     return Trainer(config, x, y, device, acceleration=use)
 

@@ -30,7 +30,7 @@ torch.set_default_dtype(torch.float64)  # so that what differs by more than roun
 changes = dict(gradient_penalty=10.0, spectral_norm=True, pool=5)
 config = make_config("smoke", preset="adapted", batch=4, steps=20, **changes)
 data = torch.Generator().manual_seed(7)
-x, y = (torch.randn(12, 24, 24, 24, generator=data) for _ in "xy")
+x, y = (torch.randn(12, 18, 18, 18, generator=data) for _ in "xy")
 with processes() as these:
     trainer = Trainer(config, x, y, processes=these)
     load_checkpoint(trainer, folder)
@@ -112,4 +112,4 @@ def test_parts_of_a_batch() -> None:
     assert torch.equal(torch.cat(halves), batch)
     config = make_config("smoke", batch=4)
     with pytest.raises(ValueError, match="batch of 4 cannot be shared by 3"):
-        Trainer(config, torch.randn(8, 24, 24, 24), torch.randn(8, 24, 24, 24), processes=Processes(0, 3))
+        Trainer(config, torch.randn(8, 18, 18, 18), torch.randn(8, 18, 18, 18), processes=Processes(0, 3))

@@ -38,7 +38,7 @@ def test_the_molecule_adds_less_to_recordings_than_noise_does() -> None:
     added = found["variance"]["added by the molecule within it, recorded"]
     assert found["variance"]["all, recorded"] > 0.3 > 10 * max(added) and min(added) > 0
     shapes = {v.shape for v in found["slices"].values()}
-    assert shapes == {(4, 24, 24)} and len(found["rank"]) == 4
+    assert shapes == {(4, 18, 18)} and len(found["rank"]) == 4
     assert np.isfinite(found["reliability"]["ence"])
 
 

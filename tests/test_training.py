@@ -31,14 +31,14 @@ from cryoetgan_core.training import Trainer
 torch.set_num_threads(1)
 config = make_config("smoke", preset=sys.argv[2], steps=int(sys.argv[3]), checkpoint_every=2)
 data = torch.Generator().manual_seed(7)
-x, y = (torch.randn(12, 24, 24, 24, generator=data) for _ in "xy")
+x, y = (torch.randn(12, 18, 18, 18, generator=data) for _ in "xy")
 train(Trainer(config, x, y), Path(sys.argv[1]), progress=False)
 """
 
 
 def data() -> tuple[torch.Tensor, torch.Tensor]:
     rng = torch.Generator().manual_seed(7)
-    return tuple(torch.randn(12, 24, 24, 24, generator=rng) for _ in "xy")
+    return tuple(torch.randn(12, 18, 18, 18, generator=rng) for _ in "xy")
 
 
 def start(folder: Path, preset: str, steps: int) -> subprocess.Popen:
@@ -47,7 +47,7 @@ def start(folder: Path, preset: str, steps: int) -> subprocess.Popen:
 
 @pytest.mark.parametrize("preset", ["adapted", "released"])
 def test_killed_training_resumes_to_the_same_bits(tmp_path: Path, preset: str) -> None:
-    steps = 14
+    steps = 8
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     assert start(unbroken, preset, steps).wait(timeout=300) == 0
     process = start(broken, preset, steps)
