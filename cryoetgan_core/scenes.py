@@ -257,7 +257,8 @@ def generate_scenes(
     if path.exists():
         held = read_json(path, "choose an empty folder")
         ours, theirs = (c | c.get("order", {}) for c in (card, held))
-        different = [k for k in ours if k != "order" and ours[k] != theirs.get(k)]
+        different = [k for k in sorted({*ours, *theirs} - {"order", "n"}) if ours.get(k) != theirs.get(k)]
+        different += ["n"] if ours["n"] < theirs["n"] else []  # more of the same are made
         if different:
             raise ValueError(
                 f"{folder} holds tomograms of another order ({', '.join(different)}): choose an empty folder."

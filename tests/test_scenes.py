@@ -258,3 +258,26 @@ def test_relion_averages_what_lies_at_the_picks_to_the_molecule(tmp_path: Path, 
     mirrored = np.roll(wanted[::-1], 1, axis=0)
     assert np.corrcoef(average.ravel(), wanted.ravel())[0, 1] > 0.99
     assert np.corrcoef(average.ravel(), mirrored.ravel())[0, 1] < 0.9
+
+
+def test_a_part_of_a_runs_classes_and_more_tomograms_of_one_order(tmp_path: Path, references, capsys) -> None:
+    """Of a run's files those that are not asked for may be gone."""
+    for name in ("ribosome", "tric"):
+        mrcfile.write(tmp_path / f"{name}.mrc", references[name].numpy(), voxel_size=VOXEL)
+    densities = ", ".join(f"{name}={tmp_path / name}.mrc" for name in ("ribosome", "tric"))
+    run = tmp_path / "run"
+    cg.train(cg.simulate(densities, 24, 24, VOXEL, snr=0.3), densities, run)
+    (tmp_path / "ribosome.mrc").unlink()
+    order = ["scenes", str(run), str(tmp_path / "out"), "--counts", "tric=1", "--shape", "48 48 48"]
+    assert command.main(order) == 0
+    first = (tmp_path / "out" / "tomograms" / "scene_0001.mrc").read_bytes()
+    capsys.readouterr()
+    assert command.main([*order, "--n", "2"]) == 0 and "1 of them made now" in capsys.readouterr().out
+    assert (tmp_path / "out" / "tomograms" / "scene_0001.mrc").read_bytes() == first
+    assert command.main(order) == 2 and "another order (n)" in capsys.readouterr().err
+    card = tmp_path / "out" / "scenes.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"background": "0"}))
+    assert command.main([*order, "--n", "2"]) == 2 and "another order (background)" in capsys.readouterr().err
+    assert command.main(["scenes", "s1", *order[2:]]) == 2 and "one of S1, S2, modern" in capsys.readouterr().err
+    told = ["scenes", "S1", str(tmp_path / "t"), "--counts", "tric=1 uM"]
+    assert command.main(told) == 2 and "give --voxel-size-A" in capsys.readouterr().err

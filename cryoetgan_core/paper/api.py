@@ -165,6 +165,27 @@ def simulate(
     return subtomograms(references, n, box, voxel_size_A, scope, stream(seed, "simulate"), snr=snr)
 
 
+def tomogram_source(run: str | Path, voxel_size_A: float, snr: float | None) -> tuple[str, float]:
+    """Densities and voxel size of a run's tomograms, or of a simulated microscope's: "" and what is asked for.
+
+    Raises
+    ------
+    ValueError
+        For a run with a voxel size or SNR beside its own, a microscope without a voxel size, or neither of both.
+    """
+    if str(run) in MICROSCOPES:
+        if not voxel_size_A > 0:
+            raise ValueError(f"Tomograms of the simulated microscope {run}: give voxel_size_A, angstrom.")
+        return "", voxel_size_A
+    if not Path(run).is_dir():
+        raise ValueError(
+            f"{run} is no folder; expected that of a run of `cryoetgan train`, or one of {', '.join(MICROSCOPES)}."
+        )
+    if voxel_size_A or snr is not None:
+        raise ValueError(f"{run} is a run, with a voxel size and noise of its own: leave out voxel_size_A and snr.")
+    return source_of(Path(run))
+
+
 def generate_tomograms(
     folder: str | Path,
     run: str | Path,
@@ -192,7 +213,7 @@ def generate_tomograms(
     Parameters
     ----------
     run
-        folder of a run of `train`, or one of `MICROSCOPES`: "S1", "S2" or "modern".
+        folder of a run of `train`, or one of `MICROSCOPES`: "S1", "S2" or "modern" ("./S1" is a folder).
     counts, crowders
         molecules of each class in each tomogram; crowders have no labels.
     shape
@@ -223,17 +244,15 @@ def generate_tomograms(
         For a run of the paper's generator, a class without a density, molecules that find no room, a background of
         another voxel size, or a folder with another order.
     """
+    trained, voxel = tomogram_source(run, voxel_size_A, snr)
     simulated = str(run) in MICROSCOPES
-    if simulated and not voxel_size_A > 0:
-        raise ValueError(f"Tomograms of the simulated microscope {run}: give voxel_size_A, angstrom.")
     if simulated and background:
         raise ValueError(f"A background for the simulated microscope {run}: it is for runs; leave it out.")
-    if not simulated and (voxel_size_A or snr is not None):
-        raise ValueError(f"{run} is a run, with a voxel size and noise of its own: leave out voxel_size_A and snr.")
-    trained, voxel = ("", voxel_size_A) if simulated else source_of(Path(run))
     beside = surroundings(around or {})
-    names = (*{*counts, *(crowders or {}), *beside.in_membranes},)
-    given = {k: v for text in (trained, densities) if text for k, v in own_data.parse_densities(text)[1].items()}
+    names = tuple(sorted({*counts, *(crowders or {}), *beside.in_membranes}))
+    # of the run's densities, those asked for: others may be gone
+    kept = ", ".join(part for part in trained.split(",") if part.partition("=")[0].strip() in names)
+    given = {k: v for text in (kept, densities) if text for k, v in own_data.parse_densities(text)[1].items()}
     order = Scenes(dict(counts), tuple(shape), n, seed, dict(crowders or {}), volumes, protein, halves, beside)
     measured = None
     if background:

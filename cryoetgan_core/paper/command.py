@@ -31,7 +31,6 @@ from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from . import api, launch, own_data
 from .doubts import doubts
-from .own_runs import source_of
 from .parameters import parse_json, reader_options
 from .plotting import contact_sheet, report_figure, use_style
 from .simulated_sets import default_device
@@ -201,7 +200,7 @@ def _scenes(
 ) -> None:
     """Write labelled tomograms of a physics run or a simulated microscope."""
     there, size = len(list((output / "tables").glob("*.csv"))), _sizes(shape)
-    volume_A3 = math.prod(size) * (voxel_size_A or (0.0 if run in MICROSCOPES else source_of(Path(run))[1])) ** 3
+    volume_A3 = math.prod(size) * api.tomogram_source(run, voxel_size_A, snr)[1] ** 3
     target = api.generate_tomograms(
         output,
         run,

@@ -107,6 +107,11 @@ class Results:
         (r,) = self([f"picker_{dataset}_seed{self.seeds[0]}"])
         return mean([scores["f1"] for scores in r["scores"][source]])
 
+    def deepfinder_picker(self, source: str) -> float:
+        """F1 on DeepFinder's tomograms of pickers trained on tomograms of one source, from Table 23."""
+        (r,) = self([f"deepfinder_picker_seed{self.seeds[0]}"])
+        return mean([scores["f1"] for scores in r["scores"][source]])
+
     def hand(self, source: str) -> float:
         """How much better a ribosome's map fits picks in a cell than its mirror image, in standard errors."""
         (r,) = self([f"cell_seed{self.seeds[0]}"])

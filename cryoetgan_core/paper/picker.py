@@ -3,7 +3,7 @@
 A small 3-D U-Net (MONAI) is trained on tomograms of one source and picks in held-out tomograms of the microscope
 simulator. Sources: scenes of the physics generator, which was estimated from unlabelled particles; the same specimens
 with white noise, with the CTF formula, or with the CTF formula and the missing wedge, told the true signal-to-noise
-ratio; and tomograms of the same simulator with their real labels, which is the upper bound. Template matching with the
+ratio; and tomograms of the same simulator with their real labels. Template matching with the
 same densities stands beside them, and how F1 grows with the number of generated scenes. Needs `pip install monai`.
 """
 
