@@ -48,7 +48,7 @@ def rng(seed: int = 0) -> torch.Generator:
 @pytest.fixture(scope="module")
 def small() -> tuple:
     """Two classes of S1 in boxes of 24, twenty of each in every half: configuration, references, domains."""
-    config = make_config("smoke", "S1", snr=0.3)
+    config = make_config("smoke", "S1", snr=0.3, box=24)
     voxel = DATASETS["S1"].field_of_view_A / 24
     references = class_references(("ribosome", "tric"), 24, voxel)
     x = [density_maps(references, 20, 24, voxel, rng(i)) for i in (1, 2)]

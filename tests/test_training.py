@@ -336,8 +336,8 @@ def test_as_many_particles_as_a_batch_train_and_fewer_are_refused_before_it_star
 
 def test_data_that_do_not_fit_are_refused() -> None:
     x, y = data()
-    with pytest.raises(ValueError, match="24\\^3"):
-        Trainer(make_config("smoke"), x[:, :20, :20, :20], y)
+    with pytest.raises(ValueError, match="18\\^3"):
+        Trainer(make_config("smoke"), x[:, :17, :17, :17], y)
     with pytest.raises(ValueError, match="z-score"):
         Trainer(make_config("smoke"), x, torch.zeros_like(y))
     with pytest.raises(FileNotFoundError, match="weights.safetensors"):
