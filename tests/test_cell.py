@@ -126,8 +126,8 @@ def upright() -> torch.Tensor:
 def test_halves_of_a_map_are_cut_across_its_long_axis(upright) -> None:
     left, right = cell_left_out.in_halves(upright)
     torch.testing.assert_close(left + right, upright)
-    assert left.sum() == pytest.approx(right.sum(), rel=0.3)
-    axis = torch.arange(BOX) - BOX / 2
+    assert float(left.sum()) == pytest.approx(float(right.sum()), rel=0.3)
+    axis = torch.arange(BOX) - BOX // 2
     mass = upright.clamp(min=0)
     widths = [float((mass.sum([k for k in range(3) if k != d]) * axis**2).sum() / mass.sum()) ** 0.5 for d in (2, 1, 0)]
     assert widths == sorted(widths, reverse=True)
