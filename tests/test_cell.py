@@ -6,7 +6,7 @@ import torch
 
 from cryoetgan_core.evaluation.metrics import fourier_shell_correlation
 from cryoetgan_core.paper import cell, cell_left_out, deepfinder_picker
-from cryoetgan_core.paper.picking import formula
+from cryoetgan_core.paper.picking import formula, seen_by_tilts
 from cryoetgan_core.physics.fourier_grid import wedge
 from cryoetgan_core.simulator.sets import class_references
 from cryoetgan_core.volumes.pose_search import search_poses
@@ -78,7 +78,9 @@ def test_a_refinement_starts_from_low_frequencies_and_finds_the_molecule(ribosom
 
 def test_moved_picks_lie_beside_picks_and_off_all_of_them() -> None:
     places = np.array([[30, 60, 60], [30, 60, 75], [40, 100, 100], [30, 3, 3]])
-    found = cell.moved(places, VOXEL, (64, 130, 130), 0)
+    others = np.array([[30, 80, 60]])
+    found = cell.moved(places, others, VOXEL, (64, 130, 130), 0)
+    assert (np.linalg.norm(found - others, axis=1) * VOXEL > cell.MASK_A).all()
     distances = np.linalg.norm(found[:, None] - places, axis=2) * VOXEL
     assert 2 <= len(found) <= 4 and distances.min() > cell.APART_A
     assert all(np.abs(row - cell.MOVED_A).min() < VOXEL for row in distances)
@@ -139,7 +141,7 @@ def test_the_half_that_was_smeared_out_is_found_in_ribosomes_alone(upright) -> N
     """Without noise, which would hide a bias: seen through the CTF, the wedge and the mask. Of pure noise of that
     power, both hands prefer the half in its place as much.
     """
-    seen = formula((BOX,) * 3, VOXEL, cell.CELL_MICROSCOPE, with_wedge=True)
+    seen = formula((BOX,) * 3, VOXEL, cell.CELL_MICROSCOPE) * seen_by_tilts((BOX,) * 3, -60.0, 60.0)
     rng = torch.Generator().manual_seed(3)
 
     def recorded(volumes: torch.Tensor) -> torch.Tensor:
@@ -148,12 +150,12 @@ def test_the_half_that_was_smeared_out_is_found_in_ribosomes_alone(upright) -> N
 
     def better(volumes: torch.Tensor, whole: torch.Tensor) -> np.ndarray:
         left, right = cell_left_out.in_halves(whole)
-        parts = [right, *(cell_left_out.turned_about_x(right, a) for a in cell_left_out.TURNED_DEG)]
-        found, _ = cell_left_out.compared(volumes, left + cell_left_out.smeared(right), parts, VOXEL, rotations=1000)
+        away = cell_left_out.off_the_cut(right, VOXEL)
+        parts = [away, *(cell_left_out.turned_about_x(away, a) for a in cell_left_out.TURNED_DEG)]
+        found, _, _ = cell_left_out.compared(volumes, left + cell_left_out.smeared(right), parts, VOXEL, rotations=1000)
         return found[0] - found[1:].mean(0)
 
-    left, right = cell_left_out.in_halves(upright)
-    pairs = [left + cell_left_out.turned_about_x(right, angle) for angle in (45.0, 135.0, 225.0, 315.0)]
+    pairs = cell_left_out.wrong_halves(upright)
     whole, wrong = (
         recorded(torch.cat([particles(o, 16 // len(objects), 0.0, seed)[0] for seed, o in enumerate(objects)]))
         for objects in ([upright], pairs)
@@ -163,3 +165,17 @@ def test_the_half_that_was_smeared_out_is_found_in_ribosomes_alone(upright) -> N
     noise = recorded(torch.randn(48, BOX, BOX, BOX, generator=rng))
     hands = better(noise, upright) - better(noise, cell.mirrored(upright))
     assert abs(hands.mean()) < 3 * hands.std() / len(hands) ** 0.5 < 0.1 * told
+
+
+def test_a_ribosome_put_into_a_box_correlates_with_it_as_asked(upright, observed) -> None:
+    boxed = torch.randn(40, BOX, BOX, BOX, generator=torch.Generator().manual_seed(0)) * cell.soft_mask(VOXEL)
+    made = cell_left_out.put_in(boxed, [upright], 0.3, VOXEL, torch.Generator().manual_seed(1))
+    added = made - boxed
+    found = [
+        torch.dot(one := cell_left_out._spectrum(m, observed), two := cell_left_out._spectrum(a, observed))
+        / (one.norm() * two.norm())
+        for m, a in zip(made, added, strict=True)
+    ]
+    assert torch.stack(found).mean() == pytest.approx(0.3, abs=0.02)
+    far = cell_left_out.off_the_cut(upright, VOXEL)
+    assert far[:, :, BOX // 2 - 1 : BOX // 2 + 2].abs().max() < 1e-2 < far.abs().max()

@@ -7,7 +7,9 @@ import torch
 
 from cryoetgan_core.config import DATASETS
 from cryoetgan_core.paper import picker, picking
+from cryoetgan_core.physics.fourier_grid import window
 from cryoetgan_core.reproducibility.seeds import stream
+from cryoetgan_core.simulator import scene
 
 RADII = {"a": 40.0, "b": 20.0}
 VOXEL = 10.0
@@ -69,15 +71,24 @@ def test_formulas_have_the_signal_to_noise_ratio_that_is_asked_for() -> None:
     density = np.zeros((32, 40, 48), np.float32)
     density[12:20, 16:24, 20:28] = 1
     scope = DATASETS["S1"].microscope
-    for factor in (None, picking.formula(density.shape, 22.8, scope, with_wedge=True)):
-        one, other = (picking.noisy(density, factor, config.snr, stream(0, k)) for k in (1, 2))
+    seen = picking.seen_by_tilts(density.shape, scope.tilt_min_deg, scope.tilt_max_deg)
+    for factor, tilts in ((None, None), (picking.formula(density.shape, 22.8, scope), seen)):
+        one, other = (picking.noisy(density, factor, config.snr, stream(0, k), tilts) for k in (1, 2))
         signal = np.cov(one.ravel(), other.ravel())[0, 1]  # noise is independent
         assert signal / (one.var() - signal) == pytest.approx(config.snr, rel=0.2)
+    power = torch.fft.rfftn(torch.from_numpy(one)).abs().square()
+    assert power[seen == 0].max() < 1e-6 * power[seen == 1].mean()  # noise lies in no missing wedge either
 
 
 def test_the_wedge_of_the_formula_is_that_of_the_tilts() -> None:
-    factor = picking.formula((64, 64, 64), 10.0, DATASETS["S1"].microscope, with_wedge=True)
-    assert (factor[20, :, :5] == 0).all() and (factor[0, :, 5] != 0).any() and (factor[5, :, 20] != 0).any()
+    """On the side where a tomogram of noise has it, of tilts that go further one way than the other."""
+    angles = np.arange(-50.0, 71.0, 3.0)
+    images = np.random.default_rng(0).standard_normal((len(angles), 48, 48)).astype(np.float32)
+    volume = torch.from_numpy(scene.tomogram(images, angles, 48))
+    power = torch.fft.rfftn(volume * window(48)).abs().square()
+    ours, turned = picking.seen_by_tilts((48,) * 3, -50.0, 70.0), picking.seen_by_tilts((48,) * 3, -70.0, 50.0)
+    assert ours[0, 0, 0] == 1 and power[ours == 0].mean() < 0.1 * power[ours == 1].mean()
+    assert power[turned == 0].mean() > 0.3 * power[turned == 1].mean()
 
 
 def test_template_matching_finds_each_class_where_it_lies() -> None:
@@ -106,6 +117,10 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
         and result["classes"] == list(DATASETS["S1"].classes)[:3]
     )
     assert all(0 <= v <= 1 for found in result["scores"].values() for one in found for v in one.values())
-    assert len(result["rows"]) == (len(picker.SOURCES) + 2) * 3
-    curve = result["learning_curve"]
-    assert set(curve) == {"2", "4"} and curve["4"] == result["scores"][picker.PHYSICS]
+    assert len(result["rows"]) == (len(picker.SOURCES) + 3) * 3
+    curves = result["learning_curves"]
+    assert {source: list(curve) for source, curve in curves.items()} == {
+        picker.PHYSICS: ["2", "4"],
+        picker.REAL: ["4", "5"],
+    }
+    assert curves[picker.PHYSICS]["4"] == result["scores"][picker.PHYSICS]

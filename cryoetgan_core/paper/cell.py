@@ -45,10 +45,12 @@ from .picking import (
     peaks,
     probabilities,
     scores,
+    seen_by_tilts,
     train_picker,
 )
 from .record import described
 from .runs import train_on
+from .simulated_sets import default_device
 
 CELL, CELL_MAP = "experimental/empiar10499_TS254/recon_wbp_20A_int8.mrc", f"{MAPS}/4v4r.mrc"
 CELL_MICROSCOPE = Microscope(  # of the tilt series' own file
@@ -62,7 +64,7 @@ BOX, MASK_A, EDGE_A = 24, 160.0, 40.0  # voxels of a particle that is aligned; r
 FINEST_A, START_A = 45.0, 80.0  # what an alignment sees; what the first reference of a refinement holds
 ROUNDS, SHIFT = 2, 2  # of a refinement; voxels that an alignment may move a particle
 MOST = 1000  # picks that are looked at, the surest first
-MOVED_A, APART_A = 400.0, 300.0  # picks are moved so far, where no pick is so near
+MOVED_A, APART_A = 400.0, 300.0  # picks are moved so far, where no pick of theirs is so near
 TILE_A, DRAWS = 1000.0, 2000  # of the bootstrap: edge of a tile in the plane; draws
 LOCAL_A = 160.0  # s.d. of the Gaussian that tells the cell from what is round it
 MAXIMA, SHUFFLED = "strongest density maxima", "picks, moved"
@@ -98,7 +100,8 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
         picks[source] = found[np.argsort(-height)][:MOST]
         shown[source] = tomograms[0][0][None, SHAPE[0] // 2]
     picks[MAXIMA] = find_candidates(volume, voxel, len(picks[PHYSICS]), 2 * radii["ribosome"], border=BOX // 2)
-    picks[SHUFFLED] = moved(picks[PHYSICS], voxel, volume.shape, config.seed)
+    others = np.concatenate([picks[CTF_WEDGE], picks[MAXIMA]])
+    picks[SHUFFLED] = moved(picks[PHYSICS], others, voxel, volume.shape, config.seed)
     inside = gaussian_filter(volume, LOCAL_A / voxel) > 0
     held = {source: places[fits(places, volume.shape)] for source, places in picks.items()}
     n = min(len(places) for source, places in held.items() if source != SHUFFLED)
@@ -107,7 +110,7 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
     for source, places in held.items():
         particles = boxes(volume, places, voxel)
         both = [
-            search_poses(particles, hand, observed, voxel, rotations=rotations, most_shift=SHIFT).correlation.numpy()
+            aligned(particles, hand, observed, voxel, rotations).correlation.numpy()
             for hand in (ribosome, mirrored(ribosome))
         ]
         judged[source] = np.column_stack([places, *both])
@@ -154,17 +157,25 @@ def _cell_scenes(
     """
     crowders = {name: CROWDERS for name in references if name != "ribosome"}
     order = Scenes({"ribosome": RIBOSOMES}, SHAPE, SCENES, seed, crowders, protein="bright", halves=True)
-    factor = formula(SHAPE, voxel_size_A, CELL_MICROSCOPE, with_wedge=True)
+    factor = formula(SHAPE, voxel_size_A, CELL_MICROSCOPE)
+    seen = seen_by_tilts(SHAPE, CELL_MICROSCOPE.tilt_min_deg, CELL_MICROSCOPE.tilt_max_deg)
     found = {PHYSICS: [], CTF_WEDGE: []}
     for number in range(SCENES):
         table, volumes = make_scene(run, references, order, number, voxel_size_A)
         noise = _band_power((volumes["even"] - volumes["odd"]) / 2, voxel_size_A)
         ratio = _band_power(volumes[""], voxel_size_A) / noise - 1
-        signal = torch.fft.irfftn(torch.fft.rfftn(torch.from_numpy(volumes["density"])) * factor, s=SHAPE).numpy()
-        white = _band_power(signal, voxel_size_A) / ratio  # power, hence variance, of white noise
         rng = stream(seed, "cell", CTF_WEDGE, number)
+        signal, white = (
+            torch.fft.irfftn(torch.fft.rfftn(v) * f, s=SHAPE).numpy()
+            for v, f in (
+                (torch.from_numpy(volumes["density"]), factor * seen),
+                (torch.randn(SHAPE, generator=rng), seen),
+            )
+        )
+        powers = _band_power(signal, voxel_size_A) / _band_power(white, voxel_size_A)
+        snr = ratio / powers * float(signal.var() / white.var())
         found[PHYSICS].append((volumes[""], table))
-        found[CTF_WEDGE].append((noisy(volumes["density"], factor, float(signal.var() / white), rng), table))
+        found[CTF_WEDGE].append((noisy(volumes["density"], factor, snr, rng, seen), table))
     return found
 
 
@@ -177,15 +188,17 @@ def _band_power(volume: np.ndarray, voxel_size_A: float) -> float:
     return float(power[(radius > low) & (radius < high)].mean())
 
 
-def moved(places: np.ndarray, voxel_size_A: float, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Places (M, 3) that lie MOVED_A beside picks (N, 3) of a tomogram, in the plane, and APART_A from every pick;
-    picks that have no such place beside them are left out.
+def moved(places: np.ndarray, others: np.ndarray, voxel_size_A: float, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Places (M, 3) that lie MOVED_A beside picks (N, 3) of a tomogram, in the plane, APART_A from each of them, and
+    whose mask holds no centre of other picks (K, 3); picks that have no such place beside them are left out.
     """
-    rng, tree, found = np.random.default_rng(seed), KDTree(places), []
+    rng, found = np.random.default_rng(seed), []
+    own, other_tree = KDTree(places * voxel_size_A), KDTree(others * voxel_size_A)
     for place in places:
         for angle in rng.uniform(0, 2 * np.pi, 50):
             other = np.round(place + MOVED_A / voxel_size_A * np.array([0, np.sin(angle), np.cos(angle)]))
-            if fits(other[None], shape)[0] and tree.query(other)[0] * voxel_size_A > APART_A:
+            at = other * voxel_size_A
+            if fits(other[None], shape)[0] and own.query(at)[0] > APART_A and other_tree.query(at)[0] > MASK_A:
                 found.append(other)
                 break
     return np.array(found).reshape(-1, 3)
@@ -206,12 +219,17 @@ def boxes(volume: np.ndarray, places: np.ndarray, voxel_size_A: float) -> torch.
     """Cubes (N, BOX, BOX, BOX) round places of a tomogram, of mean 0 and variance 1, in a soft mask that keeps
     neighbours out.
     """
-    axis = (torch.arange(BOX) - BOX // 2) * voxel_size_A
-    radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
-    mask = 0.5 + 0.5 * torch.cos(torch.pi * ((radius - MASK_A) / EDGE_A).clamp(0, 1))
+    mask = soft_mask(voxel_size_A)
     corners = np.round(places).astype(int) - BOX // 2
     cut = [torch.from_numpy(volume[tuple(slice(a, a + BOX) for a in c)].copy()).float() for c in corners.tolist()]
     return torch.stack([(v - v.mean()) / v.std() * mask for v in cut])
+
+
+def soft_mask(voxel_size_A: float) -> torch.Tensor:
+    """1 within MASK_A of the centre of a box (BOX, BOX, BOX), falling to 0 over EDGE_A."""
+    axis = (torch.arange(BOX) - BOX // 2) * voxel_size_A
+    radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
+    return 0.5 + 0.5 * torch.cos(torch.pi * ((radius - MASK_A) / EDGE_A).clamp(0, 1))
 
 
 def tiles(places: np.ndarray, voxel_size_A: float) -> np.ndarray:
@@ -257,6 +275,16 @@ def _radius() -> torch.Tensor:
     return sum(g**2 for g in torch.meshgrid(*f, indexing="ij")).sqrt()
 
 
+def aligned(
+    particles: torch.Tensor, reference: torch.Tensor, observed: torch.Tensor, voxel_size_A: float, rotations: int
+) -> Found:
+    """Poses of particles (N, BOX, BOX, BOX) against a reference, moved by up to SHIFT voxels; on the GPU if there is
+    one.
+    """
+    there = particles.to(default_device())
+    return search_poses(there, reference, observed, voxel_size_A, rotations=rotations, most_shift=SHIFT)
+
+
 def refine(
     particles: torch.Tensor, reference: torch.Tensor, observed: torch.Tensor, voxel_size_A: float, rotations: int
 ) -> torch.Tensor:
@@ -266,7 +294,7 @@ def refine(
     kept = ((voxel_size_A / START_A - _radius()) * BOX).clamp(0, 1)
     start = torch.fft.irfftn(torch.fft.rfftn(reference) * kept, s=(BOX,) * 3)
     for _ in range(ROUNDS):
-        found: Found = search_poses(particles, start, observed, voxel_size_A, rotations=rotations, most_shift=SHIFT)
+        found = aligned(particles, start, observed, voxel_size_A, rotations)
         start = average(particles, found, voxel_size_A)
     return start
 

@@ -3,8 +3,11 @@
 Particles that are aligned to a map resemble it, whatever they hold. So the picks of `cell` are aligned to a map that
 lacks the shape of one half: the ribosome, cut across its long axis, with one half smeared out by turns about this axis.
 Then the picks are compared with the true half, and with the same half turned by 90, 180 and 270 degrees. A ribosome
-prefers the first. Noise can too, a little, where the half continues what it was aligned to. So all is done with the
-mirror image too, which noise prefers as much.
+prefers the first. Noise can too, a little, where the half continues what it was aligned to. So what lies near the cut
+is not compared, and all is done with the mirror image too, which noise prefers as much.
+
+What ribosomes would give is measured too: the map is put into boxes of the cell that no pick is near, as the tilts see
+it, whole or with halves that do not belong together.
 """
 
 import math
@@ -18,20 +21,38 @@ from ..config import OWN_DATA, RunConfig, make_config
 from ..evaluation.downstream import PHYSICS
 from ..particles.tomogram import read_tomogram
 from ..reproducibility.provenance import array_hash
+from ..reproducibility.seeds import stream
 from ..simulator.sets import class_references
-from ..volumes.pose_search import Found, average, search_poses
-from ..volumes.poses import rotate_volume
-from .cell import BOX, CELL, CELL_MAP, MAXIMA, SHIFT, SHUFFLED, boxes, mirrored, over_tiles, seen_frequencies
+from ..volumes.pose_search import Found, average
+from ..volumes.poses import random_rotations, rotate_volume
+from .cell import (
+    BOX,
+    CELL,
+    CELL_MAP,
+    CELL_MICROSCOPE,
+    FINEST_A,
+    MAXIMA,
+    SHUFFLED,
+    aligned,
+    boxes,
+    mirrored,
+    over_tiles,
+    seen_frequencies,
+    soft_mask,
+)
 from .foreign import Foreign
-from .picking import CTF_WEDGE
+from .picking import CTF_WEDGE, formula, seen_by_tilts
 from .record import described
 from .results import read_results
 
 SOURCES = (PHYSICS, CTF_WEDGE, MAXIMA, SHUFFLED)
 SIDES = ("left", "right")
 TURNED_DEG = (90.0, 180.0, 270.0)  # about the long axis
+BETWEEN_DEG = (45.0, 135.0, 225.0, 315.0)
 SMEARED = 24  # turns over which a half is smeared out
 CUT_VOXELS = 1.0  # over which one half fades into the other
+PUT_IN = (0.15, 0.2, 0.25)  # how well the map correlates with a box that it is put into, in its own pose
+WHOLE, WRONG = "ribosomes put in", "wrong halves put in"
 INSIDE = 0.1  # of a half's largest density: where an average is compared with it
 
 
@@ -43,13 +64,21 @@ def make_left_out(folder: Path, config: RunConfig, rotations: int = 4000) -> dic
     dict
         "rows": of each half left out, hand and source of picks, `over_tiles` of the correlation with the half against
         the mean of those with the half turned; "average" and "average_turned": the same of the picks' average, in the
-        half's place. Of hand "difference", `over_tiles` of what the map's hand has more than the mirror image.
-        "slices": averages, the maps aligned to, and the map, its long axis along x.
+        half's place; "given": the mean correlation with the map that they were aligned to. Of hand "difference",
+        `over_tiles` of what the map's hand has more than the mirror image. Sources are SOURCES and, for each of PUT_IN,
+        WHOLE and WRONG with that number behind. "slices": averages, the maps aligned to, and the map, its long axis
+        along x.
     """
     volume, voxel = read_tomogram(folder / CELL, protein="dark")
     (picked,) = read_results(config.profile, {f"cell_seed{config.seed}": config}).values()
     picks = {source: picked["slices"][f"judged, {source}"][:, :3] for source in SOURCES}
     upright = along_x(class_references(("ribosome",), config.box, voxel, {"ribosome": folder / CELL_MAP})["ribosome"])
+    particles = {source: boxes(volume, places, voxel) for source, places in picks.items()}
+    for kind, objects in ((WHOLE, [upright]), (WRONG, wrong_halves(upright))):
+        for level in PUT_IN:
+            rng = stream(config.seed, "cell", kind, str(level))
+            picks[f"{kind}, {level:g}"] = picks[SHUFFLED]
+            particles[f"{kind}, {level:g}"] = put_in(particles[SHUFFLED], objects, level, voxel, rng)
     rows, shown = [], {"map": upright[None, BOX // 2].numpy()}
     for side in SIDES:
         better = {source: [places] for source, places in picks.items()}
@@ -57,18 +86,22 @@ def make_left_out(folder: Path, config: RunConfig, rotations: int = 4000) -> dic
             halves = dict(zip(SIDES, in_halves(whole), strict=True))
             left_out = halves.pop(side)
             given = smeared(left_out) + sum(halves.values())
-            alternatives = [left_out, *(turned_about_x(left_out, angle) for angle in TURNED_DEG)]
-            judged, averages = {}, {}
+            away = off_the_cut(left_out, voxel)
+            alternatives = [away, *(turned_about_x(away, angle) for angle in TURNED_DEG)]
+            judged, averages, fit = {}, {}, {}
             for source, places in picks.items():
-                found, averages[source] = compared(boxes(volume, places, voxel), given, alternatives, voxel, rotations)
+                found, averages[source], fit[source] = compared(
+                    particles[source], given, alternatives, voxel, rotations
+                )
                 judged[source] = np.column_stack([places, found[0], found[1:].mean(0)])
                 better[source].append(found[0] - found[1:].mean(0))
-            around = smeared(left_out)
+            around = smeared(away)
             inside = around > INSIDE * around.max()
             for row in over_tiles(judged, voxel, config.seed):
                 mean = averages[row["source"]]
                 own, *turned = (float(np.corrcoef(mean[inside], part[inside])[0, 1]) for part in alternatives)
-                rows.append({"left_out": side, "hand": hand} | row | {"average": own, "average_turned": turned})
+                row |= {"average": own, "average_turned": turned, "given": fit[row["source"]]}
+                rows.append({"left_out": side, "hand": hand} | row)
             if hand == "map":
                 shown[f"{side}, given"] = given[None, BOX // 2].numpy()
                 shown |= {f"{side}, {s}": averages[s][None, BOX // 2].numpy() for s in (PHYSICS, SHUFFLED)}
@@ -77,6 +110,7 @@ def make_left_out(folder: Path, config: RunConfig, rotations: int = 4000) -> dic
     return {
         "rows": rows,
         "picks_of": picked["code_hash"],
+        "put_in": list(PUT_IN),
         "voxel_size_A": voxel,
         "box": BOX,
         "data_hash": array_hash(volume),
@@ -90,14 +124,43 @@ def compared(
     alternatives: list[torch.Tensor],
     voxel_size_A: float,
     rotations: int,
-) -> tuple[np.ndarray, torch.Tensor]:
+) -> tuple[np.ndarray, torch.Tensor, float]:
     """Particles (N, BOX, BOX, BOX) aligned to a map: their correlations (len(alternatives), N) with other maps in the
-    poses that were found, and their average.
+    poses that were found, their average, and their mean correlation with the map.
     """
     observed = seen_frequencies(voxel_size_A)
-    found = search_poses(particles, given, observed, voxel_size_A, rotations=rotations, most_shift=SHIFT)
+    found = aligned(particles, given, observed, voxel_size_A, rotations)
     values = [correlation(particles, part, given, found, observed, voxel_size_A) for part in alternatives]
-    return np.array(values), average(particles, found, voxel_size_A)
+    return np.array(values), average(particles, found, voxel_size_A), float(found.correlation.mean())
+
+
+def put_in(
+    particles: torch.Tensor,
+    objects: list[torch.Tensor],
+    level: float,
+    voxel_size_A: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Particles (N, BOX, BOX, BOX) with objects (BOX, BOX, BOX) added, one after the other, in random poses, through
+    the CTF formula and the wedge, so strong that an object correlates with the particle at `level`, on average.
+    """
+    seen = formula((BOX,) * 3, voxel_size_A, CELL_MICROSCOPE)
+    seen = seen * seen_by_tilts((BOX,) * 3, CELL_MICROSCOPE.tilt_min_deg, CELL_MICROSCOPE.tilt_max_deg)
+    observed, rotations, made = seen_frequencies(voxel_size_A), random_rotations(len(particles), generator), []
+    for k, particle in enumerate(particles):
+        turned = rotate_volume(objects[k % len(objects)], rotations[k : k + 1], torch.zeros(1, 3), voxel_size_A)[0]
+        added = torch.fft.irfftn(torch.fft.rfftn(turned) * seen, s=turned.shape) * soft_mask(voxel_size_A)
+        there, own = (_spectrum(v, observed).norm() for v in (particle, added))
+        made.append(particle + level / math.sqrt(1 - level**2) * there / own * added)
+    return torch.stack(made)
+
+
+def wrong_halves(upright: torch.Tensor) -> list[torch.Tensor]:
+    """Maps (BOX, BOX, BOX) of two halves that do not belong together: one is turned about the long axis, half way
+    between the turns that halves are compared in.
+    """
+    left, right = in_halves(upright)
+    return [left + turned_about_x(right, angle) for angle in BETWEEN_DEG]
 
 
 def along_x(reference: torch.Tensor) -> torch.Tensor:
@@ -108,7 +171,9 @@ def along_x(reference: torch.Tensor) -> torch.Tensor:
     centre = (weight[:, None] * at).sum(0) / weight.sum()
     _, axes = torch.linalg.eigh(((at - centre) * weight[:, None]).T @ (at - centre))
     turn = axes.flip(1).T  # rows: what becomes x, y, z
-    turn = turn * torch.linalg.det(turn).sign()
+    skew = (weight[:, None] * ((at - centre) @ turn.T) ** 3).sum(0)
+    turn = turn * torch.where(skew < 0, -1.0, 1.0)[:, None]  # an axis has two signs: the longer tail is positive
+    turn[2] *= torch.linalg.det(turn).sign()
     return rotate_volume(reference, turn[None], -(turn @ centre).flip(0)[None], 1.0, box=BOX)[0].float()
 
 
@@ -116,6 +181,12 @@ def in_halves(upright: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A map (BOX, BOX, BOX) cut at its centre, across x; both halves sum to it."""
     right = torch.sigmoid((torch.arange(BOX) - BOX // 2) / (CUT_VOXELS / 4))
     return upright * (1 - right), upright * right
+
+
+def off_the_cut(half: torch.Tensor, voxel_size_A: float) -> torch.Tensor:
+    """What of a half (BOX, BOX, BOX) lies further from the cut than an alignment sees: FINEST_A."""
+    away = (torch.arange(BOX) - BOX // 2).abs() * voxel_size_A
+    return half * torch.sigmoid((away - FINEST_A) / (CUT_VOXELS / 4 * voxel_size_A))
 
 
 def turned_about_x(volume: torch.Tensor, angle_deg: float) -> torch.Tensor:

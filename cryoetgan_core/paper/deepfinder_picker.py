@@ -45,7 +45,7 @@ from .record import described
 
 MAP = 32  # voxels of a density from DeepFinder's labels; three molecules of each class lie in 100^3 voxels
 LARGER, EACH, MORE_SCENES = (100, 160, 160), 5, 8  # so its scenes are larger: ours places balls
-WEDGE = "density x wedge + noise"
+WEDGE = "(density + noise) x wedge"
 FIXED = np.array([0.5])  # threshold of the real labels' picker, which has no second tomogram to set one on
 
 
@@ -66,16 +66,15 @@ def make_deepfinder(
         trained = paths.runs(config.profile) / "foreign" / f"deepfinder_picker_{fold}"
         run, noise_power = estimated(config, [(volume, table)], references, voxel, trained)
         ranges.append(list(run.G.tilt_range_deg))
-        steepest = max(abs(tilt) for tilt in ranges[-1])
         order = Scenes(dict.fromkeys(references, EACH), LARGER, MORE_SCENES, config.seed, protein="bright", halves=True)
         made = {PHYSICS: [], WEDGE: [], WHITE: []}
         for number in range(MORE_SCENES):
             placed, volumes = make_scene(run, references, order, number, voxel, noise_power)
             snr = float(np.var(volumes[""]) / (np.var(volumes["even"] - volumes["odd"]) / 4) - 1)
             made[PHYSICS].append((volumes[""], placed))
-            for source, factor in ((WEDGE, seen_by_tilts(LARGER, steepest)), (WHITE, None)):
+            for source, seen in ((WEDGE, seen_by_tilts(LARGER, *ranges[-1])), (WHITE, None)):
                 rng = stream(config.seed, "deepfinder", source, fold, number)
-                made[source].append((noisy(volumes["density"], factor, snr, rng), placed))
+                made[source].append((noisy(volumes["density"], None, snr, rng, seen), placed))
         made[REAL] = [(volume, table)] * 2
         for source, tomograms in made.items():
             levels = FIXED if source == REAL else THRESHOLDS
@@ -84,7 +83,7 @@ def make_deepfinder(
                 heights = partial(probabilities, network)
                 found = picked_right(heights, tomograms[-1], [other[:2]], voxel, radii, levels)
                 rows += [{"source": source, "fold": fold, "repeat": repeat} | row for row in found]
-        seen = seen_by_tilts(volume.shape, steepest)
+        seen = seen_by_tilts(volume.shape, *ranges[-1])
         heights = partial(template_scores, references=references, factor=seen, rotations=rotations)
         found = picked_right(heights, (volume, table), [other[:2]], voxel, radii, LEVELS)
         rows += [{"source": TEMPLATES, "fold": fold, "repeat": 0} | row for row in found]

@@ -4,7 +4,7 @@ A small 3-D U-Net (MONAI) is trained on tomograms of one source and picks in hel
 simulator. Sources: scenes of the physics generator, which was estimated from unlabelled particles; the same specimens
 with white noise, with the CTF formula, or with the CTF formula and the missing wedge, told the true signal-to-noise
 ratio; and tomograms of the same simulator with their real labels. Template matching with the
-same densities stands beside them, and how F1 grows with the number of generated scenes. Needs `pip install monai`.
+same densities stands beside them, and how F1 grows with the number of tomograms. Needs `pip install monai`.
 """
 
 import time
@@ -39,6 +39,7 @@ from .picking import (
     picked_right,
     probabilities,
     scores,
+    seen_by_tilts,
     template_scores,
     train_picker,
 )
@@ -47,7 +48,7 @@ from .record import described
 
 SOURCES = (PHYSICS, CTF_WEDGE, CTF, WHITE, REAL)
 TRAINED_ON, TESTED_ON = 4, 3  # tomograms; the last of those trained on sets the threshold
-FEWER_AND_MORE = (2, 12)  # generated tomograms, for the learning curve
+CURVES = {PHYSICS: (2, 12), CTF_WEDGE: (12,), REAL: (12,)}  # other numbers of tomograms
 SHAPE = (64, 160, 160)
 MOLECULES = 140  # in each tomogram, classes alike
 SNR = 0.05
@@ -79,14 +80,14 @@ def tomograms_of(
 ) -> list[Tomogram]:
     """Tomograms of one of SOURCES but REAL: the same specimens whatever the source."""
     made, order = [], Scenes(counts, SHAPE, many, config.data_seed, protein="bright")
-    scope, factor = DATASETS[config.dataset].microscope, None
-    if source in (CTF, CTF_WEDGE):
-        factor = formula(SHAPE, voxel_size_A, scope, with_wedge=source == CTF_WEDGE)
+    scope = DATASETS[config.dataset].microscope
+    factor = formula(SHAPE, voxel_size_A, scope) if source in (CTF, CTF_WEDGE) else None
+    seen = seen_by_tilts(SHAPE, scope.tilt_min_deg, scope.tilt_max_deg) if source == CTF_WEDGE else None
     for number in range(many):
         table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power)
         if source != PHYSICS:
             rng = stream(config.data_seed, "picker", source, number)
-            volumes[""] = noisy(volumes["density"], factor, config.snr, rng)
+            volumes[""] = noisy(volumes["density"], factor, config.snr, rng, seen)
         made.append((volumes[""], table))
     return made
 
@@ -97,10 +98,10 @@ def make_picker(
     steps: int = STEPS,
     rotations: int = ROTATIONS,
     tested: int = TESTED_ON,
-    fewer_and_more: tuple[int, ...] = FEWER_AND_MORE,
+    curves: Mapping[str, tuple[int, ...]] = CURVES,
 ) -> dict:
     """Scores of pickers trained on tomograms of each of SOURCES, and of template matching, on held-out tomograms of the
-    simulator; and those of pickers trained on fewer and more generated tomograms, in as many steps.
+    simulator; and those of pickers trained on fewer and more tomograms (`curves`), in as many steps.
 
     Each picker is trained on all tomograms of its source but the last, on which its thresholds are set, one a class, at
     the largest F1; those of template matching are set on the last real one. `repeats` pickers of each source differ in
@@ -111,14 +112,15 @@ def make_picker(
     references = class_references(names, config.box, voxel_size_A)
     radii = {name: radius_A(r, voxel_size_A) for name, r in references.items()}
     counts = dict.fromkeys(names, round(MOLECULES / len(names)))
-    real = [_recorded(config, references, counts, k, voxel_size_A) for k in range(TRAINED_ON + tested)]
-    trained_on, tested_on = real[:TRAINED_ON], real[TRAINED_ON:]
+    most = max((*curves.get(REAL, ()), TRAINED_ON))
+    real = [_recorded(config, references, counts, k, voxel_size_A) for k in range(most + tested)]
+    tested_on = real[TRAINED_ON : TRAINED_ON + tested]
+    more, trained_on = real[:TRAINED_ON] + real[TRAINED_ON + tested :], real[:TRAINED_ON]
     folder = paths.runs(config.profile) / "picker" / f"{config.dataset}_seed{config.seed}"
     run, noise_power = estimated(config, trained_on, references, voxel_size_A, folder)
     rows, shown = [], {}
-    orders = [(source, TRAINED_ON) for source in SOURCES] + [(PHYSICS, many) for many in fewer_and_more]
-    for source, many in orders:
-        made = trained_on
+    for source, many in [(s, many) for s in SOURCES for many in (TRAINED_ON, *curves.get(s, ()))]:
+        made = more[:many]
         if source != REAL:
             made = tomograms_of(source, config, run, noise_power, references, counts, voxel_size_A, many)
         shown.setdefault(source, normalised(made[0][0])[None, SHAPE[0] // 2])
@@ -128,16 +130,20 @@ def make_picker(
             found = picked_right(partial(probabilities, network), made[-1], tested_on, voxel_size_A, radii)
             rows += [{"source": source, "trained_on": many, "repeat": repeat} | row for row in found]
             rows[-1]["seconds"] = round(time.process_time() - start, 1)
-    seen = formula(SHAPE, voxel_size_A, DATASETS[config.dataset].microscope, with_wedge=True)
-    matching = partial(template_scores, references=references, factor=seen, rotations=rotations)
+    scope = DATASETS[config.dataset].microscope
+    factor = formula(SHAPE, voxel_size_A, scope) * seen_by_tilts(SHAPE, scope.tilt_min_deg, scope.tilt_max_deg)
+    matching = partial(template_scores, references=references, factor=factor, rotations=rotations)
     found = picked_right(matching, trained_on[-1], tested_on, voxel_size_A, radii, LEVELS)
     rows += [{"source": TEMPLATES, "trained_on": TRAINED_ON, "repeat": 0} | row for row in found]
     table = pd.DataFrame(rows)
-    as_many, generated = table[table["trained_on"] == TRAINED_ON], table[table["source"] == PHYSICS]
+    as_many, of_curves = table[table["trained_on"] == TRAINED_ON], table[table["source"].isin(curves)]
     shown["test"] = normalised(tested_on[0][0])[None, SHAPE[0] // 2]
     return {
         "scores": {source: _scores_of_repeats(own) for source, own in as_many.groupby("source")},
-        "learning_curve": {str(many): _scores_of_repeats(own) for many, own in generated.groupby("trained_on")},
+        "learning_curves": {
+            source: {str(many): _scores_of_repeats(part) for many, part in own.groupby("trained_on")}
+            for source, own in of_curves.groupby("source")
+        },
         "rows": rows,
         "classes": names,
         "counts": counts,
@@ -156,7 +162,11 @@ def _scores_of_repeats(rows: pd.DataFrame) -> list[dict[str, float]]:
 
 def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
     """Configuration and call for both sets, by name."""
-    few = dict(repeats=1, steps=3, rotations=3, tested=1, fewer_and_more=(2,)) if profile == "smoke" else {}
+    few = (
+        dict(repeats=1, steps=3, rotations=3, tested=1, curves={PHYSICS: (2,), REAL: (5,)})
+        if profile == "smoke"
+        else {}
+    )
     plan = {}
     for dataset in DATASETS:
         config = proof_config(profile, dataset, SNR, seed)

@@ -2,7 +2,6 @@
 precision and recall; and the tomograms they are trained on. Needs `pip install monai`.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,12 +25,13 @@ from ..volumes.domains import Domains
 from ..volumes.poses import rotate_volume
 from ..volumes.table import POSITION_COLUMNS, ParticleSet, particle_table
 from .runs import train_on
+from .simulated_sets import default_device
 
-STEPS, BATCH, PATCH, WIDTH = 400, 4, 48, 16
+STEPS, BATCH, PATCH, WIDTH = 2000, 4, 48, 16
 TARGET = 0.5  # of a molecule's radius: the ball round its centre that the network is to find
 BETA = 4  # of the F score that weighs recall more, as the CZII challenge does
 THRESHOLDS = np.linspace(0.1, 0.9, 17)
-CTF_WEDGE, TEMPLATES = "density x CTF formula x wedge + noise", "template matching"
+CTF_WEDGE, TEMPLATES = "(density x CTF formula + noise) x wedge", "template matching"
 LEVELS = np.linspace(3, 12, 19)  # thresholds of template matching, standard deviations of its scores
 ROTATIONS = 600  # of each template: 24 degrees apart
 CHUNKS = 16  # in which maxima are looked at
@@ -102,12 +102,12 @@ def train_picker(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _unet(len(radii_A)).train()
+        network = _unet(len(radii_A)).to(default_device()).train()
     rng, loss_of = np.random.default_rng(seed), DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
-    volumes = [torch.from_numpy(normalised(v)) for v, _ in tomograms]
-    labels = [torch.from_numpy(targets(t, v.shape, voxel_size_A, radii_A)) for v, t in tomograms]
+    volumes = [torch.from_numpy(normalised(v)).to(default_device()) for v, _ in tomograms]
+    labels = [torch.from_numpy(targets(t, v.shape, voxel_size_A, radii_A)).to(default_device()) for v, t in tomograms]
     places = [t[list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A for _, t in tomograms]
     for _ in range(steps):
         x, y = [], []
@@ -141,7 +141,8 @@ def probabilities(network: torch.nn.Module, volume: np.ndarray) -> np.ndarray:
     from monai.inferers import SlidingWindowInferer
 
     inferer = SlidingWindowInferer((PATCH,) * 3, sw_batch_size=4, overlap=0.5, mode="gaussian")
-    found = inferer(torch.from_numpy(normalised(volume))[None, None], network).softmax(1)[0, 1:].numpy()
+    seen = torch.from_numpy(normalised(volume))[None, None].to(next(network.parameters()).device)
+    found = inferer(seen, network).softmax(1)[0, 1:].cpu().numpy()
     return np.stack([gaussian_filter(one, 1.0) for one in found])
 
 
@@ -233,26 +234,36 @@ def _frequencies(shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
     return torch.meshgrid(*each, indexing="ij")
 
 
-def seen_by_tilts(shape: tuple[int, ...], steepest_deg: float) -> torch.Tensor:
-    """Factor (Z, Y, X // 2 + 1) of an rfft: 0 in the missing wedge of tilts about y up to an angle, else 1."""
+def seen_by_tilts(shape: tuple[int, ...], lowest_deg: float, highest_deg: float) -> torch.Tensor:
+    """Factor (Z, Y, X // 2 + 1) of an rfft: 1 where tilts about y between two angles see, 0 in the missing wedge."""
     z, _, x = _frequencies(shape)
-    return (z.abs() <= x * math.tan(math.radians(steepest_deg))).float()
+    tilt = torch.rad2deg(torch.atan2(-z, x))  # as `physics.fourier_grid.coordinates`
+    return (((tilt >= lowest_deg) & (tilt <= highest_deg)) | ((x == 0) & (z == 0))).float()
 
 
-def formula(shape: tuple[int, ...], voxel_size_A: float, scope: Microscope, *, with_wedge: bool) -> torch.Tensor:
-    """Factor (Z, Y, X // 2 + 1) of an rfft: the CTF formula at the mean defocus, and the missing wedge or not."""
+def formula(shape: tuple[int, ...], voxel_size_A: float, scope: Microscope) -> torch.Tensor:
+    """Factor (Z, Y, X // 2 + 1) of an rfft: the CTF formula at the mean defocus."""
     z, y, x = _frequencies(shape)
-    factor = ctf_at((z**2 + y**2 + x**2).sqrt(), voxel_size_A, scope, scope.defocus_um)
-    return factor * seen_by_tilts(shape, float(scope.angles_deg.abs().max())) if with_wedge else factor
+    return ctf_at((z**2 + y**2 + x**2).sqrt(), voxel_size_A, scope, scope.defocus_um)
 
 
-def noisy(density: np.ndarray, factor: torch.Tensor | None, snr: float, generator: torch.Generator) -> np.ndarray:
-    """A specimen (Z, Y, X) whose rfft is multiplied by a factor, where there is one, with white noise."""
+def noisy(
+    density: np.ndarray,
+    factor: torch.Tensor | None,
+    snr: float,
+    generator: torch.Generator,
+    seen: torch.Tensor | None = None,
+) -> np.ndarray:
+    """A specimen (Z, Y, X) whose rfft is multiplied by a factor, where there is one, with white noise; and both as the
+    tilts see them, where `seen` tells. `snr` is the variance of the one over that of the other in what is returned.
+    """
     signal = torch.from_numpy(density)
-    if factor is not None:
-        signal = torch.fft.irfftn(torch.fft.rfftn(signal) * factor, s=density.shape)
-    sigma = (signal.var() / snr).sqrt()
-    return (signal + sigma * torch.randn(signal.shape, generator=generator)).numpy()
+    noise = torch.randn(signal.shape, generator=generator)
+    signal, noise = (
+        v if f is None else torch.fft.irfftn(torch.fft.rfftn(v) * f, s=density.shape)
+        for v, f in ((signal, factor if seen is None else seen * (1 if factor is None else factor)), (noise, seen))
+    )
+    return (signal + (signal.var() / noise.var() / snr).sqrt() * noise).numpy()
 
 
 def template_scores(
@@ -261,17 +272,19 @@ def template_scores(
     """How well each class (sorted) fits at each voxel, (classes, Z, Y, X): the largest correlation of its density, seen
     through `factor`, over rotations, in standard deviations of its score; -inf where another class fits better.
     """
-    spectrum, found = torch.fft.rfftn(torch.from_numpy(normalised(volume))), []
+    device = default_device()
+    spectrum, found = torch.fft.rfftn(torch.from_numpy(normalised(volume)).to(device)), []
+    factor = factor.to(device)
     for _, reference in sorted(references.items()):
-        best = torch.full(volume.shape, -torch.inf)
+        best = torch.full(volume.shape, -torch.inf, device=device)
         for part in rotation_grid(rotations).split(20):
-            for turned in rotate_volume(reference, part, torch.zeros(len(part), 3), 1.0, upsample=1):
-                template = torch.zeros(volume.shape)
+            for turned in rotate_volume(reference.to(device), part, torch.zeros(len(part), 3), 1.0, upsample=1):
+                template = torch.zeros(volume.shape, device=device)
                 template[tuple(slice(0, n) for n in turned.shape)] = turned
                 middle = [-(n // 2) for n in turned.shape]
                 seen = torch.fft.rfftn(template.roll(middle, (0, 1, 2))) * factor
                 score = torch.fft.irfftn(spectrum * seen.conj(), s=volume.shape)
                 best = torch.maximum(best, score / score.std())
-        found.append(best.numpy())
+        found.append(best.cpu().numpy())
     scores = np.stack(found)
     return np.where(scores == scores.max(0), scores, -np.inf)

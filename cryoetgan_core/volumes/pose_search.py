@@ -44,19 +44,22 @@ def search_poses(
         of the grid: with 4000 any rotation is within 13 degrees of one.
     most_shift
         voxels along each axis.
+
+    The search runs where the particles are; what was found is on the CPU.
     """
-    box, n = particles.shape[-1], rotations
+    box, n, device = particles.shape[-1], rotations, particles.device
+    reference, observed = reference.to(device), observed.to(device)
     used = observed > 0
     used[0, 0, 0] = False  # the mean
-    twice = torch.full(observed.shape, 2.0)  # a half transform holds one of two conjugates
+    twice = torch.full(observed.shape, 2.0, device=device)  # a half transform holds one of two conjugates
     twice[..., 0] = 1
     twice[..., box // 2] = 1
     weight = (twice * observed.clamp(min=0)).sqrt()[used]
     f = torch.stack(
         torch.meshgrid(torch.fft.fftfreq(box), torch.fft.fftfreq(box), torch.fft.rfftfreq(box), indexing="ij"), -1
-    )[used]
+    ).to(device)[used]
     steps = torch.tensor(list(itertools.product(range(-most_shift, most_shift + 1), repeat=3)), dtype=torch.float32)
-    moved_back = torch.exp(2j * math.pi * (steps @ f.T))  # (S, K)
+    moved_back = torch.exp(2j * math.pi * (steps.to(device) @ f.T))  # (S, K)
     grid = rotation_grid(n)
     turned = torch.cat([_seen(rotate_volume(reference, part, torch.zeros(len(part), 3), voxel_size_A, box=box,
                                             upsample=1), used, weight) for part in grid.split(200)])  # fmt: skip
