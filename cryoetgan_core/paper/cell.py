@@ -18,7 +18,7 @@ from scipy.spatial import KDTree
 from ..config import OWN_DATA, RunConfig, make_config
 from ..evaluation.downstream import PHYSICS
 from ..evaluation.metrics import fourier_shell_correlation
-from ..generation import TrainedRun
+from ..generation import TrainedRun, load_run
 from ..particles.picking import find_candidates
 from ..particles.tomogram import read_tomogram
 from ..physics.fourier_grid import wedge
@@ -85,7 +85,9 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
     volume, voxel = read_tomogram(folder / CELL, protein="dark")
     cubes = own_data.load_particles(folder / CELL, config.box, n=CUBES, protein="dark")
     domains = own_data.domains(cubes, f"ribosome={folder / CELL_MAP}", config)
-    run = train_on(config, domains, paths.runs(config.profile) / "foreign" / "cell", replace=True)
+    trained = paths.runs(config.profile) / "foreign" / "cell"
+    train_on(config, domains, trained, replace=True)
+    run = load_run(trained)  # scenes are made on the CPU
     crowders = [name for name in ASSEMBLIES if name not in ("ribosome", "membrane")]
     references = class_references(("ribosome", *crowders), config.box, voxel, {"ribosome": folder / CELL_MAP})
     ribosome = references["ribosome"]

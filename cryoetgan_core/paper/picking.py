@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 
 from ..config import RunConfig
 from ..evaluation.baselines import ctf_at
-from ..generation import TrainedRun
+from ..generation import TrainedRun, load_run
 from ..particles.picked import LEAST_EMPTY, cut_at, cut_empty
 from ..physics.any_size import mean_power
 from ..reproducibility.seeds import stream
@@ -63,7 +63,8 @@ def estimated(
     e = np.concatenate(empty)
     beside = ParticleSet(e, particle_table(len(e)), voxel_size_A) if len(e) >= LEAST_EMPTY else None
     x = density_maps(references, 50, config.box, voxel_size_A, stream(config.data_seed, "picker", "X"))
-    run = train_on(config, Domains(x, x, y, y, beside), folder, replace=True)
+    train_on(config, Domains(x, x, y, y, beside), folder, replace=True)
+    run = load_run(folder)  # scenes are made on the CPU
     return run, None if beside is None else mean_power(run.scaling.y(torch.from_numpy(e)))
 
 
