@@ -42,7 +42,7 @@ def numbers() -> dict[str, str]:
     for dataset in ("S1", "S2"):
         named = {"": PHYSICS, "_wedge": CTF_WEDGE, "_white": WHITE, "_templates": TEMPLATES, "_real": REAL}
         for name, source in named.items():
-            found[f"{dataset}_picker{name}"] = f"{r.picker(dataset, source):.2f}"
+            found[f"{dataset}_picker{name}"] = f"{r.picker(dataset, source):.3f}"
     for name, source in (("hand", PHYSICS), ("maxima", "strongest density maxima"), ("moved", "picks, moved")):
         found[f"cell_{name}"] = f"{r.hand(source):.1f}"
     for name, source in (("", PHYSICS), ("_moved", SHUFFLED)):

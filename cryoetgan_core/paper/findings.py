@@ -103,9 +103,9 @@ class Results:
         return max(c["median_error_deg"]["generated"] - c["median_error_deg"]["real"] for c in r["classes"].values())
 
     def picker(self, dataset: str, source: str) -> float:
-        """F1 on held-out tomograms of pickers trained on tomograms of one source, from Table 19."""
-        (r,) = self([f"picker_{dataset}_seed{self.seeds[0]}"])
-        return mean([scores["f1"] for scores in r["scores"][source]])
+        """F1 on held-out tomograms of pickers trained on tomograms of one source, mean over draws, from Table 19."""
+        results = self([f"picker_{dataset}_seed{s}" for s in self.seeds])
+        return mean([mean([scores["f1"] for scores in r["scores"][source]]) for r in results])
 
     def deepfinder_picker(self, source: str) -> float:
         """F1 on DeepFinder's tomograms of pickers trained on tomograms of one source, from Table 23."""
