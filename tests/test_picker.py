@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cryoetgan_core.config import DATASETS
-from cryoetgan_core.paper import picker, picking
+from cryoetgan_core.paper import picker, picking, template_matching
 from cryoetgan_core.physics.fourier_grid import window
 from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.simulator import scene
@@ -99,10 +99,24 @@ def test_template_matching_finds_each_class_where_it_lies() -> None:
     volume = 0.2 * rng.standard_normal((32, 48, 48)).astype(np.float32)
     volume[15:17, 9:11, 5:15] += 1
     volume[14:18, 28:32, 28:32] += 1
-    scores = picking.template_scores(volume, references, torch.ones(32, 48, 25), rotations=200)
+    scores = template_matching.template_scores(volume, references, torch.ones(32, 48, 25), rotations=200)
     places = [picking.peaks(s, 6.0, 5.0) for s in scores]
     for (found, height), wanted in zip(places, ((16, 10, 10), (16, 30, 30)), strict=True):
         assert np.abs(found[height.argmax()] - wanted).max() <= 1
+    alone = template_matching.kept_apart(scores, [6.0, 6.0])
+    for one, wanted in zip(alone, ((16, 10, 10), (16, 30, 30)), strict=True):
+        (found,) = np.argwhere(one > 8)
+        assert np.abs(found - wanted).max() <= 1
+
+
+def test_the_flank_of_a_molecule_is_none_of_another_class() -> None:
+    height = np.full((2, 20, 20, 20), -1.0)
+    height[0, 10, 10, 10], height[1, 10, 10, 13], height[1, 10, 10, 17] = 9.0, 7.0, 6.0
+    kept = template_matching.kept_apart(height, [5.0, 2.0])
+    assert kept[0, 10, 10, 10] == 9 and kept[1, 10, 10, 17] == 6 and np.isfinite(kept).sum() == 2
+    height[1, 10, 10, 13] = 11.0  # the higher one's radius counts
+    kept = template_matching.kept_apart(height, [5.0, 2.0])
+    assert kept[1, 10, 10, 13] == 11 and kept[0, 10, 10, 10] == 9 and np.isfinite(kept).sum() == 3
 
 
 def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
@@ -112,15 +126,14 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
     monkeypatch.setattr(picker, "MOLECULES", 9)
     _, call = picker.planned("smoke", 0)["picker_S1_seed0"]
     result = call()
-    assert (
-        set(result["scores"]) == {*picker.SOURCES, picker.TEMPLATES}
-        and result["classes"] == list(DATASETS["S1"].classes)[:3]
-    )
+    assert set(result["scores"]) == set(picker.SOURCES) and result["classes"] == list(DATASETS["S1"].classes)[:3]
     assert all(0 <= v <= 1 for found in result["scores"].values() for one in found for v in one.values())
-    assert len(result["rows"]) == (len(picker.SOURCES) + 3) * 3
+    assert len(result["rows"]) == (len(picker.SOURCES) + 2) * 3
     curves = result["learning_curves"]
     assert {source: list(curve) for source, curve in curves.items()} == {
         picker.PHYSICS: ["2", "4"],
         picker.REAL: ["4", "5"],
     }
     assert curves[picker.PHYSICS]["4"] == result["scores"][picker.PHYSICS]
+    _, call = template_matching.planned("smoke", 0)["templates_S1_seed0"]
+    assert len(call()["rows"]) == 3

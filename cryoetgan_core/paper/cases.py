@@ -36,6 +36,7 @@ from . import (
     runs,
     spread,
     switches,
+    template_matching,
 )
 from .plan import planned_runs
 from .results import read_results
@@ -76,7 +77,7 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     draws = compared_draws(seeds)
     each = {name: case for draw in draws for name, case in proof.planned(profile, [draw]).items()}
     cases |= {name: Case(*each[name], "paper.proof") for name in proof.comparison_names(profile, draws)}
-    for module in (competitor, denoiser, densities, mismatch, picker, reach):  # of the first draw
+    for module in (competitor, denoiser, densities, mismatch, picker, reach, template_matching):  # of the first draw
         name = f"paper.{module.__name__.rsplit('.', 1)[-1]}"
         cases |= {case: Case(config, make, name) for case, (config, make) in module.planned(profile, seeds[0]).items()}
     cases |= {name: Case(config, make, "paper.switches") for name, (config, make) in switches.planned(profile).items()}
@@ -99,8 +100,8 @@ def make_run(name: str, config: RunConfig) -> dict:
 
 
 def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
-    """Results on files that are not part of the project (of `foreign`, `parts`, `cell`, `cell_left_out` and
-    `deepfinder_picker`), by name; `files` is their folder.
+    """Results on files that are not part of the project (of `foreign`, `parts`, `cell`, `cell_left_out`,
+    `deepfinder_picker` and `template_matching`), by name; `files` is their folder.
     """
 
     def make(case: foreign.Foreign, module: str) -> dict:
@@ -119,6 +120,7 @@ def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
             ("paper.cell", cell.planned),
             ("paper.cell_left_out", cell_left_out.planned),
             ("paper.deepfinder_picker", deepfinder_picker.planned),
+            ("paper.template_matching", template_matching.planned_foreign),
         )
         for name, case in planned(profile, seed).items()
     }

@@ -27,10 +27,7 @@ from ..volumes.maps import resample
 from ..volumes.table import particle_table
 from .foreign import DEEPFINDER, DEEPFINDER_VOXEL_A, LEAST_SHAPE, Foreign
 from .picking import (
-    LEVELS,
-    ROTATIONS,
     STEPS,
-    TEMPLATES,
     THRESHOLDS,
     estimated,
     noisy,
@@ -38,7 +35,6 @@ from .picking import (
     probabilities,
     scores,
     seen_by_tilts,
-    template_scores,
     train_picker,
 )
 from .record import described
@@ -49,16 +45,14 @@ WEDGE = "(density + noise) x wedge"
 FIXED = np.array([0.5])  # threshold of the real labels' picker, which has no second tomogram to set one on
 
 
-def make_deepfinder(
-    folder: Path, config: RunConfig, repeats: int = 2, steps: int = STEPS, rotations: int = ROTATIONS
-) -> dict:
-    """Scores of pickers and of template matching on each of DeepFinder's two tomograms, with what the other one tells.
+def make_deepfinder(folder: Path, config: RunConfig, repeats: int = 2, steps: int = STEPS) -> dict:
+    """Scores of pickers on each of DeepFinder's two tomograms, with what the other one tells.
 
     Sources: tomograms of the generator that was estimated from the other one; the same specimens with white noise at
     the generator's ratio of signal to noise, with the missing wedge and without; and the other one itself with its
     labels. The wedge is that of the generator's tilts. `repeats` pickers of each source differ in their seed.
     """
-    both = [_labelled(folder / name) for name in DEEPFINDER]
+    both = [labelled(folder / name) for name in DEEPFINDER]
     rows, ranges, voxel = [], [], DEEPFINDER_VOXEL_A
     for fold, (known, other) in enumerate((both, both[::-1])):
         volume, table, references = known
@@ -83,10 +77,6 @@ def make_deepfinder(
                 heights = partial(probabilities, network)
                 found = picked_right(heights, tomograms[-1], [other[:2]], voxel, radii, levels)
                 rows += [{"source": source, "fold": fold, "repeat": repeat} | row for row in found]
-        seen = seen_by_tilts(volume.shape, *ranges[-1])
-        heights = partial(template_scores, references=references, factor=seen, rotations=rotations)
-        found = picked_right(heights, (volume, table), [other[:2]], voxel, radii, LEVELS)
-        rows += [{"source": TEMPLATES, "fold": fold, "repeat": 0} | row for row in found]
     by_source = pd.DataFrame(rows).groupby("source")
     return {
         "scores": {s: [scores(part) for _, part in own.groupby(["fold", "repeat"])] for s, own in by_source},
@@ -99,7 +89,7 @@ def make_deepfinder(
     } | described(config, "paper.deepfinder_picker")
 
 
-def _labelled(path: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str, torch.Tensor]]:
+def labelled(path: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str, torch.Tensor]]:
     """A tomogram of DeepFinder, protein bright; its molecules; and a density of each class: the shape of one molecule
     that is whole.
     """
@@ -128,7 +118,7 @@ def _labelled(path: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str, torch.Ten
 
 def planned(profile: str, seed: int) -> dict[str, Foreign]:
     """The result by name."""
-    few = dict(repeats=1, steps=3, rotations=3) if profile == "smoke" else {}
+    few = dict(repeats=1, steps=3) if profile == "smoke" else {}
     own = partial(make_config, profile, OWN_DATA, "physics", seed=seed)
     labels = tuple(f.replace("data", "target") for f in DEEPFINDER)
     return {

@@ -3,8 +3,8 @@
 A small 3-D U-Net (MONAI) is trained on tomograms of one source and picks in held-out tomograms of the microscope
 simulator. Sources: scenes of the physics generator, which was estimated from unlabelled particles; the same specimens
 with white noise, with the CTF formula, or with the CTF formula and the missing wedge, told the true signal-to-noise
-ratio; and tomograms of the same simulator with their real labels. Template matching with the
-same densities stands beside them, and how F1 grows with the number of tomograms. Needs `pip install monai`.
+ratio; and tomograms of the same simulator with their real labels. Template matching with the same densities is in
+`template_matching`. Needs `pip install monai`.
 """
 
 import time
@@ -27,10 +27,7 @@ from ..simulator.sets import class_references
 from ..simulator.specimen.crowding import radius_A
 from .picking import (
     CTF_WEDGE,
-    LEVELS,
-    ROTATIONS,
     STEPS,
-    TEMPLATES,
     Tomogram,
     estimated,
     formula,
@@ -40,7 +37,6 @@ from .picking import (
     probabilities,
     scores,
     seen_by_tilts,
-    template_scores,
     train_picker,
 )
 from .proof import proof_config
@@ -66,6 +62,23 @@ def _recorded(
     table = scene.place(references, counts, SHAPE, voxel_size_A, rng, tomogram=f"real_{number}")
     series = scene.tilt_series(references, table, SHAPE, voxel_size_A, scope, rng, snr=config.snr)
     return -scene.tomogram(series.images, series.angles_deg, SHAPE[0]), table
+
+
+def what_is_picked(config: RunConfig) -> tuple[dict[str, torch.Tensor], dict[str, int], float]:
+    """Densities of the classes, how many of each are in a tomogram, and the voxel size."""
+    names = [name for name in DATASETS[config.dataset].classes if name != "membrane"]
+    voxel_size_A = DATASETS[config.dataset].field_of_view_A / config.box
+    references = class_references(names, config.box, voxel_size_A)
+    return references, dict.fromkeys(names, round(MOLECULES / len(names))), voxel_size_A
+
+
+def recorded_tomograms(
+    config: RunConfig, trained_on: int = TRAINED_ON, tested: int = TESTED_ON
+) -> tuple[list[Tomogram], list[Tomogram]]:
+    """Tomograms of the simulator to train on, and those that are held out: the same whatever their numbers."""
+    references, counts, voxel_size_A = what_is_picked(config)
+    real = [_recorded(config, references, counts, k, voxel_size_A) for k in range(trained_on + tested)]
+    return real[:TRAINED_ON] + real[TRAINED_ON + tested :], real[TRAINED_ON : TRAINED_ON + tested]
 
 
 def tomograms_of(
@@ -96,26 +109,19 @@ def make_picker(
     config: RunConfig,
     repeats: int = 2,
     steps: int = STEPS,
-    rotations: int = ROTATIONS,
     tested: int = TESTED_ON,
     curves: Mapping[str, tuple[int, ...]] = CURVES,
 ) -> dict:
-    """Scores of pickers trained on tomograms of each of SOURCES, and of template matching, on held-out tomograms of the
-    simulator; and those of pickers trained on fewer and more tomograms (`curves`), in as many steps.
+    """Scores of pickers trained on tomograms of each of SOURCES, on held-out tomograms of the simulator; and those of
+    pickers trained on fewer and more tomograms (`curves`), in as many steps.
 
     Each picker is trained on all tomograms of its source but the last, on which its thresholds are set, one a class, at
-    the largest F1; those of template matching are set on the last real one. `repeats` pickers of each source differ in
-    their seed.
+    the largest F1. `repeats` pickers of each source differ in their seed.
     """
-    names = [name for name in DATASETS[config.dataset].classes if name != "membrane"]
-    voxel_size_A = DATASETS[config.dataset].field_of_view_A / config.box
-    references = class_references(names, config.box, voxel_size_A)
-    radii = {name: radius_A(r, voxel_size_A) for name, r in references.items()}
-    counts = dict.fromkeys(names, round(MOLECULES / len(names)))
-    most = max((*curves.get(REAL, ()), TRAINED_ON))
-    real = [_recorded(config, references, counts, k, voxel_size_A) for k in range(most + tested)]
-    tested_on = real[TRAINED_ON : TRAINED_ON + tested]
-    more, trained_on = real[:TRAINED_ON] + real[TRAINED_ON + tested :], real[:TRAINED_ON]
+    references, counts, voxel_size_A = what_is_picked(config)
+    names, radii = list(references), {name: radius_A(r, voxel_size_A) for name, r in references.items()}
+    more, tested_on = recorded_tomograms(config, max((*curves.get(REAL, ()), TRAINED_ON)), tested)
+    trained_on = more[:TRAINED_ON]
     folder = paths.runs(config.profile) / "picker" / f"{config.dataset}_seed{config.seed}"
     run, noise_power = estimated(config, trained_on, references, voxel_size_A, folder)
     rows, shown = [], {}
@@ -130,11 +136,6 @@ def make_picker(
             found = picked_right(partial(probabilities, network), made[-1], tested_on, voxel_size_A, radii)
             rows += [{"source": source, "trained_on": many, "repeat": repeat} | row for row in found]
             rows[-1]["seconds"] = round(time.process_time() - start, 1)
-    scope = DATASETS[config.dataset].microscope
-    factor = formula(SHAPE, voxel_size_A, scope) * seen_by_tilts(SHAPE, scope.tilt_min_deg, scope.tilt_max_deg)
-    matching = partial(template_scores, references=references, factor=factor, rotations=rotations)
-    found = picked_right(matching, trained_on[-1], tested_on, voxel_size_A, radii, LEVELS)
-    rows += [{"source": TEMPLATES, "trained_on": TRAINED_ON, "repeat": 0} | row for row in found]
     table = pd.DataFrame(rows)
     as_many, of_curves = table[table["trained_on"] == TRAINED_ON], table[table["source"].isin(curves)]
     shown["test"] = normalised(tested_on[0][0])[None, SHAPE[0] // 2]
@@ -151,7 +152,7 @@ def make_picker(
         "voxel_size_A": voxel_size_A,
         "noise_of_empty_boxes": noise_power is not None,
         "slices": shown,
-        "data_hash": array_hash(*(volume for volume, _ in real)),
+        "data_hash": array_hash(*(volume for volume, _ in (*more, *tested_on))),
     } | described(config, "paper.picker")
 
 
@@ -162,11 +163,7 @@ def _scores_of_repeats(rows: pd.DataFrame) -> list[dict[str, float]]:
 
 def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
     """Configuration and call for both sets, by name."""
-    few = (
-        dict(repeats=1, steps=3, rotations=3, tested=1, curves={PHYSICS: (2,), REAL: (5,)})
-        if profile == "smoke"
-        else {}
-    )
+    few = dict(repeats=1, steps=3, tested=1, curves={PHYSICS: (2,), REAL: (5,)}) if profile == "smoke" else {}
     plan = {}
     for dataset in DATASETS:
         config = proof_config(profile, dataset, SNR, seed)

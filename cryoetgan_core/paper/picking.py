@@ -1,5 +1,5 @@
-"""Pickers of molecules in tomograms, and what they are scored by: a small 3-D U-Net (MONAI), template matching, peaks,
-precision and recall; and the tomograms they are trained on. Needs `pip install monai`.
+"""Pickers of molecules in tomograms, and what they are scored by: a small 3-D U-Net (MONAI), peaks, precision and
+recall; and the tomograms they are trained on. Needs `pip install monai`.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,9 +20,7 @@ from ..physics.any_size import mean_power
 from ..reproducibility.seeds import stream
 from ..simulator.microscope.simulate import Microscope
 from ..simulator.sets import density_maps
-from ..volumes.alignment import rotation_grid
 from ..volumes.domains import Domains
-from ..volumes.poses import rotate_volume
 from ..volumes.table import POSITION_COLUMNS, ParticleSet, particle_table
 from .runs import train_on
 from .simulated_sets import default_device
@@ -31,9 +29,7 @@ STEPS, BATCH, PATCH, WIDTH = 2000, 4, 48, 16
 TARGET = 0.5  # of a molecule's radius: the ball round its centre that the network is to find
 BETA = 4  # of the F score that weighs recall more, as the CZII challenge does
 THRESHOLDS = np.linspace(0.1, 0.9, 17)
-CTF_WEDGE, TEMPLATES = "(density x CTF formula + noise) x wedge", "template matching"
-LEVELS = np.linspace(3, 12, 19)  # thresholds of template matching, standard deviations of its scores
-ROTATIONS = 600  # of each template: 24 degrees apart
+CTF_WEDGE = "(density x CTF formula + noise) x wedge"
 CHUNKS = 16  # in which maxima are looked at
 EMPTY = 64  # boxes without a molecule that are cut from a tomogram
 
@@ -265,27 +261,3 @@ def noisy(
         for v, f in ((signal, factor if seen is None else seen * (1 if factor is None else factor)), (noise, seen))
     )
     return (signal + (signal.var() / noise.var() / snr).sqrt() * noise).numpy()
-
-
-def template_scores(
-    volume: np.ndarray, references: Mapping[str, torch.Tensor], factor: torch.Tensor, rotations: int = ROTATIONS
-) -> np.ndarray:
-    """How well each class (sorted) fits at each voxel, (classes, Z, Y, X): the largest correlation of its density, seen
-    through `factor`, over rotations, in standard deviations of its score; -inf where another class fits better.
-    """
-    device = default_device()
-    spectrum, found = torch.fft.rfftn(torch.from_numpy(normalised(volume)).to(device)), []
-    factor = factor.to(device)
-    for _, reference in sorted(references.items()):
-        best = torch.full(volume.shape, -torch.inf, device=device)
-        for part in rotation_grid(rotations).split(20):
-            for turned in rotate_volume(reference.to(device), part, torch.zeros(len(part), 3), 1.0, upsample=1):
-                template = torch.zeros(volume.shape, device=device)
-                template[tuple(slice(0, n) for n in turned.shape)] = turned
-                middle = [-(n // 2) for n in turned.shape]
-                seen = torch.fft.rfftn(template.roll(middle, (0, 1, 2))) * factor
-                score = torch.fft.irfftn(spectrum * seen.conj(), s=volume.shape)
-                best = torch.maximum(best, score / score.std())
-        found.append(best.cpu().numpy())
-    scores = np.stack(found)
-    return np.where(scores == scores.max(0), scores, -np.inf)

@@ -1,0 +1,144 @@
+"""Template matching, the strongest simple baseline of the pickers: nothing is trained, and nothing is generated.
+
+The densities of the classes, seen through the CTF formula and the missing wedge, are correlated with a tomogram in many
+rotations. It is told the optics and the tilts; its thresholds are set on a tomogram with real labels.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..config import DATASETS, RunConfig
+from ..evaluation.downstream import REAL
+from ..reproducibility.provenance import array_hash
+from ..simulator.specimen.crowding import radius_A
+from ..volumes.alignment import rotation_grid
+from ..volumes.poses import rotate_volume
+from . import deepfinder_picker, picker
+from .deepfinder_picker import labelled
+from .foreign import DEEPFINDER, DEEPFINDER_VOXEL_A, Foreign
+from .picker import recorded_tomograms, what_is_picked
+from .picking import formula, normalised, peaks, picked_right, scores, seen_by_tilts
+from .record import described
+from .results import read_results
+from .simulated_sets import default_device
+
+LEVELS = np.linspace(3, 20, 35)  # thresholds, standard deviations of a template's scores
+ROTATIONS = 600  # of each template: 24 degrees apart
+TEMPLATES = "template matching"
+
+
+def template_scores(
+    volume: np.ndarray, references: Mapping[str, torch.Tensor], factor: torch.Tensor, rotations: int = ROTATIONS
+) -> np.ndarray:
+    """How well each class (sorted) fits at each voxel, (classes, Z, Y, X): the largest correlation of its density, seen
+    through `factor`, over rotations, in standard deviations of its score.
+    """
+    device, found = default_device(), []
+    spectrum = torch.fft.rfftn(torch.from_numpy(normalised(volume)).to(device)) * factor.to(device)
+    template = torch.zeros(volume.shape, device=device)
+    for _, reference in sorted(references.items()):
+        best, size = torch.full(volume.shape, -torch.inf, device=device), reference.shape
+        for part in rotation_grid(rotations).split(20):
+            for turned in rotate_volume(reference.to(device), part, torch.zeros(len(part), 3), 1.0, upsample=1):
+                template[tuple(slice(0, n) for n in size)] = turned
+                score = torch.fft.irfftn(spectrum * torch.fft.rfftn(template).conj(), s=volume.shape)
+                best = torch.maximum(best, score / score.std())
+        template.zero_()
+        found.append(best.roll([n // 2 for n in size], (0, 1, 2)).cpu().numpy())  # from its corner to its centre
+    return np.stack(found)
+
+
+def kept_apart(height: np.ndarray, radii: list[float]) -> np.ndarray:
+    """Scores (classes, Z, Y, X) at the maxima of each class that do not lie within the radius (voxels) of a higher one,
+    of its own class or of another; elsewhere -inf. So the flank of a molecule is no molecule of another class.
+    """
+    each = [peaks(one, radius, LEVELS[0]) for one, radius in zip(height, radii, strict=True)]
+    places = np.concatenate([found for found, _ in each])
+    values = np.concatenate([value for _, value in each])
+    classes = np.repeat(np.arange(len(each)), [len(value) for _, value in each])
+    kept, left = np.full(height.shape, -np.inf, np.float32), np.ones(len(places), bool)
+    for k in np.argsort(-values):
+        if left[k]:
+            kept[(classes[k], *places[k])] = values[k]
+            left &= np.linalg.norm(places - places[k], axis=1) > radii[classes[k]]
+    return kept
+
+
+def _matched(
+    volume: np.ndarray, references: Mapping[str, torch.Tensor], radii: list[float], factor: torch.Tensor, rotations: int
+) -> np.ndarray:
+    return kept_apart(template_scores(volume, references, factor, rotations), radii)
+
+
+def make_simulated(
+    config: RunConfig,
+    rotations: int = ROTATIONS,
+    recorded: int = max(picker.CURVES[REAL]),
+    tested: int = picker.TESTED_ON,
+) -> dict:
+    """Scores on the tomograms that the pickers of `picker` are tested on; thresholds are set on the fourth that they
+    were trained on with real labels.
+    """
+    references, _, voxel_size_A = what_is_picked(config)
+    radii = {name: radius_A(r, voxel_size_A) for name, r in references.items()}
+    trained_on, tested_on = recorded_tomograms(config, recorded, tested)
+    scope = DATASETS[config.dataset].microscope
+    factor = formula(picker.SHAPE, voxel_size_A, scope) * seen_by_tilts(
+        picker.SHAPE, scope.tilt_min_deg, scope.tilt_max_deg
+    )
+    in_voxels = [radii[name] / voxel_size_A for name in sorted(radii)]
+    matching = partial(_matched, references=references, radii=in_voxels, factor=factor, rotations=rotations)
+    rows = picked_right(matching, trained_on[picker.TRAINED_ON - 1], tested_on, voxel_size_A, radii, LEVELS)
+    return {
+        "rows": rows,
+        "scores": {TEMPLATES: [scores(pd.DataFrame(rows))]},
+        "rotations": rotations,
+        "voxel_size_A": voxel_size_A,
+        "data_hash": array_hash(*(volume for volume, _ in (*trained_on, *tested_on))),
+    } | described(config, "paper.template_matching")
+
+
+def make_deepfinder(folder: Path, config: RunConfig, rotations: int = ROTATIONS) -> dict:
+    """Scores on each of DeepFinder's tomograms, with the densities and the thresholds of the other one, and the tilts
+    that its generator was estimated to have.
+    """
+    both = [labelled(folder / name) for name in DEEPFINDER]
+    named = deepfinder_picker.planned(config.profile, config.seed)
+    (estimated,) = read_results(config.profile, {name: case.config for name, case in named.items()}).values()
+    rows, each, voxel = [], [], DEEPFINDER_VOXEL_A
+    for fold, (known, other) in enumerate((both, both[::-1])):
+        volume, table, references = known
+        radii = {name: radius_A(r, voxel) for name, r in references.items()}
+        seen = seen_by_tilts(volume.shape, *estimated["tilt_range_deg"][fold])
+        in_voxels = [radii[name] / voxel for name in sorted(radii)]
+        matching = partial(_matched, references=references, radii=in_voxels, factor=seen, rotations=rotations)
+        found = picked_right(matching, (volume, table), [other[:2]], voxel, radii, LEVELS)
+        rows += [{"fold": fold} | row for row in found]
+        each.append(scores(pd.DataFrame(found)))
+    return {
+        "rows": rows,
+        "scores": {TEMPLATES: each},
+        "rotations": rotations,
+        "data_hash": array_hash(*(b[0] for b in both)),
+    } | described(config, "paper.template_matching")
+
+
+def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
+    """Configuration and call for both sets, by name."""
+    few = dict(rotations=3, recorded=picker.TRAINED_ON, tested=1) if profile == "smoke" else {}
+    pickers = picker.planned(profile, seed)
+    configs = {name.replace("picker", "templates"): config for name, (config, _) in pickers.items()}
+    return {name: (config, partial(make_simulated, config, **few)) for name, config in configs.items()}
+
+
+def planned_foreign(profile: str, seed: int) -> dict[str, Foreign]:
+    """The result on DeepFinder's tomograms, by name."""
+    few = dict(rotations=3) if profile == "smoke" else {}
+    ((name, case),) = deepfinder_picker.planned(profile, seed).items()
+    make = partial(make_deepfinder, **few)
+    return {name.replace("picker", "templates"): Foreign(case.files, case.config, make, reads=name)}
