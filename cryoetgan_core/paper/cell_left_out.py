@@ -6,8 +6,8 @@ Then the picks are compared with the true half, and with the same half turned by
 prefers the first. Noise can too, a little, where the half continues what it was aligned to. So what lies near the cut
 is not compared, and all is done with the mirror image too, which noise prefers as much.
 
-What ribosomes would give is measured too: the map is put into boxes of the cell that no pick is near, as the tilts see
-it, whole or with halves that do not belong together.
+Two controls. Density maxima that no picker chose: as dense, and mostly something else. And ribosomes that are put into
+the boxes of those, as the tilts see them, whole or with halves that do not belong together.
 """
 
 import math
@@ -16,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
+from scipy.spatial import KDTree
 
 from ..config import OWN_DATA, RunConfig, make_config
 from ..evaluation.downstream import PHYSICS
 from ..particles.tomogram import read_tomogram
+from ..physics.fourier_grid import coordinates
 from ..reproducibility.provenance import array_hash
 from ..reproducibility.seeds import stream
 from ..simulator.sets import class_references
@@ -32,7 +35,6 @@ from .cell import (
     CELL_MICROSCOPE,
     FINEST_A,
     MAXIMA,
-    SHUFFLED,
     aligned,
     boxes,
     mirrored,
@@ -45,13 +47,15 @@ from .picking import CTF_WEDGE, formula, seen_by_tilts
 from .record import described
 from .results import read_results
 
-SOURCES = (PHYSICS, CTF_WEDGE, MAXIMA, SHUFFLED)
+OFF = "density maxima off picks"
+SOURCES = (PHYSICS, CTF_WEDGE, MAXIMA)
 SIDES = ("left", "right")
 TURNED_DEG = (90.0, 180.0, 270.0)  # about the long axis
 BETWEEN_DEG = (45.0, 135.0, 225.0, 315.0)
 SMEARED = 24  # turns over which a half is smeared out
 CUT_VOXELS = 1.0  # over which one half fades into the other
-PUT_IN = (0.15, 0.2, 0.25)  # how well the map correlates with a box that it is put into, in its own pose
+PUT_IN = (0.2, 0.3, 0.4)  # mean correlation of what is put into boxes with them, in its own pose
+BEYOND_A = 160.0  # from this spatial frequency on a fit is told: below it any dense blob fits
 WHOLE, WRONG = "ribosomes put in", "wrong halves put in"
 INSIDE = 0.1  # of a half's largest density: where an average is compared with it
 
@@ -64,21 +68,22 @@ def make_left_out(folder: Path, config: RunConfig, rotations: int = 4000) -> dic
     dict
         "rows": of each half left out, hand and source of picks, `over_tiles` of the correlation with the half against
         the mean of those with the half turned; "average" and "average_turned": the same of the picks' average, in the
-        half's place; "given": the mean correlation with the map that they were aligned to. Of hand "difference",
-        `over_tiles` of what the map's hand has more than the mirror image. Sources are SOURCES and, for each of PUT_IN,
-        WHOLE and WRONG with that number behind. "slices": averages, the maps aligned to, and the map, its long axis
-        along x.
+        half's place; "fit": the mean correlation with the map that they were aligned to, beyond 1 / BEYOND_A. Of hand
+        "difference", `over_tiles` of what the map's hand has more than the mirror image. Sources are SOURCES, OFF and,
+        for each of PUT_IN, WHOLE and WRONG with that number behind. "slices": averages, the maps aligned to, and the
+        map, its long axis along x.
     """
     volume, voxel = read_tomogram(folder / CELL, protein="dark")
     (picked,) = read_results(config.profile, {f"cell_seed{config.seed}": config}).values()
     picks = {source: picked["slices"][f"judged, {source}"][:, :3] for source in SOURCES}
+    picks[OFF] = off_picks(picks[MAXIMA], [picks[PHYSICS], picks[CTF_WEDGE]], picked["radius_A"] / voxel)
     upright = along_x(class_references(("ribosome",), config.box, voxel, {"ribosome": folder / CELL_MAP})["ribosome"])
     particles = {source: boxes(volume, places, voxel) for source, places in picks.items()}
     for kind, objects in ((WHOLE, [upright]), (WRONG, wrong_halves(upright))):
         for level in PUT_IN:
             rng = stream(config.seed, "cell", kind, str(level))
-            picks[f"{kind}, {level:g}"] = picks[SHUFFLED]
-            particles[f"{kind}, {level:g}"] = put_in(particles[SHUFFLED], objects, level, voxel, rng)
+            picks[f"{kind}, {level:g}"] = picks[OFF]
+            particles[f"{kind}, {level:g}"] = put_in(particles[OFF], objects, level, voxel, rng)
     rows, shown = [], {"map": upright[None, BOX // 2].numpy()}
     for side in SIDES:
         better = {source: [places] for source, places in picks.items()}
@@ -100,11 +105,11 @@ def make_left_out(folder: Path, config: RunConfig, rotations: int = 4000) -> dic
             for row in over_tiles(judged, voxel, config.seed):
                 mean = averages[row["source"]]
                 own, *turned = (float(np.corrcoef(mean[inside], part[inside])[0, 1]) for part in alternatives)
-                row |= {"average": own, "average_turned": turned, "given": fit[row["source"]]}
+                row |= {"average": own, "average_turned": turned, "fit": fit[row["source"]]}
                 rows.append({"left_out": side, "hand": hand} | row)
             if hand == "map":
                 shown[f"{side}, given"] = given[None, BOX // 2].numpy()
-                shown |= {f"{side}, {s}": averages[s][None, BOX // 2].numpy() for s in (PHYSICS, SHUFFLED)}
+                shown |= {f"{side}, {s}": averages[s][None, BOX // 2].numpy() for s in (PHYSICS, OFF)}
         both = {source: np.column_stack(parts) for source, parts in better.items()}
         rows += [{"left_out": side, "hand": "difference"} | row for row in over_tiles(both, voxel, config.seed)]
     return {
@@ -126,12 +131,19 @@ def compared(
     rotations: int,
 ) -> tuple[np.ndarray, torch.Tensor, float]:
     """Particles (N, BOX, BOX, BOX) aligned to a map: their correlations (len(alternatives), N) with other maps in the
-    poses that were found, their average, and their mean correlation with the map.
+    poses that were found, their average, and their mean correlation with the map beyond 1 / BEYOND_A.
     """
     observed = seen_frequencies(voxel_size_A)
     found = aligned(particles, given, observed, voxel_size_A, rotations)
     values = [correlation(particles, part, given, found, observed, voxel_size_A) for part in alternatives]
-    return np.array(values), average(particles, found, voxel_size_A), float(found.correlation.mean())
+    beyond = torch.where(coordinates(BOX)[0] >= voxel_size_A / BEYOND_A, observed, 0.0)
+    fit = correlation(particles, given, None, found, beyond, voxel_size_A).mean()
+    return np.array(values), average(particles, found, voxel_size_A), float(fit)
+
+
+def off_picks(places: np.ndarray, picks: list[np.ndarray], radius: float) -> np.ndarray:
+    """Those of places (N, 3) that lie further than a radius from picks (M, 3) of any kind, all in voxels."""
+    return places[KDTree(np.concatenate(picks)).query(places)[0] > radius]
 
 
 def put_in(
@@ -141,18 +153,27 @@ def put_in(
     voxel_size_A: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Particles (N, BOX, BOX, BOX) with objects (BOX, BOX, BOX) added, one after the other, in random poses, through
-    the CTF formula and the wedge, so strong that an object correlates with the particle at `level`, on average.
+    """Particles (N, BOX, BOX, BOX) with objects (BOX, BOX, BOX) added, one after the other, in random poses up to a
+    voxel off the centre, through the CTF formula and the wedge: all so strong that the mean correlation of particle and
+    object is `level`.
     """
     seen = formula((BOX,) * 3, voxel_size_A, CELL_MICROSCOPE)
     seen = seen * seen_by_tilts((BOX,) * 3, CELL_MICROSCOPE.tilt_min_deg, CELL_MICROSCOPE.tilt_max_deg)
-    observed, rotations, made = seen_frequencies(voxel_size_A), random_rotations(len(particles), generator), []
+    n, observed = len(particles), seen_frequencies(voxel_size_A)
+    rotations, shifts = random_rotations(n, generator), (2 * torch.rand(n, 3, generator=generator) - 1) * voxel_size_A
+    added, products = [], []
     for k, particle in enumerate(particles):
-        turned = rotate_volume(objects[k % len(objects)], rotations[k : k + 1], torch.zeros(1, 3), voxel_size_A)[0]
-        added = torch.fft.irfftn(torch.fft.rfftn(turned) * seen, s=turned.shape) * soft_mask(voxel_size_A)
-        there, own = (_spectrum(v, observed).norm() for v in (particle, added))
-        made.append(particle + level / math.sqrt(1 - level**2) * there / own * added)
-    return torch.stack(made)
+        turned = rotate_volume(objects[k % len(objects)], rotations[k : k + 1], shifts[k : k + 1], voxel_size_A)[0]
+        added.append(torch.fft.irfftn(torch.fft.rfftn(turned) * seen, s=turned.shape) * soft_mask(voxel_size_A))
+        b, s, t = (_spectrum(v, observed) for v in (particle, added[-1], turned))
+        products.append([b @ t, s @ t, b @ b, b @ s, s @ s, t @ t])
+    bt, st, bb, bs, ss, tt = np.array(products, float).T
+
+    def excess(strength: float) -> float:
+        norm = np.sqrt(tt * (bb + 2 * strength * bs + strength**2 * ss))
+        return float(((bt + strength * st) / norm).mean() - level)
+
+    return particles + brentq(excess, 0.0, 10 * np.sqrt(bb.mean() / ss.mean())) * torch.stack(added)
 
 
 def wrong_halves(upright: torch.Tensor) -> list[torch.Tensor]:
@@ -204,22 +225,23 @@ def smeared(volume: torch.Tensor) -> torch.Tensor:
 def correlation(
     particles: torch.Tensor,
     part: torch.Tensor,
-    given: torch.Tensor,
+    given: torch.Tensor | None,
     found: Found,
     observed: torch.Tensor,
     voxel_size_A: float,
 ) -> np.ndarray:
     """Of each particle (N, D, D, D) with a part (D, D, D) in its found pose, (N,), at the frequencies that the tilts
-    saw; of the part, what correlates with `given` in that pose is taken away.
+    saw; of the part, what correlates with `given` in that pose is taken away, if there is such a map.
     """
     values = []
     for k in range(len(particles)):
         pose = found.rotations[k : k + 1], found.shifts_A[k : k + 1]
-        there, left, aligned = (
-            _spectrum(v, observed)
-            for v in (particles[k], *(rotate_volume(m, *pose, voxel_size_A, box=len(m))[0] for m in (part, given)))
+        there, left = (
+            _spectrum(v, observed) for v in (particles[k], rotate_volume(part, *pose, voxel_size_A, box=len(part))[0])
         )
-        left = left - (left @ aligned) / (aligned @ aligned) * aligned
+        if given is not None:
+            known = _spectrum(rotate_volume(given, *pose, voxel_size_A, box=len(given))[0], observed)
+            left = left - (left @ known) / (known @ known) * known
         values.append(float(there @ left / (there.norm() * left.norm())))
     return np.array(values)
 
