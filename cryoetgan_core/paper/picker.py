@@ -44,7 +44,9 @@ from .record import described
 
 SOURCES = (PHYSICS, CTF_WEDGE, CTF, WHITE, REAL)
 TRAINED_ON, TESTED_ON = 4, 3  # tomograms; the last of those trained on sets the threshold
-CURVES = {PHYSICS: (2, 12), CTF_WEDGE: (12,), REAL: (12,)}  # other numbers of tomograms
+ORDERS = tuple((source, TRAINED_ON) for source in SOURCES)
+ORDERS += ((PHYSICS, 2), (PHYSICS, 12), (CTF_WEDGE, 12), (REAL, 12))  # for the learning curves
+LONG = dict(orders=((PHYSICS, 24),), repeats=1, steps=6000)  # one picker, an hour of a core
 SHAPE = (64, 160, 160)
 MOLECULES = 140  # in each tomogram, classes alike
 SNR = 0.05
@@ -110,22 +112,22 @@ def make_picker(
     repeats: int = 2,
     steps: int = STEPS,
     tested: int = TESTED_ON,
-    curves: Mapping[str, tuple[int, ...]] = CURVES,
+    orders: tuple[tuple[str, int], ...] = ORDERS,
 ) -> dict:
-    """Scores of pickers trained on tomograms of each of SOURCES, on held-out tomograms of the simulator; and those of
-    pickers trained on fewer and more tomograms (`curves`), in as many steps.
+    """Scores, on held-out tomograms of the simulator, of pickers trained on tomograms of a source, so many: `orders`.
 
     Each picker is trained on all tomograms of its source but the last, on which its thresholds are set, one a class, at
-    the largest F1. `repeats` pickers of each source differ in their seed.
+    the largest F1. `repeats` pickers of each order differ in their seed.
     """
     references, counts, voxel_size_A = what_is_picked(config)
     names, radii = list(references), {name: radius_A(r, voxel_size_A) for name, r in references.items()}
-    more, tested_on = recorded_tomograms(config, max((*curves.get(REAL, ()), TRAINED_ON)), tested)
+    most = max([TRAINED_ON, *(many for source, many in orders if source == REAL)])
+    more, tested_on = recorded_tomograms(config, most, tested)
     trained_on = more[:TRAINED_ON]
     folder = paths.runs(config.profile) / "picker" / f"{config.dataset}_seed{config.seed}"
     run, noise_power = estimated(config, trained_on, references, voxel_size_A, folder)
     rows, shown = [], {}
-    for source, many in [(s, many) for s in SOURCES for many in (TRAINED_ON, *curves.get(s, ()))]:
+    for source, many in orders:
         made = more[:many]
         if source != REAL:
             made = tomograms_of(source, config, run, noise_power, references, counts, voxel_size_A, many)
@@ -137,13 +139,13 @@ def make_picker(
             rows += [{"source": source, "trained_on": many, "repeat": repeat} | row for row in found]
             rows[-1]["seconds"] = round(time.process_time() - start, 1)
     table = pd.DataFrame(rows)
-    as_many, of_curves = table[table["trained_on"] == TRAINED_ON], table[table["source"].isin(curves)]
+    as_many = table[table["trained_on"] == TRAINED_ON]
     shown["test"] = normalised(tested_on[0][0])[None, SHAPE[0] // 2]
     return {
         "scores": {source: _scores_of_repeats(own) for source, own in as_many.groupby("source")},
         "learning_curves": {
             source: {str(many): _scores_of_repeats(part) for many, part in own.groupby("trained_on")}
-            for source, own in of_curves.groupby("source")
+            for source, own in table.groupby("source")
         },
         "rows": rows,
         "classes": names,
@@ -152,7 +154,7 @@ def make_picker(
         "voxel_size_A": voxel_size_A,
         "noise_of_empty_boxes": noise_power is not None,
         "slices": shown,
-        "data_hash": array_hash(*(volume for volume, _ in (*more, *tested_on))),
+        "data_hash": array_hash(*(volume for volume, _ in (*trained_on, *tested_on, *more[TRAINED_ON:]))),
     } | described(config, "paper.picker")
 
 
@@ -163,9 +165,11 @@ def _scores_of_repeats(rows: pd.DataFrame) -> list[dict[str, float]]:
 
 def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
     """Configuration and call for both sets, by name."""
-    few = dict(repeats=1, steps=3, tested=1, curves={PHYSICS: (2,), REAL: (5,)}) if profile == "smoke" else {}
+    small = dict(repeats=1, steps=3, tested=1) if profile == "smoke" else {}
+    few = small | ({"orders": (*ORDERS[: len(SOURCES)], (PHYSICS, 2), (REAL, 5))} if small else {})
     plan = {}
     for dataset in DATASETS:
         config = proof_config(profile, dataset, SNR, seed)
         plan[f"picker_{dataset}_seed{seed}"] = (config, partial(make_picker, config, **few))
+        plan[f"picker_{dataset}_long_seed{seed}"] = (config, partial(make_picker, config, **LONG | small))
     return plan

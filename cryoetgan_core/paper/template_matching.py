@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 
 from ..config import DATASETS, RunConfig
-from ..evaluation.downstream import REAL
 from ..reproducibility.provenance import array_hash
 from ..simulator.specimen.crowding import radius_A
 from ..volumes.alignment import rotation_grid
@@ -78,7 +77,7 @@ def _matched(
 def make_simulated(
     config: RunConfig,
     rotations: int = ROTATIONS,
-    recorded: int = max(picker.CURVES[REAL]),
+    recorded: int = 12,
     tested: int = picker.TESTED_ON,
 ) -> dict:
     """Scores on the tomograms that the pickers of `picker` are tested on; thresholds are set on the fourth that they
@@ -132,7 +131,9 @@ def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], 
     """Configuration and call for both sets, by name."""
     few = dict(rotations=3, recorded=picker.TRAINED_ON, tested=1) if profile == "smoke" else {}
     pickers = picker.planned(profile, seed)
-    configs = {name.replace("picker", "templates"): config for name, (config, _) in pickers.items()}
+    configs = {
+        name.replace("picker", "templates"): config for name, (config, _) in pickers.items() if "long" not in name
+    }
     return {name: (config, partial(make_simulated, config, **few)) for name, config in configs.items()}
 
 
