@@ -167,13 +167,14 @@ def test_the_half_that_was_smeared_out_is_found_in_ribosomes_alone(upright) -> N
     assert abs(hands.mean()) < 3 * hands.std() / len(hands) ** 0.5 < 0.1 * told
 
 
-def test_ribosomes_put_into_boxes_correlate_with_them_as_asked(upright, observed) -> None:
+def test_ribosomes_put_into_boxes_correlate_with_them_as_asked(upright, observed, monkeypatch) -> None:
     """In boxes too that are less than empty where they are put: the strength makes up for it."""
+    monkeypatch.setattr(cell_left_out, "rendered", lambda run, density: density)
     rng = torch.Generator().manual_seed(0)
     noise = torch.randn(40, BOX, BOX, BOX, generator=rng) * cell.soft_mask(VOXEL)
     for hole in (0.0, 0.5):
         boxed = noise - hole * cell.soft_mask(VOXEL)
-        made = cell_left_out.put_in(boxed, [upright], 0.3, VOXEL, torch.Generator().manual_seed(1))
+        made = cell_left_out.put_in(boxed, [upright], 0.3, None, VOXEL, torch.Generator().manual_seed(1))
         again = torch.Generator().manual_seed(1)
         turns = random_rotations(40, again)
         shifts = (2 * torch.rand(40, 3, generator=again) - 1) * VOXEL

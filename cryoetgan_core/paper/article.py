@@ -12,13 +12,14 @@ from ..config import PROFILES
 from ..evaluation.baselines import BACKGROUND, CTF, WHITE
 from ..evaluation.downstream import GENERATED, PHYSICS, REAL
 from ..reproducibility import paths
-from .cell import SHUFFLED
+from .cell_left_out import OFF
 from .claims import claims_table
 from .denoiser import FILTERED, RESTORED
 from .findings import Results, best_formula, mean
-from .picking import CTF_WEDGE, TEMPLATES
+from .picking import CTF_WEDGE
 from .proof import HEADLINE_SNR
 from .record import code_of
+from .template_matching import TEMPLATES
 
 PROFILE, SEEDS = "quick", (0, 1, 2)
 
@@ -45,7 +46,7 @@ def numbers() -> dict[str, str]:
             found[f"{dataset}_picker{name}"] = f"{r.picker(dataset, source):.3f}"
     for name, source in (("hand", PHYSICS), ("maxima", "strongest density maxima"), ("moved", "picks, moved")):
         found[f"cell_{name}"] = f"{r.hand(source):.1f}"
-    for name, source in (("", PHYSICS), ("_moved", SHUFFLED)):
+    for name, source in (("", PHYSICS), ("_off", OFF)):
         found[f"left_out{name}"] = _joined([f"{errors:.1f}" for errors in r.half_left_out(source)])
     found["calibration"] = f"{100 * r.calibration_error():.0f}"
     evening = PROFILES["evening"].sizes["steps"]

@@ -83,11 +83,7 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
         (N, 5): z, y, x in voxels, and correlations with both hands).
     """
     volume, voxel = read_tomogram(folder / CELL, protein="dark")
-    cubes = own_data.load_particles(folder / CELL, config.box, n=CUBES, protein="dark")
-    domains = own_data.domains(cubes, f"ribosome={folder / CELL_MAP}", config)
-    trained = paths.runs(config.profile) / "foreign" / "cell"
-    train_on(config, domains, trained, replace=True)
-    run = load_run(trained)  # scenes are made on the CPU
+    run, cubes = estimated(folder, config)
     crowders = [name for name in ASSEMBLIES if name not in ("ribosome", "membrane")]
     references = class_references(("ribosome", *crowders), config.box, voxel, {"ribosome": folder / CELL_MAP})
     ribosome = references["ribosome"]
@@ -136,7 +132,7 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
         "rows": rows,
         "refined": refined,
         "own_scores": own,
-        "cubes": len(domains.Y_train),
+        "cubes": cubes,
         "molecules": {"ribosomes": RIBOSOMES, "others": CROWDERS * len(crowders)},
         "maxima_near_picks": float((KDTree(held[PHYSICS]).query(held[MAXIMA])[0] * voxel <= radii["ribosome"]).mean()),
         "picks_in_slice": picks[PHYSICS][near].tolist(),
@@ -149,6 +145,15 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
         "slices": {k: np.asarray(v, np.float32) for k, v in shown.items()}
         | {f"judged, {k}": v.astype(np.float32) for k, v in judged.items()},
     } | described(config, "paper.cell")
+
+
+def estimated(folder: Path, config: RunConfig) -> tuple[TrainedRun, int]:
+    """The generator, on the CPU, from cubes round density maxima of the cell; and how many there were."""
+    cubes = own_data.load_particles(folder / CELL, config.box, n=CUBES, protein="dark")
+    domains = own_data.domains(cubes, f"ribosome={folder / CELL_MAP}", config)
+    trained = paths.runs(config.profile) / "foreign" / "cell"
+    train_on(config, domains, trained, replace=True)
+    return load_run(trained), len(domains.Y_train)
 
 
 def _cell_scenes(

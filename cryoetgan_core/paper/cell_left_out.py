@@ -7,7 +7,7 @@ prefers the first. Noise can too, a little, where the half continues what it was
 is not compared, and all is done with the mirror image too, which noise prefers as much.
 
 Two controls. Density maxima that no picker chose: as dense, and mostly something else. And ribosomes that are put into
-the boxes of those, as the tilts see them, whole or with halves that do not belong together.
+the boxes of those, as the generator renders them, whole or with halves that do not belong together.
 """
 
 import math
@@ -21,6 +21,7 @@ from scipy.spatial import KDTree
 
 from ..config import OWN_DATA, RunConfig, make_config
 from ..evaluation.downstream import PHYSICS
+from ..generation import TrainedRun
 from ..particles.tomogram import read_tomogram
 from ..physics.fourier_grid import coordinates
 from ..reproducibility.provenance import array_hash
@@ -32,18 +33,18 @@ from .cell import (
     BOX,
     CELL,
     CELL_MAP,
-    CELL_MICROSCOPE,
     FINEST_A,
     MAXIMA,
     aligned,
     boxes,
+    estimated,
     mirrored,
     over_tiles,
     seen_frequencies,
     soft_mask,
 )
 from .foreign import Foreign
-from .picking import CTF_WEDGE, formula, seen_by_tilts
+from .picking import CTF_WEDGE
 from .record import described
 from .results import read_results
 
@@ -54,7 +55,10 @@ TURNED_DEG = (90.0, 180.0, 270.0)  # about the long axis
 BETWEEN_DEG = (45.0, 135.0, 225.0, 315.0)
 SMEARED = 24  # turns over which a half is smeared out
 CUT_VOXELS = 1.0  # over which one half fades into the other
-PUT_IN = (0.2, 0.3, 0.4)  # mean correlation of what is put into boxes with them, in its own pose
+PUT_IN, POSES = (
+    (0.25, 0.4),
+    2,
+)  # mean correlation of what is put into boxes with them, in its own pose; poses in each box
 BEYOND_A = 160.0  # from this spatial frequency on a fit is told: below it any dense blob fits
 WHOLE, WRONG = "ribosomes put in", "wrong halves put in"
 INSIDE = 0.1  # of a half's largest density: where an average is compared with it
@@ -79,11 +83,13 @@ def make_left_out(folder: Path, config: RunConfig, rotations: int = 4000) -> dic
     picks[OFF] = off_picks(picks[MAXIMA], [picks[PHYSICS], picks[CTF_WEDGE]], picked["radius_A"] / voxel)
     upright = along_x(class_references(("ribosome",), config.box, voxel, {"ribosome": folder / CELL_MAP})["ribosome"])
     particles = {source: boxes(volume, places, voxel) for source, places in picks.items()}
+    run, _ = estimated(folder, config)
     for kind, objects in ((WHOLE, [upright]), (WRONG, wrong_halves(upright))):
         for level in PUT_IN:
             rng = stream(config.seed, "cell", kind, str(level))
-            picks[f"{kind}, {level:g}"] = picks[OFF]
-            particles[f"{kind}, {level:g}"] = put_in(particles[OFF], objects, level, voxel, rng)
+            picks[f"{kind}, {level:g}"] = np.repeat(picks[OFF], POSES, axis=0)
+            hosts = particles[OFF].repeat_interleave(POSES, 0)
+            particles[f"{kind}, {level:g}"] = put_in(hosts, objects, level, run, voxel, rng)
     rows, shown = [], {"map": upright[None, BOX // 2].numpy()}
     for side in SIDES:
         better = {source: [places] for source, places in picks.items()}
@@ -150,21 +156,20 @@ def put_in(
     particles: torch.Tensor,
     objects: list[torch.Tensor],
     level: float,
+    run: TrainedRun,
     voxel_size_A: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
     """Particles (N, BOX, BOX, BOX) with objects (BOX, BOX, BOX) added, one after the other, in random poses up to a
-    voxel off the centre, through the CTF formula and the wedge: all so strong that the mean correlation of particle and
-    object is `level`.
+    voxel off the centre, as a generator renders them without noise: all so strong that the mean correlation of particle
+    and object is `level`.
     """
-    seen = formula((BOX,) * 3, voxel_size_A, CELL_MICROSCOPE)
-    seen = seen * seen_by_tilts((BOX,) * 3, CELL_MICROSCOPE.tilt_min_deg, CELL_MICROSCOPE.tilt_max_deg)
     n, observed = len(particles), seen_frequencies(voxel_size_A)
     rotations, shifts = random_rotations(n, generator), (2 * torch.rand(n, 3, generator=generator) - 1) * voxel_size_A
     added, products = [], []
     for k, particle in enumerate(particles):
         turned = rotate_volume(objects[k % len(objects)], rotations[k : k + 1], shifts[k : k + 1], voxel_size_A)[0]
-        added.append(torch.fft.irfftn(torch.fft.rfftn(turned) * seen, s=turned.shape) * soft_mask(voxel_size_A))
+        added.append(rendered(run, turned) * soft_mask(voxel_size_A))
         b, s, t = (_spectrum(v, observed) for v in (particle, added[-1], turned))
         products.append([b @ t, s @ t, b @ b, b @ s, s @ s, t @ t])
     bt, st, bb, bs, ss, tt = np.array(products, float).T
@@ -174,6 +179,14 @@ def put_in(
         return float(((bt + strength * st) / norm).mean() - level)
 
     return particles + brentq(excess, 0.0, 10 * np.sqrt(bb.mean() / ss.mean())) * torch.stack(added)
+
+
+@torch.no_grad()
+def rendered(run: TrainedRun, density: torch.Tensor) -> torch.Tensor:
+    """What a generator makes of a density (BOX, BOX, BOX), without noise, less what it makes of none."""
+    both = run.scaling.x(torch.stack([density, torch.zeros_like(density)]))[:, None]
+    made = run.G(both, {"recording": torch.zeros(2, dtype=torch.long)})[:, 0]
+    return made[0] - made[1]
 
 
 def wrong_halves(upright: torch.Tensor) -> list[torch.Tensor]:

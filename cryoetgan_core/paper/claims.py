@@ -19,9 +19,11 @@ from ..reproducibility import paths
 from .denoiser import FILTERED, RESTORED
 from .findings import Results, best_formula, mean
 from .parameters import choose, parse_seeds
-from .picking import CTF_WEDGE, TEMPLATES
+from .picker import SOURCES
+from .picking import CTF_WEDGE
 from .plotting import never_named
 from .results import committed, measured
+from .template_matching import TEMPLATES
 
 MARKS = ("<!-- claims -->", "<!-- /claims -->")
 RELATIONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq}
@@ -104,24 +106,25 @@ CLAIMS = (
           "training_data", "accuracy - best formula's, SNR 0.05 (points)",
           lambda r: mean(r.comparison("S1", PHYSICS)) - best_formula(r, lambda name: r.comparison("S1", name)), ">", -2,
           "3 points"),
-    Claim("A picker trained on three generated tomograms alone picks as well as one trained on real labels",
+    Claim("A picker trained on three generated tomograms alone picks as well as one trained on three with real labels",
           "training_data", "F1 / real's, smaller of S1 and S2",
           lambda r: min(r.picker(d, PHYSICS) / r.picker(d, REAL) for d in ("S1", "S2")), ">", 0.95, "0.03", 2,
-          headline=True),
-    Claim("It picks better than template matching with the same densities, which is told the optics",
-          "training_data", "F1, generated - template matching, smaller of S1 and S2",
-          lambda r: min(r.picker(d, PHYSICS) - r.picker(d, TEMPLATES) for d in ("S1", "S2")), ">", 0.03, "0.03", 2,
           headline=True),
     Claim("The CTF formula with the wedge, which is told the optics and the SNR, makes scenes that are nearly as good",
           "training_data", "F1, generated - formula, mean of S1 and S2",
           lambda r: mean([r.picker(d, PHYSICS) - r.picker(d, CTF_WEDGE) for d in ("S1", "S2")]), "<", 0.05, "0.02", 2),
+    Claim("On S2, template matching with the same densities, told the optics, is ahead of every picker, and level on "
+          "S1",
+          "training_data", "F1, template matching - the best picker's, S2",
+          lambda r: r.picker("S2", TEMPLATES) - max(r.picker("S2", s) for s in SOURCES), ">", 0.03, "0.03", 2,
+          headline=True),
     Claim("On DeepFinder's tomograms a picker trained on generated ones is as good as one trained on the other "
           "tomogram's labels",
           "foreign_data", "F1 / real's", lambda r: r.deepfinder_picker(PHYSICS) / r.deepfinder_picker(REAL), ">", 0.8,
           "0.2", 2),
-    Claim("There, too, it picks better than template matching",
-          "foreign_data", "F1, generated - template matching",
-          lambda r: r.deepfinder_picker(PHYSICS) - r.deepfinder_picker(TEMPLATES), ">", 0.03, "0.1", 2),
+    Claim("There, too, template matching is ahead",
+          "foreign_data", "F1, template matching - generated",
+          lambda r: r.deepfinder_picker(TEMPLATES) - r.deepfinder_picker(PHYSICS), ">", 0.05, "0.1", 2),
     Claim("On S2, whose classes differ less, it is clearly better",
           "training_data", "accuracy - best formula's, SNR 0.05 (points)",
           lambda r: mean(r.comparison("S2", PHYSICS)) - best_formula(r, lambda name: r.comparison("S2", name)), ">", 4,

@@ -15,6 +15,7 @@ from .plan import noise_variant, run_name
 from .plotting import audit_table
 from .proof import ablation_names, comparison_names
 from .record import code_of
+from .template_matching import TEMPLATES
 
 NOISE_DRAWS = (0, 1)  # of Table 3
 
@@ -103,13 +104,19 @@ class Results:
         return max(c["median_error_deg"]["generated"] - c["median_error_deg"]["real"] for c in r["classes"].values())
 
     def picker(self, dataset: str, source: str) -> float:
-        """F1 on held-out tomograms of pickers trained on tomograms of one source, mean over draws, from Table 19."""
-        results = self([f"picker_{dataset}_seed{s}" for s in self.seeds])
+        """F1 on held-out tomograms of pickers trained on tomograms of one source, or of template matching, mean over
+        draws, from Table 19.
+        """
+        kind = "templates" if source == TEMPLATES else "picker"
+        results = self([f"{kind}_{dataset}_seed{s}" for s in self.seeds])
         return mean([mean([scores["f1"] for scores in r["scores"][source]]) for r in results])
 
     def deepfinder_picker(self, source: str) -> float:
-        """F1 on DeepFinder's tomograms of pickers trained on tomograms of one source, from Table 23."""
-        (r,) = self([f"deepfinder_picker_seed{self.seeds[0]}"])
+        """F1 on DeepFinder's tomograms of pickers trained on tomograms of one source, or of template matching, from
+        Table 23.
+        """
+        kind = "templates" if source == TEMPLATES else "picker"
+        (r,) = self([f"deepfinder_{kind}_seed{self.seeds[0]}"])
         return mean([scores["f1"] for scores in r["scores"][source]])
 
     def hand(self, source: str) -> float:
