@@ -55,10 +55,8 @@ TURNED_DEG = (90.0, 180.0, 270.0)  # about the long axis
 BETWEEN_DEG = (45.0, 135.0, 225.0, 315.0)
 SMEARED = 24  # turns over which a half is smeared out
 CUT_VOXELS = 1.0  # over which one half fades into the other
-PUT_IN, POSES = (
-    (0.25, 0.4),
-    2,
-)  # mean correlation of what is put into boxes with them, in its own pose; poses in each box
+# mean correlation of what is put into boxes with them, in its own pose; poses in each box
+PUT_IN, POSES = (0.3, 0.4), 3
 BEYOND_A = 160.0  # from this spatial frequency on a fit is told: below it any dense blob fits
 WHOLE, WRONG = "ribosomes put in", "wrong halves put in"
 INSIDE = 0.1  # of a half's largest density: where an average is compared with it
