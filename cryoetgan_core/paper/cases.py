@@ -37,6 +37,7 @@ from . import (
     spread,
     switches,
     template_matching,
+    wrong_input,
 )
 from .plan import planned_runs
 from .results import read_results
@@ -77,7 +78,16 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     draws = compared_draws(seeds)
     each = {name: case for draw in draws for name, case in proof.planned(profile, [draw]).items()}
     cases |= {name: Case(*each[name], "paper.proof") for name in proof.comparison_names(profile, draws)}
-    for module in (competitor, denoiser, densities, mismatch, picker, reach, template_matching):  # of the first draw
+    for module in (
+        competitor,
+        denoiser,
+        densities,
+        mismatch,
+        picker,
+        reach,
+        template_matching,
+        wrong_input,
+    ):  # of the first draw
         name = f"paper.{module.__name__.rsplit('.', 1)[-1]}"
         cases |= {case: Case(config, make, name) for case, (config, make) in module.planned(profile, seeds[0]).items()}
     cases |= {name: Case(config, make, "paper.switches") for name, (config, make) in switches.planned(profile).items()}

@@ -1,0 +1,163 @@
+"""What wrong optics, poor densities and off-centre picks cost a picker and template matching.
+
+The tomograms, scores and budgets are those of `picker`, and the wedge is always the right one. Template matching is
+also given the transfer function and the noise that a physics generator has learned, in place of the CTF formula: then
+nobody has told it the optics. Needs `pip install monai`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..config import DATASETS, RunConfig
+from ..evaluation.downstream import PHYSICS
+from ..generation import TrainedRun
+from ..physics.any_size import kernels
+from ..reproducibility import paths
+from ..reproducibility.provenance import array_hash
+from ..reproducibility.seeds import stream
+from ..scenes import Scenes, make_scene
+from ..simulator.sets import RESOLUTION_VOXELS, class_references
+from ..simulator.specimen.crowding import radius_A
+from ..volumes.table import POSITION_COLUMNS
+from . import picker
+from .mismatch import OFF_CENTRE_VOXELS
+from .picker import recorded_tomograms, what_is_picked
+from .picking import (
+    CTF_WEDGE,
+    STEPS,
+    THRESHOLDS,
+    Tomogram,
+    estimated,
+    formula,
+    noisy,
+    picked_right,
+    probabilities,
+    scores,
+    seen_by_tilts,
+    train_picker,
+)
+from .proof import proof_config
+from .record import described
+from .template_matching import LEVELS, ROTATIONS, TEMPLATES, kept_apart, template_scores
+
+DEFOCUS_ERROR_UM = 1.0
+NO_CTF, DEFOCUS, LEARNED = "no CTF", "defocus 1 um too large", "transfer function and noise of the generator"
+POOR, OFF_CENTRE = "densities at half the resolution", "off-centre picks"
+CONDITIONS: dict[str, tuple[str, ...]] = {  # and what is measured under each
+    LEARNED: (TEMPLATES,),
+    NO_CTF: (TEMPLATES,),
+    DEFOCUS: (TEMPLATES, CTF_WEDGE),
+    POOR: (TEMPLATES, PHYSICS, CTF_WEDGE),
+    OFF_CENTRE: (PHYSICS,),
+}
+NAMES = dict(zip(CONDITIONS, ("learned", "no-ctf", "defocus", "poor-densities", "off-centre"), strict=True))  # of files
+LEAST_NOISE = 0.5  # of its mean power: what a spectrum is divided by at least, at the soft edges of the wedge too
+
+
+def matched_filter(run: TrainedRun, shape: tuple[int, int, int]) -> torch.Tensor:
+    """Factor (Z, Y, X // 2 + 1) of an rfft: a run's transfer function over the power of its noise, which tells a known
+    signal from coloured noise best, where the tilts of its first recording see; elsewhere 0.
+    """
+    signal, noise = (_in_corner(kernel, shape) for kernel in kernels(run.G, 0, min(shape)))
+    seen = seen_by_tilts(shape, *run.G.recordings[0, 2:].tolist())
+    power = noise.square()
+    return seen * signal / power.clamp(min=LEAST_NOISE * float(power[seen > 0].mean()))
+
+
+def _in_corner(kernel: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+    """The rfft, which is real, of a kernel (d, d, d) whose centre is at index 0, in a volume of `shape`."""
+    placed = torch.zeros(shape)
+    placed[tuple(slice(0, n) for n in kernel.shape)] = torch.fft.fftshift(kernel)
+    return torch.fft.rfftn(placed.roll([-(n // 2) for n in kernel.shape], (0, 1, 2))).real
+
+
+def _moved(tomogram: Tomogram, voxel_size_A: float, rng: np.random.Generator) -> Tomogram:
+    """A tomogram and its molecules, their places moved at random."""
+    volume, table = tomogram
+    columns = list(POSITION_COLUMNS)
+    off = rng.normal(0, OFF_CENTRE_VOXELS * voxel_size_A, (len(table), 3))
+    return volume, table.assign(**dict(zip(columns, (table[columns].to_numpy() + off).T, strict=True)))
+
+
+def make_wrong_input(
+    config: RunConfig,
+    condition: str,
+    steps: int = STEPS,
+    rotations: int = ROTATIONS,
+    tested: int = picker.TESTED_ON,
+) -> dict:
+    """Scores, on held-out tomograms of the simulator, of what CONDITIONS lists for a condition: one picker of each
+    source, its thresholds set on a tomogram of its own, and template matching, its thresholds set on real labels.
+    """
+    references, counts, voxel_size_A = what_is_picked(config)
+    radii = {name: radius_A(r, voxel_size_A) for name, r in references.items()}
+    trained_on, tested_on = recorded_tomograms(config, picker.TRAINED_ON, tested)
+    scope, shape = DATASETS[config.dataset].microscope, picker.SHAPE
+    if condition == DEFOCUS:
+        scope = dataclasses.replace(scope, defocus_um=scope.defocus_um + DEFOCUS_ERROR_UM)
+    if condition == POOR:
+        references = class_references(tuple(references), config.box, voxel_size_A, None, 2 * RESOLUTION_VOXELS)
+    picks = trained_on
+    if condition == OFF_CENTRE:
+        rng = np.random.default_rng([config.data_seed, 24])  # no other stream of the project
+        picks = [_moved(tomogram, voxel_size_A, rng) for tomogram in trained_on]
+    seen = seen_by_tilts(shape, scope.tilt_min_deg, scope.tilt_max_deg)
+    factor = None if condition == NO_CTF else formula(shape, voxel_size_A, scope)
+    folder = paths.runs(config.profile) / "picker" / f"{config.dataset}_seed{config.seed}_{NAMES[condition]}"
+    run, noise_power = estimated(config, picks, references, voxel_size_A, folder)
+
+    rows = []
+    for source in CONDITIONS[condition]:
+        if source == TEMPLATES:
+            own, levels = trained_on[-1], LEVELS
+            through = matched_filter(run, shape) if condition == LEARNED else seen if factor is None else seen * factor
+            heights = partial(_matched, references=references, radii_A=radii, voxel_size_A=voxel_size_A, factor=through)
+            heights = partial(heights, rotations=rotations)
+        else:
+            made = []
+            for number in range(picker.TRAINED_ON):
+                order = Scenes(counts, shape, picker.TRAINED_ON, config.data_seed, protein="bright")
+                table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power)
+                if source != PHYSICS:
+                    rng = stream(config.data_seed, "picker", source, number)
+                    volumes[""] = noisy(volumes["density"], factor, config.snr, rng, seen)
+                made.append((volumes[""], table))
+            own, levels = made[-1], THRESHOLDS
+            network = train_picker(made[:-1], voxel_size_A, radii, 1000 * config.seed, steps)
+            heights = partial(probabilities, network)
+        rows += [{"source": source} | r for r in picked_right(heights, own, tested_on, voxel_size_A, radii, levels)]
+    return {
+        "condition": condition,
+        "scores": {source: scores(part) for source, part in pd.DataFrame(rows).groupby("source")},
+        "rows": rows,
+        "steps": steps,
+        "rotations": rotations,
+        "data_hash": array_hash(*(volume for volume, _ in (*trained_on, *tested_on))),
+    } | described(config, "paper.wrong_input")
+
+
+def _matched(
+    volume: np.ndarray,
+    references: Mapping[str, torch.Tensor],
+    radii_A: Mapping[str, float],
+    voxel_size_A: float,
+    factor: torch.Tensor,
+    rotations: int,
+) -> np.ndarray:
+    in_voxels = [radii_A[name] / voxel_size_A for name in sorted(radii_A)]
+    return kept_apart(template_scores(volume, references, factor, rotations), in_voxels)
+
+
+def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
+    """Configuration and call of every condition, by name"""
+    small = dict(steps=3, rotations=3, tested=1) if profile == "smoke" else {}
+    plan = {}
+    for condition, name in NAMES.items():
+        config = proof_config(profile, "S2", picker.SNR, seed)
+        plan[f"wrong_input_S2_{name}_seed{seed}"] = (config, partial(make_wrong_input, config, condition, **small))
+    return plan
