@@ -24,6 +24,8 @@ export PROFILE SEEDS MAPS FILES
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.complete
+# Python compiles what it imports, when it does: a third of the time of setting up is saved.
+QUIET := --quiet --disable-pip-version-check --no-compile
 TORCH := $(shell grep '^torch==' requirements.lock)
 
 # On a machine with a GPU, one training at a time has it.
@@ -76,10 +78,10 @@ env: $(STAMP)
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing $(TORCH) and the packages of requirements.lock into $(VENV) (a few minutes) ..."
-	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install $(QUIET) "$(TORCH)"
 	@echo "... $$(grep -c == requirements.lock) packages more ..."
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/pip install $(QUIET) -r requirements.lock
+	$(BIN)/pip install $(QUIET) --no-deps --no-build-isolation -e .
 	touch $(STAMP)
 
 # For maintainers: make the last quick results the committed ones, run every notebook once, as stored, and keep its outputs (what `make test` compares).

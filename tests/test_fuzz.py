@@ -14,7 +14,12 @@ FUZZ = Path(__file__).parent / "fuzz"
     ("script", "arguments", "said"),
     [
         ("files.py", ("--mutants", "120", "--seed", "5"), "of 120 mutants"),
-        pytest.param("kills.py", ("--kills", "1", "--seed", "3", "--kinds", "mrc"), "no fault", marks=pytest.mark.slow),
+        pytest.param(
+            "kills.py",
+            ("--kills", "2", "--seed", "3", "--steps", "8", "--kinds", "mrc"),
+            "no fault",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_nothing_breaks(script: str, arguments: tuple[str, ...], said: str) -> None:

@@ -11,6 +11,7 @@ error is none of ours. Unfinished files that a killed writer left are not compar
 
 import argparse
 import hashlib
+import math
 import os
 import random
 import resource
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -72,12 +74,14 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def killed_until_done(work: Callable[[], None], longest_s: float, rng: random.Random) -> int:
-    """Start `work` and kill it at a random moment until it comes to its end; how often it was killed."""
+def killed_until_done(work: Callable[[], None], longest_s: float, most: int, rng: random.Random) -> int:
+    """Start `work` and kill it at a random moment until it comes to its end, `most` times at most; how often it was
+    killed.
+    """
     kills = 0
     while True:
         child = forked(work)
-        deadline = time.monotonic() + rng.uniform(0, longest_s)
+        deadline = time.monotonic() + (rng.uniform(0, longest_s) if kills < most else math.inf)
         while time.monotonic() < deadline:
             if os.waitpid(child, os.WNOHANG)[0]:
                 return kills
@@ -91,11 +95,11 @@ def killed_until_done(work: Callable[[], None], longest_s: float, rng: random.Ra
         kills += 1
 
 
-def make_training(seed: int) -> Callable[[Path], None]:
+def make_training(seed: int, steps: int) -> Callable[[Path], None]:
     """A training of seconds, as a function of its folder."""
     rng = torch.Generator().manual_seed(seed)
     x, y = (torch.randn(12, BOX, BOX, BOX, generator=rng) for _ in "xy")
-    config = make_config("smoke", "own", "adapted", box=BOX, steps=24, checkpoint_every=2, seed=seed)
+    config = make_config("smoke", "own", "adapted", box=BOX, steps=steps, checkpoint_every=2, seed=seed)
     return lambda folder: train(Trainer(config, x, y), folder, progress=False)
 
 
@@ -124,20 +128,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="of training, and of generation")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=24, help="of each training")
     parser.add_argument("--kinds", nargs="+", default=["mrc", "hdf5", "zarr", "copick"], help="of generated volumes")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     rng, fine = random.Random(chosen.seed), True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        training = make_training(chosen.seed)
+        training = make_training(chosen.seed, chosen.steps)
         start = time.monotonic()
         assert ended(forked(lambda: training(folder / "run"))) == 0
         took = time.monotonic() - start
         wanted, kills, rounds = hashes(folder / "run"), 0, 0
         while kills < chosen.kills:
             shutil.rmtree(folder / "killed", ignore_errors=True)
-            kills += killed_until_done(lambda: training(folder / "killed"), took / 2, rng)
+            kills += killed_until_done(lambda: training(folder / "killed"), took, chosen.kills - kills, rng)
             rounds += 1
             if hashes(folder / "killed") != wanted:
                 break
@@ -159,10 +164,11 @@ def main() -> int:
             start = time.monotonic()
             assert ended(forked(lambda: generation(folder / f"whole_{kind}"))) == 0  # noqa: B023
             took = time.monotonic() - start
-            wanted, kills, rounds = hashes(folder / f"whole_{kind}"), 0, 0
-            while kills < max(1, chosen.kills // 4 + 1):
+            wanted, kills, rounds, wished = hashes(folder / f"whole_{kind}"), 0, 0, chosen.kills // 4 + 1
+            while kills < wished:
                 shutil.rmtree(folder / "killed", ignore_errors=True)
-                kills += killed_until_done(lambda: generation(folder / "killed"), took / 2, rng)  # noqa: B023
+                work = partial(generation, folder / "killed")
+                kills += killed_until_done(work, took, wished - kills, rng)
                 rounds += 1
                 if hashes(folder / "killed") != wanted:
                     break
