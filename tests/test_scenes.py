@@ -204,7 +204,8 @@ def test_the_command_and_the_call_write_the_same(tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     assert command.main(["scenes", str(tmp_path / "run"), str(tmp_path / "out"), *told]) == 0
     assert "1 tomograms with labels and picks, 0 of them made now" in capsys.readouterr().out
-    assert command.main(["scenes", str(tmp_path / "run"), str(tmp_path / "x"), "--counts", "tric=9999"]) == 2
+    too_many = ["--counts", "tric=9999", "--shape", "48 48 48"]
+    assert command.main(["scenes", str(tmp_path / "run"), str(tmp_path / "x"), *too_many]) == 2
     assert "room for" in capsys.readouterr().err
 
 

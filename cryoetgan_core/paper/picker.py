@@ -46,7 +46,8 @@ SOURCES = (PHYSICS, CTF_WEDGE, CTF, WHITE, REAL)
 TRAINED_ON, TESTED_ON = 4, 3  # tomograms; the last of those trained on sets the threshold
 ORDERS = tuple((source, TRAINED_ON) for source in SOURCES)
 ORDERS += ((PHYSICS, 2), (PHYSICS, 12), (CTF_WEDGE, 12), (REAL, 12))  # for the learning curves
-LONG = dict(orders=((PHYSICS, 24),), repeats=1, steps=6000)  # one picker, an hour of a core
+LONG = {"long": ((PHYSICS, 24),), "long_real": ((REAL, 24),)}  # one picker each, an hour of a core
+LONG_STEPS = 6000
 SHAPE = (64, 160, 160)
 MOLECULES = 140  # in each tomogram, classes alike
 SNR = 0.05
@@ -171,5 +172,7 @@ def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], 
     for dataset in DATASETS:
         config = proof_config(profile, dataset, SNR, seed)
         plan[f"picker_{dataset}_seed{seed}"] = (config, partial(make_picker, config, **few))
-        plan[f"picker_{dataset}_long_seed{seed}"] = (config, partial(make_picker, config, **LONG | small))
+        for name, orders in LONG.items():
+            long = dict(orders=orders, repeats=1, steps=LONG_STEPS) | small
+            plan[f"picker_{dataset}_{name}_seed{seed}"] = (config, partial(make_picker, config, **long))
     return plan
