@@ -20,6 +20,8 @@ from .picking import CTF_WEDGE
 from .proof import HEADLINE_SNR
 from .record import code_of
 from .template_matching import TEMPLATES
+from .wrong_input import LEARNED, NO_CTF
+from .wrong_input import NAMES as WRONG_INPUTS
 
 PROFILE, SEEDS = "quick", (0, 1, 2)
 
@@ -44,6 +46,9 @@ def numbers() -> dict[str, str]:
         named = {"": PHYSICS, "_wedge": CTF_WEDGE, "_white": WHITE, "_templates": TEMPLATES, "_real": REAL}
         for name, source in named.items():
             found[f"{dataset}_picker{name}"] = f"{r.picker(dataset, source):.3f}"
+    for condition in (LEARNED, NO_CTF):
+        found[f"templates_{WRONG_INPUTS[condition]}"] = f"{r.wrong_input(condition, TEMPLATES):.3f}"
+    found["picker_lost"] = f"{r.lost_by_wrong_input():.3f}"
     for name, source in (("hand", PHYSICS), ("maxima", "strongest density maxima"), ("moved", "picks, moved")):
         found[f"cell_{name}"] = f"{r.hand(source):.1f}"
     for name, source in (("", PHYSICS), ("_off", OFF)):

@@ -16,6 +16,7 @@ from .plotting import audit_table
 from .proof import ablation_names, comparison_names
 from .record import code_of
 from .template_matching import TEMPLATES
+from .wrong_input import NAMES
 
 NOISE_DRAWS = (0, 1)  # of Table 3
 
@@ -110,6 +111,18 @@ class Results:
         kind = "templates" if source == TEMPLATES else "picker"
         results = self([f"{kind}_{dataset}_seed{s}" for s in self.seeds])
         return mean([mean([scores["f1"] for scores in r["scores"][source]]) for r in results])
+
+    def wrong_input(self, condition: str, source: str) -> float:
+        """F1 on held-out tomograms of S2 when a picker or template matching is given something else, from Table 24."""
+        results = self([f"wrong_input_S2_{NAMES[condition]}_seed{s}" for s in self.seeds])
+        return mean([r["scores"][source]["f1"] for r in results])
+
+    def lost_by_wrong_input(self) -> float:
+        """F1 that a picker loses at most by a wrong input, beside the picker of its draw and seed in Table 19."""
+        (right,) = self([f"picker_S2_seed{self.seeds[0]}"])
+        found = self([f"wrong_input_S2_{name}_seed{self.seeds[0]}" for name in NAMES.values()])
+        of = [(source, scores["f1"]) for r in found for source, scores in r["scores"].items() if source != TEMPLATES]
+        return max(right["scores"][source][0]["f1"] - f1 for source, f1 in of)
 
     def deepfinder_picker(self, source: str) -> float:
         """F1 on DeepFinder's tomograms of pickers trained on tomograms of one source, or of template matching, from
