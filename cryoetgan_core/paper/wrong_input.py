@@ -1,8 +1,9 @@
-"""What wrong optics, poor densities and off-centre picks cost a picker and template matching.
+"""Pickers and template matching with other optics, noise, densities and picks than `picker` and `template_matching`
+give them: wrong ones, or better ones.
 
-The tomograms, scores and budgets are those of `picker`, and the wedge is always the right one. Template matching is
-also given the transfer function and the noise that a physics generator has learned, in place of the CTF formula: then
-nobody has told it the optics. Needs `pip install monai`.
+The tomograms, scores and budgets are theirs; formula and template matching have the true wedge, the generator its own.
+Template matching is also given the transfer function and the noise that a physics generator has learned, in place of
+the CTF formula: then nobody has told it the optics. Needs `pip install monai`.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
+from scipy.ndimage import gaussian_filter
 
 from ..config import DATASETS, RunConfig
 from ..evaluation.downstream import PHYSICS
@@ -21,6 +23,8 @@ from ..reproducibility import paths
 from ..reproducibility.provenance import array_hash
 from ..reproducibility.seeds import stream
 from ..scenes import Scenes, make_scene
+from ..simulator import scene
+from ..simulator.microscope.simulate import Microscope
 from ..simulator.sets import RESOLUTION_VOXELS, class_references
 from ..simulator.specimen.crowding import radius_A
 from ..volumes.table import POSITION_COLUMNS
@@ -45,18 +49,24 @@ from .proof import proof_config
 from .record import described
 from .template_matching import LEVELS, ROTATIONS, TEMPLATES, kept_apart, template_scores
 
-DEFOCUS_ERROR_UM = 1.0
-NO_CTF, DEFOCUS, LEARNED = "no CTF", "defocus 1 um too large", "transfer function and noise of the generator"
+DEFOCUS_ERROR_UM = 3.0  # S2 has 4 um, 1 um more or less from tomogram to tomogram
+NO_CTF, DEFOCUS, LEARNED = "no CTF", "defocus 3 um too large", "transfer function and noise of the generator"
+NOISE = "noise of back-projected white images"
 POOR, OFF_CENTRE = "densities at half the resolution", "off-centre picks"
 CONDITIONS: dict[str, tuple[str, ...]] = {  # and what is measured under each
     LEARNED: (TEMPLATES,),
     NO_CTF: (TEMPLATES,),
-    DEFOCUS: (TEMPLATES, CTF_WEDGE),
+    NOISE: (TEMPLATES, CTF_WEDGE),
+    DEFOCUS: (TEMPLATES,),
     POOR: (TEMPLATES, PHYSICS, CTF_WEDGE),
     OFF_CENTRE: (PHYSICS,),
 }
-NAMES = dict(zip(CONDITIONS, ("learned", "no-ctf", "defocus", "poor-densities", "off-centre"), strict=True))  # of files
-LEAST_NOISE = 0.5  # of its mean power: what a spectrum is divided by at least, at the soft edges of the wedge too
+NAMES = dict(  # of files
+    zip(CONDITIONS, ("learned", "no-ctf", "noise", "defocus", "poor-densities", "off-centre"), strict=True)
+)
+# of the mean power of the noise: what a spectrum is divided by at least. A learned power is rough, a known one is not.
+LEAST_LEARNED, LEAST_KNOWN = 0.5, 0.1
+DRAWN, BLUR = 8, 2.0  # volumes of noise whose power is averaged, and the frequencies that it is smoothed over
 
 
 def matched_filter(run: TrainedRun, shape: tuple[int, int, int]) -> torch.Tensor:
@@ -65,8 +75,31 @@ def matched_filter(run: TrainedRun, shape: tuple[int, int, int]) -> torch.Tensor
     """
     signal, noise = (_in_corner(kernel, shape) for kernel in kernels(run.G, 0, min(shape)))
     seen = seen_by_tilts(shape, *run.G.recordings[0, 2:].tolist())
-    power = noise.square()
-    return seen * signal / power.clamp(min=LEAST_NOISE * float(power[seen > 0].mean()))
+    return _whitened(seen * signal, noise.square(), seen, LEAST_LEARNED)
+
+
+def _whitened(factor: torch.Tensor, power: torch.Tensor, seen: torch.Tensor, least: float) -> torch.Tensor:
+    """A factor over the power of noise, which counts as at least a share of its mean."""
+    return factor / power.clamp(min=least * float(power[seen > 0].mean()))
+
+
+def _back_projected(shape: tuple[int, int, int], scope: Microscope, rng: torch.Generator) -> np.ndarray:
+    """Noise (Z, Y, X): the weighted back-projection of white images."""
+    white = torch.randn((len(scope.angles_deg), *shape[1:]), generator=rng).numpy()
+    return scene.tomogram(white, scope.angles_deg.numpy(), shape[0])
+
+
+def _power(shape: tuple[int, int, int], scope: Microscope, rng: torch.Generator) -> torch.Tensor:
+    """Power (Z, Y, X // 2 + 1) of `_back_projected`, smooth."""
+    drawn = [_back_projected(shape, scope, rng) for _ in range(DRAWN)]
+    power = np.mean([np.abs(np.fft.fftn(one)) ** 2 for one in drawn], axis=0)
+    return torch.from_numpy(gaussian_filter(power, BLUR, mode="wrap")[..., : shape[2] // 2 + 1]).float()
+
+
+def _in_noise(density: np.ndarray, factor: torch.Tensor, noise: np.ndarray, snr: float) -> np.ndarray:
+    """A specimen (Z, Y, X) whose rfft is multiplied by a factor, in noise at a ratio of the variances."""
+    signal = torch.fft.irfftn(torch.fft.rfftn(torch.from_numpy(density)) * factor, s=density.shape).numpy()
+    return signal + noise * np.float32(np.sqrt(signal.var() / noise.var() / snr))
 
 
 def _in_corner(kernel: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
@@ -116,6 +149,9 @@ def make_wrong_input(
         if source == TEMPLATES:
             own, levels = trained_on[-1], LEVELS
             through = matched_filter(run, shape) if condition == LEARNED else seen if factor is None else seen * factor
+            if condition == NOISE:
+                power = _power(shape, scope, stream(config.data_seed, "wrong input", "power"))
+                through = _whitened(through, power, seen, LEAST_KNOWN)
             heights = partial(_matched, references=references, radii_A=radii, voxel_size_A=voxel_size_A, factor=through)
             heights = partial(heights, rotations=rotations)
         else:
@@ -123,7 +159,10 @@ def make_wrong_input(
             for number in range(picker.TRAINED_ON):
                 order = Scenes(counts, shape, picker.TRAINED_ON, config.data_seed, protein="bright")
                 table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power)
-                if source != PHYSICS:
+                if condition == NOISE:
+                    noise = _back_projected(shape, scope, stream(config.data_seed, "wrong input", "noise", number))
+                    volumes[""] = _in_noise(volumes["density"], seen * factor, noise, config.snr)
+                elif source != PHYSICS:
                     rng = stream(config.data_seed, "picker", source, number)
                     volumes[""] = noisy(volumes["density"], factor, config.snr, rng, seen)
                 made.append((volumes[""], table))
