@@ -1,12 +1,14 @@
 """Picks against molecules whose places are known; a picker that is trained where MONAI is installed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from cryoetgan_core.config import DATASETS
-from cryoetgan_core.paper import picker, picking, template_matching
+from cryoetgan_core.paper import picker, picking, template_matching, wrong_input
 from cryoetgan_core.physics.fourier_grid import window
 from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.simulator import scene
@@ -134,3 +136,45 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
     assert curves[picker.PHYSICS]["4"] == result["scores"][picker.PHYSICS]
     _, call = template_matching.planned("smoke", 0)["templates_S1_seed0"]
     assert len(call()["rows"]) == 3
+
+
+def test_a_learned_transfer_function_is_divided_by_the_power_of_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that passes everything, with noise of amplitude 2 but for a quarter of that along y."""
+    shape, size = (16, 24, 32), 16
+    along_y = torch.fft.fftfreq(size)[:, None].abs()
+    amplitude = torch.where(along_y > 0.3, 0.5, 2.0).expand(size, size, size // 2 + 1)
+    signal, noise = (torch.fft.irfftn(f, s=(size,) * 3) for f in (torch.ones_like(amplitude), amplitude))
+    monkeypatch.setattr(wrong_input, "kernels", lambda *_: (signal, noise))
+    generator = SimpleNamespace(recordings=torch.tensor([[0.0, 0.0, -50.0, 70.0]]), tilt_range_deg=(-50.0, 70.0))
+    run = SimpleNamespace(G=generator)
+    factor = wrong_input.matched_filter(run, shape)
+    seen = picking.seen_by_tilts(shape, -50, 70)
+    assert (factor[seen == 0] == 0).all()
+    inside = seen[:, 0] > 0
+    torch.testing.assert_close(factor[:, 0][inside], torch.full_like(factor[:, 0][inside], 0.25), rtol=1e-3, atol=0)
+    assert float(factor[:, 12][seen[:, 12] > 0].max()) < 1  # weak noise counts as half of its mean, not as it is
+    assert set(wrong_input.transfer_by_shell(run, shape)) == {1.0}
+
+
+def test_back_projected_noise_is_weak_at_low_frequencies_and_has_the_ratio_asked_for() -> None:
+    scope, shape = DATASETS["S2"].microscope, (32, 48, 48)
+    power = wrong_input._power(shape, scope, stream(0, "power"))
+    seen = picking.seen_by_tilts(shape, scope.tilt_min_deg, scope.tilt_max_deg)
+    x = torch.fft.rfftfreq(shape[2]).expand(seen.shape)
+    low, middle = (float(power[(seen > 0) & (x > a) & (x < b)].mean()) for a, b in ((0, 0.05), (0.2, 0.3)))
+    assert low < 0.5 * middle
+    assert float(power[(seen == 0) & (x > 0.1)].mean()) < 0.3 * middle
+    density = np.zeros(shape, np.float32)
+    density[12:20, 20:28, 20:28] = 1
+    noise = wrong_input._back_projected(shape, scope, stream(0, "noise"))
+    made = wrong_input._in_noise(density, seen, noise, 0.05)
+    clean = wrong_input._in_noise(density, seen, noise, 1e9)
+    assert clean.var() / (made - clean).var() == pytest.approx(0.05, rel=0.01)
+
+
+def test_off_centre_picks_are_two_voxels_off_along_each_axis() -> None:
+    places = table({"a": [(100, 110, 120)] * 500})
+    _, moved = wrong_input._moved((np.zeros(1), places), VOXEL, np.random.default_rng(0))
+    off = (moved[["x_A", "y_A", "z_A"]] - places[["x_A", "y_A", "z_A"]]) / VOXEL
+    assert off.std().to_numpy() == pytest.approx(wrong_input.OFF_CENTRE_VOXELS, rel=0.1)
+    assert abs(off.mean()).max() < 0.3 and (moved["class_name"] == "a").all()

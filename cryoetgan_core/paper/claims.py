@@ -114,14 +114,16 @@ CLAIMS = (
     Claim("The CTF formula with the wedge, which is told the optics and the SNR, makes scenes that are nearly as good",
           "training_data", "F1, generated - formula, mean of S1 and S2",
           lambda r: mean([r.picker(d, PHYSICS) - r.picker(d, CTF_WEDGE) for d in ("S1", "S2")]), "<", 0.05, "0.02", 2),
-    Claim("On S2, template matching with the same densities is ahead of every picker, and level on S1",
+    Claim("On S2, template matching with the same densities is ahead of all pickers trained on three tomograms; "
+          "on S1 it is level",
           "training_data", "F1, template matching - the best picker's, S2",
           lambda r: r.picker("S2", TEMPLATES) - max(r.picker("S2", s) for s in SOURCES), ">", 0.03, "0.03", 2,
           headline=True),
-    Claim("It needs no optics: by the transfer function and the noise that the generator learned it is as good (S2)",
+    Claim("It need not be told the optics: by the transfer function and noise that the generator learned from picked "
+          "particles it is as good (S2; its thresholds are set on a labelled tomogram)",
           "training_data", "F1, by the generator's - told the optics",
           lambda r: r.wrong_input(LEARNED, TEMPLATES) - r.picker("S2", TEMPLATES), ">", -0.02, "0.01", 3),
-    Claim("Without a CTF it is nearly as good: at these voxels the CTF matters little",
+    Claim("Without a CTF it is nearly as good",
           "training_data", "F1, without - told the optics",
           lambda r: r.wrong_input(NO_CTF, TEMPLATES) - r.picker("S2", TEMPLATES), ">", -0.03, "0.01", 3),
     Claim("On DeepFinder's tomograms a picker trained on generated ones is as good as one trained on the other "

@@ -1,7 +1,8 @@
 """Template matching, the strongest simple baseline of the pickers: nothing is trained, and nothing is generated.
 
 The densities of the classes, seen through the CTF formula and the missing wedge, are correlated with a tomogram in many
-rotations. It is told the optics and the tilts; its thresholds are set on a tomogram with real labels.
+rotations. It is told the optics and the tilts; on DeepFinder's tomograms, whose optics are not known, the wedge alone.
+Noise is not whitened (see `wrong_input`). Its thresholds are set on a tomogram with real labels.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,8 +54,9 @@ def template_scores(
 
 
 def kept_apart(height: np.ndarray, radii: list[float]) -> np.ndarray:
-    """Scores (classes, Z, Y, X) at the maxima of each class that do not lie within the radius (voxels) of a higher one,
-    of its own class or of another; elsewhere -inf. So the flank of a molecule is no molecule of another class.
+    """Scores (classes, Z, Y, X) at the maxima of each class that do not lie within the radius (voxels) of a higher one
+    that is kept, of its own class or of another; elsewhere -inf. So the flank of a molecule is no
+    molecule of another class.
     """
     each = [peaks(one, radius, LEVELS[0]) for one, radius in zip(height, radii, strict=True)]
     places = np.concatenate([found for found, _ in each])

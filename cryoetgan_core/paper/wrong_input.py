@@ -66,6 +66,7 @@ NAMES = dict(  # of files
 )
 # of the mean power of the noise: what a spectrum is divided by at least. A learned power is rough, a known one is not.
 LEAST_LEARNED, LEAST_KNOWN = 0.5, 0.1
+SHELLS = 20
 DRAWN, BLUR = 8, 2.0  # volumes of noise whose power is averaged, and the frequencies that it is smoothed over
 
 
@@ -76,6 +77,15 @@ def matched_filter(run: TrainedRun, shape: tuple[int, int, int]) -> torch.Tensor
     signal, noise = (_in_corner(kernel, shape) for kernel in kernels(run.G, 0, min(shape)))
     seen = seen_by_tilts(shape, *run.G.recordings[0, 2:].tolist())
     return _whitened(seen * signal, noise.square(), seen, LEAST_LEARNED)
+
+
+def transfer_by_shell(run: TrainedRun, shape: tuple[int, int, int]) -> list[float]:
+    """Mean of a run's transfer function, where its tilts see, in SHELLS equal shells of frequency up to Nyquist."""
+    signal, seen = _in_corner(kernels(run.G, 0, min(shape))[0], shape), seen_by_tilts(shape, *run.G.tilt_range_deg)
+    z, y, x = (torch.fft.fftfreq(n) for n in shape)
+    radius = (z[:, None, None] ** 2 + y[:, None] ** 2 + x[: shape[2] // 2 + 1] ** 2).sqrt()
+    shell = (2 * SHELLS * radius).long()
+    return [round(float(signal[(shell == k) & (seen > 0)].mean()), 4) for k in range(SHELLS)]
 
 
 def _whitened(factor: torch.Tensor, power: torch.Tensor, seen: torch.Tensor, least: float) -> torch.Tensor:
@@ -176,6 +186,7 @@ def make_wrong_input(
         "rows": rows,
         "steps": steps,
         "rotations": rotations,
+        "transfer": transfer_by_shell(run, shape),
         "data_hash": array_hash(*(volume for volume, _ in (*trained_on, *tested_on))),
     } | described(config, "paper.wrong_input")
 
