@@ -177,4 +177,5 @@ def test_off_centre_picks_are_two_voxels_off_along_each_axis() -> None:
     _, moved = wrong_input._moved((np.zeros(1), places), VOXEL, np.random.default_rng(0))
     off = (moved[["x_A", "y_A", "z_A"]] - places[["x_A", "y_A", "z_A"]]) / VOXEL
     assert off.std().to_numpy() == pytest.approx(wrong_input.OFF_CENTRE_VOXELS, rel=0.1)
+    assert abs(np.corrcoef(off.T) - np.eye(3)).max() < 0.2
     assert abs(off.mean()).max() < 0.3 and (moved["class_name"] == "a").all()

@@ -11,6 +11,7 @@ from ..reproducibility import paths
 from ..reproducibility.files import read_json
 from .cases import compared_draws, results_of
 from .mismatch import mismatch_names
+from .picking import CTF_WEDGE
 from .plan import noise_variant, run_name
 from .plotting import audit_table
 from .proof import ablation_names, comparison_names
@@ -123,6 +124,12 @@ class Results:
         found = self([f"wrong_input_S2_{name}_seed{self.seeds[0]}" for name in NAMES.values()])
         of = [(source, scores["f1"]) for r in found for source, scores in r["scores"].items() if source != TEMPLATES]
         return max(right["scores"][source][0]["f1"] - f1 for source, f1 in of)
+
+    def pickers_apart(self) -> float:
+        """F1 by which two pickers of a data draw, which differ in their seed alone, differ at most, from Table 19."""
+        results = self([f"picker_{dataset}_seed{s}" for dataset in ("S1", "S2") for s in self.seeds])
+        pairs = [[s["f1"] for s in r["scores"][source]] for r in results for source in (PHYSICS, CTF_WEDGE, REAL)]
+        return max(abs(one - other) for one, other in pairs)
 
     def deepfinder_picker(self, source: str) -> float:
         """F1 on DeepFinder's tomograms of pickers trained on tomograms of one source, or of template matching, from
