@@ -70,9 +70,10 @@ def kept_apart(height: np.ndarray, radii: list[float]) -> np.ndarray:
     return kept
 
 
-def _matched(
+def matched_heights(
     volume: np.ndarray, references: Mapping[str, torch.Tensor], radii: list[float], factor: torch.Tensor, rotations: int
 ) -> np.ndarray:
+    """`template_scores` of the maxima that `kept_apart` leaves; radii (voxels) in the order of sorted classes."""
     return kept_apart(template_scores(volume, references, factor, rotations), radii)
 
 
@@ -93,7 +94,7 @@ def make_simulated(
         picker.SHAPE, scope.tilt_min_deg, scope.tilt_max_deg
     )
     in_voxels = [radii[name] / voxel_size_A for name in sorted(radii)]
-    matching = partial(_matched, references=references, radii=in_voxels, factor=factor, rotations=rotations)
+    matching = partial(matched_heights, references=references, radii=in_voxels, factor=factor, rotations=rotations)
     rows = picked_right(matching, trained_on[picker.TRAINED_ON - 1], tested_on, voxel_size_A, radii, LEVELS)
     return {
         "rows": rows,
@@ -117,7 +118,7 @@ def make_deepfinder(folder: Path, config: RunConfig, rotations: int = ROTATIONS)
         radii = {name: radius_A(r, voxel) for name, r in references.items()}
         seen = seen_by_tilts(volume.shape, *estimated["tilt_range_deg"][fold])
         in_voxels = [radii[name] / voxel for name in sorted(radii)]
-        matching = partial(_matched, references=references, radii=in_voxels, factor=seen, rotations=rotations)
+        matching = partial(matched_heights, references=references, radii=in_voxels, factor=seen, rotations=rotations)
         found = picked_right(matching, (volume, table), [other[:2]], voxel, radii, LEVELS)
         rows += [{"fold": fold} | row for row in found]
         each.append(scores(pd.DataFrame(found)))

@@ -7,7 +7,7 @@ the CTF formula: then nobody has told it the optics. Needs `pip install monai`.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -47,7 +47,7 @@ from .picking import (
 )
 from .proof import proof_config
 from .record import described
-from .template_matching import LEVELS, ROTATIONS, TEMPLATES, kept_apart, template_scores
+from .template_matching import LEVELS, ROTATIONS, TEMPLATES, matched_heights
 
 DEFOCUS_ERROR_UM = 3.0  # S2 has 4 um, 1 um more or less from tomogram to tomogram
 NO_CTF, DEFOCUS, LEARNED = "no CTF", "defocus 3 um too large", "transfer function and noise of the generator"
@@ -150,35 +150,39 @@ def make_wrong_input(
         rng = np.random.default_rng([config.data_seed, 24])  # no other stream of the project
         picks = [_moved(tomogram, voxel_size_A, rng) for tomogram in trained_on]
     seen = seen_by_tilts(shape, scope.tilt_min_deg, scope.tilt_max_deg)
-    factor = None if condition == NO_CTF else formula(shape, voxel_size_A, scope)
+    factor = seen if condition == NO_CTF else seen * formula(shape, voxel_size_A, scope)
     folder = paths.runs(config.profile) / "picker" / f"{config.dataset}_seed{config.seed}_{NAMES[condition]}"
     run, noise_power = estimated(config, picks, references, voxel_size_A, folder)
+
+    def heights_by_templates() -> Callable[[np.ndarray], np.ndarray]:
+        through = factor
+        if condition == LEARNED:
+            through = matched_filter(run, shape)
+        if condition == NOISE:
+            power = _power(shape, scope, stream(config.data_seed, "wrong input", "power"))
+            through = _whitened(factor, power, seen, LEAST_KNOWN)
+        in_voxels = [radii[name] / voxel_size_A for name in sorted(radii)]
+        return lambda volume: matched_heights(volume, references, in_voxels, through, rotations)
+
+    def tomogram_of(source: str, number: int) -> Tomogram:
+        order = Scenes(counts, shape, picker.TRAINED_ON, config.data_seed, protein="bright")
+        table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power)
+        if source == PHYSICS:
+            return volumes[""], table
+        if condition == NOISE:
+            noise = _back_projected(shape, scope, stream(config.data_seed, "wrong input", "noise", number))
+            return _in_noise(volumes["density"], factor, noise, config.snr), table
+        rng = stream(config.data_seed, "picker", source, number)
+        return noisy(volumes["density"], factor, config.snr, rng, seen), table
 
     rows = []
     for source in CONDITIONS[condition]:
         if source == TEMPLATES:
-            own, levels = trained_on[-1], LEVELS
-            through = matched_filter(run, shape) if condition == LEARNED else seen if factor is None else seen * factor
-            if condition == NOISE:
-                power = _power(shape, scope, stream(config.data_seed, "wrong input", "power"))
-                through = _whitened(through, power, seen, LEAST_KNOWN)
-            heights = partial(_matched, references=references, radii_A=radii, voxel_size_A=voxel_size_A, factor=through)
-            heights = partial(heights, rotations=rotations)
+            heights, own, levels = heights_by_templates(), trained_on[-1], LEVELS
         else:
-            made = []
-            for number in range(picker.TRAINED_ON):
-                order = Scenes(counts, shape, picker.TRAINED_ON, config.data_seed, protein="bright")
-                table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power)
-                if condition == NOISE:
-                    noise = _back_projected(shape, scope, stream(config.data_seed, "wrong input", "noise", number))
-                    volumes[""] = _in_noise(volumes["density"], seen * factor, noise, config.snr)
-                elif source != PHYSICS:
-                    rng = stream(config.data_seed, "picker", source, number)
-                    volumes[""] = noisy(volumes["density"], factor, config.snr, rng, seen)
-                made.append((volumes[""], table))
-            own, levels = made[-1], THRESHOLDS
+            made = [tomogram_of(source, number) for number in range(picker.TRAINED_ON)]
             network = train_picker(made[:-1], voxel_size_A, radii, 1000 * config.seed, steps)
-            heights = partial(probabilities, network)
+            heights, own, levels = partial(probabilities, network), made[-1], THRESHOLDS
         rows += [{"source": source} | r for r in picked_right(heights, own, tested_on, voxel_size_A, radii, levels)]
     return {
         "condition": condition,
@@ -191,20 +195,8 @@ def make_wrong_input(
     } | described(config, "paper.wrong_input")
 
 
-def _matched(
-    volume: np.ndarray,
-    references: Mapping[str, torch.Tensor],
-    radii_A: Mapping[str, float],
-    voxel_size_A: float,
-    factor: torch.Tensor,
-    rotations: int,
-) -> np.ndarray:
-    in_voxels = [radii_A[name] / voxel_size_A for name in sorted(radii_A)]
-    return kept_apart(template_scores(volume, references, factor, rotations), in_voxels)
-
-
 def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
-    """Configuration and call of every condition, by name"""
+    """Configuration and call of every condition, by name."""
     small = dict(steps=3, rotations=3, tested=1) if profile == "smoke" else {}
     plan = {}
     for condition, name in NAMES.items():
