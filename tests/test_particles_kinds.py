@@ -334,20 +334,6 @@ def test_coordinates_of_another_tomogram_are_refused(tmp_path):
     assert len(in_tomogram(table, "TS_1_10.00Apx.mrc", "p.csv")) == 3
     with pytest.raises(ValueError, match="none of these"):
         in_tomogram(table, "TS_10.mrc", "p.csv")
-    path.rename(tmp_path / "TS_2.mrc")
-    with pytest.raises(ValueError, match="lie in TS_1; none of these is the tomogram 'TS_2.mrc'"):
-        load_particles(tmp_path / "TS_2.mrc", box=8, coordinates=tmp_path / "p.csv")
-
-
-def test_components_of_a_label_volume_through_the_same_entry(tmp_path):
-    path, data = tomogram(tmp_path)
-    labels = np.zeros(data.shape, np.int8)
-    for k, (x, y, z) in enumerate(POSITIONS[:2].astype(int)):
-        labels[z - 1 : z + 2, y - 1 : y + 2, x - 1 : x + 2] = k + 1
-    mrcfile.write(tmp_path / "labels.mrc", labels, voxel_size=10.0)
-    found = load_particles(path, labels_path=tmp_path / "labels.mrc", box=8, voxel_size_A=10.0, protein="bright")
-    np.testing.assert_array_equal(found.volumes, cubes(data, POSITIONS[:2]))
-    assert found.table["class_name"].tolist() == ["1", "2"]
 
 
 def copick_project(root, data):
@@ -493,29 +479,3 @@ def test_cubes_keep_what_hdf5_and_numpy_hold(tmp_path):
     found = load_particles(tmp_path / "a.h5", voxel_size_A=5.0, protein="dark")
     np.testing.assert_array_equal(found.volumes, -(volumes() * 100).astype(np.int8).astype(np.float32))
     assert torch.from_numpy(np.asarray(found.volumes)).dtype == torch.float32
-
-
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-ONE_CALL = {
-    "experimental/ribosome_tiltstacks/optimisation_set.star": dict(limit=3),
-    "experimental/emd1155_hiv/emd_1155.ccp4": dict(box=24, n=5, beam_axis="y"),
-    "experimental/microtubule/13pf_MT.tif": dict(box=24, n=5, voxel_size_A=10.52, protein="bright"),
-    "simulated/deepfinder_tomos/tomo": dict(box=24, n=5, voxel_size_A=10.0),
-    "simulated/two_class_24": {},
-    "simulated/released_simulator/four_classes_box28_snr0.3.npz": dict(protein="dark", beam_axis="x"),
-}
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="the files of ../shared are not here")
-@pytest.mark.parametrize("name", ONE_CALL)
-def test_every_shared_file_goes_in_with_one_call(name):
-    options = ONE_CALL[name]
-    path = SHARED / name
-    if name.endswith("tomo"):
-        path = sorted(
-            p
-            for p in path.parent.iterdir()
-            if "target" not in p.name and "label" not in p.name and p.suffix.startswith(".h")
-        )[0]
-    found = load_particles(path, **options)
-    assert len(found) >= 3 and np.isfinite(np.asarray(found.volumes[:3])).all() and found.volumes[0].std() > 0

@@ -35,13 +35,7 @@ CTF = {"voltage_kV": 300.0, "spherical_aberration_mm": 2.7, "amplitude_contrast"
 
 def molecule():
     volume = np.zeros((SIZE,) * 3)
-    for z, y, x, weight in (
-        (12, 12, 12, 3),
-        (8, 12, 13, 2),
-        (13, 17, 11, 2),
-        (12, 9, 7, 1.5),
-        (16, 13, 16, 1),
-    ):
+    for z, y, x, weight in ((12, 12, 12, 3), (8, 12, 13, 2), (13, 17, 11, 2), (12, 9, 7, 1.5), (16, 13, 16, 1)):
         volume[z, y, x] = weight
     return gaussian_filter(volume, 1.5)
 
@@ -125,11 +119,7 @@ def frequencies(size):
 
 
 def test_ctf_is_the_textbook_formula():
-    u, v, angle = (
-        torch.tensor([33000.0, 26000.0]),
-        torch.tensor([29000.0, 31000.0]),
-        torch.tensor([40.0, 100.0]),
-    )
+    u, v, angle = (torch.tensor([33000.0, 26000.0]), torch.tensor([29000.0, 31000.0]), torch.tensor([40.0, 100.0]))
     ours = ctf_of_tilts(u, v, angle, pixel_size_A=PIXEL, size=SIZE, **CTF)
     for i in range(2):  # the second has V > U
         expected = np.fft.fftshift(textbook_ctf(float(u[i]), float(v[i]), float(angle[i])), axes=0)

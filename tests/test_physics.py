@@ -16,11 +16,7 @@ from cryoetgan_core.build import Scaling
 from cryoetgan_core.config import OWN_DATA, make_config
 from cryoetgan_core.evaluation.baselines import BACKGROUND, FORMULAS, RELEASED, WRONG_MICROSCOPE, on_background
 from cryoetgan_core.evaluation.downstream import PHYSICS, REAL, TRUE
-from cryoetgan_core.evaluation.metrics import (
-    angular_log_ratio,
-    angular_power_spectra,
-    fourier_shell_correlation,
-)
+from cryoetgan_core.evaluation.metrics import angular_log_ratio, angular_power_spectra, fourier_shell_correlation
 from cryoetgan_core.evaluation.selection import distance
 from cryoetgan_core.generation import generate, generate_repeats, load_run, restore
 from cryoetgan_core.paper import mismatch, proof, real

@@ -232,13 +232,6 @@ def test_a_run_has_its_own_noise(capsys: pytest.CaptureFixture, tmp_path: Path) 
     assert "leave out --voxel-size-A and snr" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("counts", ["tric", "tric=0", "tric=x", ""])
-def test_counts_that_are_none_are_refused(counts: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
-    told = ["scenes", "S1", str(tmp_path / "t"), "--counts", counts, "--voxel-size-A", "15"]
-    assert command.main(told) == 2
-    assert "Parameter 'counts'" in capsys.readouterr().err and not (tmp_path / "t").exists()
-
-
 def test_a_membrane_is_not_placed() -> None:
     with pytest.raises(ValueError, match="no molecules to count"):
         cg.generate_tomograms("unused", "S1", {"membrane": 1}, (32, 64, 64), voxel_size_A=15.0)

@@ -57,70 +57,10 @@ def test_voxel_size_of_the_header(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_map(tmp_path / "a.mrc", voxel_size_A=13.68)[1] == 13.68
-    for voxel, match in ((0.0, "expected positive"), (-2.0, "expected positive"), ((1.0, 2.0, 3.0), "cubic")):
-        with pytest.raises(ValueError, match=match):
-            read_map(write(tmp_path / "b.mrc", data, voxel=voxel))
+    with pytest.raises(ValueError, match="expected positive"):
+        read_map(write(tmp_path / "b.mrc", data, voxel=-2.0))
     with pytest.raises(ValueError, match="voxel_size_A is -1"):
         read_map(tmp_path / "a.mrc", voxel_size_A=-1.0)
-
-
-def _truncated(path):
-    write(path, np.ones((8, 8, 8), np.float32))
-    path.write_bytes(path.read_bytes()[:1500])
-
-
-def _huge(path):
-    write(path, np.ones((8, 8, 8), np.float32))
-    raw = bytearray(path.read_bytes())
-    raw[:12] = np.array([900, 900, 900], "<i4").tobytes()
-    path.write_bytes(raw)
-
-
-def _negative_size(path):
-    _huge(path)
-    raw = bytearray(path.read_bytes())
-    raw[:4] = np.array([-900], "<i4").tobytes()
-    path.write_bytes(raw)
-
-
-def _nan(path):
-    write(path, np.ones((8, 8, 8), np.float32))
-    raw = bytearray(path.read_bytes())
-    raw[2000:2004] = np.array([np.nan], "<f4").tobytes()
-    path.write_bytes(raw)
-
-
-BROKEN = {
-    "empty": (lambda p: p.write_bytes(b""), "0 bytes"),
-    "text": (lambda p: p.write_text("this is no map " * 200), "not an MRC map"),
-    "short text": (lambda p: p.write_text("hello"), "5 bytes"),
-    "truncated": (_truncated, "cut off"),
-    "huge header": (_huge, "cut off"),
-    "negative dimension": (_negative_size, "make no sense"),
-    "nan": (_nan, "1 of 512 voxels are NaN"),
-    "2-D": (lambda p: write(p, np.ones((8, 8), np.float32)), "expected a 3-D map"),
-    "complex": (lambda p: write(p, np.ones((8, 8, 8), np.complex64)), "complex"),
-    "axes": (lambda p: write(p, np.ones((8, 8, 8), np.float32), mapc=1, mapr=1), "permutation"),
-    "missing": (lambda p: None, "no such file"),
-}
-
-
-@pytest.mark.parametrize("case", BROKEN)
-def test_broken_maps_give_one_clear_error(case, tmp_path):
-    make, match = BROKEN[case]
-    path = tmp_path / "broken.mrc"
-    make(path)
-    with pytest.raises(ValueError, match=match) as caught:
-        read_map(path)
-    assert "broken.mrc" in str(caught.value)
-    with pytest.raises(ValueError, match="broken.mrc"):
-        reference_map(path, voxel_size_A=10.0, resolution_A=20.0)
-
-
-def test_a_broken_gzip(tmp_path):
-    (tmp_path / "a.map.gz").write_bytes(b"not gzip at all")
-    with pytest.raises(ValueError, match="cannot be read"):
-        read_map(tmp_path / "a.map.gz")
 
 
 def test_an_empty_map_has_no_outline(tmp_path):

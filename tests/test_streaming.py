@@ -7,10 +7,6 @@ import hashlib
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
-import time
 import xml.etree.ElementTree
 from pathlib import Path
 
@@ -370,43 +366,6 @@ def test_a_card_that_is_damaged_is_named(tmp_path, trained):
     (tmp_path / "provenance.json").write_text('{"order": ')
     with pytest.raises(ValueError, match="provenance.json is damaged.*: choose an empty folder"):
         make(tmp_path, trained, order)
-
-
-PROGRAM = """
-import sys, time
-from pathlib import Path
-from cryoetgan_core.generation import load_run
-from cryoetgan_core.simulator.sets import class_references
-from cryoetgan_core.streaming import Order, generate_to
-folder, out, wait = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-shares = {"tric": 2.0, "ribosome": 1.0}
-references = class_references(tuple(shares), 24, 15.0)
-for part in generate_to(out, folder, load_run(folder), references, Order(12, shares, part=2), 15.0):
-    time.sleep(wait)
-"""
-
-
-def test_killed_in_the_middle_it_ends_with_the_same_files(tmp_path, trained):
-    command = [sys.executable, "-c", PROGRAM, str(trained[0])]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, str(tmp_path / "killed"), "0.3"], env=environment)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "killed" / "parts" / "000001.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed" / "particles.star").exists() and list((tmp_path / "killed" / "parts").glob("*.csv"))
-    torn = tmp_path / "killed" / "volumes" / "000004"
-    torn.mkdir(exist_ok=True)
-    for name in (
-        "tric_id0002_000000008.mrc",
-        "ribosome_id0001_000000009.mrc",
-    ):  # as a machine that died while it wrote leaves it
-        (torn / name).write_bytes(b"half a file")
-    subprocess.run([*command, str(tmp_path / "killed"), "0"], env=environment, check=True)
-    subprocess.run([*command, str(tmp_path / "whole"), "0"], env=environment, check=True)
-    killed, whole = hashes(tmp_path / "killed"), hashes(tmp_path / "whole")
-    assert killed == whole
 
 
 def test_each_particle_carries_the_wedge_of_its_recording(tmp_path: Path) -> None:

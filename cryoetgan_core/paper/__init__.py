@@ -34,14 +34,3 @@ from .record import code_of, described
 from .results import committed, is_committed, made, measured, read_results, show_source
 from .runs import train_on
 from .simulated_sets import data_folder, data_record, default_device, has_data, load_data, simulate_data
-
-__all__ = [
-    "ABLATION", "Case", "PROFILES", "VARIANTS", "ablation_names", "ablation_variant", "check_parameters", "choose",
-    "code_of", "committed", "compared_draws", "comparison_names", "data_folder", "data_record", "default_device",
-    "described", "find_case", "foreign_cases", "given_names", "has_data", "is_committed",
-    "keep_source", "load_data", "made", "make_config", "make_result", "make_run", "measured",
-    "mismatch_names", "noise_variant", "parse_files", "parse_json", "parse_maps", "parse_seeds", "parse_shares",
-    "paths", "planned_cases", "planned_runs", "profile_for", "read_results", "reader_options",
-    "real_case", "real_volumes", "recipes", "resolve_run", "results_of", "run_name", "show_source",
-    "simulate_data", "source_of", "stand_in_run", "train_on", "write_result",
-]  # fmt: skip

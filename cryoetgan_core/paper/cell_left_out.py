@@ -128,11 +128,7 @@ def make_left_out(folder: Path, config: RunConfig, rotations: int = 4000) -> dic
 
 
 def compared(
-    particles: torch.Tensor,
-    given: torch.Tensor,
-    alternatives: list[torch.Tensor],
-    voxel_size_A: float,
-    rotations: int,
+    particles: torch.Tensor, given: torch.Tensor, alternatives: list[torch.Tensor], voxel_size_A: float, rotations: int
 ) -> tuple[np.ndarray, torch.Tensor, float]:
     """Particles (N, BOX, BOX, BOX) aligned to a map: their correlations (len(alternatives), N) with other maps in the
     poses that were found, their average, and their mean correlation with the map beyond 1 / BEYOND_A.

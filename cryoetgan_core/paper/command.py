@@ -182,43 +182,15 @@ def parse_counts(text: str, volume_A3: float = 0.0) -> dict[str, int]:
 
 
 def _scenes(
-    run: str,
-    output: Path,
-    counts: str,
-    crowders: str,
-    densities: str,
-    around: str,
-    background: str,
-    shape: str,
-    n: int,
-    volumes: str,
-    protein: str,
-    halves: bool,
-    seed: int,
-    voxel_size_A: float,
-    snr: float | None,
-) -> None:
+    run: str, output: Path, counts: str, crowders: str, around: str, shape: str, n: int, voxel_size_A: float,
+    snr: float | None, **told: object,
+) -> None:  # fmt: skip
     """Write labelled tomograms of a physics run or a simulated microscope."""
     there, size = len(list((output / "tables").glob("*.csv"))), _sizes(shape)
     volume_A3 = math.prod(size) * api.tomogram_source(run, voxel_size_A, snr)[1] ** 3
-    target = api.generate_tomograms(
-        output,
-        run,
-        parse_counts(counts, volume_A3),
-        size,
-        voxel_size_A=voxel_size_A,
-        snr=snr,
-        n=n,
-        densities=densities,
-        crowders=parse_counts(crowders, volume_A3) if crowders else {},
-        around=parse_json("around", around),
-        background=background,
-        volumes=volumes,
-        protein=protein,
-        halves=halves,
-        seed=seed,
-        progress=True,
-    )
+    told |= {"voxel_size_A": voxel_size_A, "snr": snr, "n": n, "around": parse_json("around", around)}
+    told["crowders"] = parse_counts(crowders, volume_A3) if crowders else {}
+    target = api.generate_tomograms(output, run, parse_counts(counts, volume_A3), size, progress=True, **told)
     print(f"{target}: {n} tomograms with labels and picks, {n - there} of them made now")
 
 

@@ -67,10 +67,7 @@ def _size_of(path: Path, voxel_size_A: float | None) -> tuple[tuple[int, ...], f
 
 
 def load_particles(
-    path: str | Path | Sequence[str | Path],
-    box: int | None = None,
-    target_voxel_size_A: float | None = None,
-    **options,
+    path: str | Path | Sequence[str | Path], box: int | None = None, target_voxel_size_A: float | None = None, **options
 ) -> ParticleSet:
     """Read particles of any kind, into boxes of `box` voxels of `target_voxel_size_A` angstrom.
 

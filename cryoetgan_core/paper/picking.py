@@ -48,9 +48,7 @@ def estimated(
     """
     cut = [cut_at(v, voxel_size_A, t.assign(source=""), config.box) for v, t in tomograms]
     y = ParticleSet(
-        np.concatenate([c.volumes for c in cut]),
-        pd.concat([c.table for c in cut], ignore_index=True),
-        voxel_size_A,
+        np.concatenate([c.volumes for c in cut]), pd.concat([c.table for c in cut], ignore_index=True), voxel_size_A
     )
     rng, empty = stream(config.data_seed, "picker", "empty"), []
     for volume, table in tomograms:

@@ -78,10 +78,7 @@ def matched_heights(
 
 
 def make_simulated(
-    config: RunConfig,
-    rotations: int = ROTATIONS,
-    recorded: int = 12,
-    tested: int = picker.TESTED_ON,
+    config: RunConfig, rotations: int = ROTATIONS, recorded: int = 12, tested: int = picker.TESTED_ON
 ) -> dict:
     """Scores on the tomograms that the pickers of `picker` are tested on; thresholds are set on the fourth that they
     were trained on with real labels.

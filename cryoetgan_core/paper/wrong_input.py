@@ -128,11 +128,7 @@ def _moved(tomogram: Tomogram, voxel_size_A: float, rng: np.random.Generator) ->
 
 
 def make_wrong_input(
-    config: RunConfig,
-    condition: str,
-    steps: int = STEPS,
-    rotations: int = ROTATIONS,
-    tested: int = picker.TESTED_ON,
+    config: RunConfig, condition: str, steps: int = STEPS, rotations: int = ROTATIONS, tested: int = picker.TESTED_ON
 ) -> dict:
     """Scores, on held-out tomograms of the simulator, of what CONDITIONS lists for a condition: one picker of each
     source, its thresholds set on a tomogram of its own, and template matching, its thresholds set on real labels.

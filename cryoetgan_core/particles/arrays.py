@@ -77,11 +77,7 @@ def read_npz(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float 
         told = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: cannot be read ({told}); store numbers and fixed-length text only") from error
     count = len(data["volumes"])
-    for key, wanted in {
-        "label": (count,),
-        "quaternion_xyzw": (count, 4),
-        "shift_zyx_voxels": (count, 3),
-    }.items():
+    for key, wanted in {"label": (count,), "quaternion_xyzw": (count, 4), "shift_zyx_voxels": (count, 3)}.items():
         if key in data and data[key].shape != wanted:
             raise ValueError(f"{path}: {key} has shape {data[key].shape}, expected {wanted}")
     voxel = voxel_size_A or (float(data["voxel_size_A"]) if "voxel_size_A" in data else None)

@@ -19,12 +19,7 @@ from .stored import read_particles_csv
 from .tilt_files import with_tilts
 from .tomogram import cut_cubes, read_labelled_tomogram, read_tomogram
 from .turned import beam_to_z, mirrored
-from .volume_files import (
-    HDF5_SUFFIXES,
-    VOLUME_SUFFIXES,
-    ZARR_SUFFIXES,
-    suffix_of,
-)
+from .volume_files import HDF5_SUFFIXES, VOLUME_SUFFIXES, ZARR_SUFFIXES, suffix_of
 
 LOG = logging.getLogger(__name__)
 

@@ -12,16 +12,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from ..volumes.maps import read_map
-from .relion_tables import (
-    ANGLES,
-    ORIGINS,
-    inside,
-    numeric,
-    particle_files,
-    read_star,
-    table_of,
-    without_turned_boxes,
-)
+from .relion_tables import ANGLES, ORIGINS, inside, numeric, particle_files, read_star, table_of, without_turned_boxes
 
 LOG = logging.getLogger(__name__)
 PARTICLE_COLUMNS = (

@@ -172,11 +172,7 @@ def _cube(volume, point, voxel_size_A, target, box, before, after) -> np.ndarray
     patch = torch.from_numpy(np.pad(volume[inner], outer, mode="reflect" if min(volume.shape) > MARGIN else "edge"))
     mean = patch.float().mean()  # resampling takes what lies outside for zero
     cube = resample(
-        patch.float() - mean,
-        voxel_size_A,
-        new_voxel_size_A=target,
-        box=box,
-        centre_zyx=torch.tensor(point - start),
+        patch.float() - mean, voxel_size_A, new_voxel_size_A=target, box=box, centre_zyx=torch.tensor(point - start)
     )
     return (cube + mean).numpy().astype(np.float32)
 

@@ -187,13 +187,7 @@ def _zarr_store(path: Path, order: Parts, shape: tuple[int, ...], voxel_size_A: 
     return zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
 
 
-def write_tables(
-    folder: Path,
-    parts: list[Path],
-    order: Parts,
-    box: int,
-    voxel_size_A: float,
-) -> None:
+def write_tables(folder: Path, parts: list[Path], order: Parts, box: int, voxel_size_A: float) -> None:
     """Join the tables of all parts, one at a time: particles.csv, particles.tbl (Dynamo), and by kind of volumes
 
     "mrc": particles.star (RELION 3.1) and particles_relion5.star, with the weight of each particle's missing wedge

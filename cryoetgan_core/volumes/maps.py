@@ -193,8 +193,7 @@ def _judged_voxel_size(path: Path, voxel: np.ndarray) -> float:
     size = float(voxel.mean())
     if abs(size - 1.0) < 1e-6 or not 0.1 < size < 100:
         warnings.warn(
-            f"{path}: the header says {size:g} A a voxel, which is often a placeholder; {advice}",
-            stacklevel=3,
+            f"{path}: the header says {size:g} A a voxel, which is often a placeholder; {advice}", stacklevel=3
         )
     return size
 

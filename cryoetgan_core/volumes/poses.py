@@ -86,12 +86,7 @@ def pose_to_relion_angles(rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rotate_volume(
-    volumes: Tensor,
-    matrices: Tensor,
-    shifts_A: Tensor,
-    voxel_size_A: float,
-    box: int | None = None,
-    upsample: int = 3,
+    volumes: Tensor, matrices: Tensor, shifts_A: Tensor, voxel_size_A: float, box: int | None = None, upsample: int = 3
 ) -> Tensor:
     """Volumes turned into poses: ``output(r) = reference(R^T (r - shift))``.
 

@@ -11,6 +11,7 @@ error is none of ours. Unfinished files that a killed writer left are not compar
 
 import argparse
 import hashlib
+import json
 import math
 import os
 import random
@@ -37,13 +38,16 @@ from cryoetgan_core.training import Trainer
 
 SHARES, BOX, VOXEL_A = {"tric": 2.0, "ribosome": 1.0}, 24, 15.0
 OURS = (ValueError, OSError)  # what an error may be
-NOT_COMPARED = (".tmp", ".partial", "copick.json", "log.jsonl")  # unfinished; holds the folder's path; holds seconds
+NOT_COMPARED = (".tmp", ".partial", "copick.json")  # unfinished; unfinished; holds the folder's path
 
 
 def hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a folder by its path, but for NOT_COMPARED."""
 
     def content(path: Path) -> str:
+        if path.name == "log.jsonl":  # without the seconds
+            rows = [json.loads(line) | {"seconds": 0} for line in path.read_text().splitlines()]
+            return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
         if path.suffix != ".safetensors":
             return hashlib.sha256(path.read_bytes()).hexdigest()
         tensors, _ = load_tensors(path, "")  # their names may stand in any order, and so may those of the metadata
@@ -95,11 +99,11 @@ def killed_until_done(work: Callable[[], None], longest_s: float, most: int, rng
         kills += 1
 
 
-def make_training(seed: int, steps: int) -> Callable[[Path], None]:
+def make_training(seed: int, steps: int, preset: str) -> Callable[[Path], None]:
     """A training of seconds, as a function of its folder."""
     rng = torch.Generator().manual_seed(seed)
     x, y = (torch.randn(12, BOX, BOX, BOX, generator=rng) for _ in "xy")
-    config = make_config("smoke", "own", "adapted", box=BOX, steps=steps, checkpoint_every=2, seed=seed)
+    config = make_config("smoke", "own", preset, box=BOX, steps=steps, checkpoint_every=2, seed=seed)
     return lambda folder: train(Trainer(config, x, y), folder, progress=False)
 
 
@@ -124,10 +128,36 @@ def compare(name: str, found: dict[str, str], wanted: dict[str, str], said: str)
     return not different
 
 
+def killed_trainings(folder: Path, training: Callable[[Path], None], most: int, rng: random.Random) -> bool:
+    """Whether trainings in a folder that are killed, find no room, or find a checkpoint cut, end as they should."""
+    start = time.monotonic()
+    assert ended(forked(lambda: training(folder / "run"))) == 0
+    took = time.monotonic() - start
+    wanted, kills, rounds = hashes(folder / "run"), 0, 0
+    while kills < most:
+        shutil.rmtree(folder / "killed", ignore_errors=True)
+        kills += killed_until_done(lambda: training(folder / "killed"), took, most - kills, rng)
+        rounds += 1
+        if hashes(folder / "killed") != wanted:
+            break
+    fine = compare(folder.name, hashes(folder / "killed"), wanted, f"killed {kills} times in {rounds} trainings")
+    code = ended(forked(lambda: limited(lambda: training(folder / "full"), 20_000)))
+    assert ended(forked(lambda: training(folder / "full"))) == 0
+    fine &= code == 3
+    fine &= compare(f"{folder.name}, disk full", hashes(folder / "full"), wanted, f"ended with {code}, resumed")
+    shutil.copytree(folder / "run", folder / "cut")
+    checkpoint = folder / "cut" / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    code = ended(forked(lambda: training(folder / "cut")))
+    print(f"{folder.name}, checkpoint cut: ended with {code} (3: one clear sentence)", flush=True)
+    return fine and code == 3
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="of training, and of generation")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--presets", nargs="+", default=["released", "adapted"], help="that are trained")
     parser.add_argument("--steps", type=int, default=24, help="of each training")
     parser.add_argument("--kinds", nargs="+", default=["mrc", "hdf5", "zarr", "copick"], help="of generated volumes")
     chosen = parser.parse_args()
@@ -135,32 +165,12 @@ def main() -> int:
     rng, fine = random.Random(chosen.seed), True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        training = make_training(chosen.seed, chosen.steps)
-        start = time.monotonic()
-        assert ended(forked(lambda: training(folder / "run"))) == 0
-        took = time.monotonic() - start
-        wanted, kills, rounds = hashes(folder / "run"), 0, 0
-        while kills < chosen.kills:
-            shutil.rmtree(folder / "killed", ignore_errors=True)
-            kills += killed_until_done(lambda: training(folder / "killed"), took, chosen.kills - kills, rng)
-            rounds += 1
-            if hashes(folder / "killed") != wanted:
-                break
-        said = f"killed {kills} times in {rounds} trainings"
-        fine &= compare("training", hashes(folder / "killed"), wanted, said)
-        code = ended(forked(lambda: limited(lambda: training(folder / "full"), 20_000)))
-        assert ended(forked(lambda: training(folder / "full"))) == 0
-        fine &= code == 3
-        fine &= compare("training, disk full", hashes(folder / "full"), wanted, f"ended with {code}, resumed")
-        shutil.copytree(folder / "run", folder / "cut")
-        checkpoint = folder / "cut" / "checkpoint.safetensors"
-        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-        code = ended(forked(lambda: training(folder / "cut")))
-        fine &= code == 3
-        print(f"training, checkpoint cut: ended with {code} (3: one clear sentence)", flush=True)
-        shutil.rmtree(folder / "full")
+        for preset in chosen.presets:
+            fine &= killed_trainings(
+                folder / preset, make_training(chosen.seed, chosen.steps, preset), chosen.kills, rng
+            )
         for kind in chosen.kinds:
-            generation = make_generation(folder / "run", kind)
+            generation = make_generation(folder / preset / "run", kind)
             start = time.monotonic()
             assert ended(forked(lambda: generation(folder / f"whole_{kind}"))) == 0  # noqa: B023
             took = time.monotonic() - start

@@ -8,14 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ...evaluation.baselines import (
-    BACKGROUND,
-    CTF,
-    CTF_AND_WEDGE,
-    K_SQUARED,
-    WHITE,
-    WRONG_MICROSCOPE,
-)
+from ...evaluation.baselines import BACKGROUND, CTF, CTF_AND_WEDGE, K_SQUARED, WHITE, WRONG_MICROSCOPE
 from ...evaluation.downstream import PHYSICS, REAL, TRUE
 from ...evaluation.metrics import student_interval
 from .artefacts import COLUMN_WIDTH_IN, PAGE_WIDTH_IN

@@ -5,13 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ...evaluation.baselines import (
-    BACKGROUND,
-    CTF,
-    FORMULAS,
-    RELEASED,
-    WRONG_MICROSCOPE,
-)
+from ...evaluation.baselines import BACKGROUND, CTF, FORMULAS, RELEASED, WRONG_MICROSCOPE
 from ...evaluation.downstream import PHYSICS, REAL, TRUE, gap_closed
 from .tables import BOUNDS, over_draws
 

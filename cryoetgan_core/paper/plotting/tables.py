@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ...config import DATASETS
 from ...evaluation.metrics import student_interval
-from ...simulator.specimen import ASSEMBLIES
 
 SIX = ("psnr", "precision", "recall", "density", "coverage", "accuracy")
 
@@ -63,48 +61,6 @@ def metric_table(
             )
         table.append(row | {"draws": len(runs)})
     return pd.DataFrame(table)
-
-
-def spread_table(runs: dict[str, dict]) -> pd.DataFrame:
-    """How the central slices of each run vary: their standard deviation (real: about 1), and their correlation with the
-    density they were made from.
-
-    A collapsed generator shows as a small standard deviation; a lost molecule as a correlation near 0.
-    """
-    rows = []
-    for name, run in runs.items():
-        fake, density = run["slices"]["generated"], run["slices"]["density"]
-        pairs = zip(fake.reshape(-1, fake[0, 0].size), density.reshape(-1, density[0, 0].size), strict=True)
-        correlation = np.mean([np.corrcoef(a, b)[0, 1] if a.std() > 0 else 0.0 for a, b in pairs])
-        rows.append(
-            {
-                "run": name, "s.d. generated": round(float(fake.std()), 2),
-                "s.d. real": round(float(run["slices"]["real"].std()), 2),
-                "correlation with density": round(float(correlation), 2) + 0.0,
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def dataset_table(runs: dict[str, dict]) -> pd.DataFrame:
-    """Table 1: the sets as simulated, one row a class."""
-    rows = []
-    for run in runs.values():
-        config, tilts = run["config"], DATASETS[run["config"]["dataset"]].microscope
-        for name in run["classes"]:
-            assembly = ASSEMBLIES[name]
-            rows.append(
-                {
-                    "set": config["dataset"], "class": assembly.title, "PDB of the assembly": assembly.pdb or "none",
-                    "train / test": f"{config['train_per_class']} / {config['test_per_class']}",
-                    "box": f"{config['box']}^3",
-                    "voxel (nm)": round(run["voxel_size_A"] / 10, 3),
-                    "tilts (deg)": f"{tilts.tilt_min_deg:+.0f} to {tilts.tilt_max_deg:+.0f}",
-                    "SNR, mean of the set": config["snr"],
-                    "source": "simulated tilt series",
-                }
-            )  # fmt: skip
-    return pd.DataFrame(rows)
 
 
 def confusion_table(run: dict, which: str = "confusion") -> pd.DataFrame:

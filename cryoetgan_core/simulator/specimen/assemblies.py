@@ -17,15 +17,7 @@ from . import builders
 from .geometry import Ellipsoid, fill
 
 S1_CLASSES = ("proteasome", "ribosome", "tric", "membrane")
-S2_CLASSES = (
-    "aldolase",
-    "glutamate_dehydrogenase",
-    "dnab",
-    "t20s",
-    "apoferritin",
-    "hemagglutinin",
-    "insulin_receptor",
-)
+S2_CLASSES = ("aldolase", "glutamate_dehydrogenase", "dnab", "t20s", "apoferritin", "hemagglutinin", "insulin_receptor")
 
 
 @dataclass(frozen=True)

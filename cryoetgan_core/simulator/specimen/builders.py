@@ -50,12 +50,7 @@ def ribosome() -> list[Ellipsoid]:
     mean density inside its envelope down to that of protein.
     """
     return [
-        ball(
-            row[:3],
-            measured.RIBOSOME_RADIUS_A,
-            row[3] / 100,
-            "60S" if row[2] > -30 else "40S",
-        )
+        ball(row[:3], measured.RIBOSOME_RADIUS_A, row[3] / 100, "60S" if row[2] > -30 else "40S")
         for row in measured.RIBOSOME_80S
     ]
 
@@ -67,10 +62,7 @@ def tric() -> list[Ellipsoid]:
 
 def aldolase() -> list[Ellipsoid]:
     """Aldolase: a D2 tetramer of (beta/alpha)8 barrels with their C-terminal helices outside."""
-    unit = [
-        Ellipsoid((20.0, 21.0, 9.0), (23.0, 22.0, 22.0)),
-        ball((34.0, 28.0, 21.0), 9.0),
-    ]
+    unit = [Ellipsoid((20.0, 21.0, 9.0), (23.0, 22.0, 22.0)), ball((34.0, 28.0, 21.0), 9.0)]
     return symmetrised(unit, "D2")
 
 

@@ -23,11 +23,7 @@ class Ellipsoid:
 
     centre_A: tuple[float, float, float]  # xyz
     semi_axes_A: tuple[float, float, float]  # along the columns of `axes`
-    axes: tuple[tuple[float, float, float], ...] = (
-        (1, 0, 0),
-        (0, 1, 0),
-        (0, 0, 1),
-    )  # 3x3, columns unit vectors
+    axes: tuple[tuple[float, float, float], ...] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))  # 3x3, columns unit vectors
     density: float = 1.0  # 1 is protein
     part: str = ""  # which piece of the assembly it belongs to, to select by
 
