@@ -47,7 +47,7 @@ def numbers() -> dict[str, str]:
         for name, source in named.items():
             found[f"{dataset}_picker{name}"] = f"{r.picker(dataset, source):.3f}"
     for condition in (LEARNED, NO_CTF):
-        found[f"templates_{WRONG_INPUTS[condition]}"] = f"{r.wrong_input(condition, TEMPLATES):.3f}"
+        found[f"templates_{WRONG_INPUTS[condition].replace('-', '_')}"] = f"{r.wrong_input(condition, TEMPLATES):.3f}"
     found |= {"picker_lost": f"{r.lost_by_wrong_input():.3f}", "pickers_apart": f"{r.pickers_apart():.3f}"}
     for name, source in (("hand", PHYSICS), ("maxima", "strongest density maxima"), ("moved", "picks, moved")):
         found[f"cell_{name}"] = f"{r.hand(source):.1f}"
