@@ -48,6 +48,8 @@ def numbers() -> dict[str, str]:
             found[f"{dataset}_picker{name}"] = f"{r.picker(dataset, source):.3f}"
     for condition in (LEARNED, NO_CTF):
         found[f"templates_{WRONG_INPUTS[condition].replace('-', '_')}"] = f"{r.wrong_input(condition, TEMPLATES):.3f}"
+    formula, generated = r.in_coloured_noise()
+    found |= {"coloured_formula": f"{formula:.3f}", "coloured_generated": f"{generated:.3f}"}
     found |= {"picker_lost": f"{r.lost_by_wrong_input():.3f}", "pickers_apart": f"{r.pickers_apart():.3f}"}
     for name, source in (("hand", PHYSICS), ("maxima", "strongest density maxima"), ("moved", "picks, moved")):
         found[f"cell_{name}"] = f"{r.hand(source):.1f}"

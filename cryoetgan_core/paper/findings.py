@@ -17,7 +17,7 @@ from .plotting import audit_table
 from .proof import ablation_names, comparison_names
 from .record import code_of
 from .template_matching import TEMPLATES
-from .wrong_input import NAMES
+from .wrong_input import NAMES, NOISE
 
 NOISE_DRAWS = (0, 1)  # of Table 3
 
@@ -124,6 +124,15 @@ class Results:
         found = self([f"wrong_input_S2_{name}_seed{self.seeds[0]}" for name in NAMES.values()])
         of = [(source, scores["f1"]) for r in found for source, scores in r["scores"].items() if source != TEMPLATES]
         return max(right["scores"][source][0]["f1"] - f1 for source, f1 in of)
+
+    def in_coloured_noise(self) -> tuple[float, float]:
+        """F1 on S2 of pickers of the formula with back-projected noise, and of the generator's of the same draws and
+        seed, from Tables 24 and 19.
+        """
+        draws = self.seeds[:2]
+        found = self([f"wrong_input_S2_{NAMES[NOISE]}_seed{s}" for s in draws])
+        right = self([f"picker_S2_seed{s}" for s in draws])
+        return mean([r["scores"][CTF_WEDGE]["f1"] for r in found]), mean([r["scores"][PHYSICS][0]["f1"] for r in right])
 
     def pickers_apart(self) -> float:
         """F1 by which two pickers of a data draw, which differ in their seed alone, differ at most, from Table 19."""
