@@ -17,6 +17,7 @@ from ..evaluation.baselines import ctf_at
 from ..generation import TrainedRun, load_run
 from ..particles.picked import LEAST_EMPTY, cut_at, cut_empty
 from ..physics.any_size import mean_power
+from ..physics.pick_error import as_picked
 from ..reproducibility.seeds import stream
 from ..simulator.microscope.simulate import Microscope
 from ..simulator.sets import density_maps
@@ -42,9 +43,11 @@ def estimated(
     references: Mapping[str, torch.Tensor],
     voxel_size_A: float,
     folder: Path,
+    mend: bool = False,
 ) -> tuple[TrainedRun, torch.Tensor | None]:
     """A physics run, in `folder`, from particles cut out of tomograms where molecules are (their classes and poses are
-    not used), and the power of boxes where none are, if there are enough.
+    not used), and the power of boxes where none are, if there are enough. `mend` moves the densities as far off centre
+    as the particles are found to be.
     """
     cut = [cut_at(v, voxel_size_A, t.assign(source=""), config.box) for v, t in tomograms]
     y = ParticleSet(
@@ -57,7 +60,10 @@ def estimated(
     e = np.concatenate(empty)
     beside = ParticleSet(e, particle_table(len(e)), voxel_size_A) if len(e) >= LEAST_EMPTY else None
     x = density_maps(references, 50, config.box, voxel_size_A, stream(config.data_seed, "picker", "X"))
-    train_on(config, Domains(x, x, y, y, beside), folder, replace=True)
+    both = Domains(x, x, y, y, beside)
+    if mend:
+        both, _ = as_picked(both, config.data_seed)
+    train_on(config, both, folder, replace=True)
     run = load_run(folder)  # scenes are made on the CPU
     return run, None if beside is None else mean_power(run.scaling.y(torch.from_numpy(e)))
 

@@ -53,6 +53,7 @@ DEFOCUS_ERROR_UM = 3.0  # S2 has 4 um, 1 um more or less from tomogram to tomogr
 NO_CTF, DEFOCUS, LEARNED = "no CTF", "defocus 3 um too large", "transfer function and noise of the generator"
 NOISE = "noise of back-projected white images"
 POOR, OFF_CENTRE = "densities at half the resolution", "off-centre picks"
+MENDED = "off-centre picks, densities moved as far"
 CONDITIONS: dict[str, tuple[str, ...]] = {  # and what is measured under each
     LEARNED: (TEMPLATES,),
     NO_CTF: (TEMPLATES,),
@@ -60,9 +61,10 @@ CONDITIONS: dict[str, tuple[str, ...]] = {  # and what is measured under each
     DEFOCUS: (TEMPLATES,),
     POOR: (TEMPLATES, PHYSICS, CTF_WEDGE),
     OFF_CENTRE: (PHYSICS,),
+    MENDED: (PHYSICS,),
 }
 NAMES = dict(  # of files
-    zip(CONDITIONS, ("learned", "no-ctf", "noise", "defocus", "poor-densities", "off-centre"), strict=True)
+    zip(CONDITIONS, ("learned", "no-ctf", "noise", "defocus", "poor-densities", "off-centre", "mended"), strict=True)
 )
 # of the mean power of the noise: what a spectrum is divided by at least. A learned power is rough, a known one is not.
 LEAST_LEARNED, LEAST_KNOWN = 0.5, 0.1
@@ -142,13 +144,13 @@ def make_wrong_input(
     if condition == POOR:
         references = class_references(tuple(references), config.box, voxel_size_A, None, 2 * RESOLUTION_VOXELS)
     picks = trained_on
-    if condition == OFF_CENTRE:
+    if condition in (OFF_CENTRE, MENDED):
         rng = np.random.default_rng([config.data_seed, 24])  # no other stream of the project
         picks = [_moved(tomogram, voxel_size_A, rng) for tomogram in trained_on]
     seen = seen_by_tilts(shape, scope.tilt_min_deg, scope.tilt_max_deg)
     factor = seen if condition == NO_CTF else seen * formula(shape, voxel_size_A, scope)
     folder = paths.runs(config.profile) / "picker" / f"{config.dataset}_seed{config.seed}_{NAMES[condition]}"
-    run, noise_power = estimated(config, picks, references, voxel_size_A, folder)
+    run, noise_power = estimated(config, picks, references, voxel_size_A, folder, mend=condition == MENDED)
 
     def heights_by_templates() -> Callable[[np.ndarray], np.ndarray]:
         through = factor

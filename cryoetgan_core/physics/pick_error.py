@@ -1,0 +1,98 @@
+"""How far picks lie from the centres of their particles, and densities that lie as far from theirs.
+
+The estimate compares how power is spread in the boxes of densities and of subtomograms. Where picks lie farther off
+centre than the densities do, it takes the blur for a weaker signal.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+
+from ..reproducibility.seeds import stream
+from ..volumes.domains import Domains
+from ..volumes.poses import rotate_volume
+from ..volumes.table import SHIFT_COLUMNS, ParticleSet
+from .acquisition import Acquisition
+from .estimate import FACES, STARTING, parts_in_space, power_in_space, signals, wraps_round
+from .fourier_grid import coordinates, estimate_tilt_range, lookup, wedge
+from .generator import PhysicsGenerator
+from .signal_moments import ENOUGH, hats
+
+TRIED = np.arange(0, 5.01, 0.25)  # voxels
+CERTAIN = 3.0  # standard errors by which an error must fit better than none
+
+
+@torch.no_grad()
+def pick_error(
+    densities: torch.Tensor, subtomograms: torch.Tensor, voxel_size_A: float, tilt_range_deg: tuple | None = None
+) -> tuple[float, float]:
+    """How much farther particles lie off centre in subtomograms (M, D, D, D) than in densities (N, D, D, D).
+
+    The mean power of particles at random places is that of centred ones, blurred; noise has the same power everywhere.
+    So the blur shows in how the mean power of the subtomograms is spread in the box, in each band of frequencies.
+
+    Parameters
+    ----------
+    tilt_range_deg
+        Lowest and highest tilt; None: estimated from the subtomograms.
+
+    Returns
+    -------
+    error, certainty
+        Standard deviation along each axis, in voxels, of a normal distribution; and by how many standard errors
+        (jackknife over parts of the subtomograms) it explains their power better than no error does.
+    """
+    n, x, y = densities.shape[-1], densities.cpu().float(), subtomograms.cpu().float()
+    G = PhysicsGenerator(n, Acquisition(voxel_size_A, tilt_range_deg or estimate_tilt_range(y - y.mean())))
+    G.wraps.fill_(wraps_round(y))
+    seen = (wedge(n, *G.tilt_range_deg).flatten() > 0.99) & (coordinates(n)[0].flatten() <= 0.5)
+    bands = (hats(lookup(n, "radius"), len(seen)) * seen)[1:]  # the lowest one is the mean of a box
+    few = x[torch.linspace(0, len(x) - 1, min(STARTING, len(x))).round().long(), None] - x.mean()
+    margin = round(FACES * n)
+    inner = (slice(None), *[slice(margin, n - margin)] * 3)
+    parts = parts_in_space(y - y.mean(), bands, margin)
+    parts = parts - parts.mean(2, keepdim=True)
+    variance = parts.var(0).mean(1)
+    means = torch.cat([parts.mean(0)[None], (parts.sum(0) - parts) / (len(parts) - 1)])  # of all, and without each part
+    made = power_in_space(signals(G, few), bands).view(-1, n, n, n).numpy()
+    explained = []
+    for error in TRIED:
+        blurred = torch.from_numpy(gaussian_filter(made, (0, error, error, error), mode="nearest"))[inner].flatten(1)
+        blurred = blurred - blurred.mean(1, keepdim=True)
+        slope = (means * blurred).sum(2).clamp(min=0) / blurred.square().sum(1)
+        explained.append((slope.square() * blurred.square().sum(1) / variance).sum(1))
+    best = int(torch.stack(explained)[:, 0].argmax())
+    gain = explained[best] - explained[0]
+    standard_error = ((len(parts) - 1) * gain[1:].var(correction=0)).sqrt()
+    return float(TRIED[best]), float(gain[0] / standard_error.clamp(min=1e-12))
+
+
+def off_centre(densities: ParticleSet, error: float, generator: torch.Generator) -> ParticleSet:
+    """Densities moved at random, normally with a standard deviation of `error` voxels along each axis, and their table,
+    which tells where they lie.
+    """
+    table, voxel = densities.table, densities.voxel_size_A
+    moves = error * voxel * torch.randn((len(table), 3), generator=generator, dtype=torch.float64)
+    still = torch.eye(3, dtype=torch.float64).expand(len(table), 3, 3)
+    volumes = rotate_volume(torch.from_numpy(np.asarray(densities.volumes)), still, moves, voxel)
+    places = table[list(SHIFT_COLUMNS)].to_numpy(float) + moves.flip(1).numpy()
+    return ParticleSet(
+        volumes.numpy(), table.assign(**dict(zip(SHIFT_COLUMNS, places.T, strict=True))), densities.voxel_size_A
+    )
+
+
+def as_picked(domains: Domains, seed: int, tilt_range_deg: tuple | None = None) -> tuple[Domains, float]:
+    """Domains whose densities lie as far off centre as the training subtomograms do; and the `pick_error` in voxels, 0
+    where it is not CERTAIN.
+    """
+    x, y = domains.volumes("X_train"), domains.volumes("Y_train", ENOUGH)
+    error, certainty = pick_error(x, y, domains.X_train.voxel_size_A, tilt_range_deg)
+    if certainty < CERTAIN:
+        return domains, 0.0
+    train, test = (
+        off_centre(half, error, stream(seed, "pick error", name))
+        for name, half in (("train", domains.X_train), ("test", domains.X_test))
+    )
+    return dataclasses.replace(domains, X_train=train, X_test=test), error
