@@ -30,6 +30,7 @@ from . import (
     measurements,
     mismatch,
     parts,
+    pick_errors,
     picker,
     proof,
     reach,
@@ -83,6 +84,7 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
         denoiser,
         densities,
         mismatch,
+        pick_errors,
         picker,
         reach,
         template_matching,
@@ -111,7 +113,7 @@ def make_run(name: str, config: RunConfig) -> dict:
 
 def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
     """Results on files that are not part of the project (of `foreign`, `parts`, `cell`, `cell_left_out`,
-    `deepfinder_picker` and `template_matching`), by name; `files` is their folder.
+    `deepfinder_picker`, `pick_errors` and `template_matching`), by name; `files` is their folder.
     """
 
     def make(case: foreign.Foreign, module: str) -> dict:
@@ -130,6 +132,7 @@ def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
             ("paper.cell", cell.planned),
             ("paper.cell_left_out", cell_left_out.planned),
             ("paper.deepfinder_picker", deepfinder_picker.planned),
+            ("paper.pick_errors", pick_errors.planned_foreign),
             ("paper.template_matching", template_matching.planned_foreign),
         )
         for name, case in planned(profile, seed).items()

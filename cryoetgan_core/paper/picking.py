@@ -49,10 +49,7 @@ def estimated(
     not used), and the power of boxes where none are, if there are enough. `mend` moves the densities as far off centre
     as the particles are found to be.
     """
-    cut = [cut_at(v, voxel_size_A, t.assign(source=""), config.box) for v, t in tomograms]
-    y = ParticleSet(
-        np.concatenate([c.volumes for c in cut]), pd.concat([c.table for c in cut], ignore_index=True), voxel_size_A
-    )
+    y = particles_in(tomograms, voxel_size_A, config.box)
     rng, empty = stream(config.data_seed, "picker", "empty"), []
     for volume, table in tomograms:
         picks = table[list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A
@@ -66,6 +63,13 @@ def estimated(
     train_on(config, both, folder, replace=True)
     run = load_run(folder)  # scenes are made on the CPU
     return run, None if beside is None else mean_power(run.scaling.y(torch.from_numpy(e)))
+
+
+def particles_in(tomograms: list[Tomogram], voxel_size_A: float, box: int) -> ParticleSet:
+    """Particles cut out of tomograms where their tables say that molecules are."""
+    cut = [cut_at(v, voxel_size_A, t.assign(source=""), box) for v, t in tomograms]
+    table = pd.concat([c.table for c in cut], ignore_index=True)
+    return ParticleSet(np.concatenate([c.volumes for c in cut]), table, voxel_size_A)
 
 
 def _unet(classes: int) -> torch.nn.Module:

@@ -121,11 +121,13 @@ def _in_corner(kernel: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tenso
     return torch.fft.rfftn(placed.roll([-(n // 2) for n in kernel.shape], (0, 1, 2))).real
 
 
-def _moved(tomogram: Tomogram, voxel_size_A: float, rng: np.random.Generator) -> Tomogram:
-    """A tomogram and its molecules, their places moved at random."""
+def moved_picks(tomogram: Tomogram, error_A: float, rng: np.random.Generator) -> Tomogram:
+    """A tomogram and its molecules, their places moved at random, normally with this standard deviation along each
+    axis.
+    """
     volume, table = tomogram
     columns = list(POSITION_COLUMNS)
-    off = rng.normal(0, OFF_CENTRE_VOXELS * voxel_size_A, (len(table), 3))
+    off = rng.normal(0, error_A, (len(table), 3))
     return volume, table.assign(**dict(zip(columns, (table[columns].to_numpy() + off).T, strict=True)))
 
 
@@ -146,7 +148,7 @@ def make_wrong_input(
     picks = trained_on
     if condition in (OFF_CENTRE, MENDED):
         rng = np.random.default_rng([config.data_seed, 24])  # no other stream of the project
-        picks = [_moved(tomogram, voxel_size_A, rng) for tomogram in trained_on]
+        picks = [moved_picks(tomogram, OFF_CENTRE_VOXELS * voxel_size_A, rng) for tomogram in trained_on]
     seen = seen_by_tilts(shape, scope.tilt_min_deg, scope.tilt_max_deg)
     factor = seen if condition == NO_CTF else seen * formula(shape, voxel_size_A, scope)
     folder = paths.runs(config.profile) / "picker" / f"{config.dataset}_seed{config.seed}_{NAMES[condition]}"
