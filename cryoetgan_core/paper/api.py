@@ -1,5 +1,6 @@
 """What a user's program calls, and the command `cryoetgan`: train on particles, generate, simulate."""
 
+import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from ..config import OWN_DATA, RunConfig, make_config
 from ..generation import TrainedRun, load_run
 from ..particles.report import describe
 from ..particles.tomogram import read_tomogram
+from ..physics.pick_error import as_picked
+from ..physics.recorded import acquisition
 from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
 from ..run_folder import fingerprint
@@ -28,6 +31,7 @@ from .own_runs import keep_noise, keep_source, noise_of, source_of
 from .parameters import choose
 from .runs import train_on
 
+LOG = logging.getLogger(__name__)
 SAME_VOXEL = 0.01
 
 
@@ -76,8 +80,27 @@ def train(
         warnings.warn(text, stacklevel=2)
     box = particles.volumes.shape[-1]
     config = make_config(profile, OWN_DATA, preset, **({"box": box, "seed": seed} | changes))
-    both = own_data.domains(particles, densities, config)
+    both = domains(particles, densities, config)
     return train_domains(config, both, folder, densities, progress=progress, replace=replace)
+
+
+def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domains:
+    """Both domains of a training on particles (`own_data.domains`). For the physics generator the densities lie as far
+    off centre as the particles do, where that is found to be farther than they lie as drawn; then it is said.
+    """
+    both = own_data.domains(particles, densities, config)
+    if config.generator != "physics":
+        return both
+    tilts = acquisition(both.Y_train, tilt_range=config.tilt_range).tilt_range_deg
+    both, error = as_picked(both, config.data_seed, tilts)
+    if error:
+        LOG.warning(
+            "The particles lie about %.1f voxels (%.0f A) off the centres of their boxes along each axis: the "
+            "densities were moved as far, so that the signal is not estimated too weak. Centred picks would do better.",
+            error,
+            error * particles.voxel_size_A,
+        )
+    return both
 
 
 def train_domains(

@@ -82,7 +82,7 @@ def _trained(
     for warning in [*describe(particles).warnings, *doubts(particles, densities)]:
         print("-", in_shell(warning))
     config = make_config(profile, OWN_DATA, preset, **({"box": particles.volumes.shape[-1], "seed": seed} | changes))
-    both = own_data.domains(particles, densities, config)
+    both = api.domains(particles, densities, config)
     between = len(particles) - len(both.Y_train) - len(both.Y_test)
     print(
         f"{len(particles)} subtomograms: {len(both.Y_train)} to train, {len(both.Y_test)} kept out to compare with"

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 
 from ..config import DATASETS, OWN_DATA, RunConfig, make_config
-from ..physics.pick_error import CERTAIN, pick_error
+from ..physics.pick_error import CERTAIN, pick_error, spread
 from ..reproducibility import paths
 from ..reproducibility.provenance import array_hash
 from ..reproducibility.seeds import stream
-from ..simulator.sets import MAX_SHIFT, density_maps
-from ..volumes.table import SHIFT_COLUMNS
+from ..simulator.sets import density_maps
 from . import own_data, picker
 from .foreign import AUTHORS, AUTHORS_MAPS, MAPS, Foreign
 from .picker import recorded_tomograms, what_is_picked
@@ -31,11 +30,6 @@ FEW = (100, 30)  # particles, beside all
 SIGNAL = slice(1, 10)  # shells of T: below the zero of the CTF, above the mean of a box
 
 
-def _of_densities(box: int) -> float:
-    """Standard deviation, in voxels, of where densities lie along each axis."""
-    return MAX_SHIFT * box / 3**0.5
-
-
 def make_pick_errors(config: RunConfig, errors: tuple[float, ...] = ERRORS, few: tuple[int, ...] = FEW) -> dict:
     """Rows of the error put in, particles, the error found and its certainty; and "levels": of the mean transfer
     function, over that of picks in the centre, with densities as they are and moved as far as the picks.
@@ -43,7 +37,7 @@ def make_pick_errors(config: RunConfig, errors: tuple[float, ...] = ERRORS, few:
     references, _, voxel = what_is_picked(config)
     trained_on, _ = recorded_tomograms(config, picker.TRAINED_ON, 0)
     x = density_maps(references, 50, config.box, voxel, stream(config.data_seed, "picker", "X"))
-    densities, own = torch.from_numpy(np.asarray(x.volumes)), _of_densities(config.box)
+    densities, own = torch.from_numpy(np.asarray(x.volumes)), spread(x)
     rows, levels, centred = [], [], None
     for error in errors:
         rng = np.random.default_rng([config.data_seed, 25, round(10 * error)])  # no other stream of the project
@@ -77,9 +71,8 @@ def make_authors(folder: Path, config: RunConfig) -> dict:
     both = own_data.domains(particles, densities, config)
     y = both.volumes("Y_train")
     found, certainty = pick_error(both.volumes("X_train"), y, particles.voxel_size_A)
-    told = both.Y_train.table[list(SHIFT_COLUMNS)].to_numpy(float) / particles.voxel_size_A
-    own = _of_densities(config.box)
-    row = {"error": float(told.std()), "particles": len(y), "found": float(np.hypot(found, own))}
+    own = spread(both.X_train)
+    row = {"error": spread(both.Y_train), "particles": len(y), "found": float(np.hypot(found, own))}
     return {"rows": [row | {"certainty": certainty}], "densities": own} | described(config, "paper.pick_errors", both)
 
 

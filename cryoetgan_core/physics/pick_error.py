@@ -18,7 +18,7 @@ from .acquisition import Acquisition
 from .estimate import FACES, STARTING, parts_in_space, power_in_space, signals, wraps_round
 from .fourier_grid import coordinates, estimate_tilt_range, lookup, wedge
 from .generator import PhysicsGenerator
-from .signal_moments import ENOUGH, hats
+from .signal_moments import ENOUGH, PARTS, hats
 
 TRIED = np.arange(0, 5.01, 0.25)  # voxels
 CERTAIN = 3.0  # standard errors by which an error must fit better than none
@@ -83,16 +83,24 @@ def off_centre(densities: ParticleSet, error: float, generator: torch.Generator)
     )
 
 
+def spread(particles: ParticleSet) -> float:
+    """Standard deviation, in voxels, of where particles lie along each axis, as their table tells."""
+    return float(particles.table[list(SHIFT_COLUMNS)].to_numpy(float).std() / particles.voxel_size_A)
+
+
 def as_picked(domains: Domains, seed: int, tilt_range_deg: tuple | None = None) -> tuple[Domains, float]:
-    """Domains whose densities lie as far off centre as the training subtomograms do; and the `pick_error` in voxels, 0
-    where it is not CERTAIN.
+    """Domains whose densities lie as far off centre as the training subtomograms do, and the standard deviation of
+    that, in voxels along each axis; the same domains and 0 where no `pick_error` is CERTAIN, or there are fewer
+    subtomograms than PARTS.
     """
     x, y = domains.volumes("X_train"), domains.volumes("Y_train", ENOUGH)
-    error, certainty = pick_error(x, y, domains.X_train.voxel_size_A, tilt_range_deg)
+    error = certainty = 0.0
+    if len(y) >= PARTS:
+        error, certainty = pick_error(x, y, domains.X_train.voxel_size_A, tilt_range_deg)
     if certainty < CERTAIN:
         return domains, 0.0
     train, test = (
         off_centre(half, error, stream(seed, "pick error", name))
         for name, half in (("train", domains.X_train), ("test", domains.X_test))
     )
-    return dataclasses.replace(domains, X_train=train, X_test=test), error
+    return dataclasses.replace(domains, X_train=train, X_test=test), float(np.hypot(error, spread(domains.X_train)))
