@@ -174,8 +174,8 @@ def test_back_projected_noise_is_weak_at_low_frequencies_and_has_the_ratio_asked
 
 def test_off_centre_picks_are_two_voxels_off_along_each_axis() -> None:
     places = table({"a": [(100, 110, 120)] * 500})
-    _, moved = wrong_input.moved_picks((np.zeros(1), places), wrong_input.OFF_CENTRE_VOXELS * VOXEL, np.random.default_rng(0))
+    _, moved = wrong_input.moved_picks((np.zeros(1), places), 2 * VOXEL, np.random.default_rng(0))
     off = (moved[["x_A", "y_A", "z_A"]] - places[["x_A", "y_A", "z_A"]]) / VOXEL
-    assert off.std().to_numpy() == pytest.approx(wrong_input.OFF_CENTRE_VOXELS, rel=0.1)
+    assert off.std().to_numpy() == pytest.approx(2, rel=0.1)
     assert abs(np.corrcoef(off.T) - np.eye(3)).max() < 0.2
     assert abs(off.mean()).max() < 0.3 and (moved["class_name"] == "a").all()

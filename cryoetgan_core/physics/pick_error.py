@@ -22,6 +22,7 @@ from .signal_moments import ENOUGH, PARTS, hats
 
 TRIED = np.arange(0, 5.01, 0.25)  # voxels
 CERTAIN = 3.0  # standard errors by which an error must fit better than none
+LEAST = 0.5  # voxels: a smaller error costs a few percent of the signal
 
 
 @torch.no_grad()
@@ -90,14 +91,14 @@ def spread(particles: ParticleSet) -> float:
 
 def as_picked(domains: Domains, seed: int, tilt_range_deg: tuple | None = None) -> tuple[Domains, float]:
     """Domains whose densities lie as far off centre as the training subtomograms do, and the standard deviation of
-    that, in voxels along each axis; the same domains and 0 where no `pick_error` is CERTAIN, or there are fewer
-    subtomograms than PARTS.
+    that, in voxels along each axis; the same domains and 0 where no `pick_error` of LEAST is CERTAIN, or there are
+    fewer subtomograms than PARTS.
     """
     x, y = domains.volumes("X_train"), domains.volumes("Y_train", ENOUGH)
     error = certainty = 0.0
     if len(y) >= PARTS:
         error, certainty = pick_error(x, y, domains.X_train.voxel_size_A, tilt_range_deg)
-    if certainty < CERTAIN:
+    if certainty < CERTAIN or error < LEAST:
         return domains, 0.0
     train, test = (
         off_centre(half, error, stream(seed, "pick error", name))

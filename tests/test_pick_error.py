@@ -1,0 +1,79 @@
+"""How far picks lie off centre, found from noisy subtomograms, and densities that are moved as far."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import center_of_mass
+
+import cryoetgan_core as cg
+from cryoetgan_core.physics.pick_error import as_picked, off_centre, spread
+from cryoetgan_core.reproducibility.seeds import stream
+from cryoetgan_core.simulator.sets import class_references, density_maps
+from cryoetgan_core.volumes.domains import Domains
+from cryoetgan_core.volumes.table import ParticleSet
+
+BOX, VOXEL = 24, 20.0
+ALL = (-90.0, 90.0)  # tilts: no missing wedge
+
+
+@pytest.fixture(scope="module")
+def densities() -> ParticleSet:
+    return density_maps(class_references(("ribosome",), BOX, VOXEL), 120, BOX, VOXEL, stream(0, "X"))
+
+
+def recorded(densities: ParticleSet, error: float, noise: float = 2.0) -> ParticleSet:
+    """Densities moved by so many voxels, in white noise."""
+    moved = off_centre(densities, error, stream(1, "Y")) if error else densities
+    clean = np.asarray(moved.volumes)
+    rng = np.random.default_rng(2)
+    volumes = clean / clean.std() + noise * rng.standard_normal(clean.shape)
+    return ParticleSet(volumes.astype(np.float32), moved.table, VOXEL)
+
+
+@pytest.mark.parametrize("error", [1.5, 3.0])
+def test_densities_are_moved_as_far_as_the_picks_lie_off_centre(densities: ParticleSet, error: float) -> None:
+    y = recorded(densities, error)
+    both, found = as_picked(Domains(densities, densities, y, y), 0, ALL)
+    assert found == pytest.approx(spread(y), rel=0.2)
+    assert spread(both.X_train) == pytest.approx(spread(y), rel=0.2) and both.Y_train is y
+    assert not np.array_equal(both.X_train.volumes, both.X_test.volumes)
+
+
+@pytest.mark.parametrize("noise", [2.0, 50.0])
+def test_centred_picks_and_noise_alone_leave_the_densities_as_they_are(densities: ParticleSet, noise: float) -> None:
+    y = recorded(densities, 0, noise)
+    both = Domains(densities, densities, y, y)
+    assert as_picked(both, 0, ALL) == (both, 0.0)
+
+
+def test_few_subtomograms_leave_the_densities_as_they_are(densities: ParticleSet) -> None:
+    y = recorded(densities, 3.0, 0.1).select(np.arange(120) < 7)
+    both = Domains(densities, densities, y, y)
+    assert as_picked(both, 0, ALL) == (both, 0.0)
+
+
+def test_the_table_of_moved_densities_tells_where_they_lie(densities: ParticleSet) -> None:
+    moved, columns = off_centre(densities, 1.5, stream(0, "moved")), ["shift_z_A", "shift_y_A", "shift_x_A"]
+    places = [
+        np.array([center_of_mass(np.clip(v - 0.3 * v.max(), 0, None)) for v in half.volumes])
+        for half in (moved, densities)
+    ]
+    told = (moved.table[columns] - densities.table[columns]).to_numpy() / VOXEL
+    assert np.abs(places[0] - places[1] - told).mean() < 0.1 and told.std() == pytest.approx(1.5, rel=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:No missing wedge")
+def test_training_says_that_picks_lie_off_centre(
+    densities: ParticleSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    levels = {}
+    for error in (0, 3.0):
+        with caplog.at_level(logging.WARNING, "cryoetgan_core"):
+            y = recorded(densities, error, 1.0)
+            y.table["tomogram"] = ["first"] * 110 + ["second"] * 10
+            run = cg.train(y, "ribosome", tmp_path / str(error), profile="smoke", train_per_class=120)
+        levels[error] = float(run.G.T[:5].abs().mean())
+    assert caplog.text.count("off the centres of their boxes") == 1
+    assert 0.7 < levels[3.0] / levels[0] < 1.3
