@@ -23,6 +23,7 @@ from .picker import recorded_tomograms, what_is_picked
 from .picking import estimated, particles_in
 from .proof import proof_config
 from .record import described
+from .simulated_sets import simulated_domains
 from .wrong_input import moved_picks
 
 ERRORS = (0.0, 1.0, 2.0, 3.0)  # voxels, standard deviation along each axis
@@ -31,8 +32,9 @@ SIGNAL = slice(1, 10)  # shells of T: below the zero of the CTF, above the mean 
 
 
 def make_pick_errors(config: RunConfig, errors: tuple[float, ...] = ERRORS, few: tuple[int, ...] = FEW) -> dict:
-    """Rows of the error put in, particles, the error found and its certainty; and "levels": of the mean transfer
-    function, over that of picks in the centre, with densities as they are and moved as far as the picks.
+    """Rows of the error put in, particles, the error found and its certainty; "levels": of the mean transfer function,
+    over that of picks in the centre, with densities as they are and moved as far as the picks; and "control": what is
+    found beyond the densities' own spread where particles are spread alike (in voxels), and its certainty.
     """
     references, _, voxel = what_is_picked(config)
     trained_on, _ = recorded_tomograms(config, picker.TRAINED_ON, 0)
@@ -54,9 +56,12 @@ def make_pick_errors(config: RunConfig, errors: tuple[float, ...] = ERRORS, few:
             level[name] = float(run.G.T.abs()[SIGNAL].mean())
         centred = centred or level["as they are"]
         levels.append({"error": error} | {name: value / centred for name, value in level.items()})
+    alike = simulated_domains(config)
+    control = pick_error(alike.volumes("X_train"), alike.volumes("Y_train"), voxel)
     return {
         "rows": rows,
         "levels": levels,
+        "control": control,
         "densities": own,
         "rounded": float(np.sqrt(1 / 12)),  # boxes are cut round a voxel
         "certain": CERTAIN,

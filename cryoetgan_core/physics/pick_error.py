@@ -22,7 +22,7 @@ from .signal_moments import ENOUGH, PARTS, hats
 
 TRIED = np.arange(0, 5.01, 0.25)  # voxels
 CERTAIN = 3.0  # standard errors by which an error must fit better than none
-LEAST = 0.5  # voxels: a smaller error costs a few percent of the signal
+LEAST = 0.75  # voxels: what else blurs particles is taken for up to half a voxel
 
 
 @torch.no_grad()
