@@ -7,7 +7,6 @@ from prdc import compute_prdc
 from scipy import linalg, stats
 from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
-from torchmetrics.image import PeakSignalNoiseRatio
 
 from cryoetgan_core.evaluation.metrics import (
     angular_log_ratio,
@@ -22,7 +21,6 @@ from cryoetgan_core.evaluation.metrics import (
     manifold_scores,
     nearest_real,
     prediction_interval,
-    psnr,
     radial_power_spectrum,
     resolution_A,
     student_interval,
@@ -61,14 +59,6 @@ def test_inception_score_spans_one_to_the_number_of_classes() -> None:
     assert inception_score(torch.eye(4).repeat(5, 1)) == pytest.approx(4)
 
 
-def test_psnr_equals_torchmetrics_and_its_anchors() -> None:
-    a, b = torch.randn(4, 8, 8, 8), torch.randn(4, 8, 8, 8)
-    assert psnr(a, b) == pytest.approx(float(PeakSignalNoiseRatio(data_range=1.0)(b, a)), abs=1e-4)
-    big = torch.randn(20, 16, 16, 16)
-    assert psnr(big, torch.zeros_like(big)) == pytest.approx(0, abs=0.1)
-    assert psnr(big, torch.randn_like(big)) == pytest.approx(-3.01, abs=0.1)
-
-
 def test_spectrum_of_white_noise_is_flat_and_a_plane_wave_is_one_shell() -> None:
     white = torch.randn(64, 16, 16, 16)
     assert (radial_power_spectrum(white) - 1).abs().max() < 0.1
@@ -83,8 +73,6 @@ def test_spectrum_of_white_noise_is_flat_and_a_plane_wave_is_one_shell() -> None
 def test_bad_shapes_are_named() -> None:
     with pytest.raises(ValueError, match="over 5 each"):
         manifold_scores(torch.zeros(5, 3), torch.zeros(9, 3))
-    with pytest.raises(ValueError, match="differ"):
-        psnr(torch.zeros(2, 3), torch.zeros(3, 3))
 
 
 def test_kernel_distance_equals_scikit_learns_kernel() -> None:

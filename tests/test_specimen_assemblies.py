@@ -17,7 +17,7 @@ from cryoetgan_core.simulator.specimen import (
     render_points,
     rotate_volume,
 )
-from cryoetgan_core.simulator.specimen.builders import membrane, proteasome
+from cryoetgan_core.simulator.specimen.builders import proteasome
 from cryoetgan_core.simulator.specimen.geometry import PROTEIN_DENSITY_DA_A3, ball, fill, point_group, rod
 from cryoetgan_core.simulator.specimen.shape import centre_of_mass
 from cryoetgan_core.volumes.alignment import align
@@ -120,16 +120,6 @@ def test_membrane_is_a_bilayer_across_the_whole_box():
     assert volume[26].std() < 0.03 * volume[26].mean()  # no rim, no lattice
     coarse = reference_map("membrane", voxel_size_A=22.8, resolution_A=45.6, box=24)[13]
     assert coarse.std() < 0.02 * coarse.mean()
-
-
-def test_membrane_bends_to_its_radius():
-    points, weights = membrane(patch_radius_A=600.0, curvature_radius_A=900.0, spacing_A=20.0)
-    head = points[weights > 0.9 * weights.max()]
-    distance = (head - torch.tensor([0.0, 0.0, -900.0])).norm(dim=1)
-    assert (((distance - 919).abs() < 4) | ((distance - 881).abs() < 4)).all()
-    for bad in ({"patch_radius_A": 300.0}, {"curvature_radius_A": 300.0}):
-        with pytest.raises(ValueError, match="membrane"):
-            membrane(**bad)
 
 
 @pytest.mark.parametrize(("group", "order"), [("C3", 3), ("D2", 4), ("D7", 14), ("O", 24)])

@@ -35,13 +35,13 @@ def write(path, data, voxel=10.0, **header):
     return path
 
 
-def test_axis_order_and_sign(tmp_path):
+def test_axis_order(tmp_path):
     data = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
     plain, voxel = read_map(write(tmp_path / "a.mrc", data))
     assert voxel == pytest.approx(10.0) and torch.equal(plain, torch.from_numpy(data))
     # columns are z, rows x, sections y: the stored (section, row, column) is (y, x, z)
-    turned, _ = read_map(write(tmp_path / "b.mrc", data, mapc=3, mapr=1, maps=2), invert=True, voxel_size_A=3.0)
-    assert torch.equal(turned, -torch.from_numpy(data).permute(2, 0, 1))
+    turned, _ = read_map(write(tmp_path / "b.mrc", data, mapc=3, mapr=1, maps=2), voxel_size_A=3.0)
+    assert torch.equal(turned, torch.from_numpy(data).permute(2, 0, 1))
 
 
 def test_gzipped_map(tmp_path):
@@ -94,8 +94,6 @@ def test_split_centre_and_outline():
     first, second = split_molecules(two)
     torch.testing.assert_close(centre_of_mass(first), torch.tensor([10.0, 20, 20]).double(), atol=0.05, rtol=0)
     torch.testing.assert_close(centre_of_mass(second), torch.tensor([30.0, 20, 20]).double(), atol=0.05, rtol=0)
-    with pytest.raises(ValueError, match="nothing above"):
-        split_molecules(two, level=5.0)
     with pytest.raises(ValueError, match="no density above"):
         centre_of_mass(two, level=5.0)
 
@@ -124,8 +122,6 @@ def test_a_map_comes_back_on_the_common_scale(tmp_path, scale):
     again, direct = reference_map(path, **grid), reference_map("t20s", **grid)
     assert torch.corrcoef(torch.stack((again.flatten(), direct.flatten())))[0, 1] > 0.99
     assert again.max().item() == pytest.approx(direct.max().item(), rel=0.15)
-    massive = reference_map(path, mass_kDa=680.0, **grid)
-    assert massive.sum().item() == pytest.approx(direct.sum().item(), rel=0.05)
 
 
 def test_sources_with_a_molecule_or_a_voxel_size(tmp_path):
@@ -150,13 +146,7 @@ def test_sources_with_a_molecule_or_a_voxel_size(tmp_path):
 
 def test_arguments_that_do_not_apply():
     grid = {"voxel_size_A": 10.0, "resolution_A": 20.0}
-    for kwargs, match in (
-        ({"molecule": 0}, "embedded class"),
-        ({"chains": ["A"]}, "embedded class"),
-        ({"mass_kDa": 5.0}, "its mass is known"),
-        ({"mass_kDa": -5.0}, "positive"),
-        ({"box": 0}, "positive"),
-    ):
+    for kwargs, match in (({"molecule": 0}, "embedded class"), ({"box": 0}, "positive")):
         with pytest.raises(ValueError, match=match):
             reference_map("t20s", **grid, **kwargs)
     with pytest.raises(ValueError, match="neither an embedded class"):

@@ -92,8 +92,8 @@ def read_tiff(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: cannot be read as TIFF ({error or 'damaged'})") from error
 
 
-def open_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = None) -> "h5py.Dataset | EmanStack":
-    """The one dataset of an HDF5 file (or the named one) with the given number of dimensions, or EMAN2's particles as a
+def open_hdf5(path: Path, dimensions: tuple[int, ...]) -> "h5py.Dataset | EmanStack":
+    """The one dataset of an HDF5 file with the given number of dimensions, or EMAN2's particles as a
     stack, unread; the file stays open as long as it is used.
 
     Raises
@@ -109,13 +109,11 @@ def open_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = Non
         raise ValueError(f"{path}: cannot be read as HDF5 ({error})") from error
     found: dict[str, h5py.Dataset] = {}
     handle.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-    if dataset is None and len(found) == 1:
-        dataset = next(iter(found))
-    if dataset is None and found and all(_EMAN.fullmatch(name) for name in found) and 4 in dimensions:
+    if len(found) > 1 and all(_EMAN.fullmatch(name) for name in found) and 4 in dimensions:
         return EmanStack(path, handle, sorted(found, key=lambda name: int(name.split("/")[2])))
-    if dataset not in found:
-        raise ValueError(f"{path}: datasets {sorted(found)[:9]}; expected one, or the name {dataset!r}")
-    data = found[dataset]
+    if len(found) != 1:
+        raise ValueError(f"{path}: datasets {sorted(found)[:9]}; expected one")
+    ((dataset, data),) = found.items()
     check_array(f"{path}:{dataset}", data.shape, data.dtype, dimensions, on_disk=True)
     if data.is_virtual or data.external:
         raise ValueError(f"{path}:{dataset}: its voxels lie in other files; copy them into one dataset")
@@ -144,9 +142,9 @@ class EmanStack:
         return self.file[self._names[i]][()]
 
 
-def read_hdf5(path: Path, dimensions: tuple[int, ...], dataset: str | None = None) -> np.ndarray:
+def read_hdf5(path: Path, dimensions: tuple[int, ...]) -> np.ndarray:
     """The dataset that `open_hdf5` finds, as stored."""
-    found = open_hdf5(path, dimensions, dataset)
+    found = open_hdf5(path, dimensions)
     try:
         return found[()]
     except OSError as error:

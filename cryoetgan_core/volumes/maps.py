@@ -48,7 +48,7 @@ class Header:
     offset: int
 
 
-def read_map(path: str | Path, *, voxel_size_A: float | None = None, invert: bool = False) -> tuple[Tensor, float]:
+def read_map(path: str | Path, *, voxel_size_A: float | None = None) -> tuple[Tensor, float]:
     """A density map as (D, H, W) float32, zyx whatever the file's axis order, and its voxel size in angstrom.
 
     Parameters
@@ -58,8 +58,6 @@ def read_map(path: str | Path, *, voxel_size_A: float | None = None, invert: boo
     voxel_size_A
         overrides the header. Without it a header of exactly 1.0 A, or outside 0.1 to 100 A, is used with a
         warning, and a missing one is an error.
-    invert
-        change the sign: for maps in which the molecule is dark.
 
     Raises
     ------
@@ -87,7 +85,7 @@ def read_map(path: str | Path, *, voxel_size_A: float | None = None, invert: boo
         bad = int((~np.isfinite(data)).sum())
         raise ValueError(f"{path}: {bad} of {data.size} voxels are NaN or infinite; replace them before use")
     data = np.transpose(data, [header.order.index(axis) for axis in (3, 2, 1)])
-    volume = torch.from_numpy(np.ascontiguousarray(-data if invert else data))
+    volume = torch.from_numpy(np.ascontiguousarray(data))
     return volume, _judged_voxel_size(path, header.voxel_A) if voxel_size_A is None else float(voxel_size_A)
 
 

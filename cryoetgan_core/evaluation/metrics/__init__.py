@@ -1,4 +1,4 @@
-"""Metrics: pure functions of volumes or features. Tested against prdc, torchmetrics, scikit-learn and scipy."""
+"""Metrics: pure functions of volumes or features. Tested against prdc, scikit-learn and scipy."""
 
 from .fourier_shell import fourier_shell_correlation, resolution_A
 from .frechet import frechet_distance, inception_score
@@ -13,7 +13,7 @@ from .spectrum import (
     radial_power_spectra,
     radial_power_spectrum,
 )
-from .voxels import prediction_interval, psnr, student_interval
+from .voxels import prediction_interval, student_interval
 
 __all__ = [
     "ManifoldScores",
@@ -30,7 +30,6 @@ __all__ = [
     "manifold_scores",
     "nearest_real",
     "prediction_interval",
-    "psnr",
     "radial_power_spectra",
     "radial_power_spectrum",
     "resolution_A",

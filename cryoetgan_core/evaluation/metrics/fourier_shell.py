@@ -38,12 +38,12 @@ def fourier_shell_correlation(a: torch.Tensor, b: torch.Tensor, observed: torch.
     return summed((fa * fb.conj()).real) / power.sqrt().clamp(min=1e-300)
 
 
-def resolution_A(fsc: torch.Tensor, voxel_size_A: float, threshold: float = 0.5, box: int | None = None) -> float:
+def resolution_A(fsc: torch.Tensor, voxel_size_A: float, threshold: float = 0.5) -> float:
     """Resolution in angstrom of the last shell before the curve first falls below `threshold`; infinite where it starts
     below.
 
-    `box` is the edge of the volumes; by default they are taken to be even.
+    The edge of the volumes is taken to be even.
     """
     below = (fsc[1:] < threshold).nonzero()
     last = int(below[0]) if len(below) else len(fsc) - 1
-    return (box or 2 * (len(fsc) - 1)) * voxel_size_A / last if last else float("inf")
+    return 2 * (len(fsc) - 1) * voxel_size_A / last if last else float("inf")

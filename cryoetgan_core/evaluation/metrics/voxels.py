@@ -1,22 +1,9 @@
-"""PSNR, and intervals over independent repeats."""
+"""Intervals over independent repeats."""
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from scipy import stats
-
-
-def psnr(reference: torch.Tensor, volumes: torch.Tensor, peak: float = 1.0) -> float:
-    """10 log10(peak^2 / mean squared error) in dB over all voxels of two equally shaped sets.
-
-    The paper's column compares UNPAIRED z-scored volumes: two independent sets of unit variance give -3 dB, flat grey
-    against them 0 dB.
-    """
-    if reference.shape != volumes.shape:
-        raise ValueError(f"psnr: shapes {tuple(reference.shape)} and {tuple(volumes.shape)} differ.")
-    error = (reference.double() - volumes.double()).square().mean()
-    return float(10 * torch.log10(peak**2 / error))
 
 
 def student_interval(

@@ -10,8 +10,7 @@ from .transfer import interaction_constant
 
 # Mean electrostatic potential of protein above vitreous ice, in volts, per unit of the densities of this package (1
 # inside a protein):
-# the integral over three PDB entries rendered by `specimen.atoms.potential_map` (a test repeats one). Their hydrogens
-# are not in the files.
+# the integral over three PDB entries, whose hydrogens are not in the files (tests/test_specimen_atoms.py repeats two).
 PROTEIN_CONTRAST_V = 2.15
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from . import measured
 from .geometry import PROTEIN_DENSITY_DA_A3, Ellipsoid, ball, rod, spindle, symmetrised
 
+PATCH_RADIUS_A, SPACING_A = 700.0, 6.0  # of the membrane; mean distance of its points in the plane
+
 
 def _polar(radius_A: float, phi_deg: float, z_A: float) -> tuple[float, float, float]:
     """xyz of a point given in cylinder coordinates."""
@@ -159,50 +161,22 @@ def bilayer_profile(depth_A: Tensor) -> Tensor:
     return 1.25 * heads - 0.25 * torch.sigmoid((14.0 - depth_A.abs()) / 1.5)
 
 
-def membrane(
-    patch_radius_A: float = 700.0, curvature_radius_A: float | None = None, spacing_A: float = 6.0
-) -> tuple[Tensor, Tensor]:
-    """A round patch of lipid bilayer: two head-group layers 38 A apart, lipid tails between them.
+def membrane() -> tuple[Tensor, Tensor]:
+    """A round, flat patch of lipid bilayer: two head-group layers 38 A apart, lipid tails between them.
 
-    Across it the density is `bilayer_profile`. It has no membrane proteins. With a patch of 700 A every box up to
-    550 A wide, shifted by a fifth of its edge, is crossed from face to face.
-
-    Parameters
-    ----------
-    patch_radius_A
-        at least 500: smaller ones would show their rim inside a box.
-    curvature_radius_A
-        bend the patch into a cap of a sphere of this radius, centre on -z; None: flat.
-    spacing_A
-        mean lateral distance of the points; across the bilayer they lie 2 A apart.
+    Across it the density is `bilayer_profile`, in points 2 A apart. It has no membrane proteins. Every box up to 550 A
+    wide, shifted by a fifth of its edge, is crossed from face to face.
 
     Returns
     -------
     tuple[Tensor, Tensor]
         (n, 3) points xyz and (n,) weights in kDa (negative in the tails), normal along z, mid-plane at z = 0.
     """
-    if patch_radius_A < 500 or spacing_A <= 0:
-        raise ValueError(
-            f"membrane: patch radius {patch_radius_A} A and spacing {spacing_A} A; expected at least 500 and more than "
-            "0"
-        )
-    if curvature_radius_A is not None and curvature_radius_A <= 2 * patch_radius_A / math.pi:
-        raise ValueError(
-            f"membrane: curvature radius {curvature_radius_A} A; a patch of radius {patch_radius_A} A needs "
-            f"more than {2 * patch_radius_A / math.pi:.0f} A"
-        )
     # a sunflower (Vogel's spiral): a point for every spacing^2, and no lattice to beat with a voxel grid
-    k = torch.arange(int(math.pi * (patch_radius_A / spacing_A) ** 2), dtype=torch.float64) + 0.5
-    arc, turn = spacing_A * (k / math.pi).sqrt(), k * (math.pi * (3 - math.sqrt(5)))
+    k = torch.arange(int(math.pi * (PATCH_RADIUS_A / SPACING_A) ** 2), dtype=torch.float64) + 0.5
+    arc, turn = SPACING_A * (k / math.pi).sqrt(), k * (math.pi * (3 - math.sqrt(5)))
     x, y = arc * turn.cos(), arc * turn.sin()
     z = torch.arange(-32, 33, 2, dtype=torch.float64)
     points = torch.stack((x[:, None].expand(-1, len(z)), y[:, None].expand(-1, len(z)), z.expand(len(x), -1)), -1)
-    if curvature_radius_A is not None:
-        # the arc along the mid-plane keeps its length, so lipids are not stretched there
-        angle = arc / curvature_radius_A
-        radius = curvature_radius_A + z
-        lateral = radius * torch.sin(angle)[:, None]
-        points = torch.stack((lateral * (x / arc)[:, None], lateral * (y / arc)[:, None],
-                              radius * torch.cos(angle)[:, None] - curvature_radius_A), -1)  # fmt: skip
-    point_kDa = bilayer_profile(z) * (PROTEIN_DENSITY_DA_A3 * spacing_A**2 * 2.0 / 1000)
+    point_kDa = bilayer_profile(z) * (PROTEIN_DENSITY_DA_A3 * SPACING_A**2 * 2.0 / 1000)
     return points.reshape(-1, 3).float(), point_kDa.expand(len(x), -1).reshape(-1).float()

@@ -25,16 +25,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CRYOETGAN_CACHE") or pooch.os_cache("cryoetgan"))
 
 
-def fetch(identifier: str, sha256: str | None = None) -> Path:
+def fetch(identifier: str) -> Path:
     """Path of an entry's file in the cache, downloaded when it is not there: mmCIF for "pdb:3j9i", map for "emdb:3883"
     or "emdb:EMD-3883".
 
     The checksum of the first download is written beside the file, and later uses must agree with it.
-
-    Parameters
-    ----------
-    sha256
-        the checksum that the file must have, to fix a version; default that of the first download.
 
     Raises
     ------
@@ -54,7 +49,7 @@ def fetch(identifier: str, sha256: str | None = None) -> Path:
         _download(identifier, url, path)
         record.unlink(missing_ok=True)
     found = pooch.file_hash(str(path))
-    wanted = sha256 or (record.read_text().split()[0] if record.exists() else found)
+    wanted = record.read_text().split()[0] if record.exists() else found
     if found != wanted:
         raise ValueError(
             f"{path}: SHA-256 {found[:12]}..., expected {wanted[:12]}...: the file was changed or cut off; delete it "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from ...volumes.em import EM_SUFFIXES, read_em
 from ...volumes.maps import MAP_SUFFIXES, low_pass_gain, read_map, resample
 from .assemblies import ASSEMBLIES, pseudo_atoms
-from .atoms import MODEL_SUFFIXES, potential_map, read_atoms
+from .atoms import MODEL_SUFFIXES, read_atoms
 from .databases import fetch, is_identifier
 from .geometry import PROTEIN_DENSITY_DA_A3
 from .shape import centre_of_mass, outline_level, split_molecules
@@ -91,21 +90,14 @@ def reference_map(
     voxel_size_A: float,
     resolution_A: float,
     box: int | None = None,
-    mass_kDa: float | None = None,
-    chains: Iterable[str] | None = None,
-    assembly: str | None = None,
-    potential: bool = False,
     map_voxel_size_A: float | None = None,
-    invert: bool = False,
     molecule: int | None = None,
-    level: float | None = None,
 ) -> Tensor:
     """One molecule in its own frame: (box, box, box) float32, zyx, centre of mass at ``box // 2``.
 
-    Scale: contrast in units of protein. Embedded classes and atomic models are mass density over 0.81 Da/A^3;
-    a potential is scaled to the same root mean square. A map has no absolute scale: with ``mass_kDa`` it is
-    multiplied so that its integral is that mass; without, so that it best fits a body of density 1 with the
-    map's own outline, low-passed alike.
+    Scale: contrast in units of protein. Embedded classes and atomic models are mass density over 0.81 Da/A^3.
+    A map has no absolute scale: it is multiplied so that it best fits a body of density 1 with the map's own
+    outline, low-passed alike.
 
     Parameters
     ----------
@@ -117,13 +109,8 @@ def reference_map(
         of the result; resolution as in `render_points`. Less than two voxels cannot be held: the rest is cut.
     box
         edge in voxels; by default the smallest even one that holds the molecule and its blur in every pose.
-    chains, assembly, potential
-        atomic models only: see `atoms.read_structure`; with ``potential`` the electrostatic contrast of
-        `atoms.potential_map` in place of mass.
-    mass_kDa, map_voxel_size_A, invert, molecule, level
-        maps only: the molecule's mass, to scale by; override the header; change the sign; pick one of several molecules
-        (0: the largest); the threshold between molecule and solvent, in the map's own grey values (default
-        `shape.outline_level`).
+    map_voxel_size_A, molecule
+        maps only: override the header; pick one of several molecules (0: the largest).
 
     Raises
     ------
@@ -134,43 +121,24 @@ def reference_map(
         raise ValueError(
             f"reference_map: voxel_size_A {voxel_size_A}, resolution_A {resolution_A}, box {box}; all must be positive"
         )
-    if mass_kDa is not None and not mass_kDa > 0:
-        raise ValueError(f"reference_map: mass_kDa is {mass_kDa}; expected a positive number")
     source = fetch(str(source)) if is_identifier(source) else source
     kind = _source_kind(source)
-    model_only = chains is not None or assembly is not None or potential
-    map_only = map_voxel_size_A is not None or invert or molecule is not None or level is not None
-    if (model_only and kind != "model") or (map_only and kind != "map"):
+    if kind != "map" and (map_voxel_size_A is not None or molecule is not None):
         raise ValueError(
-            f"{source}: is {'an embedded class' if kind == 'embedded' else 'a ' + kind}; chains, assembly "
-            "and potential apply to atomic models, map_voxel_size_A, invert, molecule and level to "
-            "maps"
+            f"{source}: is {'an embedded class' if kind == 'embedded' else 'an atomic model'}; map_voxel_size_A (@) "
+            "and molecule (#) apply to maps"
         )
-    if mass_kDa is not None and kind != "map":
-        raise ValueError(f"{source}: its mass is known; mass_kDa applies to maps")
     if kind == "map":
-        volume, old_voxel = _read(source, map_voxel_size_A, invert)
-        volume = _one_molecule(source, volume, molecule, level)
-        if mass_kDa is not None:
-            volume = volume * (
-                mass_kDa * 1000 / PROTEIN_DENSITY_DA_A3 / (volume.clamp(min=0).sum().item() * old_voxel**3)
-            )
-        return _from_volume(
-            volume, old_voxel, voxel_size_A, resolution_A, box, scaled=mass_kDa is not None, level=level
-        )
+        volume, old_voxel = _read(source, map_voxel_size_A)
+        return _from_volume(_one_molecule(source, volume, molecule), old_voxel, voxel_size_A, resolution_A, box)
     if kind == "embedded":
         coords, kDa = pseudo_atoms(str(source))
     else:
-        coords, kDa = read_atoms(source, chains=chains, assembly=assembly)
+        coords, kDa = read_atoms(source)
         coords = coords - ((coords.double() * kDa[:, None]).sum(0) / kDa.sum()).float()
     if box is None:
         box = _roomy_box(coords.norm(dim=1).max().item(), voxel_size_A, resolution_A)
-    mass = render_points(coords, kDa * (1000 / PROTEIN_DENSITY_DA_A3), box, voxel_size_A, resolution_A)
-    if not potential:
-        return mass
-    volume, old_voxel = potential_map(source, resolution_A=resolution_A, chains=chains, assembly=assembly)
-    volts = _from_volume(volume, old_voxel, voxel_size_A, resolution_A, box, scaled=True)
-    return volts * (mass.norm() / volts.norm())
+    return render_points(coords, kDa * (1000 / PROTEIN_DENSITY_DA_A3), box, voxel_size_A, resolution_A)
 
 
 def parse_source(text: str) -> tuple[str, dict]:
@@ -212,19 +180,18 @@ def source_points(source: str | Path) -> Tensor:
     if kind == "model":
         points, kDa = read_atoms(source)
         return points - ((points.double() * kDa[:, None]).sum(0) / kDa.sum()).float()
-    volume, voxel = _read(source, 1.0 if str(source).lower().endswith(EM_SUFFIXES) else None, invert=False)
+    volume, voxel = _read(source, 1.0 if str(source).lower().endswith(EM_SUFFIXES) else None)
     points = (volume > outline_level(volume)).nonzero().float() * voxel
     return points - points.mean(0)
 
 
-def _read(source: str | Path, voxel_size_A: float | None, invert: bool) -> tuple[Tensor, float]:
+def _read(source: str | Path, voxel_size_A: float | None) -> tuple[Tensor, float]:
     """A map, and its voxel size, which an EM file does not hold."""
     if not str(source).lower().endswith(EM_SUFFIXES):
-        return read_map(source, voxel_size_A=voxel_size_A, invert=invert)
+        return read_map(source, voxel_size_A=voxel_size_A)
     if voxel_size_A is None:
         raise ValueError(f"{source}: an EM file holds no voxel size; write it behind the name, as in {source}@13.68")
-    volume = torch.from_numpy(read_em(Path(source)).astype("float32"))
-    return -volume if invert else volume, voxel_size_A
+    return torch.from_numpy(read_em(Path(source)).astype("float32")), voxel_size_A
 
 
 def _source_kind(source: str | Path) -> str:
@@ -247,10 +214,10 @@ def _roomy_box(radius_A: float, voxel_size_A: float, resolution_A: float) -> int
     return 2 * math.ceil((radius_A + resolution_A / 2) / voxel_size_A) + 2
 
 
-def _one_molecule(source: str | Path, volume: Tensor, molecule: int | None, level: float | None) -> Tensor:
+def _one_molecule(source: str | Path, volume: Tensor, molecule: int | None) -> Tensor:
     """The map without dust, reduced to one molecule when ``molecule`` says which."""
     try:
-        parts = split_molecules(volume, level)
+        parts = split_molecules(volume)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     if molecule is None:
@@ -269,16 +236,10 @@ def _one_molecule(source: str | Path, volume: Tensor, molecule: int | None, leve
 
 
 def _from_volume(
-    volume: Tensor,
-    old_voxel_A: float,
-    voxel_size_A: float,
-    resolution_A: float,
-    box: int | None,
-    scaled: bool,
-    level: float | None = None,
+    volume: Tensor, old_voxel_A: float, voxel_size_A: float, resolution_A: float, box: int | None
 ) -> Tensor:
-    """A map on its own grid to the reference's grid and centre, and to its scale unless it has it already."""
-    level = outline_level(volume) if level is None else level
+    """A map on its own grid to the reference's grid, centre and scale."""
+    level = outline_level(volume)
     solid = volume > level
     centre = centre_of_mass(volume, level)
     if box is None:
@@ -286,7 +247,5 @@ def _from_volume(
         box = _roomy_box(far, voxel_size_A, resolution_A)
     grid = {"new_voxel_size_A": voxel_size_A, "box": box, "resolution_A": resolution_A, "centre_zyx": centre}
     out = resample(volume, old_voxel_A, **grid)
-    if scaled:
-        return out
     body = resample(solid.float(), old_voxel_A, **grid)
     return out * ((body * body).sum() / (out * body).sum())

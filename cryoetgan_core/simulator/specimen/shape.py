@@ -19,7 +19,7 @@ def outline_level(volume: Tensor) -> float:
     if values.numel() < 2 or values.max() <= values.min():
         raise ValueError(
             "outline_level: the map has no contrast (no positive voxels, or all equal); expected a "
-            "molecule brighter than the solvent (use invert for a dark one)"
+            "molecule brighter than the solvent (multiply a map with a dark one by -1)"
         )
     counts = torch.histc(values, 256)
     width = (values.max() - values.min()) / 256
@@ -30,16 +30,13 @@ def outline_level(volume: Tensor) -> float:
     return centres[between.argmax()].item()
 
 
-def split_molecules(volume: Tensor, level: float | None = None) -> list[Tensor]:
+def split_molecules(volume: Tensor) -> list[Tensor]:
     """The separate molecules of a map, largest first: each (D, H, W), 0 outside its own neighbourhood.
 
-    Molecules are connected components above ``level`` (default: `outline_level`) of at least a quarter of the
+    Molecules are connected components above its `outline_level` of at least a quarter of the
     volume of the largest; every voxel within two voxels of one goes to the nearest.
     """
-    solid = (volume > (outline_level(volume) if level is None else level)).numpy()
-    labels, count = ndimage.label(solid)
-    if count == 0:
-        raise ValueError(f"split_molecules: nothing above {level} in a map of maximum {volume.max().item():g}")
+    labels, _ = ndimage.label((volume > outline_level(volume)).numpy())
     sizes = np.bincount(labels.ravel())[1:]
     kept = [int(i) + 1 for i in np.argsort(-sizes, kind="stable") if sizes[i] >= 0.25 * sizes.max()]
     far, nearest = ndimage.distance_transform_edt(~np.isin(labels, kept), return_indices=True)
