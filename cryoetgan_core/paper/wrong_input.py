@@ -51,11 +51,13 @@ from .template_matching import LEVELS, ROTATIONS, TEMPLATES, matched_heights
 
 DEFOCUS_ERROR_UM = 3.0  # S2 has 4 um, 1 um more or less from tomogram to tomogram
 NO_CTF, DEFOCUS, LEARNED = "no CTF", "defocus 3 um too large", "transfer function and noise of the generator"
+UNLABELLED = "the same, and thresholds of a tomogram of the generator"
 NOISE = "noise of back-projected white images"
 POOR, OFF_CENTRE = "densities at half the resolution", "off-centre picks"
 MENDED = "off-centre picks, densities moved as far"
 CONDITIONS: dict[str, tuple[str, ...]] = {  # and what is measured under each
     LEARNED: (TEMPLATES,),
+    UNLABELLED: (TEMPLATES,),
     NO_CTF: (TEMPLATES,),
     NOISE: (TEMPLATES, CTF_WEDGE),
     DEFOCUS: (TEMPLATES,),
@@ -64,7 +66,11 @@ CONDITIONS: dict[str, tuple[str, ...]] = {  # and what is measured under each
     MENDED: (PHYSICS,),
 }
 NAMES = dict(  # of files
-    zip(CONDITIONS, ("learned", "no-ctf", "noise", "defocus", "poor-densities", "off-centre", "mended"), strict=True)
+    zip(
+        CONDITIONS,
+        ("learned", "unlabelled", "no-ctf", "noise", "defocus", "poor-densities", "off-centre", "mended"),
+        strict=True,
+    )
 )
 # of the mean power of the noise: what a spectrum is divided by at least. A learned power is rough, a known one is not.
 LEAST_LEARNED, LEAST_KNOWN = 0.5, 0.1
@@ -135,7 +141,8 @@ def make_wrong_input(
     config: RunConfig, condition: str, steps: int = STEPS, rotations: int = ROTATIONS, tested: int = picker.TESTED_ON
 ) -> dict:
     """Scores, on held-out tomograms of the simulator, of what CONDITIONS lists for a condition: one picker of each
-    source, its thresholds set on a tomogram of its own, and template matching, its thresholds set on real labels.
+    source, its thresholds set on a tomogram of its own, and template matching, its thresholds set on real labels (but
+    for UNLABELLED).
     """
     references, counts, voxel_size_A = what_is_picked(config)
     radii = {name: radius_A(r, voxel_size_A) for name, r in references.items()}
@@ -156,7 +163,7 @@ def make_wrong_input(
 
     def heights_by_templates() -> Callable[[np.ndarray], np.ndarray]:
         through = factor
-        if condition == LEARNED:
+        if condition in (LEARNED, UNLABELLED):
             through = matched_filter(run, shape)
         if condition == NOISE:
             power = _power(shape, scope, stream(config.data_seed, "wrong input", "power"))
@@ -178,7 +185,8 @@ def make_wrong_input(
     rows = []
     for source in CONDITIONS[condition]:
         if source == TEMPLATES:
-            heights, own, levels = heights_by_templates(), trained_on[-1], LEVELS
+            heights, levels = heights_by_templates(), LEVELS
+            own = tomogram_of(PHYSICS, picker.TRAINED_ON - 1) if condition == UNLABELLED else trained_on[-1]
         else:
             made = [tomogram_of(source, number) for number in range(picker.TRAINED_ON)]
             network = train_picker(made[:-1], voxel_size_A, radii, 1000 * config.seed, steps)
