@@ -54,7 +54,7 @@ def test_a_claim_that_does_not_hold_fails(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_each_claim_names_a_notebook() -> None:
-    assert {claim.artefact for claim in claims.CLAIMS} <= {p.stem for p in paths.NOTEBOOKS.glob("*.ipynb")}
+    assert {claim.artefact for claim in claims.CLAIMS} <= {p.stem for p in (paths.ROOT / "notebooks").glob("*.ipynb")}
 
 
 def test_the_snippet_of_the_readme_runs(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_the_snippet_of_the_readme_runs(tmp_path: Path) -> None:
 
 
 def test_the_picture_of_the_readme_is_that_of_the_quick_start() -> None:
-    notebook = json.loads((paths.NOTEBOOKS / "quick_start.ipynb").read_text())
+    notebook = json.loads((paths.ROOT / "notebooks" / "quick_start.ipynb").read_text())
     outputs = [o for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
     (picture,) = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
     assert "](figures/quick_start.png)" in README

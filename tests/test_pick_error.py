@@ -29,7 +29,7 @@ def recorded(densities: ParticleSet, error: float, noise: float = 2.0) -> Partic
     clean = np.asarray(moved.volumes)
     rng = np.random.default_rng(2)
     volumes = clean / clean.std() + noise * rng.standard_normal(clean.shape)
-    return ParticleSet(volumes.astype(np.float32), moved.table, VOXEL)
+    return ParticleSet(volumes.astype(np.float32), moved.table, moved.voxel_size_A)
 
 
 @pytest.mark.parametrize("error", [1.5, 3.0])
@@ -45,6 +45,15 @@ def test_densities_are_moved_as_far_as_the_picks_lie_off_centre(densities: Parti
 def test_centred_picks_and_noise_alone_leave_the_densities_as_they_are(densities: ParticleSet, noise: float) -> None:
     y = recorded(densities, 0, noise)
     both = Domains(densities, densities, y, y)
+    assert as_picked(both, 0, ALL) == (both, 0.0)
+
+
+def test_other_densities_that_are_spread_alike_are_left_as_they_are() -> None:
+    """The mean power of few densities is noisy, and a blur would smooth it."""
+    references = class_references(("proteasome",), 32, 10.0)
+    y = recorded(density_maps(references, 120, 32, 10.0, stream(0, "X")), 0)
+    few = density_maps(references, 40, 32, 10.0, stream(2, "X"))
+    both = Domains(few, few, y, y)
     assert as_picked(both, 0, ALL) == (both, 0.0)
 
 

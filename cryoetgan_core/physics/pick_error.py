@@ -22,7 +22,7 @@ from .signal_moments import ENOUGH, PARTS, hats
 
 TRIED = np.arange(0, 5.01, 0.25)  # voxels
 CERTAIN = 3.0  # standard errors by which an error must fit better than none
-LEAST = 0.75  # voxels: what else blurs particles is taken for up to half a voxel
+LEAST = 0.75  # voxels: less is not told from what else blurs particles
 
 
 @torch.no_grad()
@@ -54,20 +54,39 @@ def pick_error(
     margin = round(FACES * n)
     inner = (slice(None), *[slice(margin, n - margin)] * 3)
     parts = parts_in_space(y - y.mean(), bands, margin)
-    parts = parts - parts.mean(2, keepdim=True)
     variance = parts.var(0).mean(1)
-    means = torch.cat([parts.mean(0)[None], (parts.sum(0) - parts) / (len(parts) - 1)])  # of all, and without each part
-    made = power_in_space(signals(G, few), bands).view(-1, n, n, n).numpy()
-    explained = []
+    halves = [_symmetric(power_in_space(signals(G, half), bands).view(-1, n, n, n)) for half in (few[::2], few[1::2])]
+    alone = ~torch.eye(len(parts), dtype=torch.bool)
+    explained = []  # at each error: of the power of all parts, and of all but one
     for error in TRIED:
-        blurred = torch.from_numpy(gaussian_filter(made, (0, error, error, error), mode="nearest"))[inner].flatten(1)
-        blurred = blurred - blurred.mean(1, keepdim=True)
-        slope = (means * blurred).sum(2).clamp(min=0) / blurred.square().sum(1)
-        explained.append((slope.square() * blurred.square().sum(1) / variance).sum(1))
+        first, second = (
+            torch.from_numpy(gaussian_filter(half.numpy(), (0, error, error, error), mode="nearest"))[inner].flatten(1)
+            for half in halves
+        )
+        first, second = first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True)
+        # products of what was drawn independently: noise in the power that is compared favours no blur
+        made = (first * second).sum(1)
+        each = (parts * (first + second) / 2).sum(2)  # (P, K)
+        taken = torch.cat([torch.ones(1, len(parts), dtype=torch.bool), alone]).float()  # parts in each sum
+        total, many = taken @ each, taken.sum(1, keepdim=True)
+        square = (total.square() - taken @ each.square()) / (many * (many - 1))
+        explained.append((torch.where((total > 0) & (made > 0), square / made, 0.0) / variance).sum(1))
     best = int(torch.stack(explained)[:, 0].argmax())
     gain = explained[best] - explained[0]
-    standard_error = ((len(parts) - 1) * gain[1:].var(correction=0)).sqrt()
+    standard_error = ((len(parts) - 1) * gain[1:].var(correction=0)).sqrt()  # jackknife
     return float(TRIED[best]), float(gain[0] / standard_error.clamp(min=1e-12))
+
+
+def _symmetric(power: torch.Tensor) -> torch.Tensor:
+    """Mean power (K, D, D, D) of molecules in uniform poses: turned by half about the tilt axis it is the same, and so
+    is its mirror image along the axis.
+    """
+    turned = power.flip(1, 3)
+    if power.shape[-1] % 2 == 0:  # the centre of the box is a voxel: the first one has no counterpart
+        turned = turned.roll((1, 1), (1, 3))
+    both = (power + turned) / 2
+    mirrored = both.flip(2)
+    return (both + (mirrored if power.shape[-1] % 2 else mirrored.roll(1, 2))) / 2
 
 
 def off_centre(densities: ParticleSet, error: float, generator: torch.Generator) -> ParticleSet:

@@ -30,18 +30,13 @@ class ManifoldScores:
 
     @property
     def density(self) -> float:
-        """Mean number of real balls around a generated volume, over k; saturates at `density_ceiling`."""
+        """Mean number of real balls around a generated volume, over k; saturates at N / k."""
         return float(self.inside.double().mean() / self.k)
 
     @property
     def coverage(self) -> float:
         """Share of real balls that hold a generated volume."""
         return float(self.covered.double().mean())
-
-    @property
-    def density_ceiling(self) -> float:
-        """N / k: every generated volume inside every real ball."""
-        return len(self.recalled) / self.k
 
 
 def _kth_neighbour(points: torch.Tensor, k: int) -> torch.Tensor:
