@@ -20,7 +20,7 @@ from .picking import CTF_WEDGE
 from .proof import HEADLINE_SNR
 from .record import code_of
 from .template_matching import TEMPLATES
-from .wrong_input import LEARNED, NO_CTF
+from .wrong_input import LEARNED, MENDED, NO_CTF, OFF_CENTRE, UNLABELLED
 from .wrong_input import NAMES as WRONG_INPUTS
 
 PROFILE, SEEDS = "quick", (0, 1, 2)
@@ -46,11 +46,14 @@ def numbers() -> dict[str, str]:
         named = {"": PHYSICS, "_wedge": CTF_WEDGE, "_white": WHITE, "_templates": TEMPLATES, "_real": REAL}
         for name, source in named.items():
             found[f"{dataset}_picker{name}"] = f"{r.picker(dataset, source):.3f}"
-    for condition in (LEARNED, NO_CTF):
+    for condition in (LEARNED, NO_CTF, UNLABELLED):
         found[f"templates_{WRONG_INPUTS[condition].replace('-', '_')}"] = f"{r.wrong_input(condition, TEMPLATES):.3f}"
     formula, generated = r.in_coloured_noise()
     found |= {"coloured_formula": f"{formula:.3f}", "coloured_generated": f"{generated:.3f}"}
-    found |= {"picker_lost": f"{r.lost_by_wrong_input():.3f}", "pickers_apart": f"{r.pickers_apart():.3f}"}
+    found |= {"poor_densities": f"{r.lost_by_poor_densities():.3f}", "pickers_apart": f"{r.pickers_apart():.3f}"}
+    for name, condition in (("off_centre", OFF_CENTRE), ("mended", MENDED)):
+        found[f"picks_{name}"] = f"{r.lost_by_picks(condition):.3f}"
+    found["pick_error"] = f"{100 * r.pick_error():.0f}"
     for name, source in (("hand", PHYSICS), ("maxima", "strongest density maxima"), ("moved", "picks, moved")):
         found[f"cell_{name}"] = f"{r.hand(source):.1f}"
     for name, source in (("", PHYSICS), ("_off", OFF)):
