@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import center_of_mass
 
 import cryoetgan_core as cg
-from cryoetgan_core.physics.pick_error import as_picked, off_centre, spread
+from cryoetgan_core.physics.acquisition import Acquisition
+from cryoetgan_core.physics.estimate import signals
+from cryoetgan_core.physics.generator import PhysicsGenerator
+from cryoetgan_core.physics.pick_error import _symmetric, as_picked, off_centre, spread
 from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.simulator.sets import class_references, density_maps
 from cryoetgan_core.volumes.domains import Domains
@@ -54,6 +58,26 @@ def test_other_densities_that_are_spread_alike_are_left_as_they_are() -> None:
     y = recorded(density_maps(references, 120, 32, 10.0, stream(0, "X")), 0)
     few = density_maps(references, 40, 32, 10.0, stream(2, "X"))
     both = Domains(few, few, y, y)
+    assert as_picked(both, 0, ALL) == (both, 0.0)
+
+
+@pytest.mark.parametrize("box", [24, 25])
+def test_mean_power_seen_by_uneven_tilts_has_the_symmetry_that_is_assumed(box: int) -> None:
+    low, high = -30.0, 65.0
+    x = density_maps(class_references(("proteasome",), box, VOXEL), 3, box, VOXEL, stream(0, "X")).volumes
+    G = PhysicsGenerator(box, Acquisition(VOXEL, (low, high)))
+    index = (2 * (box // 2) - np.arange(box)) % box  # of the voxel on the other side of the centre
+    copies = (x, x[:, index][..., index], x[:, :, index], x[:, index][:, :, index][..., index])
+    power = [signals(G, torch.from_numpy(copy)[:, None]).square().mean(0) for copy in copies]
+    wanted = torch.stack(power).mean(0)
+    assert (_symmetric(power[0][None])[0] - wanted).abs().max() < 0.01 * wanted.max()
+    assert (power[0] - wanted).abs().max() > 0.1 * wanted.max()
+
+
+def test_membranes_are_not_moved() -> None:
+    x = density_maps(class_references(("membrane",), BOX, VOXEL), 40, BOX, VOXEL, stream(0, "X"))
+    y = recorded(x, 3.0, 0.1)
+    both = Domains(x, x, y, y)
     assert as_picked(both, 0, ALL) == (both, 0.0)
 
 

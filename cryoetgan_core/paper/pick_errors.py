@@ -12,50 +12,64 @@ import numpy as np
 import torch
 
 from ..config import DATASETS, OWN_DATA, RunConfig, make_config
-from ..physics.pick_error import CERTAIN, pick_error, spread
+from ..physics.pick_error import CERTAIN, LEAST, as_picked, pick_error, spread
 from ..reproducibility import paths
 from ..reproducibility.provenance import array_hash
 from ..reproducibility.seeds import stream
 from ..simulator.sets import density_maps
+from ..volumes.domains import Domains
+from ..volumes.poses import random_rotations
+from ..volumes.table import ParticleSet
 from . import own_data, picker
 from .foreign import AUTHORS, AUTHORS_MAPS, MAPS, Foreign
 from .picker import recorded_tomograms, what_is_picked
-from .picking import estimated, particles_in
+from .picking import particles_in
 from .proof import proof_config
 from .record import described
+from .runs import train_on
 from .simulated_sets import simulated_domains
 from .wrong_input import moved_picks
 
 ERRORS = (0.0, 1.0, 2.0, 3.0)  # voxels, standard deviation along each axis
 FEW = (100, 30)  # particles, beside all
+EACH = 50  # densities of each class
 SIGNAL = slice(1, 10)  # shells of T: below the zero of the CTF, above the mean of a box
 
 
 def make_pick_errors(config: RunConfig, errors: tuple[float, ...] = ERRORS, few: tuple[int, ...] = FEW) -> dict:
-    """Rows of the error put in, particles, the error found and its certainty; "levels": of the mean transfer function,
-    over that of picks in the centre, with densities as they are and moved as far as the picks; and "control": what is
-    found beyond the densities' own spread where particles are spread alike (in voxels), and its certainty.
+    """Rows of the error put in, particles, the error found and its certainty, and "control": what is found beyond the
+    densities' own spread where particles are spread alike (in voxels), and its certainty.
+
+    Also "levels": of the mean transfer function, with densities as they are drawn, moved as far as the picks are found
+    to lie ("found", 0 for none), and spread as the picks are; over that of picks in the centre with the last.
     """
     references, _, voxel = what_is_picked(config)
     trained_on, _ = recorded_tomograms(config, picker.TRAINED_ON, 0)
-    x = density_maps(references, 50, config.box, voxel, stream(config.data_seed, "picker", "X"))
-    densities, own = torch.from_numpy(np.asarray(x.volumes)), spread(x)
+    x = density_maps(references, EACH, config.box, voxel, stream(config.data_seed, "picker", "X"))
+    densities, own, rounded = torch.from_numpy(np.asarray(x.volumes)), spread(x), float(np.sqrt(1 / 12))
+    folder = paths.runs(config.profile) / "pick_errors" / f"{config.dataset}_seed{config.seed}"
+
+    def level(x: ParticleSet, y: ParticleSet) -> float:
+        return float(train_on(config, Domains(x, x, y, y), folder, replace=True).G.T.abs()[SIGNAL].mean())
+
     rows, levels, centred = [], [], None
     for error in errors:
         rng = np.random.default_rng([config.data_seed, 25, round(10 * error)])  # no other stream of the project
-        picks = [moved_picks(tomogram, error * voxel, rng) for tomogram in trained_on]
-        y = torch.from_numpy(np.asarray(particles_in(picks, voxel, config.box).volumes))
+        y = particles_in([moved_picks(tomogram, error * voxel, rng) for tomogram in trained_on], voxel, config.box)
+        volumes = torch.from_numpy(np.asarray(y.volumes))
         for n in (len(y), *few):
-            found, certainty = pick_error(densities, y[torch.from_numpy(rng.permutation(len(y))[:n])], voxel)
+            chosen = volumes if n == len(y) else volumes[torch.from_numpy(rng.permutation(len(y))[:n])]
+            found, certainty = pick_error(densities, chosen, voxel)
             all_of_it = float(np.hypot(found, own))
             rows.append({"error": error, "particles": n, "found": all_of_it, "certainty": certainty})
-        folder = paths.runs(config.profile) / "pick_errors" / f"{config.dataset}_seed{config.seed}"
-        level = {}
-        for name, mend in (("as they are", False), ("moved", True)):
-            run, _ = estimated(config, picks, references, voxel, folder, mend=mend)
-            level[name] = float(run.G.T.abs()[SIGNAL].mean())
-        centred = centred or level["as they are"]
-        levels.append({"error": error} | {name: value / centred for name, value in level.items()})
+        both, found = as_picked(Domains(x, x, y, y), config.data_seed)
+        poses_rng = stream(config.data_seed, "pick errors", round(10 * error))
+        moves = torch.randn((len(x), 3), generator=poses_rng, dtype=torch.float64)
+        poses = random_rotations(len(x), poses_rng), moves * float(np.hypot(error, rounded)) * voxel
+        alike = density_maps(references, EACH, config.box, voxel, poses_rng, poses)
+        of = {name: level(one, y) for name, one in (("drawn", x), ("moved", both.X_train), ("alike", alike))}
+        centred = centred or of["alike"]
+        levels.append({"error": error, "found": found} | {name: value / centred for name, value in of.items()})
     alike = simulated_domains(config)
     control = pick_error(alike.volumes("X_train"), alike.volumes("Y_train"), voxel)
     return {
@@ -63,8 +77,9 @@ def make_pick_errors(config: RunConfig, errors: tuple[float, ...] = ERRORS, few:
         "levels": levels,
         "control": control,
         "densities": own,
-        "rounded": float(np.sqrt(1 / 12)),  # boxes are cut round a voxel
+        "rounded": rounded,  # boxes are cut round a voxel
         "certain": CERTAIN,
+        "least": LEAST,
         "data_hash": array_hash(*(volume for volume, _ in trained_on)),
     } | described(config, "paper.pick_errors")
 

@@ -22,6 +22,7 @@ from .signal_moments import ENOUGH, PARTS, hats
 
 TRIED = np.arange(0, 5.01, 0.25)  # voxels
 CERTAIN = 3.0  # standard errors by which an error must fit better than none
+AT_FACES = 0.1  # mean square of a density's voxels there, over that of all
 LEAST = 0.75  # voxels: less is not told from what else blurs particles
 
 
@@ -64,7 +65,8 @@ def pick_error(
             for half in halves
         )
         first, second = first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True)
-        # products of what was drawn independently: noise in the power that is compared favours no blur
+        # products of what was drawn independently: else a blur would fit better, as it smooths the noise of few
+        # densities
         made = (first * second).sum(1)
         each = (parts * (first + second) / 2).sum(2)  # (P, K)
         taken = torch.cat([torch.ones(1, len(parts), dtype=torch.bool), alone]).float()  # parts in each sum
@@ -97,25 +99,36 @@ def off_centre(densities: ParticleSet, error: float, generator: torch.Generator)
     moves = error * voxel * torch.randn((len(table), 3), generator=generator, dtype=torch.float64)
     still = torch.eye(3, dtype=torch.float64).expand(len(table), 3, 3)
     volumes = rotate_volume(torch.from_numpy(np.asarray(densities.volumes)), still, moves, voxel)
-    places = table[list(SHIFT_COLUMNS)].to_numpy(float) + moves.flip(1).numpy()
+    places = np.nan_to_num(table[list(SHIFT_COLUMNS)].to_numpy(float)) + moves.flip(1).numpy()
     return ParticleSet(
         volumes.numpy(), table.assign(**dict(zip(SHIFT_COLUMNS, places.T, strict=True))), densities.voxel_size_A
     )
 
 
 def spread(particles: ParticleSet) -> float:
-    """Standard deviation, in voxels, of where particles lie along each axis, as their table tells."""
-    return float(particles.table[list(SHIFT_COLUMNS)].to_numpy(float).std() / particles.voxel_size_A)
+    """Standard deviation, in voxels, of where particles lie along each axis, as their table tells: 0 where it does
+    not.
+    """
+    return float(np.nan_to_num(particles.table[list(SHIFT_COLUMNS)].to_numpy(float)).std() / particles.voxel_size_A)
+
+
+def _reaches_faces(densities: ParticleSet) -> bool:
+    """Whether densities reach the faces of their boxes, so that they would show an edge when they are moved."""
+    volumes = np.asarray(densities.volumes)
+    rim = np.ones(volumes.shape[1:], bool)
+    rim[1:-1, 1:-1, 1:-1] = False
+    power = np.array([(v[rim] ** 2).mean() / max((v**2).mean(), 1e-30) for v in volumes])
+    return bool(power.max() > AT_FACES)
 
 
 def as_picked(domains: Domains, seed: int, tilt_range_deg: tuple | None = None) -> tuple[Domains, float]:
     """Domains whose densities lie as far off centre as the training subtomograms do, and the standard deviation of
-    that, in voxels along each axis; the same domains and 0 where no `pick_error` of LEAST is CERTAIN, or there are
-    fewer subtomograms than PARTS.
+    that, in voxels along each axis. The same domains and 0 where no `pick_error` of LEAST is CERTAIN, there are fewer
+    subtomograms than PARTS, or a density reaches the faces of its box, as a membrane does.
     """
     x, y = domains.volumes("X_train"), domains.volumes("Y_train", ENOUGH)
     error = certainty = 0.0
-    if len(y) >= PARTS:
+    if len(y) >= PARTS and not _reaches_faces(domains.X_train):
         error, certainty = pick_error(x, y, domains.X_train.voxel_size_A, tilt_range_deg)
     if certainty < CERTAIN or error < LEAST:
         return domains, 0.0

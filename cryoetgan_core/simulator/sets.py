@@ -145,10 +145,17 @@ def _posed(
 
 
 def density_maps(
-    references: Mapping[str, torch.Tensor], per_class: int, box: int, voxel_size_A: float, generator: torch.Generator
+    references: Mapping[str, torch.Tensor],
+    per_class: int,
+    box: int,
+    voxel_size_A: float,
+    generator: torch.Generator,
+    poses: Poses | None = None,
 ) -> ParticleSet:
-    """Domain X: `per_class` random poses of every class's reference, (N, box, box, box), class after class."""
-    table, rotations, shifts = _posed(tuple(references), per_class, box, voxel_size_A, generator)
+    """Domain X: `per_class` poses, random unless given, of every class's reference, (N, box, box, box), class after
+    class.
+    """
+    table, rotations, shifts = _posed(tuple(references), per_class, box, voxel_size_A, generator, poses)
     volumes = [
         rotate_volume(
             reference, rotations[i : i + per_class], shifts[i : i + per_class], voxel_size_A, box=box, upsample=UPSAMPLE
