@@ -96,7 +96,8 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domain
     if error:
         LOG.warning(
             "The particles lie about %.1f voxels (%.0f A) off the centres of their boxes along each axis: the "
-            "densities were moved as far, so that the signal is not estimated too weak. Centred picks would do better.",
+            "densities were moved as far, so that the signal is not estimated too weak. If all are off in one "
+            "direction, move the picks.",
             error,
             error * particles.voxel_size_A,
         )
