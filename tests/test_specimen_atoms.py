@@ -63,8 +63,8 @@ def mean_potential(path: Path) -> float:
     atoms = [atom for chain in model for residue in chain for atom in residue]
     xyz = np.array([atom.pos.tolist() for atom in atoms])
     shape = [2 * math.ceil(extent / (2 * spacing)) for extent in np.ptp(xyz, axis=0) + 2 * margin]
-    for atom in atoms:
-        atom.pos = gemmi.Position(*(np.array(atom.pos.tolist()) - xyz.min(0) + margin))
+    for atom, place in zip(atoms, xyz - xyz.min(0) + margin, strict=True):
+        atom.pos = gemmi.Position(*place)
         atom.b_iso, atom.aniso = 8 * math.pi**2 * (0.7 * spacing) ** 2, gemmi.SMat33f(0, 0, 0, 0, 0, 0)
     cell, calculator = gemmi.UnitCell(*(n * spacing for n in shape), 90, 90, 90), gemmi.DensityCalculatorE()
     mask = gemmi.FloatGrid(*shape)
