@@ -70,7 +70,8 @@ SWITCHES = results(name for name, case in CASES.items() if case.module == "paper
 AUDIT = results([f"audit_S1_seed{NUMBERS[0]}"])
 DOWNSTREAM = results(f"downstream_S1_seed{s}" for s in NUMBERS)
 COMPARISONS = results(paper.comparison_names(PROFILE, paper.compared_draws(NUMBERS)))
-PICK_ERRORS = results(f"pick_errors_{dataset}_seed{NUMBERS[0]}" for dataset in DATASETS)
+# Table 25 shows the quick profile's, whichever profile is made
+PICK_ERRORS = results(f"pick_errors_{d}_seed{NUMBERS[0]}" for d in DATASETS) if PROFILE == "quick" else []
 PARTS = results(paper.ablation_names(PROFILE, NUMBERS))
 MISMATCH = results(paper.mismatch_names(PROFILE, NUMBERS[0]))
 DENSITIES = results(paper.given_names(PROFILE, NUMBERS[0]))
@@ -99,7 +100,13 @@ FIGURE_NOTEBOOKS = {
     "metric_audit": ([*MAIN, *AUDIT], ["table5_audit_S1", "fig7_power_spectra"]),
     "training_data": (
         [*DOWNSTREAM, *COMPARISONS, *PICK_ERRORS],
-        ["table6_downstream_S1", "fig8_learning_curves_S1", "table7_physics", "fig12_accuracy_by_snr"],
+        [
+            "table6_downstream_S1",
+            "fig8_learning_curves_S1",
+            "table7_physics",
+            "fig12_accuracy_by_snr",
+            "table25_pick_errors",
+        ],
     ),
     "atoms_to_subtomogram": ([], ["specimen_models", "microscope_walk"]),
     "physics_generator": (
