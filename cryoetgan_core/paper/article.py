@@ -17,6 +17,7 @@ from .claims import claims_table
 from .denoiser import FILTERED, RESTORED
 from .findings import Results, best_formula, mean
 from .picking import CTF_WEDGE
+from .plotting import over_draws
 from .proof import HEADLINE_SNR
 from .record import code_of
 from .template_matching import TEMPLATES
@@ -52,7 +53,7 @@ def numbers() -> dict[str, str]:
     found |= {"coloured_formula": f"{formula:.3f}", "coloured_generated": f"{generated:.3f}"}
     found |= {"poor_densities": f"{r.lost_by_poor_densities():.3f}", "pickers_apart": f"{r.pickers_apart():.3f}"}
     for name, condition in (("off_centre", OFF_CENTRE), ("mended", MENDED)):
-        found[f"picks_{name}"] = f"{r.lost_by_picks(condition):.3f}"
+        found[f"picks_{name}"] = over_draws(r.lost_by_picks(condition), 3)
     found["pick_error"] = f"{100 * r.pick_error():.0f}"
     for name, source in (("hand", PHYSICS), ("maxima", "strongest density maxima"), ("moved", "picks, moved")):
         found[f"cell_{name}"] = f"{r.hand(source):.1f}"

@@ -126,10 +126,11 @@ class Results:
         of = {source: scores["f1"] for source, scores in found["scores"].items() if source != TEMPLATES}
         return max(right["scores"][source][0]["f1"] - f1 for source, f1 in of.items())
 
-    def lost_by_picks(self, condition: str) -> float:
-        """F1 that the generator's pickers lose by off-centre picks, beside those of their draw and seed in Table 19."""
+    def lost_by_picks(self, condition: str) -> list[float]:
+        """F1 that the generator's picker of each draw loses by off-centre picks, beside its seed's in Table 19."""
         right = self([f"picker_S2_seed{s}" for s in self.seeds])
-        return mean([r["scores"][PHYSICS][0]["f1"] for r in right]) - self.wrong_input(condition, PHYSICS)
+        found = self([f"wrong_input_S2_{NAMES[condition]}_seed{s}" for s in self.seeds])
+        return [r["scores"][PHYSICS][0]["f1"] - f["scores"][PHYSICS]["f1"] for r, f in zip(right, found, strict=True)]
 
     def pick_error(self) -> float:
         """How far the pick error that is found is from what was put in, at most, as a share of it, where that is two
