@@ -105,7 +105,7 @@ def test_template_matching_finds_each_class_where_it_lies() -> None:
     places = [picking.peaks(s, 6.0, 5.0) for s in scores]
     for (found, height), wanted in zip(places, ((16, 10, 10), (16, 30, 30)), strict=True):
         assert np.abs(found[height.argmax()] - wanted).max() <= 1
-    alone = template_matching.kept_apart(scores, [6.0, 6.0])
+    alone = picking.kept_apart(scores, [6.0, 6.0], 3.0)
     for one, wanted in zip(alone, ((16, 10, 10), (16, 30, 30)), strict=True):
         (found,) = np.argwhere(one > 8)
         assert np.abs(found - wanted).max() <= 1
@@ -114,10 +114,10 @@ def test_template_matching_finds_each_class_where_it_lies() -> None:
 def test_the_flank_of_a_molecule_is_none_of_another_class() -> None:
     height = np.full((2, 20, 20, 20), -1.0)
     height[0, 10, 10, 10], height[1, 10, 10, 13], height[1, 10, 10, 17] = 9.0, 7.0, 6.0
-    kept = template_matching.kept_apart(height, [5.0, 2.0])
+    kept = picking.kept_apart(height, [5.0, 2.0], 3.0)
     assert kept[0, 10, 10, 10] == 9 and kept[1, 10, 10, 17] == 6 and np.isfinite(kept).sum() == 2
     height[1, 10, 10, 13] = 11.0  # the higher one's radius counts
-    kept = template_matching.kept_apart(height, [5.0, 2.0])
+    kept = picking.kept_apart(height, [5.0, 2.0], 3.0)
     assert kept[1, 10, 10, 13] == 11 and kept[0, 10, 10, 10] == 9 and np.isfinite(kept).sum() == 3
 
 

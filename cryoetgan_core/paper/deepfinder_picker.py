@@ -75,7 +75,7 @@ def make_deepfinder(folder: Path, config: RunConfig, repeats: int = 2, steps: in
             for repeat in range(repeats):
                 network = train_picker(tomograms[:-1], voxel, radii, 1000 * config.seed + repeat, steps)
                 heights = partial(probabilities, network)
-                found = picked_right(heights, tomograms[-1], [other[:2]], voxel, radii, levels)
+                found = picked_right(heights, tomograms[-1:], [other[:2]], voxel, radii, levels)
                 rows += [{"source": source, "fold": fold, "repeat": repeat} | row for row in found]
     by_source = pd.DataFrame(rows).groupby("source")
     return {

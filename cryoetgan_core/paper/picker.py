@@ -27,10 +27,13 @@ from ..simulator.sets import class_references
 from ..simulator.specimen.crowding import radius_A
 from .picking import (
     CTF_WEDGE,
+    NARROW,
     STEPS,
+    WIDE,
     Tomogram,
     estimated,
     formula,
+    heights_apart,
     noisy,
     normalised,
     picked_right,
@@ -46,8 +49,9 @@ SOURCES = (PHYSICS, CTF_WEDGE, CTF, WHITE, REAL)
 TRAINED_ON, TESTED_ON = 4, 3  # tomograms; the last of those trained on sets the threshold
 ORDERS = tuple((source, TRAINED_ON) for source in SOURCES)
 ORDERS += ((PHYSICS, 2), (PHYSICS, 12), (CTF_WEDGE, 12), (REAL, 12))  # for the learning curves
-LONG = {"long": ((PHYSICS, 24),), "long_real": ((REAL, 24),)}  # one picker each, an hour of a core
-LONG_STEPS = 6000
+# One picker each, wider, in less than an hour of a core: their picks are kept apart, as those of template matching are.
+LONG = {"long": ((PHYSICS, 48),), "long_formula": ((CTF_WEDGE, 48),), "long_real": ((REAL, 48),)}
+LONG_STEPS, LONG_OWN = 2500, 4
 SHAPE = (64, 160, 160)
 MOLECULES = 140  # in each tomogram, classes alike
 SNR = 0.05
@@ -114,14 +118,19 @@ def make_picker(
     steps: int = STEPS,
     tested: int = TESTED_ON,
     orders: tuple[tuple[str, int], ...] = ORDERS,
+    own: int = 1,
+    apart: bool = False,
 ) -> dict:
     """Scores, on held-out tomograms of the simulator, of pickers trained on tomograms of a source, so many: `orders`.
 
-    Each picker is trained on all tomograms of its source but the last, on which its thresholds are set, one a class, at
-    the largest F1. `repeats` pickers of each order differ in their seed.
+    Each picker is trained on all tomograms of its source but the last, `own` of them, on which its thresholds are set,
+    one a class, at the largest F1. `repeats` pickers of each order differ in their seed. `apart`: they are WIDE, and
+    pick by `heights_apart`.
     """
     references, counts, voxel_size_A = what_is_picked(config)
     names, radii = list(references), {name: radius_A(r, voxel_size_A) for name, r in references.items()}
+    in_voxels = [radii[name] / voxel_size_A for name in sorted(radii)]
+    heights_of, size = (partial(heights_apart, radii=in_voxels), WIDE) if apart else (probabilities, NARROW)
     most = max([TRAINED_ON, *(many for source, many in orders if source == REAL)])
     more, tested_on = recorded_tomograms(config, most, tested)
     trained_on = more[:TRAINED_ON]
@@ -135,8 +144,8 @@ def make_picker(
         shown.setdefault(source, normalised(made[0][0])[None, SHAPE[0] // 2])
         for repeat in range(repeats):
             start = time.process_time()
-            network = train_picker(made[:-1], voxel_size_A, radii, 1000 * config.seed + repeat, steps)
-            found = picked_right(partial(probabilities, network), made[-1], tested_on, voxel_size_A, radii)
+            network = train_picker(made[:-own], voxel_size_A, radii, 1000 * config.seed + repeat, steps, size)
+            found = picked_right(partial(heights_of, network), made[-own:], tested_on, voxel_size_A, radii)
             rows += [{"source": source, "trained_on": many, "repeat": repeat} | row for row in found]
             rows[-1]["seconds"] = round(time.process_time() - start, 1)
     table = pd.DataFrame(rows)
@@ -173,6 +182,6 @@ def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], 
         config = proof_config(profile, dataset, SNR, seed)
         plan[f"picker_{dataset}_seed{seed}"] = (config, partial(make_picker, config, **few))
         for name, orders in LONG.items():
-            long = dict(orders=orders, repeats=1, steps=LONG_STEPS) | small
+            long = dict(orders=orders, repeats=1, steps=LONG_STEPS, own=LONG_OWN, apart=True) | small
             plan[f"picker_{dataset}_{name}_seed{seed}"] = (config, partial(make_picker, config, **long))
     return plan

@@ -26,7 +26,9 @@ from ..volumes.table import POSITION_COLUMNS, ParticleSet, particle_table
 from .runs import train_on
 from .simulated_sets import default_device
 
-STEPS, BATCH, PATCH, WIDTH = 2000, 4, 48, 16
+STEPS, BATCH, PATCH = 2000, 4, 48
+NARROW, WIDE = ((16, 32, 64), 1), ((32, 64, 128, 192), 2)  # channels of a U-Net's levels, convolutions of a unit
+FLIPS = ((1,), (0, 2), (0, 1, 2), ())  # these leave the missing wedge in place
 TARGET = 0.5  # of a molecule's radius: the ball round its centre that the network is to find
 BETA = 4  # of the F score that weighs recall more, as the CZII challenge does
 THRESHOLDS = np.linspace(0.1, 0.9, 17)
@@ -34,6 +36,7 @@ CTF_WEDGE = "(density x CTF formula + noise) x wedge"
 CHUNKS = 16  # in which maxima are looked at
 EMPTY = 64  # boxes without a molecule that are cut from a tomogram
 
+Size = tuple[tuple[int, ...], int]
 Tomogram = tuple[np.ndarray, pd.DataFrame]  # protein bright; a row a molecule
 
 
@@ -72,13 +75,13 @@ def particles_in(tomograms: list[Tomogram], voxel_size_A: float, box: int) -> Pa
     return ParticleSet(np.concatenate([c.volumes for c in cut]), table, voxel_size_A)
 
 
-def _unet(classes: int) -> torch.nn.Module:
+def _unet(classes: int, size: Size) -> torch.nn.Module:
     try:
         from monai.networks.nets import UNet
     except ImportError as missing:
         raise ImportError("The picker needs MONAI: pip install monai") from missing
-    channels = (WIDTH, 2 * WIDTH, 4 * WIDTH)
-    return UNet(3, 1, classes + 1, channels, (2, 2), num_res_units=1, norm="INSTANCE")
+    channels, units = size
+    return UNet(3, 1, classes + 1, channels, (2,) * (len(channels) - 1), num_res_units=units, norm="INSTANCE")
 
 
 def targets(
@@ -100,14 +103,19 @@ def targets(
 
 
 def train_picker(
-    tomograms: list[Tomogram], voxel_size_A: float, radii_A: Mapping[str, float], seed: int, steps: int = STEPS
+    tomograms: list[Tomogram],
+    voxel_size_A: float,
+    radii_A: Mapping[str, float],
+    seed: int,
+    steps: int = STEPS,
+    size: Size = NARROW,
 ) -> torch.nn.Module:
     """A U-Net trained on patches of tomograms, half of them round a molecule. Tomograms get mean 0 and variance 1."""
     from monai.losses import DiceCELoss
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _unet(len(radii_A)).to(default_device()).train()
+        network = _unet(len(radii_A), size).to(default_device()).train()
     rng, loss_of = np.random.default_rng(seed), DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
@@ -124,7 +132,7 @@ def train_picker(
                 centre = places[i][rng.integers(len(places[i]))] + rng.uniform(-PATCH / 4, PATCH / 4, 3)
                 low = np.clip(np.round(centre - PATCH / 2), 0, most).astype(int)
             cut = tuple(slice(a, a + PATCH) for a in low.tolist())
-            flips = [(1,), (0, 2), (0, 1, 2), ()][rng.integers(4)]  # these leave the missing wedge in place
+            flips = FLIPS[rng.integers(len(FLIPS))]
             x.append(volumes[i][cut].flip(flips))
             y.append(labels[i][cut].flip(flips))
         loss = loss_of(network(torch.stack(x)[:, None]), torch.stack(y)[:, None].long())
@@ -151,6 +159,14 @@ def probabilities(network: torch.nn.Module, volume: np.ndarray) -> np.ndarray:
     return np.stack([gaussian_filter(one, 1.0) for one in found])
 
 
+def heights_apart(network: torch.nn.Module, volume: np.ndarray, radii: list[float]) -> np.ndarray:
+    """Mean of `probabilities` over a tomogram and its mirror images, at the maxima that `kept_apart` leaves; radii
+    (voxels) in the order of sorted classes.
+    """
+    each = (np.flip(probabilities(network, np.flip(volume, f).copy()), [a + 1 for a in f]) for f in FLIPS)
+    return kept_apart(sum(each) / len(FLIPS), radii, THRESHOLDS[0])
+
+
 def peaks(height: np.ndarray, radius: float, least: float) -> tuple[np.ndarray, np.ndarray]:
     """Maxima (N, 3), zyx, above `least`, none within `radius` voxels of a higher one, and their heights."""
     reach = int(np.ceil(radius))
@@ -160,6 +176,23 @@ def peaks(height: np.ndarray, radius: float, least: float) -> tuple[np.ndarray, 
     highest = [padded[tuple(np.moveaxis(part[:, None] + ball, -1, 0))].max(1) for part in np.array_split(found, CHUNKS)]
     found = found[np.concatenate(highest) == height[tuple(found.T)]]
     return found, height[tuple(found.T)]
+
+
+def kept_apart(height: np.ndarray, radii: list[float], least: float) -> np.ndarray:
+    """Heights (classes, Z, Y, X) at the maxima of each class, above `least`, that do not lie within the radius (voxels)
+    of a higher one that is kept, of its own class or of another; elsewhere -inf. So the flank of a molecule is no
+    molecule of another class.
+    """
+    each = [peaks(one, radius, least) for one, radius in zip(height, radii, strict=True)]
+    places = np.concatenate([found for found, _ in each])
+    values = np.concatenate([value for _, value in each])
+    classes = np.repeat(np.arange(len(each)), [len(value) for _, value in each])
+    kept, left = np.full(height.shape, -np.inf, np.float32), np.ones(len(places), bool)
+    for k in np.argsort(-values):
+        if left[k]:
+            kept[(classes[k], *places[k])] = values[k]
+            left &= np.linalg.norm(places - places[k], axis=1) > radii[classes[k]]
+    return kept
 
 
 def matched(picks: np.ndarray, truth: np.ndarray, within: float) -> int:
@@ -204,14 +237,15 @@ def best_thresholds(counts: pd.DataFrame) -> dict[str, float]:
 
 def picked_right(
     heights_of: Callable[[np.ndarray], np.ndarray],
-    own: Tomogram,
+    own: list[Tomogram],
     tested_on: list[Tomogram],
     voxel_size_A: float,
     radii_A: Mapping[str, float],
     thresholds: np.ndarray = THRESHOLDS,
 ) -> list[dict]:
-    """Rows of `counted` of each tomogram tested on, at the thresholds that are best on a picker's own one."""
-    chosen = best_thresholds(counted(heights_of(own[0]), own[1], voxel_size_A, radii_A, thresholds))
+    """Rows of `counted` of each tomogram tested on, at the thresholds that are best on a picker's own ones."""
+    each = [counted(heights_of(volume), table, voxel_size_A, radii_A, thresholds) for volume, table in own]
+    chosen = best_thresholds(pd.concat(each))
     rows = []
     for number, (volume, table) in enumerate(tested_on):
         found = counted(heights_of(volume), table, voxel_size_A, radii_A, thresholds)

@@ -22,7 +22,7 @@ from . import deepfinder_picker, picker
 from .deepfinder_picker import labelled
 from .foreign import DEEPFINDER, DEEPFINDER_VOXEL_A, Foreign
 from .picker import recorded_tomograms, what_is_picked
-from .picking import formula, normalised, peaks, picked_right, scores, seen_by_tilts
+from .picking import formula, kept_apart, normalised, picked_right, scores, seen_by_tilts
 from .record import described
 from .results import read_results
 from .simulated_sets import default_device
@@ -53,28 +53,11 @@ def template_scores(
     return np.stack(found)
 
 
-def kept_apart(height: np.ndarray, radii: list[float]) -> np.ndarray:
-    """Scores (classes, Z, Y, X) at the maxima of each class that do not lie within the radius (voxels) of a higher one
-    that is kept, of its own class or of another; elsewhere -inf. So the flank of a molecule is no
-    molecule of another class.
-    """
-    each = [peaks(one, radius, LEVELS[0]) for one, radius in zip(height, radii, strict=True)]
-    places = np.concatenate([found for found, _ in each])
-    values = np.concatenate([value for _, value in each])
-    classes = np.repeat(np.arange(len(each)), [len(value) for _, value in each])
-    kept, left = np.full(height.shape, -np.inf, np.float32), np.ones(len(places), bool)
-    for k in np.argsort(-values):
-        if left[k]:
-            kept[(classes[k], *places[k])] = values[k]
-            left &= np.linalg.norm(places - places[k], axis=1) > radii[classes[k]]
-    return kept
-
-
 def matched_heights(
     volume: np.ndarray, references: Mapping[str, torch.Tensor], radii: list[float], factor: torch.Tensor, rotations: int
 ) -> np.ndarray:
     """`template_scores` of the maxima that `kept_apart` leaves; radii (voxels) in the order of sorted classes."""
-    return kept_apart(template_scores(volume, references, factor, rotations), radii)
+    return kept_apart(template_scores(volume, references, factor, rotations), radii, LEVELS[0])
 
 
 def make_simulated(
@@ -92,7 +75,7 @@ def make_simulated(
     )
     in_voxels = [radii[name] / voxel_size_A for name in sorted(radii)]
     matching = partial(matched_heights, references=references, radii=in_voxels, factor=factor, rotations=rotations)
-    rows = picked_right(matching, trained_on[picker.TRAINED_ON - 1], tested_on, voxel_size_A, radii, LEVELS)
+    rows = picked_right(matching, [trained_on[picker.TRAINED_ON - 1]], tested_on, voxel_size_A, radii, LEVELS)
     return {
         "rows": rows,
         "scores": {TEMPLATES: [scores(pd.DataFrame(rows))]},
@@ -116,7 +99,7 @@ def make_deepfinder(folder: Path, config: RunConfig, rotations: int = ROTATIONS)
         seen = seen_by_tilts(volume.shape, *estimated["tilt_range_deg"][fold])
         in_voxels = [radii[name] / voxel for name in sorted(radii)]
         matching = partial(matched_heights, references=references, radii=in_voxels, factor=seen, rotations=rotations)
-        found = picked_right(matching, (volume, table), [other[:2]], voxel, radii, LEVELS)
+        found = picked_right(matching, [(volume, table)], [other[:2]], voxel, radii, LEVELS)
         rows += [{"fold": fold} | row for row in found]
         each.append(scores(pd.DataFrame(found)))
     return {

@@ -191,7 +191,7 @@ def make_wrong_input(
             made = [tomogram_of(source, number) for number in range(picker.TRAINED_ON)]
             network = train_picker(made[:-1], voxel_size_A, radii, 1000 * config.seed, steps)
             heights, own, levels = partial(probabilities, network), made[-1], THRESHOLDS
-        rows += [{"source": source} | r for r in picked_right(heights, own, tested_on, voxel_size_A, radii, levels)]
+        rows += [{"source": source} | r for r in picked_right(heights, [own], tested_on, voxel_size_A, radii, levels)]
     return {
         "condition": condition,
         "scores": {source: scores(part) for source, part in pd.DataFrame(rows).groupby("source")},
