@@ -12,7 +12,7 @@ import cryoetgan_core as cg
 from cryoetgan_core.physics.acquisition import Acquisition
 from cryoetgan_core.physics.estimate import signals
 from cryoetgan_core.physics.generator import PhysicsGenerator
-from cryoetgan_core.physics.pick_error import _symmetric, as_picked, off_centre, spread
+from cryoetgan_core.physics.pick_error import _symmetric, as_picked, mean_offset, off_centre, spread
 from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.simulator.sets import class_references, density_maps
 from cryoetgan_core.volumes.domains import Domains
@@ -27,9 +27,11 @@ def densities() -> ParticleSet:
     return density_maps(class_references(("ribosome",), BOX, VOXEL), 120, BOX, VOXEL, stream(0, "X"))
 
 
-def recorded(densities: ParticleSet, error: float, noise: float = 2.0) -> ParticleSet:
-    """Densities moved by so many voxels, in white noise."""
-    moved = off_centre(densities, error, stream(1, "Y")) if error else densities
+def recorded(
+    densities: ParticleSet, error: float, noise: float = 2.0, offset: tuple[float, ...] = (0.0, 0.0, 0.0)
+) -> ParticleSet:
+    """Densities moved by so many voxels, at random about an offset, in white noise."""
+    moved = off_centre(densities, error, stream(1, "Y"), offset) if error or any(offset) else densities
     clean = np.asarray(moved.volumes)
     rng = np.random.default_rng(2)
     volumes = clean / clean.std() + noise * rng.standard_normal(clean.shape)
@@ -39,17 +41,44 @@ def recorded(densities: ParticleSet, error: float, noise: float = 2.0) -> Partic
 @pytest.mark.parametrize("error", [1.5, 3.0])
 def test_densities_are_moved_as_far_as_the_picks_lie_off_centre(densities: ParticleSet, error: float) -> None:
     y = recorded(densities, error)
-    both, found = as_picked(Domains(densities, densities, y, y), 0, ALL)
-    assert found == pytest.approx(spread(y), rel=0.2)
+    both, found, offset = as_picked(Domains(densities, densities, y, y), 0, ALL)
+    assert not offset.any() and found == pytest.approx(spread(y), rel=0.2)
     assert spread(both.X_train) == pytest.approx(spread(y), rel=0.2) and both.Y_train is y
     assert not np.array_equal(both.X_train.volumes, both.X_test.volumes)
+
+
+@pytest.mark.parametrize("error", [0.0, 2.0])
+def test_picks_that_are_all_off_in_one_direction_are_told_from_scattered_ones(
+    densities: ParticleSet, error: float
+) -> None:
+    wanted = (3.0, -2.0, 1.0)
+    y = recorded(densities, error, 1.0, wanted)
+    both, found, offset = as_picked(Domains(densities, densities, y, y), 0, ALL)
+    place = y.table[["shift_z_A", "shift_y_A", "shift_x_A"]].to_numpy().mean(0) / VOXEL
+    assert np.abs(offset - place).max() < 0.3 and np.abs(place - wanted).max() < 0.6
+    moved = (
+        both.X_train.table[["shift_z_A", "shift_y_A", "shift_x_A"]].to_numpy()
+        - densities.table[["shift_z_A", "shift_y_A", "shift_x_A"]].to_numpy()
+    )
+    assert np.abs(moved.mean(0) / VOXEL - wanted).max() < 0.6
+    assert found == (pytest.approx(spread(y), rel=0.25) if error else 0)
+
+
+def test_where_particles_lie_is_told_through_a_ctf_that_changes_its_sign(densities: ParticleSet) -> None:
+    f = np.fft.fftfreq(BOX)
+    radius = np.sqrt(f[:, None, None] ** 2 + f[:, None] ** 2 + f**2)
+    moved = off_centre(densities, 0.0, stream(0, "moved"), (0.0, 2.0, -1.0)).volumes
+    seen = np.fft.ifftn(np.fft.fftn(moved, axes=(1, 2, 3)) * np.cos(40 * radius**2), axes=(1, 2, 3)).real
+    seen += 2 * seen.std() * np.random.default_rng(0).standard_normal(seen.shape)
+    place, standard_error = mean_offset(torch.from_numpy(seen))
+    assert np.abs(place - (0, 2, -1)).max() < 0.3 and standard_error.max() < 0.3
 
 
 @pytest.mark.parametrize("noise", [2.0, 50.0])
 def test_centred_picks_and_noise_alone_leave_the_densities_as_they_are(densities: ParticleSet, noise: float) -> None:
     y = recorded(densities, 0, noise)
     both = Domains(densities, densities, y, y)
-    assert as_picked(both, 0, ALL) == (both, 0.0)
+    assert as_picked(both, 0, ALL).domains is both
 
 
 def test_other_densities_that_are_spread_alike_are_left_as_they_are() -> None:
@@ -58,7 +87,7 @@ def test_other_densities_that_are_spread_alike_are_left_as_they_are() -> None:
     y = recorded(density_maps(references, 120, 32, 10.0, stream(0, "X")), 0)
     few = density_maps(references, 40, 32, 10.0, stream(2, "X"))
     both = Domains(few, few, y, y)
-    assert as_picked(both, 0, ALL) == (both, 0.0)
+    assert as_picked(both, 0, ALL).domains is both
 
 
 @pytest.mark.parametrize("box", [24, 25])
@@ -78,13 +107,13 @@ def test_membranes_are_not_moved() -> None:
     x = density_maps(class_references(("membrane",), BOX, VOXEL), 40, BOX, VOXEL, stream(0, "X"))
     y = recorded(x, 3.0, 0.1)
     both = Domains(x, x, y, y)
-    assert as_picked(both, 0, ALL) == (both, 0.0)
+    assert as_picked(both, 0, ALL).domains is both
 
 
 def test_few_subtomograms_leave_the_densities_as_they_are(densities: ParticleSet) -> None:
     y = recorded(densities, 3.0, 0.1).select(np.arange(120) < 7)
     both = Domains(densities, densities, y, y)
-    assert as_picked(both, 0, ALL) == (both, 0.0)
+    assert as_picked(both, 0, ALL).domains is both
 
 
 def test_the_table_of_moved_densities_tells_where_they_lie(densities: ParticleSet) -> None:

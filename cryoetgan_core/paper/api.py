@@ -92,14 +92,21 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domain
     if config.generator != "physics":
         return both
     tilts = acquisition(both.Y_train, tilt_range=config.tilt_range).tilt_range_deg
-    both, error = as_picked(both, config.data_seed, tilts)
+    both, error, offset = as_picked(both, config.data_seed, tilts)
     if error:
         LOG.warning(
             "The particles lie about %.1f voxels (%.0f A) off the centres of their boxes along each axis: the "
-            "densities were moved as far, so that the signal is not estimated too weak. If all are off in one "
-            "direction, move the picks.",
+            "densities were moved as far, so that the signal is not estimated too weak.",
             error,
             error * particles.voxel_size_A,
+        )
+    if offset.any():
+        LOG.warning(
+            "The particles lie off the centres of their boxes in one direction: at (x, y, z) = (%.1f, %.1f, %.1f) "
+            "voxels from there, (%.0f, %.0f, %.0f) A, on average. The densities were moved along. Better move the "
+            "picks there, and cut the particles again.",
+            *offset[::-1],
+            *(particles.voxel_size_A * offset[::-1]),
         )
     return both
 

@@ -62,7 +62,7 @@ def estimated(
     x = density_maps(references, 50, config.box, voxel_size_A, stream(config.data_seed, "picker", "X"))
     both = Domains(x, x, y, y, beside)
     if mend:
-        both, _ = as_picked(both, config.data_seed)
+        both = as_picked(both, config.data_seed).domains
     train_on(config, both, folder, replace=True)
     run = load_run(folder)  # scenes are made on the CPU
     return run, None if beside is None else mean_power(run.scaling.y(torch.from_numpy(e)))

@@ -5,6 +5,7 @@ centre than the densities do, it takes the blur for a weaker signal.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ TRIED = np.arange(0, 5.01, 0.25)  # voxels
 CERTAIN = 3.0  # standard errors by which an error must fit better than none
 AT_FACES = 0.1  # mean square of a density's voxels there, over that of all
 LEAST = 0.75  # voxels: less is not told from what else blurs particles
+FINE = 2  # samples of a voxel where a peak is looked for
 
 
 @torch.no_grad()
@@ -91,12 +93,58 @@ def _symmetric(power: torch.Tensor) -> torch.Tensor:
     return (both + (mirrored if power.shape[-1] % 2 else mirrored.roll(1, 2))) / 2
 
 
-def off_centre(densities: ParticleSet, error: float, generator: torch.Generator) -> ParticleSet:
-    """Densities moved at random, normally with a standard deviation of `error` voxels along each axis, and their table,
-    which tells where they lie.
+@torch.no_grad()
+def mean_offset(subtomograms: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Where particles lie on average in subtomograms (M, D, D, D), from the centre of their boxes.
+
+    The mean of particles in random poses is symmetric about the place where they lie on average, whatever the CTF and
+    the missing wedge: with that place at the origin its Fourier transform F is real. At a place d it is
+    exp(-2 pi i f d) F(f). So the square of the transform is that of a volume with a peak at 2 d. Noise is no part of
+    it, as only products of independent parts of the subtomograms are taken.
+
+    Returns
+    -------
+    offset, standard_error
+        Each (3,), zyx, in voxels; offsets up to a quarter of the box are told. The errors are of a jackknife over
+        parts.
+    """
+    n, y = subtomograms.shape[-1], subtomograms.cpu().float()
+    y = y - y.mean((1, 2, 3), keepdim=True)
+    means = torch.stack([y[k::PARTS].mean(0) for k in range(min(PARTS, len(y)))])
+    spectra = torch.fft.fftn(torch.fft.ifftshift(means, (1, 2, 3)), dim=(1, 2, 3))
+    f = torch.fft.fftfreq(n)
+    spectra = spectra * (f[:, None, None] ** 2 + f[:, None] ** 2 + f**2 < 0.25)
+    alone = ~torch.eye(len(means), dtype=torch.bool)
+    places = np.stack([_peak(spectra), *(_peak(spectra[others]) for others in alone)]) / 2
+    return places[0], np.sqrt((len(means) - 1) * places[1:].var(0))
+
+
+def _peak(spectra: torch.Tensor) -> np.ndarray:
+    """Where (3,), in voxels from the first one, the mean product of two different spectra (P, D, D, D) has its peak."""
+    n = spectra.shape[-1]
+    product = torch.fft.fftshift(spectra.sum(0).square() - spectra.square().sum(0))
+    fine = torch.zeros((FINE * n,) * 3, dtype=product.dtype)
+    low = FINE * n // 2 - n // 2  # the zero of both is at the middle
+    fine[(slice(low, low + n),) * 3] = product
+    height = torch.fft.ifftn(torch.fft.ifftshift(fine)).real.numpy()
+    top = np.array(np.unravel_index(height.argmax(), height.shape))
+    found = []
+    for axis, step in enumerate(np.eye(3, dtype=int)):
+        before, at, after = (height[tuple((top + k * step) % (FINE * n))] for k in (-1, 0, 1))
+        place = top[axis] + (before - after) / (2 * (before - 2 * at + after))  # of the parabola through them
+        found.append((place + FINE * n / 2) % (FINE * n) - FINE * n / 2)
+    return np.array(found) / FINE
+
+
+def off_centre(
+    densities: ParticleSet, error: float, generator: torch.Generator, offset: np.ndarray | float = 0.0
+) -> ParticleSet:
+    """Densities moved at random, normally with a standard deviation of `error` voxels along each axis about `offset`
+    (zyx, voxels), and their table, which tells where they lie.
     """
     table, voxel = densities.table, densities.voxel_size_A
     moves = error * voxel * torch.randn((len(table), 3), generator=generator, dtype=torch.float64)
+    moves += voxel * torch.as_tensor(np.broadcast_to(offset, 3).copy())  # zyx
     still = torch.eye(3, dtype=torch.float64).expand(len(table), 3, 3)
     volumes = rotate_volume(torch.from_numpy(np.asarray(densities.volumes)), still, moves, voxel)
     places = np.nan_to_num(table[list(SHIFT_COLUMNS)].to_numpy(float)) + moves.flip(1).numpy()
@@ -121,19 +169,43 @@ def _reaches_faces(densities: ParticleSet) -> bool:
     return bool(power.max() > AT_FACES)
 
 
-def as_picked(domains: Domains, seed: int, tilt_range_deg: tuple | None = None) -> tuple[Domains, float]:
-    """Domains whose densities lie as far off centre as the training subtomograms do, and the standard deviation of
-    that, in voxels along each axis. The same domains and 0 where no `pick_error` of LEAST is CERTAIN, there are fewer
-    subtomograms than PARTS, or a density reaches the faces of its box, as a membrane does.
+class AsPicked(NamedTuple):
+    """Domains whose densities lie as the particles do.
+
+    Attributes
+    ----------
+    error
+        standard deviation of where they lie, in voxels along each axis; 0 where they were not spread.
+    offset
+        where they lie on average, (3,) zyx in voxels; 0 where they were not moved.
+    """
+
+    domains: Domains
+    error: float
+    offset: np.ndarray
+
+
+def as_picked(domains: Domains, seed: int, tilt_range_deg: tuple | None = None) -> AsPicked:
+    """Domains whose densities lie as far off centre as the training subtomograms do.
+
+    An offset or a `pick_error` of less than LEAST, or one that is not CERTAIN, counts as none. So do both where there
+    are fewer subtomograms than PARTS, or a density reaches the faces of its box, as a membrane does.
     """
     x, y = domains.volumes("X_train"), domains.volumes("Y_train", ENOUGH)
-    error = certainty = 0.0
+    offset, error = np.zeros(3), 0.0
     if len(y) >= PARTS and not _reaches_faces(domains.X_train):
-        error, certainty = pick_error(x, y, domains.X_train.voxel_size_A, tilt_range_deg)
-    if certainty < CERTAIN or error < LEAST:
-        return domains, 0.0
+        place, standard_error = mean_offset(y)
+        if ((np.abs(place) >= LEAST) & (np.abs(place) >= CERTAIN * standard_error)).any():
+            offset = place
+        # the scatter is told from particles that lie in the centre on average
+        centred = y.roll([-round(v) for v in offset.tolist()], (1, 2, 3))
+        found, certainty = pick_error(x, centred, domains.X_train.voxel_size_A, tilt_range_deg)
+        error = found if certainty >= CERTAIN and found >= LEAST else 0.0
+    if not error and not offset.any():
+        return AsPicked(domains, 0.0, offset)
     train, test = (
-        off_centre(half, error, stream(seed, "pick error", name))
+        off_centre(half, error, stream(seed, "pick error", name), offset)
         for name, half in (("train", domains.X_train), ("test", domains.X_test))
     )
-    return dataclasses.replace(domains, X_train=train, X_test=test), float(np.hypot(error, spread(domains.X_train)))
+    moved = dataclasses.replace(domains, X_train=train, X_test=test)
+    return AsPicked(moved, float(np.hypot(error, spread(domains.X_train))) if error else 0.0, offset)
