@@ -121,6 +121,15 @@ def test_the_flank_of_a_molecule_is_none_of_another_class() -> None:
     assert kept[1, 10, 10, 13] == 11 and kept[0, 10, 10, 10] == 9 and np.isfinite(kept).sum() == 3
 
 
+def test_mirror_images_of_a_tomogram_are_put_back_before_they_are_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = np.zeros((12, 16, 20), np.float32)
+    volume[3, 4, 5], volume[8, 12, 15] = 0.9, 0.6
+    monkeypatch.setattr(picking, "probabilities", lambda _, v: np.stack([v, 0.5 * v]))
+    found = picking.heights_apart(None, volume, [2.0, 2.0])
+    assert {tuple(p) for p in np.argwhere(np.isfinite(found)).tolist()} == {(0, 3, 4, 5), (0, 8, 12, 15)}
+    assert found[0, 3, 4, 5] == pytest.approx(0.9)
+
+
 def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     pytest.importorskip("monai")
     monkeypatch.setenv("CRYOETGAN_RUNS", str(tmp_path))
@@ -134,6 +143,9 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
     curves = result["learning_curves"]
     assert list(curves[picker.PHYSICS]) == ["2", "4"] and list(curves[picker.REAL]) == ["4", "5"]
     assert curves[picker.PHYSICS]["4"] == result["scores"][picker.PHYSICS]
+    _, call = picker.planned("smoke", 0)["picker_S1_long_formula_seed0"]
+    long = call()
+    assert list(long["learning_curves"]) == [picking.CTF_WEDGE] and len(long["rows"]) == 3
     _, call = template_matching.planned("smoke", 0)["templates_S1_seed0"]
     assert len(call()["rows"]) == 3
 

@@ -54,7 +54,7 @@ def numbers() -> dict[str, str]:
     found |= {"poor_densities": f"{r.lost_by_poor_densities():.3f}", "pickers_apart": f"{r.pickers_apart():.3f}"}
     for name, condition in (("off_centre", OFF_CENTRE), ("mended", MENDED)):
         found[f"picks_{name}"] = over_draws(r.lost_by_picks(condition), 3)
-    found["pick_error"] = f"{100 * r.pick_error():.0f}"
+    found |= {"pick_error": f"{100 * r.pick_error():.0f}", "pick_offset": f"{r.pick_offset():.1f}"}
     for name, source in (("hand", PHYSICS), ("maxima", "strongest density maxima"), ("moved", "picks, moved")):
         found[f"cell_{name}"] = f"{r.hand(source):.1f}"
     for name, source in (("", PHYSICS), ("_off", OFF)):

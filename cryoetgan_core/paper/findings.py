@@ -13,6 +13,7 @@ from ..reproducibility.files import read_json
 from .cases import compared_draws, results_of
 from .mismatch import mismatch_names
 from .pick_errors import FEW
+from .picker import LONG
 from .picking import CTF_WEDGE
 from .plan import noise_variant, run_name
 from .plotting import audit_table
@@ -144,6 +145,24 @@ class Results:
             if row["error"] >= 2 and row["particles"] > max(FEW)
         ]
         return max(abs(ratio - 1) for ratio in found)
+
+    def pick_offset(self) -> float:
+        """How far from where particles lie on average that place is found along an axis, at most, in voxels, when all
+        picks are off alike and all particles are used; from Table 25.
+        """
+        results = self([f"pick_errors_{dataset}_seed{s}" for dataset in ("S1", "S2") for s in self.seeds])
+        return max(
+            abs(found - put_in)
+            for r in results
+            for row in r["offset"]["rows"]
+            if row["particles"] > max(FEW)
+            for found, put_in in zip(row["found"], r["offset"]["put_in"], strict=True)
+        )
+
+    def wide_picker(self, source: str) -> list[float]:
+        """F1 on held-out tomograms of S2 of the wide picker of a source, in each draw, from Table 26."""
+        results = self([f"picker_S2_{LONG[source]}_seed{s}" for s in self.seeds])
+        return [next(iter(r["learning_curves"][source].values()))[0]["f1"] for r in results]
 
     def in_coloured_noise(self) -> tuple[float, float]:
         """F1 on S2 of pickers of the formula with back-projected noise, and of the generator's of the same draws and

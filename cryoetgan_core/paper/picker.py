@@ -49,9 +49,9 @@ SOURCES = (PHYSICS, CTF_WEDGE, CTF, WHITE, REAL)
 TRAINED_ON, TESTED_ON = 4, 3  # tomograms; the last of those trained on sets the threshold
 ORDERS = tuple((source, TRAINED_ON) for source in SOURCES)
 ORDERS += ((PHYSICS, 2), (PHYSICS, 12), (CTF_WEDGE, 12), (REAL, 12))  # for the learning curves
-# One picker each, wider, in less than an hour of a core: their picks are kept apart, as those of template matching are.
-LONG = {"long": ((PHYSICS, 48),), "long_formula": ((CTF_WEDGE, 48),), "long_real": ((REAL, 48),)}
-LONG_STEPS, LONG_OWN = 2500, 4
+# Wider pickers, one of a source, in less than an hour of a core; their picks are kept apart as those of templates are.
+LONG = {PHYSICS: "long", CTF_WEDGE: "long_formula", REAL: "long_real"}  # and names of files
+LONG_STEPS, LONG_TRAINED_ON, LONG_OWN = 2500, 48, 4
 SHAPE = (64, 160, 160)
 MOLECULES = 140  # in each tomogram, classes alike
 SNR = 0.05
@@ -181,7 +181,8 @@ def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], 
     for dataset in DATASETS:
         config = proof_config(profile, dataset, SNR, seed)
         plan[f"picker_{dataset}_seed{seed}"] = (config, partial(make_picker, config, **few))
-        for name, orders in LONG.items():
+        for source, name in LONG.items():
+            orders = ((source, LONG_OWN + 1 if small else LONG_TRAINED_ON),)
             long = dict(orders=orders, repeats=1, steps=LONG_STEPS, own=LONG_OWN, apart=True) | small
             plan[f"picker_{dataset}_{name}_seed{seed}"] = (config, partial(make_picker, config, **long))
     return plan
