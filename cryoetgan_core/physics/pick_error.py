@@ -23,6 +23,7 @@ from .signal_moments import ENOUGH, PARTS, hats
 
 TRIED = np.arange(0, 5.01, 0.25)  # voxels
 CERTAIN = 3.0  # standard errors by which an error must fit better than none
+CERTAIN_OFFSET = 5.0  # standard errors; from eight parts a Student's t of 7 degrees of freedom: one in 600 by chance
 AT_FACES = 0.1  # mean square of a density's voxels there, over that of all
 LEAST = 0.75  # voxels: less is not told from what else blurs particles
 FINE = 2  # samples of a voxel where a peak is looked for
@@ -188,14 +189,14 @@ class AsPicked(NamedTuple):
 def as_picked(domains: Domains, seed: int, tilt_range_deg: tuple | None = None) -> AsPicked:
     """Domains whose densities lie as far off centre as the training subtomograms do.
 
-    An offset or a `pick_error` of less than LEAST, or one that is not CERTAIN, counts as none. So do both where there
+    An offset or a `pick_error` of less than LEAST, or one that is not certain, counts as none. So do both where there
     are fewer subtomograms than PARTS, or a density reaches the faces of its box, as a membrane does.
     """
     x, y = domains.volumes("X_train"), domains.volumes("Y_train", ENOUGH)
     offset, error = np.zeros(3), 0.0
     if len(y) >= PARTS and not _reaches_faces(domains.X_train):
         place, standard_error = mean_offset(y)
-        if ((np.abs(place) >= LEAST) & (np.abs(place) >= CERTAIN * standard_error)).any():
+        if ((np.abs(place) >= LEAST) & (np.abs(place) >= CERTAIN_OFFSET * standard_error)).any():
             offset = place
         # the scatter is told from particles that lie in the centre on average
         centred = y.roll([-round(v) for v in offset.tolist()], (1, 2, 3))
