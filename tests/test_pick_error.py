@@ -1,18 +1,21 @@
 """How far picks lie off centre, found from noisy subtomograms, and densities that are moved as far."""
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import center_of_mass
+from scipy.ndimage import center_of_mass, gaussian_filter
 
 import cryoetgan_core as cg
+from cryoetgan_core.config import OWN_DATA, make_config
+from cryoetgan_core.paper import api
 from cryoetgan_core.physics.acquisition import Acquisition
 from cryoetgan_core.physics.estimate import signals
 from cryoetgan_core.physics.generator import PhysicsGenerator
-from cryoetgan_core.physics.pick_error import _symmetric, as_picked, mean_offset, off_centre, spread
+from cryoetgan_core.physics.pick_error import _symmetric, as_picked, certain_offset, mean_offset, off_centre, spread
 from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.simulator.sets import class_references, density_maps
 from cryoetgan_core.volumes.domains import Domains
@@ -64,14 +67,35 @@ def test_picks_that_are_all_off_in_one_direction_are_told_from_scattered_ones(
     assert found == (pytest.approx(spread(y), rel=0.25) if error else 0)
 
 
-def test_where_particles_lie_is_told_through_a_ctf_that_changes_its_sign(densities: ParticleSet) -> None:
-    f = np.fft.fftfreq(BOX)
+@pytest.mark.parametrize("box", [24, 25])
+def test_where_particles_lie_is_told_through_a_ctf_that_changes_its_sign(box: int) -> None:
+    f = np.fft.fftfreq(box)
     radius = np.sqrt(f[:, None, None] ** 2 + f[:, None] ** 2 + f**2)
+    densities = density_maps(class_references(("ribosome",), box, VOXEL), 60, box, VOXEL, stream(0, "X"))
     moved = off_centre(densities, 0.0, stream(0, "moved"), (0.0, 2.0, -1.0)).volumes
     seen = np.fft.ifftn(np.fft.fftn(moved, axes=(1, 2, 3)) * np.cos(40 * radius**2), axes=(1, 2, 3)).real
     seen += 2 * seen.std() * np.random.default_rng(0).standard_normal(seen.shape)
     place, standard_error = mean_offset(torch.from_numpy(seen))
     assert np.abs(place - (0, 2, -1)).max() < 0.3 and standard_error.max() < 0.3
+
+
+@pytest.mark.parametrize("blur", [0, 2])
+def test_noise_lies_nowhere(blur: int) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        noise = gaussian_filter(rng.standard_normal((8, 16, 16, 16)), (0, blur, blur, blur), mode="wrap")
+        assert not certain_offset(*mean_offset(torch.from_numpy(noise))).any()
+
+
+def test_the_user_is_told_which_way_picks_are_off(densities: ParticleSet, caplog: pytest.LogCaptureFixture) -> None:
+    y = recorded(densities, 0.0, 1.0, (3.0, -2.0, 0.0))
+    y.table["tomogram"] = ["first"] * 110 + ["second"] * 10
+    config = make_config("smoke", OWN_DATA, "physics", box=BOX, train_per_class=40)
+    with caplog.at_level(logging.WARNING, "cryoetgan_core"):
+        both = api.domains(y, "ribosome", config)
+    told = re.search(r"= \((.*), (.*), (.*)\) of their voxels", caplog.text)
+    assert np.abs(np.array(told.groups(), float) - (0, -2, 3)).max() < 0.3  # x, y, z
+    assert both.X_train.table["shift_z_A"].mean() / VOXEL == pytest.approx(3, abs=0.5)
 
 
 @pytest.mark.parametrize("noise", [2.0, 50.0])

@@ -130,6 +130,19 @@ def test_mirror_images_of_a_tomogram_are_put_back_before_they_are_averaged(monke
     assert found[0, 3, 4, 5] == pytest.approx(0.9)
 
 
+def test_thresholds_are_those_that_are_best_on_all_tomograms_of_its_own() -> None:
+    """On the first alone the lowest one would be as good."""
+    places = [table({"a": [(50, 50, 50)], "b": [(50, 50, 50)]})] * 3
+    heights = [np.zeros((2, 12, 12, 12)) for _ in places]
+    for height, wrong in zip(heights, (0.0, 0.5, 0.5), strict=True):
+        height[:, 5, 5, 5], height[:, 5, 5, 11] = 0.8, wrong
+    own = [(height, of) for height, of in zip(heights, places, strict=True)]
+    rows = picking.picked_right(lambda volume: volume, own[:2], own[2:], VOXEL, {"a": 15.0, "b": 15.0})
+    assert [row["picks"] for row in rows] == [1, 1] and [row["right"] for row in rows] == [1, 1]
+    rows = picking.picked_right(lambda volume: volume, own[:1], own[2:], VOXEL, {"a": 15.0, "b": 15.0})
+    assert [row["picks"] for row in rows] == [2, 2]
+
+
 def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     pytest.importorskip("monai")
     monkeypatch.setenv("CRYOETGAN_RUNS", str(tmp_path))
@@ -143,9 +156,12 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
     curves = result["learning_curves"]
     assert list(curves[picker.PHYSICS]) == ["2", "4"] and list(curves[picker.REAL]) == ["4", "5"]
     assert curves[picker.PHYSICS]["4"] == result["scores"][picker.PHYSICS]
+    looked_at = []
+    monkeypatch.setattr(picker, "heights_apart", lambda *a, **k: looked_at.append(a) or picking.heights_apart(*a, **k))
     _, call = picker.planned("smoke", 0)["picker_S1_long_formula_seed0"]
     long = call()
     assert list(long["learning_curves"]) == [picking.CTF_WEDGE] and len(long["rows"]) == 3
+    assert len(looked_at) == picker.LONG_OWN + 1  # tomograms that set the thresholds, and one that is tested on
     _, call = template_matching.planned("smoke", 0)["templates_S1_seed0"]
     assert len(call()["rows"]) == 3
 

@@ -102,9 +102,10 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domain
         )
     if offset.any():
         LOG.warning(
-            "The particles lie off the centres of their boxes in one direction: at (x, y, z) = (%.1f, %.1f, %.1f) "
-            "voxels from there, (%.0f, %.0f, %.0f) A, on average. The densities were moved along. Better move the "
-            "picks there, and cut the particles again.",
+            "The particles lie off the centres of their boxes in one direction, on average (x, y, z) = (%.1f, %.1f, "
+            "%.1f) of their voxels, (%.0f, %.0f, %.0f) A, in the axes in which they were read, with the beam along z. "
+            "The densities were moved along. Better cut the particles again, that far from where they were cut; if "
+            "they are of several tomograms, look at each.",
             *offset[::-1],
             *(particles.voxel_size_A * offset[::-1]),
         )

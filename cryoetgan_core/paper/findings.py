@@ -13,7 +13,7 @@ from ..reproducibility.files import read_json
 from .cases import compared_draws, results_of
 from .mismatch import mismatch_names
 from .pick_errors import FEW
-from .picker import LONG
+from .picker import LONG, LONG_TRAINED_ON
 from .picking import CTF_WEDGE
 from .plan import noise_variant, run_name
 from .plotting import audit_table
@@ -162,7 +162,13 @@ class Results:
     def wide_picker(self, source: str) -> list[float]:
         """F1 on held-out tomograms of S2 of the wide picker of a source, in each draw, from Table 26."""
         results = self([f"picker_S2_{LONG[source]}_seed{s}" for s in self.seeds])
-        return [next(iter(r["learning_curves"][source].values()))[0]["f1"] for r in results]
+        return [r["learning_curves"][source][str(LONG_TRAINED_ON)][0]["f1"] for r in results]
+
+    def wide_less_templates(self) -> list[float]:
+        """F1 of the generator's wide picker less that of template matching, in each draw of S2, from Table 26."""
+        matched = self([f"templates_S2_seed{s}" for s in self.seeds])
+        pairs = zip(self.wide_picker(PHYSICS), matched, strict=True)
+        return [f1 - r["scores"][TEMPLATES][0]["f1"] for f1, r in pairs]
 
     def in_coloured_noise(self) -> tuple[float, float]:
         """F1 on S2 of pickers of the formula with back-projected noise, and of the generator's of the same draws and

@@ -23,7 +23,7 @@ from .signal_moments import ENOUGH, PARTS, hats
 
 TRIED = np.arange(0, 5.01, 0.25)  # voxels
 CERTAIN = 3.0  # standard errors by which an error must fit better than none
-CERTAIN_OFFSET = 5.0  # standard errors; from eight parts a Student's t of 7 degrees of freedom: one in 600 by chance
+CERTAIN_OFFSET = 5.0  # standard errors, which few parts tell badly
 AT_FACES = 0.1  # mean square of a density's voxels there, over that of all
 LEAST = 0.75  # voxels: less is not told from what else blurs particles
 FINE = 2  # samples of a voxel where a peak is looked for
@@ -31,7 +31,11 @@ FINE = 2  # samples of a voxel where a peak is looked for
 
 @torch.no_grad()
 def pick_error(
-    densities: torch.Tensor, subtomograms: torch.Tensor, voxel_size_A: float, tilt_range_deg: tuple | None = None
+    densities: torch.Tensor,
+    subtomograms: torch.Tensor,
+    voxel_size_A: float,
+    tilt_range_deg: tuple | None = None,
+    offset: np.ndarray | None = None,
 ) -> tuple[float, float]:
     """How much farther particles lie off centre in subtomograms (M, D, D, D) than in densities (N, D, D, D).
 
@@ -42,6 +46,8 @@ def pick_error(
     ----------
     tilt_range_deg
         Lowest and highest tilt; None: estimated from the subtomograms.
+    offset
+        where the particles lie on average, (3,) zyx in voxels: they are moved back by whole voxels first.
 
     Returns
     -------
@@ -52,6 +58,8 @@ def pick_error(
     n, x, y = densities.shape[-1], densities.cpu().float(), subtomograms.cpu().float()
     G = PhysicsGenerator(n, Acquisition(voxel_size_A, tilt_range_deg or estimate_tilt_range(y - y.mean())))
     G.wraps.fill_(wraps_round(y))
+    if offset is not None:
+        y = y.roll([-round(v) for v in offset.tolist()], (1, 2, 3))
     seen = (wedge(n, *G.tilt_range_deg).flatten() > 0.99) & (coordinates(n)[0].flatten() <= 0.5)
     bands = (hats(lookup(n, "radius"), len(seen)) * seen)[1:]  # the lowest one is the mean of a box
     few = x[torch.linspace(0, len(x) - 1, min(STARTING, len(x))).round().long(), None] - x.mean()
@@ -103,21 +111,36 @@ def mean_offset(subtomograms: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     exp(-2 pi i f d) F(f). So the square of the transform is that of a volume with a peak at 2 d. Noise is no part of
     it, as only products of independent parts of the subtomograms are taken.
 
+    Parameters
+    ----------
+    subtomograms
+        at least PARTS.
+
     Returns
     -------
     offset, standard_error
         Each (3,), zyx, in voxels; offsets up to a quarter of the box are told. The errors are of a jackknife over
-        parts.
+        parts, and at least half of what two halves of the parts differ by: a peak of noise lies elsewhere in each.
     """
     n, y = subtomograms.shape[-1], subtomograms.cpu().float()
     y = y - y.mean((1, 2, 3), keepdim=True)
-    means = torch.stack([y[k::PARTS].mean(0) for k in range(min(PARTS, len(y)))])
+    means = torch.stack([y[k::PARTS].mean(0) for k in range(PARTS)])
     spectra = torch.fft.fftn(torch.fft.ifftshift(means, (1, 2, 3)), dim=(1, 2, 3))
     f = torch.fft.fftfreq(n)
     spectra = spectra * (f[:, None, None] ** 2 + f[:, None] ** 2 + f**2 < 0.25)
-    alone = ~torch.eye(len(means), dtype=torch.bool)
-    places = np.stack([_peak(spectra), *(_peak(spectra[others]) for others in alone)]) / 2
-    return places[0], np.sqrt((len(means) - 1) * places[1:].var(0))
+    alone = ~torch.eye(PARTS, dtype=torch.bool)
+    places = np.stack([_peak(spectra[others]) for others in alone]) / 2
+    halves = [_peak(spectra[half::2]) / 2 for half in (0, 1)]
+    standard_error = np.maximum(np.sqrt((PARTS - 1) * places.var(0)), np.abs(halves[0] - halves[1]) / 2)
+    return _peak(spectra) / 2, standard_error
+
+
+def certain_offset(place: np.ndarray, standard_error: np.ndarray) -> np.ndarray:
+    """What counts of a `mean_offset`: nothing unless its length is LEAST and CERTAIN_OFFSET; then what is two standard
+    errors along each axis.
+    """
+    told = np.linalg.norm(place) >= max(LEAST, CERTAIN_OFFSET * np.linalg.norm(standard_error))
+    return np.where(told & (np.abs(place) >= 2 * standard_error), place, 0.0)
 
 
 def _peak(spectra: torch.Tensor) -> np.ndarray:
@@ -158,7 +181,8 @@ def spread(particles: ParticleSet) -> float:
     """Standard deviation, in voxels, of where particles lie along each axis, as their table tells: 0 where it does
     not.
     """
-    return float(np.nan_to_num(particles.table[list(SHIFT_COLUMNS)].to_numpy(float)).std() / particles.voxel_size_A)
+    shifts = np.nan_to_num(particles.table[list(SHIFT_COLUMNS)].to_numpy(float))
+    return float(np.sqrt(shifts.var(0).mean()) / particles.voxel_size_A)
 
 
 def _reaches_faces(densities: ParticleSet) -> bool:
@@ -189,18 +213,14 @@ class AsPicked(NamedTuple):
 def as_picked(domains: Domains, seed: int, tilt_range_deg: tuple | None = None) -> AsPicked:
     """Domains whose densities lie as far off centre as the training subtomograms do.
 
-    An offset or a `pick_error` of less than LEAST, or one that is not certain, counts as none. So do both where there
-    are fewer subtomograms than PARTS, or a density reaches the faces of its box, as a membrane does.
+    An offset or a `pick_error` of less than LEAST, or one that is not certain, counts as none. Both count as none where
+    there are fewer subtomograms than PARTS, or a density reaches the faces of its box, as a membrane does.
     """
     x, y = domains.volumes("X_train"), domains.volumes("Y_train", ENOUGH)
     offset, error = np.zeros(3), 0.0
     if len(y) >= PARTS and not _reaches_faces(domains.X_train):
-        place, standard_error = mean_offset(y)
-        if ((np.abs(place) >= LEAST) & (np.abs(place) >= CERTAIN_OFFSET * standard_error)).any():
-            offset = place
-        # the scatter is told from particles that lie in the centre on average
-        centred = y.roll([-round(v) for v in offset.tolist()], (1, 2, 3))
-        found, certainty = pick_error(x, centred, domains.X_train.voxel_size_A, tilt_range_deg)
+        offset = certain_offset(*mean_offset(y))
+        found, certainty = pick_error(x, y, domains.X_train.voxel_size_A, tilt_range_deg, offset)
         error = found if certainty >= CERTAIN and found >= LEAST else 0.0
     if not error and not offset.any():
         return AsPicked(domains, 0.0, offset)
