@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.particles.folder import load_particles, read_volumes
 from cryoetgan_core.particles.relion_stacks import write_star
-from cryoetgan_core.simulator.sets import poses_of
+from cryoetgan_core.simulator.sets import class_references, poses_of
 from cryoetgan_core.volumes.poses import rotate_volume
 
 SIMULATED = Path(__file__).resolve().parents[2] / "shared" / "data" / "simulated"
@@ -86,7 +86,7 @@ def test_poses_of_a_simulator_archive(tmp_path):
     )  # fmt: skip
     found = load_particles(path)
     assert (found.volumes == 1).all() and found.table["class_name"].tolist() == ["a", "b", "c"]
-    assert found.table[["shift_x_A", "shift_y_A", "shift_z_A"]].iloc[0].tolist() == [30.0, 20.0, 10.0]
+    assert found.table[["shift_x_A", "shift_y_A", "shift_z_A"]].iloc[0].tolist() == [25.0, 15.0, 5.0]  # from 6 // 2
     # R takes zyx offsets in the box to the reference; the table's pose takes xyz of the reference to the box
     for q, row in zip(quaternion, found.table.itertuples(), strict=True):
         to_box = Rotation.from_euler("ZYZ", (row.rot_deg, row.tilt_deg, row.psi_deg), degrees=True).inv()
@@ -122,7 +122,7 @@ def test_a_beam_along_another_axis_turns_volumes_with_their_poses(tmp_path, axis
         volumes=posed.numpy(),
         voxel_size_A=9.0,
         quaternion_xyzw=quaternion,
-        shift_zyx_voxels=shifts.numpy(),
+        shift_zyx_voxels=shifts.numpy() + (0.5 if edge % 2 == 0 else 0),  # from the middle of the box
     )
     as_it_is = read_volumes(tmp_path / "p.npz")
     torch.testing.assert_close(rotate_volume(reference, *poses_of(as_it_is.table), 9.0), posed, atol=0.02, rtol=0)
@@ -131,6 +131,25 @@ def test_a_beam_along_another_axis_turns_volumes_with_their_poses(tmp_path, axis
     torch.testing.assert_close(
         rotate_volume(reference, *poses_of(turned.table), 9.0), torch.from_numpy(turned.volumes), atol=0.02, rtol=0
     )
+
+
+@needs_shared
+@pytest.mark.parametrize("axis", ["z", "x"])
+def test_the_authors_particles_lie_where_their_poses_say(axis):
+    """Of all ways to move a density along, none fits their particles better than their own poses do."""
+    found = load_particles(SIMULATED / "released_simulator" / "four_classes_box28_snr0.3.npz", protein="dark",
+                           beam_axis=axis)  # fmt: skip
+    own = found.select((found.table["class_name"] == "proteasome_t20s").to_numpy())
+    file = {"proteasome_t20s": str(SIMULATED.parent / "density_maps" / "3j9i.mrc")}
+    density = class_references(tuple(file), 28, own.voxel_size_A, file)["proteasome_t20s"]
+    posed = rotate_volume(density, *poses_of(own.table), own.voxel_size_A, box=28).numpy()
+    spectra = np.fft.fftn(own.volumes, axes=(1, 2, 3)) * np.fft.fftn(posed, axes=(1, 2, 3)).conj()
+    height = np.fft.ifftn(spectra.mean(0)).real
+    for axis_of in range(3):
+        after, before = np.take(np.moveaxis(height, axis_of, 0), [1, -1], axis=0)[:, 0, 0]
+        at = height[0, 0, 0]
+        assert min(at - after, at - before) > 0
+        assert abs(after - before) / (2 * (2 * at - after - before)) < 0.1  # voxels, by a parabola
 
 
 @needs_shared

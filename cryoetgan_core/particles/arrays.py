@@ -88,7 +88,9 @@ def read_npz(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray, float 
         angles = _angles_of_quaternions(data["quaternion_xyzw"], path)
         columns |= dict(zip(("rot_deg", "tilt_deg", "psi_deg"), angles, strict=True))
     if "shift_zyx_voxels" in data and voxel is not None:
-        columns |= dict(zip(("shift_z_A", "shift_y_A", "shift_x_A"), data["shift_zyx_voxels"].T * voxel, strict=True))
+        # the file counts from the middle of the box, the table from the voxel n // 2
+        shifts = data["shift_zyx_voxels"] - 0.5 * (data["volumes"].shape[-1] % 2 == 0)
+        columns |= dict(zip(("shift_z_A", "shift_y_A", "shift_x_A"), shifts.T * voxel, strict=True))
     return data["volumes"].astype(np.float32) * float(data.get("scale", 1.0)), voxel, columns
 
 

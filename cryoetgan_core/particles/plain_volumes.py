@@ -52,7 +52,7 @@ def read_volumes(
     path
         In an .npz the array ``volumes`` (times ``scale`` where that is there); ``label``, ``voxel_size_A``,
         ``quaternion_xyzw`` and ``shift_zyx_voxels`` are used where they are there: a voxel p of the volume
-        shows the density at ``R (p - centre - shift)``, R from the quaternion acting on zyx indices.
+        shows the density at ``R (p - (n - 1) / 2 - shift)``, R from the quaternion acting on zyx indices, n the box.
     voxel_size_A
         overrides headers; needed where the file has none.
     labels
