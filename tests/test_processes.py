@@ -84,7 +84,7 @@ def test_two_processes_make_the_same_particles(tmp_path: Path) -> None:
     def made_by(count: int) -> dict[str, str]:
         output = tmp_path / f"by {count}"
         done = started(
-            count, "-m", "cryoetgan_core.paper.launch", "generate", str(trained), str(output), "7", "--part", "2"
+            count, "-m", "cryoetgan_core.paper.command", "generate", str(trained), str(output), "7", "--part", "2"
         )
         assert done.returncode == 0, done.stderr[-2000:]
         return {
@@ -99,10 +99,10 @@ def test_two_processes_make_the_same_particles(tmp_path: Path) -> None:
 
 def test_a_planned_run_is_trained_under_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRYOETGAN_RUNS", str(tmp_path))
-    done = started(2, "-m", "cryoetgan_core.paper.launch", "train", "smoke", "S1_adapted_seed0")
+    done = started(2, "-m", "cryoetgan_core.paper.launch", "smoke", "S1_adapted_seed0")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "trained by 2 process(es)" in done.stdout and list(tmp_path.rglob("S1_adapted_seed0/weights.safetensors"))
-    done = started(1, "-m", "cryoetgan_core.paper.launch", "train", "smoke", "S1_nonsense_seed0")
+    done = started(1, "-m", "cryoetgan_core.paper.launch", "smoke", "S1_nonsense_seed0")
     assert done.returncode != 0 and "S1_nonsense_seed0" in done.stderr
 
 

@@ -18,20 +18,26 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from ..config import OWN_DATA, PRESETS, PROFILES, RunConfig, make_config
+from ..engine.processes import processes
 from ..evaluation.metrics import angular_log_ratio, angular_power_spectra
+from ..generation import load_run
 from ..particles.relion_writer import write_star
 from ..particles.report import describe
 from ..scenes import KINDS
 from ..simulator.microscope.simulate import MICROSCOPES
-from ..streaming import FORMATS
+from ..simulator.sets import class_references
+from ..streaming import FORMATS, Order, generate_to, missing_parts
 from ..training import Trainer
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
-from . import api, launch, own_data
+from . import api, own_data
 from .doubts import doubts
-from .parameters import parse_json, reader_options
+from .own_data import parse_densities
+from .own_runs import source_of
+from .parameters import parse_json, parse_shares, reader_options
 from .plotting import contact_sheet, report_figure, use_style
 from .simulated_sets import default_device
 
@@ -144,8 +150,24 @@ def expected_minutes(config: RunConfig, both: Domains) -> float:
 def _generated(
     run: Path, output: Path, n: int, densities: str, shares: str, part: int, volumes: str, seed: int
 ) -> None:
-    """Write labelled subtomograms of a run, or what is missing of them."""
-    launch.generate(run, output, n, shares, part, volumes, seed, densities)
+    """Write labelled subtomograms of a run, or what is missing of them: of what it was trained with, or of other
+    `densities`. Under torchrun this process makes its share of the parts.
+    """
+    trained_with, voxel_size_A = source_of(run)
+    names, files = parse_densities(densities or trained_with)
+    order = Order(n, parse_shares(shares, names), seed, part=part, volumes=volumes)
+    with processes() as these:  # which gives each its own GPU
+        trained = load_run(run, default_device())
+        references = class_references(names, trained.config.box, voxel_size_A, files)
+        parts = generate_to(output, run, trained, references, order, voxel_size_A, shard=these.rank, shards=these.count)
+        mine = -(-len(missing_parts(output, order)) // these.count)
+        made = list(tqdm(parts, total=mine, desc="parts", disable=these.rank > 0))
+        missing = len(missing_parts(output, order))
+        whose = f"process {these.rank}: " if these.count > 1 else ""
+        state = (
+            f"{missing} of {order.parts} parts are still missing" if missing else f"all {order.n} particles are there"
+        )
+        print(f"{whose}{output}: {state} ({len(made)} parts made now); the tables name class and pose of each")
 
 
 def _simulated(
