@@ -121,7 +121,7 @@ CLAIMS = (
     Claim("Wider pickers that see many generated tomograms and keep their picks apart are better (S2)",
           "training_data", "F1, wider - three tomograms",
           lambda r: mean(r.wide_picker(PHYSICS)) - r.picker("S2", PHYSICS), ">", 0.04, "0.03", 2),
-    Claim("Wider pickers trained on many generated tomograms are about level with template matching, which is told the "
+    Claim("Wider pickers trained on many generated tomograms come close to template matching, which is told the "
           "optics and has its thresholds of a labelled tomogram (S2)",
           "training_data", "F1, wider - template matching", lambda r: mean(r.wide_less_templates()), ">", -0.02, "0.01",
           3, headline=True),
