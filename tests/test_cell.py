@@ -117,7 +117,8 @@ def test_the_formula_has_the_generators_ratio_within_the_band() -> None:
 
 def test_results_are_planned_with_the_files_they_need() -> None:
     plan = cell.planned("quick", 0) | deepfinder_picker.planned("quick", 0)
-    assert set(plan) == {"cell_seed0", "deepfinder_picker_seed0"} and cell.CELL in plan["cell_seed0"].files
+    pickers = [f"deepfinder_picker{of}_seed0" for of in ("", "_long", "_long_real")]
+    assert set(plan) == {"cell_seed0", *pickers} and cell.CELL in plan["cell_seed0"].files
 
 
 @pytest.fixture(scope="module")

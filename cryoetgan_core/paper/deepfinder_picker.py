@@ -4,6 +4,7 @@ As in `picker`; the generator is estimated from the molecules of one tomogram, w
 pickers are tested on the other.
 """
 
+import time
 from functools import partial
 from pathlib import Path
 
@@ -26,10 +27,14 @@ from ..simulator.specimen.crowding import radius_A
 from ..volumes.maps import resample
 from ..volumes.table import particle_table
 from .foreign import DEEPFINDER, DEEPFINDER_VOXEL_A, LEAST_SHAPE, Foreign
+from .picker import LONG_OWN, LONG_STEPS, LONG_TRAINED_ON
 from .picking import (
+    NARROW,
     STEPS,
     THRESHOLDS,
+    WIDE,
     estimated,
+    heights_apart,
     noisy,
     picked_right,
     probabilities,
@@ -43,40 +48,59 @@ MAP = 32  # voxels of a density from DeepFinder's labels; three molecules of eac
 LARGER, EACH, MORE_SCENES = (100, 160, 160), 5, 8  # so its scenes are larger: ours places balls
 WEDGE = "(density + noise) x wedge"
 FIXED = np.array([0.5])  # threshold of the real labels' picker, which has no second tomogram to set one on
+SOURCES = (PHYSICS, WEDGE, WHITE, REAL)
+LONG = {PHYSICS: "long", REAL: "long_real"}  # wider pickers, as those of `picker`, and names of files
 
 
-def make_deepfinder(folder: Path, config: RunConfig, repeats: int = 2, steps: int = STEPS) -> dict:
+def make_deepfinder(
+    folder: Path,
+    config: RunConfig,
+    repeats: int = 2,
+    steps: int = STEPS,
+    sources: tuple[str, ...] = SOURCES,
+    scenes: int = MORE_SCENES,
+    own: int = 1,
+    apart: bool = False,
+) -> dict:
     """Scores of pickers on each of DeepFinder's two tomograms, with what the other one tells.
 
     Sources: tomograms of the generator that was estimated from the other one; the same specimens with white noise at
     the generator's ratio of signal to noise, with the missing wedge and without; and the other one itself with its
-    labels. The wedge is that of the generator's tilts. `repeats` pickers of each source differ in their seed.
+    labels. The wedge is that of the generator's tilts; `scenes` are made on each tomogram, none for real labels alone.
+    `repeats` pickers of each source differ in their seed; thresholds are set on the last `own` of its tomograms.
+    `apart`: pickers are WIDE, and pick by `heights_apart`.
     """
     both = [labelled(folder / name) for name in DEEPFINDER]
     rows, ranges, voxel = [], [], DEEPFINDER_VOXEL_A
     for fold, (known, other) in enumerate((both, both[::-1])):
         volume, table, references = known
         radii = {name: radius_A(r, voxel) for name, r in references.items()}
+        in_voxels = [radii[name] / voxel for name in sorted(radii)]
+        heights_of, size = (partial(heights_apart, radii=in_voxels), WIDE) if apart else (probabilities, NARROW)
         trained = paths.runs(config.profile) / "foreign" / f"deepfinder_picker_{fold}"
         run, noise_power = estimated(config, [(volume, table)], references, voxel, trained)
         ranges.append(list(run.G.tilt_range_deg))
-        order = Scenes(dict.fromkeys(references, EACH), LARGER, MORE_SCENES, config.seed, protein="bright", halves=True)
-        made = {PHYSICS: [], WEDGE: [], WHITE: []}
-        for number in range(MORE_SCENES):
+        order = Scenes(
+            dict.fromkeys(references, EACH), LARGER, max(scenes, 1), config.seed, protein="bright", halves=True
+        )
+        made = {source: [(volume, table)] * (own + 1) if source == REAL else [] for source in sources}
+        for number in range(scenes):
             placed, volumes = make_scene(run, references, order, number, voxel, noise_power)
             snr = float(np.var(volumes[""]) / (np.var(volumes["even"] - volumes["odd"]) / 4) - 1)
             made[PHYSICS].append((volumes[""], placed))
             for source, seen in ((WEDGE, seen_by_tilts(LARGER, *ranges[-1])), (WHITE, None)):
-                rng = stream(config.seed, "deepfinder", source, fold, number)
-                made[source].append((noisy(volumes["density"], None, snr, rng, seen), placed))
-        made[REAL] = [(volume, table)] * 2
+                if source in made:
+                    rng = stream(config.seed, "deepfinder", source, fold, number)
+                    made[source].append((noisy(volumes["density"], None, snr, rng, seen), placed))
         for source, tomograms in made.items():
             levels = FIXED if source == REAL else THRESHOLDS
             for repeat in range(repeats):
-                network = train_picker(tomograms[:-1], voxel, radii, 1000 * config.seed + repeat, steps)
-                heights = partial(probabilities, network)
-                found = picked_right(heights, tomograms[-1:], [other[:2]], voxel, radii, levels)
+                start = time.process_time()
+                network = train_picker(tomograms[:-own], voxel, radii, 1000 * config.seed + repeat, steps, size)
+                heights = partial(heights_of, network)
+                found = picked_right(heights, tomograms[-own:], [other[:2]], voxel, radii, levels)
                 rows += [{"source": source, "fold": fold, "repeat": repeat} | row for row in found]
+                rows[-1]["seconds"] = round(time.process_time() - start, 1)
     by_source = pd.DataFrame(rows).groupby("source")
     return {
         "scores": {s: [scores(part) for _, part in own.groupby(["fold", "repeat"])] for s, own in by_source},
@@ -85,6 +109,7 @@ def make_deepfinder(folder: Path, config: RunConfig, repeats: int = 2, steps: in
         "noise_of_empty_boxes": noise_power is not None,
         "tilt_range_deg": ranges,
         "steps": steps,
+        "scenes": scenes,
         "data_hash": array_hash(*(b[0] for b in both)),
     } | described(config, "paper.deepfinder_picker")
 
@@ -117,10 +142,14 @@ def labelled(path: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str, torch.Tens
 
 
 def planned(profile: str, seed: int) -> dict[str, Foreign]:
-    """The result by name."""
+    """The results by name."""
     few = dict(repeats=1, steps=3) if profile == "smoke" else {}
     own = partial(make_config, profile, OWN_DATA, "physics", seed=seed)
     labels = tuple(f.replace("data", "target") for f in DEEPFINDER)
-    return {
-        f"deepfinder_picker_seed{seed}": Foreign((*DEEPFINDER, *labels), own(box=20), partial(make_deepfinder, **few))
-    }
+    files, config = (*DEEPFINDER, *labels), own(box=20)
+    plan = {f"deepfinder_picker_seed{seed}": Foreign(files, config, partial(make_deepfinder, **few))}
+    for source, name in LONG.items():
+        scenes = 0 if source == REAL else LONG_OWN + 1 if few else LONG_TRAINED_ON
+        long = dict(repeats=1, steps=LONG_STEPS, sources=(source,), scenes=scenes, own=LONG_OWN, apart=True) | few
+        plan[f"deepfinder_picker_{name}_seed{seed}"] = Foreign(files, config, partial(make_deepfinder, **long))
+    return plan

@@ -90,8 +90,9 @@ def make_deepfinder(folder: Path, config: RunConfig, rotations: int = ROTATIONS)
     that its generator was estimated to have.
     """
     both = [labelled(folder / name) for name in DEEPFINDER]
-    named = deepfinder_picker.planned(config.profile, config.seed)
-    (estimated,) = read_results(config.profile, {name: case.config for name, case in named.items()}).values()
+    name = f"deepfinder_picker_seed{config.seed}"
+    case = deepfinder_picker.planned(config.profile, config.seed)[name]
+    (estimated,) = read_results(config.profile, {name: case.config}).values()
     rows, each, voxel = [], [], DEEPFINDER_VOXEL_A
     for fold, (known, other) in enumerate((both, both[::-1])):
         volume, table, references = known
@@ -123,6 +124,6 @@ def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], 
 def planned_foreign(profile: str, seed: int) -> dict[str, Foreign]:
     """The result on DeepFinder's tomograms, by name."""
     few = dict(rotations=3) if profile == "smoke" else {}
-    ((name, case),) = deepfinder_picker.planned(profile, seed).items()
-    make = partial(make_deepfinder, **few)
+    name = f"deepfinder_picker_seed{seed}"
+    case, make = deepfinder_picker.planned(profile, seed)[name], partial(make_deepfinder, **few)
     return {name.replace("picker", "templates"): Foreign(case.files, case.config, make, reads=name)}
