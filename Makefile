@@ -33,6 +33,8 @@ GPU_LIMIT := $(shell command -v nvidia-smi > /dev/null && echo "--resources gpu=
 # One job a core: several small trainings side by side are faster than one with several threads, and one thread reproduces bit for bit.
 export OMP_NUM_THREADS ?= 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# What Python compiles is kept in the environment: a test run starts some sixty processes that import the same packages.
+unexport PYTHONDONTWRITEBYTECODE
 # The environment's own Jupyter, not one configured elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1
 

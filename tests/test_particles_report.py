@@ -39,9 +39,10 @@ def test_no_axis_is_named_where_there_is_no_wedge():
 @pytest.mark.skipif(not SHARED.exists(), reason="the files of ../shared are not here")
 def test_the_beam_axis_of_measured_tomograms():
     hiv, _ = read_tomogram(SHARED / "experimental" / "emd1155_hiv" / "emd_1155.ccp4")
-    assert beam_axis_of(torch.from_numpy(hiv)[None])[0] == "y"
     tubule, _ = read_tomogram(SHARED / "experimental" / "microtubule" / "13pf_MT.tif", 10.52)
-    assert beam_axis_of(torch.from_numpy(tubule)[None])[0] == "z"
+    for volume, axis in ((hiv, "y"), (tubule, "z")):
+        cube = [slice((n - min(volume.shape)) // 2, (n + min(volume.shape)) // 2) for n in volume.shape]
+        assert beam_axis_of(torch.from_numpy(volume[tuple(cube)])[None])[0] == axis
 
 
 def test_the_report_of_a_sound_set(recorded):
@@ -49,7 +50,6 @@ def test_the_report_of_a_sound_set(recorded):
     assert report.warnings == [] and report.particles == 24 and report.voxel_size_A == VOXEL_A
     assert report.classes["particles"].sum() == 24 and report.classes["tomogram"].nunique() == 2
     assert report.histogram[0].sum() == recorded.volumes.size and report.mean.shape == (BOX,) * 3
-    assert report.grey["mean"] == pytest.approx(recorded.volumes.mean(), abs=1e-5)
     frequency, power = report.spectrum
     assert frequency[-1] == pytest.approx(0.5 / VOXEL_A) and (power > 0).all()
     assert len(report_figure(report).axes) == 7
@@ -61,6 +61,8 @@ def test_what_is_odd_is_said(recorded):
     assert any('protein="dark"' in w for w in dark.warnings)
     turned = describe(ParticleSet(np.swapaxes(y, 1, 3).copy(), recorded.table, VOXEL_A))
     assert any('beam_axis="x"' in w for w in turned.warnings)
+    with pytest.raises(ValueError, match="all 24 particles looked at are constant"):
+        describe(ParticleSet(np.ones_like(y), recorded.table, VOXEL_A))
     odd = y.copy()
     odd[:3] = 1.0
     table = particle_table(24, class_name=["a"] * 22 + ["b"] * 2, tomogram="t")

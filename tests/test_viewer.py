@@ -147,10 +147,10 @@ def test_in_a_browser_the_quick_start_runs_and_a_slider_changes_the_picture(tmp_
             found = driver.find_elements(By.CSS_SELECTOR, "img.widget-image")
             return found[0].get_attribute("src") if found else None
 
-        for _ in range(3):  # on a busy machine the page may say Idle before its kernel takes cells, or cover its menu
+        for _ in range(8):  # on a busy machine the page may say Idle before its kernel takes cells, or cover its menu
             try:
                 run_all()
-                WebDriverWait(driver, 90).until(lambda d: picture())
+                WebDriverWait(driver, 30).until(lambda d: picture())
                 break
             except (TimeoutException, ElementClickInterceptedException):
                 for button in driver.find_elements(By.CSS_SELECTOR, ".jp-Dialog button.jp-mod-accept"):

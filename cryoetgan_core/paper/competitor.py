@@ -87,7 +87,7 @@ def make_competitor(config: RunConfig, trained: int = TRAINED) -> dict:
     scaling, rng = Scaling.of(x, y, 0.0), stream(config.seed, "competitor")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        np.random.seed(config.seed)  # noqa: NPY002 - torchcfm couples by NumPy's global generator
+        np.random.seed(config.seed)  # torchcfm couples by NumPy's global generator
         network, matcher = Velocity(), ExactOptimalTransportConditionalFlowMatcher(sigma=0.0)
         optimizer = torch.optim.Adam(network.parameters(), RATE)
         start, batch = time.process_time(), min(BATCH, len(x))

@@ -27,7 +27,6 @@ class Report:
     Attributes
     ----------
     classes : particles by class and tomogram.
-    grey : mean, standard deviation, least and greatest voxel, of those looked at.
     histogram : counts and edges of the voxels' grey values.
     mean : (D, D, D) mean volume.
     spectrum : spatial frequency in 1/angstrom, and mean power, of shells.
@@ -42,7 +41,6 @@ class Report:
     box: int
     voxel_size_A: float
     classes: pd.DataFrame
-    grey: dict[str, float]
     histogram: tuple[np.ndarray, np.ndarray]
     mean: np.ndarray
     spectrum: tuple[np.ndarray, np.ndarray]
@@ -60,38 +58,21 @@ class Report:
     __repr__ = __str__
 
 
-def cone_power(volumes: torch.Tensor) -> torch.Tensor:
-    """Mean power (3,) of volumes (N, D, H, W) in a narrow cone round the z, y and x axis of Fourier space, each volume
-    with weight one; the missing wedge holds the cone round the beam.
+def beam_axis_of(volumes: torch.Tensor) -> tuple[str | None, tuple[float, float, float]]:
+    """The axis ("z", "y" or "x") along which the electrons went, None where none is clear; and the power in a narrow
+    cone round each axis of Fourier space over their mean. The missing wedge holds the cone round the beam.
+
+    `volumes` (N, D, D, D): each has weight one.
     """
-    shape = volumes.shape[1:]
-    mask = window(shape[0]) if len(set(shape)) == 1 else _hann(shape)
-    line = [torch.fft.fftfreq(s) for s in shape]
-    f = torch.stack(torch.meshgrid(*line, indexing="ij"))
+    f = torch.stack(torch.meshgrid(*[torch.fft.fftfreq(s) for s in volumes.shape[1:]], indexing="ij"))
     radius = f.norm(dim=0)
     near = (f.abs() / radius.clamp(min=1e-9)) > np.cos(np.deg2rad(CONE_DEG))
-    near = near & (radius > BAND[0]) & (radius < BAND[1])
+    near &= (radius > BAND[0]) & (radius < BAND[1])
     total = torch.zeros(3, dtype=torch.float64)
     for v in volumes:
-        power = torch.fft.fftn((v - v.mean()) * mask).abs().square()
-        power = power / power.mean()
-        total += torch.stack([power[c].mean() for c in near]).double()
-    return total / len(volumes)
-
-
-def _hann(shape: tuple[int, ...]) -> torch.Tensor:
-    lines = [torch.hann_window(s + 2, periodic=False)[1:-1] for s in shape]
-    return lines[0][:, None, None] * lines[1][:, None] * lines[2]
-
-
-def beam_axis_of(volumes: torch.Tensor) -> tuple[str | None, tuple[float, float, float]]:
-    """The axis ("z", "y" or "x") along which the electrons went, by the weakest of `cone_power`; None where no cone is
-    clearly weaker; and the power in each cone over their mean.
-
-    `volumes` (N, D, H, W): particles, or one tomogram.
-    """
-    power = cone_power(volumes)
-    cones = (power / power.mean()).tolist()
+        power = torch.fft.fftn((v - v.mean()) * window(len(v))).abs().square()
+        total += torch.stack([power[c].mean() for c in near]).double() / power.mean()
+    cones = (total / total.mean()).tolist()
     weakest, second = sorted(cones)[:2]
     return ("zyx"[int(np.argmin(cones))] if weakest < NO_WEDGE * second else None), tuple(cones)
 
@@ -102,6 +83,11 @@ def describe(particles: ParticleSet) -> Report:
     Warned of: grey values that all are the same in a particle, classes of few particles, one tomogram only, a missing
     wedge that is not along z or not where the files say, protein that looks dark, a mean without a particle, voxels
     that take few values.
+
+    Raises
+    ------
+    ValueError
+        Where all are constant.
     """
     n, box = len(particles), particles.volumes.shape[-1]
     chosen = np.unique(np.linspace(0, n - 1, min(n, LOOKED_AT)).round().astype(int))
@@ -121,7 +107,9 @@ def describe(particles: ParticleSet) -> Report:
     if table["tomogram"].nunique() < 2:
         warnings.append("One tomogram: particles to test on can only come from another part of it.")
     volumes = torch.from_numpy(values[values.reshape(len(values), -1).std(1) > 0])
-    axis, cones = beam_axis_of(volumes) if len(volumes) else (None, (1.0, 1.0, 1.0))
+    if not len(volumes):
+        raise ValueError(f"describe: all {flat} particles looked at are constant; expected some that are not.")
+    axis, cones = beam_axis_of(volumes)
     if axis is None:
         warnings.append("No missing wedge is seen along any axis: are these denoised, averaged or isotropic volumes?")
     elif axis != "z":
@@ -146,7 +134,7 @@ def describe(particles: ParticleSet) -> Report:
     told = None
     if "tilt_min_deg" in table and table["tilt_min_deg"].notna().any():
         told = float(table["tilt_min_deg"].min()), float(table["tilt_max_deg"].max())
-    seen = estimate_tilt_range(volumes) if len(volumes) else (-90.0, 90.0)
+    seen = estimate_tilt_range(volumes)
     if told and axis == "z" and max(abs(a - b) for a, b in zip(told, seen, strict=True)) > FAR_DEG:
         warnings.append(
             f"The files tell tilts of {told[0]:.0f} to {told[1]:.0f} degrees, the particles show {seen[0]:.0f} to "
@@ -155,23 +143,14 @@ def describe(particles: ParticleSet) -> Report:
     distinct = len(np.unique(values[:10]))
     if distinct < 64:
         warnings.append(f"Voxels take {distinct} values only: coarse integers.")
-    frequency, power = _radial(volumes)
-    counts_edges = np.histogram(values, bins=80)
-    grey = {
-        "mean": float(values.mean()),
-        "s.d.": float(values.std()),
-        "least": float(values.min()),
-        "greatest": float(values.max()),
-    }
     return Report(
         n,
         box,
         particles.voxel_size_A,
         classes,
-        grey,
-        counts_edges,
+        np.histogram(values, bins=80),
         mean,
-        (frequency / particles.voxel_size_A, power),
+        _over_shells(volumes, particles.voxel_size_A),
         cones,
         _over_tilts(volumes),
         told,
@@ -184,8 +163,6 @@ def _over_tilts(volumes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Tilt of each bin and mean power there, over the greatest, away from the tilt axis and in BAND."""
     bins = round(180 / TILT_STEP_DEG)
     centre = -90 + TILT_STEP_DEG * (np.arange(bins) + 0.5)
-    if not len(volumes):
-        return centre, np.ones(bins)
     radius, tilt, axis = coordinates(volumes.shape[-1])
     keep = (radius > BAND[0]) & (radius < BAND[1]) & (axis > AXIS_DEG)
     index = ((tilt[keep] + 90) / TILT_STEP_DEG).long().clamp(max=bins - 1)
@@ -195,15 +172,10 @@ def _over_tilts(volumes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     return centre, mean / np.nanmax(mean)
 
 
-def _radial(volumes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Spatial frequency in cycles per voxel and mean power of shells one Fourier voxel wide."""
+def _over_shells(volumes: torch.Tensor, voxel_size_A: float) -> tuple[np.ndarray, np.ndarray]:
+    """Spatial frequency in 1/angstrom and mean power of shells one Fourier voxel wide."""
     box = volumes.shape[-1]
-    f = torch.fft.fftfreq(box) * box
-    shell = (f[:, None, None] ** 2 + f[:, None] ** 2 + f**2).sqrt().round().long()
-    power = sum(torch.fft.fftn((v - v.mean()) * window(box), norm="ortho").abs().square() for v in volumes) / max(
-        len(volumes), 1
-    )
-    count = torch.bincount(shell.flatten())
-    sums = torch.bincount(shell.flatten(), weights=power.flatten().double())
-    keep = slice(1, box // 2 + 1)
-    return (torch.arange(len(count))[keep] / box).numpy(), (sums / count)[keep].numpy()
+    shell = (coordinates(box)[0] * box).round().long().flatten()
+    power = windowed_power(volumes - volumes.mean((1, 2, 3), keepdim=True)).flatten()
+    mean = (torch.bincount(shell, power) / torch.bincount(shell))[1 : box // 2 + 1]
+    return np.arange(1, box // 2 + 1) / box / voxel_size_A, mean.numpy()
