@@ -85,7 +85,6 @@ FIGURE_NOTEBOOKS = {
         [
             "fig1_overview",
             "fig2_generated",
-            "summary",
             "fig3_real",
             "table1_datasets",
             "fig4_uncertainty",

@@ -6,7 +6,6 @@ from .evidence import AUDITED, audit_table, downstream_table, learning_curves, p
 from .operator import (
     accuracy_by_snr,
     few_particles,
-    generated_sheet,
     mixed_sheet,
     shell_agreement,
     shells_of_means,
@@ -22,7 +21,7 @@ from .operator_tables import (
     real_table,
     told_apart_table,
 )
-from .panels import SHORT, contact_sheet, summary, translated
+from .panels import SHORT, contact_sheet
 from .report import report_figure
 from .scheme import overview
 from .spread_panels import noise_sweep, reliability_curves, uncertainty_maps

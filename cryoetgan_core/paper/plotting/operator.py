@@ -72,42 +72,6 @@ def transfer_and_noise(result: dict) -> Figure:
     return figure
 
 
-def generated_sheet(result: dict) -> Figure:
-    """Central slices of the density, of one generation and one recording of it in its pose, and of means of many of
-    both; along (xy) and across (xz) the beam, side by side for each class.
-
-    Grey values of single volumes run over 2.5 standard deviations. Those of the means are scaled to the recorded
-    mean's, so that generated and recorded can be compared.
-    """
-    sheet, classes = {k: np.array(v) for k, v in result["sheet"].items()}, result["classes"]
-    names = list(dict.fromkeys(name.rsplit(", ", 1)[0] for name in sheet))
-    columns = 2 * len(classes)
-    figure, axes = plt.subplots(
-        len(names),
-        columns,
-        figsize=(PAGE_WIDTH_IN, 1.08 * PAGE_WIDTH_IN * len(names) / columns),
-        layout="constrained",
-        squeeze=False,
-    )
-    for row, name in zip(axes, names, strict=True):
-        for k, axis in enumerate(row):
-            plane, i = ("xy", "xz")[k % 2], k // 2
-            if name.startswith("mean"):
-                low, high = np.quantile(sheet[f"{name.replace('generated', 'recorded')}, {plane}"][i], (0.005, 0.995))
-            else:
-                low, high = (0, 1) if name == "density" else (-2.5, 2.5)
-            axis.imshow(sheet[f"{name}, {plane}"][i], vmin=low, vmax=high, cmap="gray", origin="lower")
-            axis.set(xticks=[], yticks=[])
-        row[0].set_ylabel(name.replace("mean of ", "mean of\n").replace("one ", "one\n"), fontsize=5)
-    for k, axis in enumerate(axes[0]):
-        axis.set_title(f"{classes[k // 2].replace('_', ' ')}\nxy" if k % 2 == 0 else "xz", fontsize=5, pad=2)
-    side = sheet["density, xy"].shape[-1]
-    axes[0, 0].plot([1, 1 + 200 / result["voxel_size_A"]], [1.2, 1.2], color="w", lw=2)
-    axes[0, 0].annotate("20 nm", (1, 2.4), color="w", fontsize=5)
-    axes[0, 0].set(xlim=(-0.5, side - 0.5), ylim=(-0.5, side - 0.5))
-    return figure
-
-
 def shells_of_means(results: Mapping[str, dict]) -> Figure:
     """Fourier shell correlation of the mean of many generations with that of recordings without noise, by set."""
     figure, axis = plt.subplots(figsize=(COLUMN_WIDTH_IN, 2.0), layout="constrained")

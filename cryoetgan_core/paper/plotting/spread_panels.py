@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .artefacts import COLUMN_WIDTH_IN, PAGE_WIDTH_IN
-from .panels import SHORT, _grid, _name_of_set, _scale_bar, _show
+from .panels import SHORT, _grid, _scale_bar, _show
 
 
 def uncertainty_maps(found: Sequence[dict]) -> Figure:
@@ -57,7 +57,8 @@ def uncertainty_maps(found: Sequence[dict]) -> Figure:
         for c, name in enumerate(classes):
             axes[0, c].set_title(SHORT.get(name, name), fontsize=6, pad=2)
         _scale_bar(axes[0, 0], r["voxel_size_A"])
-        _name_of_set(figure, r, top)
+        name_of_set = dict(fontsize=7, fontweight="bold", va="bottom")
+        figure.text(0.005, 1 - (top - 0.02) / height, r["config"]["dataset"], **name_of_set)
         top += len(rows) * cell + title + 0.05
     return figure
 
