@@ -254,6 +254,7 @@ PROFILES = {
             classifier_dense=16,
             classifier_epochs=2,
         ),
+        noise_levels=(0.0, 0.2),
     ),
     "quick": Profile(
         "laptop; every figure in under 40 minutes on 2 cores",

@@ -166,14 +166,14 @@ def test_downstream_finds_that_noise_teaches_nothing_and_real_does(small: tuple)
     noise = torch.randn(domains.volumes("X_train").shape, generator=rng())
     y = domains.volumes("Y_train")
     sets = {GENERATED: noise, REAL: (y - y.mean()) / y.std()}
-    rows = benchmark(sets, domains, repeats=1, shares=(0.3, 1.0), real_shares=(0.2,), steps=60)
+    rows = benchmark(sets, domains, repeats=1, shares=(1.0,), real_shares=(0.2,), steps=60)
 
     def accuracy(source: str, synthetic: int, real: int) -> float:
         return max(r["accuracy"] for r in rows if (r["source"], r["synthetic"], r["real"]) == (source, synthetic, real))
 
     assert accuracy(REAL, 0, 20) > 85 and accuracy(GENERATED, 20, 0) < 75
     assert accuracy(GENERATED, 20, 4) > accuracy(GENERATED, 20, 0)
-    assert {r["real"] for r in rows if r["source"] == REAL} == {4, 6, 20}
+    assert {r["real"] for r in rows if r["source"] == REAL} == {4, 20}
 
 
 def test_gap_closed_is_zero_for_the_best_formula_and_one_for_real() -> None:

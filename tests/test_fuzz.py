@@ -16,7 +16,7 @@ FUZZ = Path(__file__).parent / "fuzz"
         ("files.py", ("--mutants", "120", "--seed", "5"), "of 120 mutants"),
         pytest.param(
             "kills.py",
-            ("--kills", "2", "--seed", "3", "--steps", "8", "--kinds", "mrc"),
+            ("--kills", "2", "--seed", "3", "--steps", "4", "--presets", "released", "--kinds", "mrc"),
             "no fault",
             marks=pytest.mark.slow,
         ),

@@ -502,7 +502,7 @@ def test_a_subtomogram_does_not_depend_on_the_tomogram_it_is_cut_from_being_full
 
 def test_crowding_reaches_its_volume_fraction_where_there_is_room() -> None:
     references = class_references(("apoferritin",), 24, 13.68)
-    n, reach = 100, 900.0
+    n, reach = 25, 900.0
     near = place_neighbours(
         references,
         ["apoferritin"] * n,

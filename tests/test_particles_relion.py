@@ -1,5 +1,6 @@
 """Tilt-stack particles: a known volume projected and recovered, broken files, and real ribosomes."""
 
+import shutil
 from pathlib import Path
 
 import mrcfile
@@ -206,14 +207,15 @@ def edited(folder, name, old, new):
         ("set.star", "_rlnTomo", "_other", "optimisation_set.star"),
     ],
 )
-def test_a_broken_file_is_one_clear_error(tmp_path, name, old, new, message):
-    edited(write_data_set(tmp_path), name, old, new)
+def test_a_broken_file_is_one_clear_error(data_set, tmp_path, name, old, new, message):
+    shutil.copytree(data_set, tmp_path, dirs_exist_ok=True)
+    edited(tmp_path, name, old, new)
     with pytest.raises(ValueError, match=message):
         read_tilt_stack_particles(tmp_path / "set.star")
 
 
-def test_wrong_frame_count_and_size(tmp_path):
-    write_data_set(tmp_path)
+def test_wrong_frame_count_and_size(data_set, tmp_path):
+    shutil.copytree(data_set, tmp_path, dirs_exist_ok=True)
     mrcfile.write(tmp_path / "p0.mrcs", np.zeros((30, SIZE, SIZE), np.float32), overwrite=True)
     with pytest.raises(ValueError, match=r"30 frames, expected 41 .* or 38"):
         read_tilt_stack_particles(tmp_path / "set.star")
@@ -410,8 +412,8 @@ def test_boxes_that_were_turned_are_turned_back(tmp_path, premultiplied):
     assert_in_the_tomogram(found.table)
 
 
-def test_turned_boxes_of_tilt_stacks_go_into_the_pose(tmp_path):
-    write_data_set(tmp_path)
+def test_turned_boxes_of_tilt_stacks_go_into_the_pose(data_set, tmp_path):
+    shutil.copytree(data_set, tmp_path, dirs_exist_ok=True)
     plain = read_tilt_stack_particles(tmp_path / "set.star", limit=2)
     blocks = starfile.read(tmp_path / "particles.star")
     blocks["particles"] = blocks["particles"].iloc[:2].reset_index(drop=True).assign(**turned_columns())

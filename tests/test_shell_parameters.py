@@ -94,35 +94,26 @@ def test_files_of_any_name_reach_the_notebook_and_nothing_in_them_runs(tmp_path:
     assert not [*tmp_path.rglob("owned")]
 
 
-@pytest.mark.parametrize(
-    ("parameter", "message"),
-    [
-        ("maps=ribosome=pdb:3j9i'$(touch owned)'a", "'maps' holds"),
-        ("seeds=0'; touch owned; '", "'seeds' is"),
-        ("profile=quick; touch owned", "'profile' is"),
-    ],
-    ids=["maps", "seeds", "profile"],
-)  # fmt: skip
-def test_what_is_no_entry_seed_or_profile_is_refused_before_anything_runs(
-    tmp_path: Path, copy: Path, parameter: str, message: str
-) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "all",
-        "--cores",
-        "1",
-        "--config",
-        "profile=smoke",
-        "seeds=0",
-        parameter,
-    ]
+def test_what_is_no_entry_is_refused_before_anything_runs(tmp_path: Path, copy: Path) -> None:
+    words = "-m snakemake all --cores 1 --config profile=smoke seeds=0".split()
     made = subprocess.run(
-        command, cwd=copy, capture_output=True, text=True, env=os.environ | {"CRYOETGAN_RUNS": str(tmp_path / "runs")}
-    )
-    assert made.returncode != 0 and message in made.stderr, made.stderr[-2000:]
+        [sys.executable, *words, "maps=ribosome=pdb:3j9i'$(touch owned)'a"],
+        cwd=copy, capture_output=True, text=True, env=os.environ | {"CRYOETGAN_RUNS": str(tmp_path / "runs")},
+    )  # fmt: skip
+    assert made.returncode != 0 and "'maps' holds" in made.stderr, made.stderr[-2000:]
     assert not [*tmp_path.rglob("owned")] and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["seeds", "profile"])
+def test_what_is_no_seed_or_profile_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The Snakefile up to its first rule is Python."""
+    monkeypatch.chdir(tmp_path)
+    head = (ROOT / "Snakefile").read_text().split("\nrule ")[0]
+    with pytest.raises(ValueError, match=f"'{name}' is"):
+        exec(head, {"config": {"profile": "smoke", "seeds": "0", name: "0'; touch owned; '"}})
+    assert not [*tmp_path.rglob("*")]
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))

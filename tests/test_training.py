@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def test_nan_stops_and_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == good
 
 
+@cache
 def losses_after(steps: int = 2, **changes: object) -> tuple[float, ...]:
     torch.set_num_threads(1)
     trainer = Trainer(make_config("smoke", **changes), *data())

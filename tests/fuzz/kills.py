@@ -110,7 +110,7 @@ def make_training(seed: int, steps: int, preset: str) -> Callable[[Path], None]:
 def make_generation(run: Path, kind: str) -> Callable[[Path], None]:
     """A generation of parts, as a function of its folder."""
     references, trained = class_references(tuple(SHARES), BOX, VOXEL_A), load_run(run)
-    order = Order(24, SHARES, part=2, volumes=kind)
+    order = Order(12, SHARES, part=2, volumes=kind)
     return lambda folder: list(generate_to(folder, run, trained, references, order, VOXEL_A)) and None
 
 
