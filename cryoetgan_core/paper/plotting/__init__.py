@@ -1,7 +1,6 @@
 """Figures and tables of the paper, drawn from results; one `savefig` and one `save_table` write every artefact."""
 
 from .artefacts import save_table, savefig, use_style
-from .curves import density_sheet, shell_curves, walk
 from .evidence import AUDITED, audit_table, downstream_table, learning_curves, power_spectra
 from .operator import (
     accuracy_by_snr,
