@@ -44,34 +44,19 @@ def _our_name(name: str, layers: Mapping[str, tuple[str, str]]) -> str | None:
 
 @torch.no_grad()
 def load_released_weights(network: Generator | Discriminator, arrays: Mapping[str, np.ndarray]) -> None:
-    """Copy named TensorFlow arrays into a network of the released architecture, in place.
-
-    Raises
-    ------
-    ValueError
-        For a variable that the network lacks, one that it misses, or a shape that does not fit; the message names it.
-    """
+    """Copy named TensorFlow arrays into a network of the released architecture, in place."""
     layers = _GENERATOR if isinstance(network, Generator) else _DISCRIMINATOR
     ours = dict(network.named_parameters()) | {k: v for k, v in network.named_buffers() if k.endswith(".u")}
     for name, array in arrays.items():
         key = _our_name(name, layers)
-        if key not in ours:
-            raise ValueError(
-                f"Released variable {name!r} has no place in this {type(network).__name__}; was it built with other "
-                "options?"
-            )
+        assert key in ours, name
         tensor = torch.as_tensor(np.asarray(array, dtype=np.float32))
         if tensor.ndim == 5:
             tensor = tensor.permute(4, 3, 0, 1, 2)  # (.., in, out) to (out, in, ..); transposed ones to (in, out, ..)
         target = ours.pop(key)
         tensor = tensor.reshape(-1) if key.endswith(".u") else tensor
-        if tensor.shape != target.shape:
-            raise ValueError(
-                f"Released variable {name!r} has shape {tuple(np.shape(array))}; expected one that fits "
-                f"{tuple(target.shape)}."
-            )
+        assert tensor.shape == target.shape, name
         target.copy_(tensor)
-    if ours:
-        raise ValueError(f"Released weights lack {', '.join(sorted(ours))}.")
+    assert not ours, sorted(ours)
     if isinstance(network, Discriminator):
         network.power_iteration()

@@ -192,7 +192,9 @@ def test_picks_of_the_right_tomogram(tmp_path: Path, tomograms: tuple, wanted: s
     assert list(table["tomogram"]) == [chosen]
 
 
-@pytest.mark.parametrize(("tomograms", "wanted"), [(("002",), "001.mrc"), (("TS_1_2", "TS_1_3"), "TS_1.mrc")])
+@pytest.mark.parametrize(
+    ("tomograms", "wanted"), [(("002",), "001.mrc"), (("TS_1",), "TS_10.mrc"), (("TS_1_2", "TS_1_3"), "TS_1.mrc")]
+)
 def test_picks_of_no_certain_tomogram_are_refused(tmp_path: Path, tomograms: tuple, wanted: str) -> None:
     (tmp_path / "p.csv").write_text("tomogram,x_A,y_A,z_A\n" + "".join(f"{t},1,2,3\n" for t in tomograms))
     with pytest.raises(ValueError, match="none of these is the tomogram|could all be the tomogram"):

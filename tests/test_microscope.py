@@ -25,7 +25,7 @@ from cryoetgan_core.simulator.microscope.simulate import (
 from cryoetgan_core.simulator.microscope.tilt_scheme import recording_order, tilt_angles, tilt_matrices
 from cryoetgan_core.simulator.sets import class_references, subtomograms
 from cryoetgan_core.simulator.specimen import random_rotations, relion_angles_to_pose, rotate_volume
-from cryoetgan_core.simulator.specimen.crowding import Crowding, place_neighbours, radius_A
+from cryoetgan_core.simulator.specimen.crowding import Crowding, Neighbours, place_neighbours, radius_A
 from cryoetgan_core.volumes.alignment import unposed
 
 N = 32
@@ -470,21 +470,15 @@ def test_more_dose_means_less_noise_in_the_subtomograms() -> None:
 
 def test_a_subtomogram_does_not_depend_on_the_tomogram_it_is_cut_from_being_full() -> None:
     references = class_references(("t20s", "membrane"), 24, 13.68)
-    empty = place_neighbours(
-        references,
-        ["t20s"] * 50,
-        random_rotations(50, rng()),
-        torch.zeros(50, 3).double(),
-        13.68,
-        400.0,
-        Crowding(),
-        rng(),
-    )
+
+    def near_each(n: int, crowding: Crowding) -> Neighbours:
+        turned, centred = random_rotations(n, rng()), torch.zeros(n, 3).double()
+        return place_neighbours(references, ["t20s"] * n, turned, centred, 13.68, 400.0, crowding, rng())
+
+    empty = near_each(50, Crowding())
     assert len(empty.owner) == 0
     full = Crowding(0.05, membrane_probability=1.0)
-    near = place_neighbours(
-        references, ["t20s"] * 50, random_rotations(50, rng()), torch.zeros(50, 3).double(), 13.68, 400.0, full, rng()
-    )
+    near = near_each(50, full)
     membranes = near.kind == 1
     radius = radius_A(references["t20s"], 13.68)
     assert membranes.sum() == 50 and torch.allclose(

@@ -24,7 +24,7 @@ import zarr
 from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.paper import own_data
-from cryoetgan_core.particles.coordinates import dynamo_to_relion, in_tomogram, read_coordinates, relion_to_dynamo
+from cryoetgan_core.particles.coordinates import dynamo_to_relion, relion_to_dynamo
 from cryoetgan_core.particles.copick import read_picks, write_picks
 from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.tomogram import read_tomogram
@@ -235,60 +235,36 @@ ANGLES = np.array([[10.0, 20, 30], [-40, 50, 60], [70, 80, -90]])
 
 def write_coordinates(path, kind, data):
     """POSITIONS as each program writes them, for a tomogram `data` of 10 A voxels."""
-    names = {"rlnAngleRot": ANGLES[:, 0], "rlnAngleTilt": ANGLES[:, 1], "rlnAnglePsi": ANGLES[:, 2]}
-    if kind == "relion 3.1":
-        frame = pd.DataFrame(
-            dict(zip((f"rlnCoordinate{a}" for a in "XYZ"), (POSITIONS + 0.5).T, strict=True))
-            | names
-            | {"rlnMicrographName": "tomo/TS_1.mrc"}
-        )
-        frame[[f"rlnOrigin{a}Angst" for a in "XYZ"]] = 5.0
-        starfile.write({"particles": frame}, path)
-    elif kind == "relion 4":
-        frame = pd.DataFrame(
-            dict(zip((f"rlnCoordinate{a}" for a in "XYZ"), POSITIONS.T * 4, strict=True))
-            | names
-            | {"rlnTomoName": "TS_1"}
-        )
-        starfile.write(
-            {"optics": pd.DataFrame({"rlnOpticsGroup": [1], "rlnTomoTiltSeriesPixelSize": [2.5]}), "particles": frame},
-            path,
-        )
-    elif kind == "relion 5":
-        centred = POSITIONS * 10 - np.array(data.shape[::-1]) / 2 * 10
-        frame = pd.DataFrame(
-            dict(zip((f"rlnCenteredCoordinate{a}Angst" for a in "XYZ"), centred.T, strict=True))
-            | names
-            | {"rlnTomoName": "TS_1"}
-        )
-        starfile.write({"particles": frame}, path)
-    elif kind == "warp":
-        frame = pd.DataFrame(
-            dict(zip((f"rlnCoordinate{a}" for a in "XYZ"), POSITIONS.T, strict=True))
-            | names
-            | {"rlnMicrographName": "TS_1.tomostar"}
-        )
-        starfile.write(frame, path)
-    elif kind == "m":
-        angles = {f"wrpAngle{a}1": ANGLES[:, i] for i, a in enumerate(("Rot", "Tilt", "Psi"))}
-        frame = pd.DataFrame(
-            dict(zip((f"wrpCoordinate{a}1" for a in "XYZ"), POSITIONS.T * 10, strict=True))
-            | angles
-            | {"wrpSourceName": "TS_1.tomostar"}
-        )
-        starfile.write(frame, path)
-    elif kind == "dynamo":
+    if kind == "dynamo":
         table = np.zeros((3, 35))
         table[:, 0], table[:, 19], table[:, 21] = range(1, 4), 5, 2
         table[:, 6:9], table[:, 23:26], table[:, 3:6] = relion_to_dynamo(ANGLES), POSITIONS + 0.75, 0.25
-        np.savetxt(path, table, fmt="%.6f")
-    elif kind == "csv":
-        angles = dict(zip(("rot_deg", "tilt_deg", "psi_deg"), ANGLES.T, strict=True))
-        pd.DataFrame(dict(zip("xyz", POSITIONS.T, strict=True)) | angles | {"class": "a", "tomogram": "TS_1"}).to_csv(
-            path, index=False
-        )
+        return np.savetxt(path, table, fmt="%.6f")
+    origins = {f"rlnOrigin{a}Angst": 5.0 for a in "XYZ"}
+    centred = POSITIONS * 10 - np.array(data.shape[::-1]) / 2 * 10
+    values, place, angle, more = {
+        "relion 3.1": (
+            POSITIONS + 0.5,
+            "rlnCoordinate{}",
+            "rlnAngle{}",
+            {"rlnMicrographName": "tomo/TS_1.mrc"} | origins,
+        ),
+        "relion 4": (POSITIONS * 4, "rlnCoordinate{}", "rlnAngle{}", {"rlnTomoName": "TS_1"}),
+        "relion 5": (centred, "rlnCenteredCoordinate{}Angst", "rlnAngle{}", {"rlnTomoName": "TS_1"}),
+        "warp": (POSITIONS, "rlnCoordinate{}", "rlnAngle{}", {"rlnMicrographName": "TS_1.tomostar"}),
+        "m": (POSITIONS * 10, "wrpCoordinate{}1", "wrpAngle{}1", {"wrpSourceName": "TS_1.tomostar"}),
+        "csv": (POSITIONS, "{}", "{}_deg", {"class": "a", "tomogram": "TS_1"}),
+        "csv in angstrom": (POSITIONS * 10, "{}_A", "", {}),
+    }[kind]
+    axes, turns = ("xyz", ("rot", "tilt", "psi")) if "csv" in kind else ("XYZ", ("Rot", "Tilt", "Psi"))
+    columns = {place.format(a): v for a, v in zip(axes, values.T, strict=True)} | more
+    columns |= {angle.format(a): v for a, v in zip(turns, ANGLES.T, strict=True) if angle}
+    frame, optics = pd.DataFrame(columns), {"rlnOpticsGroup": [1], "rlnTomoTiltSeriesPixelSize": [2.5]}
+    if "csv" in kind:
+        frame.to_csv(path, index=False)
     else:
-        pd.DataFrame(dict(zip(("x_A", "y_A", "z_A"), POSITIONS.T * 10, strict=True))).to_csv(path, index=False)
+        optics = {"optics": pd.DataFrame(optics)} if kind == "relion 4" else {}
+        starfile.write(optics | {"particles": frame} if "relion" in kind else frame, path)
 
 
 ENDINGS = {"dynamo": "tbl", "csv": "csv", "csv in angstrom": "csv"}
@@ -325,15 +301,6 @@ def test_coordinates_in_a_tomogram_whose_beam_is_not_along_z(tmp_path, axis):
     found = load_particles(path, box=8, coordinates=tmp_path / "p.csv", protein="bright", beam_axis=axis)
     np.testing.assert_array_equal(found.volumes, [np.rot90(v, axes=(0, {"y": 1, "x": 2}[axis])) for v in cubes(data)])
     np.testing.assert_allclose(found.table[["x_A", "y_A", "z_A"]], POSITIONS * 10, atol=1e-3)  # as the tomogram lies
-
-
-def test_coordinates_of_another_tomogram_are_refused(tmp_path):
-    path, data = tomogram(tmp_path)
-    write_coordinates(tmp_path / "p.csv", "csv", data)
-    table = read_coordinates(tmp_path / "p.csv", 10.0)
-    assert len(in_tomogram(table, "TS_1_10.00Apx.mrc", "p.csv")) == 3
-    with pytest.raises(ValueError, match="none of these"):
-        in_tomogram(table, "TS_10.mrc", "p.csv")
 
 
 def copick_project(root, data):

@@ -52,21 +52,12 @@ def test_beam_axis_is_turned_not_swapped(tmp_path, axis):
 
 
 def test_what_is_no_tomogram(tmp_path):
-    tifffile.imwrite(tmp_path / "flat.tif", np.zeros((8, 8), np.uint8))
     with h5py.File(tmp_path / "complex.h5", "w") as handle:
         handle["a"] = np.zeros((4, 4, 4), complex)
-    for name, message in {
-        "flat.tif": "2-D",
-        "complex.h5": "real",
-        "gone.mrc": "no such file",
-        "a.txt": "a kind",
-    }.items():
+    (tmp_path / "a.txt").touch()
+    for name, message in {"complex.h5": "real", "a.txt": "a kind"}.items():
         with pytest.raises(ValueError, match=message):
             read_tomogram(tmp_path / name, 8.0)
-    with pytest.raises(ValueError, match="give voxel_size_A"):
-        read_tomogram(tmp_path / "flat.tif")
-    with pytest.raises(ValueError, match="beam_axis"):
-        read_tomogram(tmp_path / "flat.tif", beam_axis="w")
 
 
 def test_cubes_hold_the_voxels_around_their_point():
@@ -188,12 +179,6 @@ def test_labels_become_particles(tmp_path):
     as_json = load_particles(tmp_path / "v.mrc", box=8, **options)
     assert as_json.table["class_name"].tolist() == ["one", "2"] and as_json.voxel_size_A == 10.0
     np.testing.assert_array_equal(as_json.volumes, found.volumes)
-    with pytest.raises(ValueError, match="needs box="):
-        load_particles(tmp_path / "v.mrc", **options)
-    with h5py.File(tmp_path / "l.h5", "w") as handle:
-        handle["dataset"] = labels[1:]
-    with pytest.raises(ValueError, match="expected that of"):
-        read_labelled_tomogram(tmp_path / "v.h5", tmp_path / "l.h5", 8, 10.0)
 
 
 @needs_shared

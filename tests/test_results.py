@@ -28,15 +28,8 @@ from cryoetgan_core.volumes.domains import Domains
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "figures" / "quick" / "results"
-TIMES = {
-    "benchmark_gpu",
-    "benchmark_scenes",
-    "training_time",
-    "benchmark_figures",
-    "benchmark_speed",
-    "benchmark_microscope",
-    "benchmark_files",
-}  # tables of times of one machine
+# tables of times of one machine
+TIMES = {f"benchmark_{of}" for of in "gpu scenes figures speed microscope files".split()} | {"training_time"}
 CLIENTS = {"clients", "clients_first_version"}
 EARLIER = {"physics_training_earlier_code"}  # of code that is gone; says so itself
 

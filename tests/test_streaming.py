@@ -35,7 +35,7 @@ from cryoetgan_core.simulator.microscope.simulate import MICROSCOPES
 from cryoetgan_core.simulator.sets import MAX_SHIFT, class_references, density_maps, subtomograms
 from cryoetgan_core.streaming import Order, densities_of, generate_to, missing_parts, particles_of
 from cryoetgan_core.training import Trainer
-from cryoetgan_core.volumes.table import ParticleSet, particle_centres
+from cryoetgan_core.volumes.table import particle_centres
 
 VOXEL_A, BOX = 15.0, 24
 MARGIN = 3  # voxels round a box in a mosaic: as far as a particle may be shifted, and one
@@ -368,18 +368,23 @@ def test_a_card_that_is_damaged_is_named(tmp_path, trained):
         make(tmp_path, trained, order)
 
 
+def made_like(folder: Path, table: pd.DataFrame, n: int, **options: object) -> None:
+    """A folder of n particles of a run that is estimated from labelled ones with this table."""
+    particles = dataclasses.replace(labelled_stand_in(len(table), 0), table=table)
+    config = make_config("smoke", "own", "physics", box=24, **options)
+    run = api.train_domains(
+        config, own_data.domains(particles, "ribosome, tric", config), folder / "run", "ribosome, tric"
+    )
+    references = class_references(("ribosome", "tric"), 24, particles.voxel_size_A)
+    order = Order(n, {"ribosome": 1.0, "tric": 1.0}, part=5)
+    list(generate_to(folder / "out", folder / "run", run, references, order, particles.voxel_size_A))
+
+
 def test_each_particle_carries_the_wedge_of_its_recording(tmp_path: Path) -> None:
     """Particles of two tilt ranges: what is generated has one or the other, and its weight is that of its own."""
-    particles = labelled_stand_in(24, 0)
-    table = particles.table.assign(
-        tilt_min_deg=np.where(np.arange(len(particles)) % 2, -40.0, -60.0), tilt_max_deg=50.0
-    )
-    config = make_config("smoke", "own", "physics", box=24)
-    both = own_data.domains(ParticleSet(particles.volumes, table, particles.voxel_size_A), "ribosome, tric", config)
-    run = api.train_domains(config, both, tmp_path / "run", "ribosome, tric")
-    references = class_references(("ribosome", "tric"), 24, particles.voxel_size_A)
-    order = Order(12, {"ribosome": 1.0, "tric": 1.0}, part=5)
-    list(generate_to(tmp_path / "out", tmp_path / "run", run, references, order, particles.voxel_size_A))
+    table = labelled_stand_in(24, 0).table
+    lowest = np.where(np.arange(len(table)) % 2, -40.0, -60.0)
+    made_like(tmp_path, table.assign(tilt_min_deg=lowest, tilt_max_deg=50.0), 12)
     blocks = starfile.read(tmp_path / "out" / "particles.star")
     assert float(blocks["optics"]["rlnAmplitudeContrast"].iloc[0]) == 0.07  # as the particles' own files told
     rows = blocks["particles"]
@@ -398,16 +403,12 @@ def test_each_particle_carries_the_wedge_of_its_recording(tmp_path: Path) -> Non
 
 def test_each_particle_carries_its_defocus_and_dose(tmp_path: Path) -> None:
     """With the CTF formula: that of the training particle whose recording it imitates."""
-    particles = labelled_stand_in(24, 0)
-    defoci = np.where(np.arange(len(particles)) % 2, 2.5, 3.5)
+    table = labelled_stand_in(24, 0).table
+    defoci = np.where(np.arange(len(table)) % 2, 2.5, 3.5)
     told = dict(voltage_kV=300.0, cs_mm=2.7, amplitude_contrast=0.07, dose_e_A2=100.0)
-    table = particles.table.assign(tilt_min_deg=-60.0, tilt_max_deg=60.0, defocus_um=defoci, **told)
-    config = make_config("smoke", "own", "physics", box=24, transfer="ctf")
-    both = own_data.domains(ParticleSet(particles.volumes, table, particles.voxel_size_A), "ribosome, tric", config)
-    run = api.train_domains(config, both, tmp_path / "run", "ribosome, tric")
-    references = class_references(("ribosome", "tric"), 24, particles.voxel_size_A)
-    order = Order(8, {"ribosome": 1.0, "tric": 1.0}, part=5)
-    list(generate_to(tmp_path / "out", tmp_path / "run", run, references, order, particles.voxel_size_A))
+    made_like(
+        tmp_path, table.assign(tilt_min_deg=-60.0, tilt_max_deg=60.0, defocus_um=defoci, **told), 8, transfer="ctf"
+    )
     rows = starfile.read(tmp_path / "out" / "particles_relion5.star")["particles"]
     assert set(rows["rlnDefocusU"]) == set(rows["rlnDefocusV"]) == {25000, 35000}
     assert set(rows["cryoetganDose"]) == {100} and set(rows["cryoetganTiltMax"]) == {60}
