@@ -10,7 +10,7 @@ from cryoetgan_core.paper.picking import formula, seen_by_tilts
 from cryoetgan_core.physics.fourier_grid import wedge
 from cryoetgan_core.simulator.sets import class_references
 from cryoetgan_core.volumes.pose_search import search_poses
-from cryoetgan_core.volumes.poses import random_rotations, rotate_volume
+from cryoetgan_core.volumes.poses import mirrored_z, random_rotations, rotate_volume
 
 VOXEL, BOX = 20.0, cell.BOX
 
@@ -45,7 +45,7 @@ def test_poses_are_found_to_the_distance_of_the_grid(ribosome, observed) -> None
 
 
 def test_ribosomes_fit_their_own_hand_better_and_noise_fits_both_alike(ribosome, observed) -> None:
-    mirror = cell.mirrored(ribosome)
+    mirror = mirrored_z(ribosome)
     volumes, _, _ = particles(ribosome, 16, noise=2.0)
     noise = torch.randn(volumes.shape, generator=torch.Generator().manual_seed(1))
 
@@ -61,10 +61,10 @@ def test_ribosomes_fit_their_own_hand_better_and_noise_fits_both_alike(ribosome,
 
 
 def test_a_mirror_image_keeps_its_centre_and_is_its_own_inverse(ribosome) -> None:
-    assert torch.equal(cell.mirrored(cell.mirrored(ribosome)), ribosome)
+    assert torch.equal(mirrored_z(mirrored_z(ribosome)), ribosome)
     one = torch.zeros(8, 8, 8)
     one[4, 4, 4] = one[6, 4, 4] = 1
-    mirrored = cell.mirrored(one)
+    mirrored = mirrored_z(one)
     assert mirrored[4, 4, 4] == 1 and mirrored[2, 4, 4] == 1
 
 
@@ -164,7 +164,7 @@ def test_the_half_that_was_smeared_out_is_found_in_ribosomes_alone(upright) -> N
     assert (told := better(whole, upright).mean()) > 0.1
     assert abs(better(wrong, upright).mean()) < 0.2 * told
     noise = recorded(torch.randn(48, BOX, BOX, BOX, generator=rng))
-    hands = better(noise, upright) - better(noise, cell.mirrored(upright))
+    hands = better(noise, upright) - better(noise, mirrored_z(upright))
     assert abs(hands.mean()) < 3 * hands.std() / len(hands) ** 0.5 < 0.1 * told
 
 

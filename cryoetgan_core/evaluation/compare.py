@@ -14,7 +14,6 @@ from ..models import C3D
 from ..volumes.domains import Domains
 from .classification import auc, predict, two_sample_scores
 from .metrics import (
-    ManifoldScores,
     angular_log_ratio,
     angular_power_spectra,
     autocorrelation,
@@ -32,15 +31,6 @@ from .metrics import (
 
 EXAMPLES = 3  # volumes of each class whose central slices are kept for the figures
 REPEATS = 40  # generations from one density, against as many recordings
-
-
-def _manifold_metrics(scores: ManifoldScores, prefix: str) -> dict[str, float]:
-    """Precision, recall, density and coverage from one k-NN comparison."""
-    per_volume = {
-        "precision": scores.inside > 0, "recall": scores.recalled, "density": scores.inside / scores.k,
-        "coverage": scores.covered,
-    }  # fmt: skip
-    return {f"{prefix}{name}": float(values.double().mean()) for name, values in per_volume.items()}
 
 
 def _evenly(volumes: torch.Tensor, count: int) -> torch.Tensor:
@@ -97,9 +87,10 @@ def compare(
         metrics["nearest_train"] = float(nearest_real(fake, _evenly(train, m), _evenly(real, m)).double().mean())
     metrics |= told_apart(real, fake)
     metrics |= {"fid": frechet_distance(real_features, features), "kid": kernel_distance(real_features, features)}
-    metrics |= _manifold_metrics(manifold_scores(real, fake), "")
-    metrics |= _manifold_metrics(manifold_scores(real_features, features), "feature_")
-    metrics |= _manifold_metrics(manifold_scores(_standardised(real), _standardised(fake)), "standardised_")
+    compared = {"": (real, fake), "feature_": (real_features, features)}
+    compared["standardised_"] = (_standardised(real), _standardised(fake))
+    for kind, pair in compared.items():
+        metrics |= {f"{kind}{name}": value for name, value in manifold_scores(*pair).items()}
     classes = classifier.logits.out_features
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     confusion.index_put_((labels, probabilities.argmax(1)), torch.ones_like(labels), accumulate=True)

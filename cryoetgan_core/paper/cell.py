@@ -31,7 +31,7 @@ from ..simulator.sets import class_references
 from ..simulator.specimen import ASSEMBLIES
 from ..simulator.specimen.crowding import radius_A
 from ..volumes.pose_search import Found, average, search_poses
-from ..volumes.poses import rotate_volume
+from ..volumes.poses import mirrored_z, rotate_volume
 from . import own_data
 from .foreign import MAPS, Foreign
 from .picking import (
@@ -109,7 +109,7 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
         particles = boxes(volume, places, voxel)
         both = [
             aligned(particles, hand, observed, voxel, rotations).correlation.numpy()
-            for hand in (ribosome, mirrored(ribosome))
+            for hand in (ribosome, mirrored_z(ribosome))
         ]
         judged[source] = np.column_stack([places, *both])
     rows = over_tiles(judged, voxel, config.seed)
@@ -209,11 +209,6 @@ def moved(places: np.ndarray, others: np.ndarray, voxel_size_A: float, shape: tu
                 found.append(other)
                 break
     return np.array(found).reshape(-1, 3)
-
-
-def mirrored(reference: torch.Tensor) -> torch.Tensor:
-    """The mirror image of a map (d, d, d) along z, its centre where it was."""
-    return reference.flip(0) if len(reference) % 2 else reference.flip(0).roll(1, 0)
 
 
 def fits(places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -28,7 +28,7 @@ from ..reproducibility.provenance import array_hash
 from ..reproducibility.seeds import stream
 from ..simulator.sets import class_references
 from ..volumes.pose_search import Found, average
-from ..volumes.poses import random_rotations, rotate_volume
+from ..volumes.poses import mirrored_z, random_rotations, rotate_volume
 from .cell import (
     BOX,
     CELL,
@@ -38,7 +38,6 @@ from .cell import (
     aligned,
     boxes,
     estimated,
-    mirrored,
     over_tiles,
     seen_frequencies,
     soft_mask,
@@ -91,7 +90,7 @@ def make_left_out(folder: Path, config: RunConfig, rotations: int = 4000) -> dic
     rows, shown = [], {"map": upright[None, BOX // 2].numpy()}
     for side in SIDES:
         better = {source: [places] for source, places in picks.items()}
-        for hand, whole in (("map", upright), ("mirror", mirrored(upright))):
+        for hand, whole in (("map", upright), ("mirror", mirrored_z(upright))):
             halves = dict(zip(SIDES, in_halves(whole), strict=True))
             left_out = halves.pop(side)
             given = smeared(left_out) + sum(halves.values())

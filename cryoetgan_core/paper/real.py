@@ -18,7 +18,7 @@ from ..simulator.sets import class_references, density_maps
 from ..volumes.alignment import align, unposed
 from ..volumes.domains import Domains
 from ..volumes.maps import read_map, resample
-from ..volumes.poses import relion_angles_to_pose, rotate_volume
+from ..volumes.poses import mirrored_z, rotate_volume, rotations_of
 from ..volumes.table import ParticleSet
 from . import own_data
 from .record import described
@@ -27,18 +27,6 @@ from .stand_ins import make_stand_in
 
 SPLITS = 20  # into halves
 FOLDS = 3  # tomograms at most that are left out in turn
-
-
-def _poses(particles: ParticleSet) -> torch.Tensor:
-    """Rotations (N, 3, 3) that take the reference to the tomogram."""
-    angles = (torch.tensor(particles.table[c].to_numpy(float)) for c in ("rot_deg", "tilt_deg", "psi_deg"))
-    return relion_angles_to_pose(*angles)
-
-
-def _mirrored(volume: torch.Tensor) -> torch.Tensor:
-    """The mirror image along z about the voxel at ``size // 2``."""
-    flipped = volume.flip(0)
-    return flipped.roll(1, 0) if len(volume) % 2 == 0 else flipped
 
 
 def density_in_poses(
@@ -57,13 +45,13 @@ def density_in_poses(
     """
     published, voxel_size_A = read_map(average)
     target = resample(published, voxel_size_A, new_voxel_size_A=particles.voxel_size_A, box=len(reference)).float()
-    turns = [(align(candidate, target), candidate) for candidate in (reference, _mirrored(reference))]
+    turns = [(align(candidate, target), candidate) for candidate in (reference, mirrored_z(reference))]
     (rotation, correlation), chosen = max(turns, key=lambda t: t[0][1])
     turned = rotate_volume(chosen, rotation[None], torch.zeros(1, 3), particles.voxel_size_A)[0]
-    rotations = _poses(particles)
+    rotations = rotations_of(particles.table)
     box = particles.volumes.shape[-1]
     placed = rotate_volume(
-        _mirrored(turned), rotations, torch.zeros(len(rotations), 3), particles.voxel_size_A, box=box
+        mirrored_z(turned), rotations, torch.zeros(len(rotations), 3), particles.voxel_size_A, box=box
     )
     return placed.float(), rotations, correlation
 

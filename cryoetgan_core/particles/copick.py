@@ -17,7 +17,7 @@ import torch
 import zarr
 
 from ..reproducibility.files import write_atomically
-from ..volumes.poses import pose_to_relion_angles, relion_angles_to_pose
+from ..volumes.poses import pose_to_relion_angles, rotations_of
 from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, particle_centres, particle_table
 
 RUNS = "ExperimentRuns"
@@ -220,8 +220,7 @@ def write_picks(root: Path, table: pd.DataFrame, *, user: str, session: str, ori
     for (run, name), part in table.groupby(["tomogram", "class_name"], sort=True):
         matrices = np.tile(np.eye(4), (len(part), 1, 1))
         if part[list(ANGLE_COLUMNS)].notna().all(axis=None):
-            angles = torch.from_numpy(part[list(ANGLE_COLUMNS)].to_numpy(float, copy=True)).unbind(1)
-            matrices[:, :3, :3] = relion_angles_to_pose(*angles).numpy()
+            matrices[:, :3, :3] = rotations_of(part).numpy()
         points = [
             {
                 "location": dict(zip("xyz", map(float, p), strict=True)),

@@ -13,7 +13,7 @@ import starfile
 import torch
 from torch import Tensor
 
-from ..volumes.poses import pose_to_relion_angles, relion_angles_to_pose
+from ..volumes.poses import pose_to_relion_angles, rotations_of
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 BOX_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
@@ -199,7 +199,7 @@ def box_poses(table: pd.DataFrame, path: Path) -> Tensor:
             "three"
         )
     numeric(table, BOX_ANGLES, path)
-    return relion_angles_to_pose(*torch.from_numpy(table[list(BOX_ANGLES)].to_numpy(float, copy=True)).unbind(1))
+    return rotations_of(table, BOX_ANGLES)
 
 
 def without_turned_boxes(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -214,11 +214,10 @@ def without_turned_boxes(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     for columns in (ANGLES, ORIGINS):
         if set(columns) <= set(table):
             numeric(table, columns, path)
-            values = torch.from_numpy(table[list(columns)].to_numpy(float, copy=True))
             if columns == ANGLES:
-                values = torch.stack(pose_to_relion_angles(boxes @ relion_angles_to_pose(*values.unbind(1))), 1)
+                values = torch.stack(pose_to_relion_angles(boxes @ rotations_of(table, ANGLES)), 1)
             else:
-                values = (boxes @ values[:, :, None])[..., 0]
+                values = (boxes @ torch.from_numpy(table[list(columns)].to_numpy(float, copy=True))[:, :, None])[..., 0]
             table[list(columns)] = values.numpy()
         elif columns == ANGLES:  # the particle lies in its box as the reference does
             table[list(columns)] = torch.stack(pose_to_relion_angles(boxes), 1).numpy()

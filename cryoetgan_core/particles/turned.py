@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ..volumes.poses import pose_to_relion_angles, relion_angles_to_pose
+from ..volumes.poses import mirrored_z, pose_to_relion_angles, rotations_of
 from ..volumes.table import ANGLE_COLUMNS, ParticleSet
 
 
@@ -16,7 +16,7 @@ def beam_to_z(particles: ParticleSet, beam_axis: str) -> ParticleSet:
     turn[other] *= -1
     angles, shifts = ["rot_deg", "tilt_deg", "psi_deg"], ["shift_z_A", "shift_y_A", "shift_x_A"]
     if table[angles].notna().all(axis=None):
-        poses = relion_angles_to_pose(*torch.from_numpy(table[angles].to_numpy(float, copy=True)).unbind(1))
+        poses = rotations_of(table)
         # a pose ends in the particle's frame, which is what turns: from the left, from old to new, on xyz
         table[angles] = torch.stack(pose_to_relion_angles(turn.flip((0, 1)).mT @ poses), 1).numpy()
     if table[shifts].notna().all(axis=None):
@@ -31,16 +31,14 @@ def beam_to_z(particles: ParticleSet, beam_axis: str) -> ParticleSet:
 
 def mirrored(particles: ParticleSet) -> ParticleSet:
     """The mirror image along z of particles, about the centre n // 2 of the box, with that of their poses and tilts."""
-    n, table, angles = particles.volumes.shape[-1], particles.table.copy(), list(ANGLE_COLUMNS)
+    table, angles = particles.table.copy(), list(ANGLE_COLUMNS)
     mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64))  # on xyz
     if table[angles].notna().all(axis=None):
-        poses = relion_angles_to_pose(*torch.from_numpy(table[angles].to_numpy(float, copy=True)).unbind(1))
+        poses = rotations_of(table)
         table[angles] = torch.stack(pose_to_relion_angles(mirror @ poses @ mirror), 1).numpy()
     for column in {"shift_z_A", "centred_z_A"} & set(table):
         table[column] = -table[column]
     if "tilt_min_deg" in table:
         table["tilt_min_deg"], table["tilt_max_deg"] = -table["tilt_max_deg"], -table["tilt_min_deg"]
-    flipped = particles.map(
-        lambda v: np.roll(v[::-1], 1 - n % 2, axis=0)
-    )  # an even box has no voxel opposite its first
+    flipped = particles.map(lambda v: mirrored_z(torch.tensor(v)).numpy())
     return ParticleSet(flipped.volumes, table, particles.voxel_size_A)

@@ -14,12 +14,11 @@ from typing import Protocol
 import h5py
 import numpy as np
 import pandas as pd
-import torch
 import zarr
 
 from ..reproducibility.files import room_for, temporary, write_atomically
 from ..simulator.sets import MAX_SHIFT
-from ..volumes.poses import relion_angles_to_pose
+from ..volumes.poses import rotations_of
 from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, particle_centres
 from . import copick
 from .coordinates import relion_to_dynamo
@@ -253,14 +252,10 @@ def _csv_columns(table: pd.DataFrame, order: Parts, box: int, voxel_size_A: floa
     if order.volumes != "copick":
         return table
     matrices = np.tile(np.eye(4), (len(table), 1, 1))
-    matrices[:, :3, :3] = _poses(table).numpy()
+    matrices[:, :3, :3] = rotations_of(table).numpy()
     entries = {f"transform_{i}{j}": matrices[:, i, j] for i in range(4) for j in range(4)}
     places = dict(zip("xyz", particle_centres(table).T, strict=True))
     return table.assign(run_name=table["tomogram"], **places, **entries)
-
-
-def _poses(table: pd.DataFrame) -> torch.Tensor:
-    return relion_angles_to_pose(*torch.from_numpy(table[list(ANGLE_COLUMNS)].to_numpy(float, copy=True)).unbind(1))
 
 
 def _star_columns(

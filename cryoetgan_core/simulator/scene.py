@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..volumes.poses import pose_to_relion_angles, random_rotations, relion_angles_to_pose, rotate_volume
+from ..volumes.poses import pose_to_relion_angles, random_rotations, rotate_volume, rotations_of
 from ..volumes.table import ANGLE_COLUMNS, CENTRED_COLUMNS, POSITION_COLUMNS, particle_table
 from .microscope.noise import contrast_per_unit, count_electrons, electrons_per_pixel, noise_scale
 from .microscope.projection import project
@@ -120,15 +120,11 @@ def place(
     ).assign(**centred)  # fmt: skip
 
 
-def _poses(table: pd.DataFrame) -> torch.Tensor:
-    return relion_angles_to_pose(*(torch.from_numpy(table[c].to_numpy(float, copy=True)) for c in ANGLE_COLUMNS))
-
-
 def _turned(
     references: Mapping[str, torch.Tensor], table: pd.DataFrame, shape: tuple[int, int, int], voxel_size_A: float
 ) -> Iterator[tuple[int, np.ndarray, tuple[slice, ...], tuple[slice, ...]]]:
     """Of every molecule: its row, its density (d, d, d) in its pose and place, and what of both lies in the slab."""
-    rotations = _poses(table)
+    rotations = rotations_of(table)
     voxels = table[list(POSITION_COLUMNS[::-1])].to_numpy(float) / voxel_size_A  # zyx
     whole = np.round(voxels).astype(int)
     shifts = torch.from_numpy((voxels - whole) * voxel_size_A)
@@ -214,7 +210,7 @@ def tilt_series(
     centre = torch.tensor(shape[::-1], dtype=torch.float64) / 2 * voxel_size_A
     places = torch.from_numpy(table[list(POSITION_COLUMNS)].to_numpy(float, copy=True)) - centre  # xyz
     turned = (tilts[:, None] @ places[:, :, None])[..., 0]  # (T, N, 3)
-    rotations, pixels = _poses(table), (turned[..., :2].flip(-1) + moved[:, None]) / voxel_size_A  # yx
+    rotations, pixels = rotations_of(table), (turned[..., :2].flip(-1) + moved[:, None]) / voxel_size_A  # yx
     images = np.zeros((len(angles), *shape[1:]), np.float32)
     for name, reference in references.items():
         rows, d = np.flatnonzero(table["class_name"] == name), len(reference)

@@ -14,20 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..volumes.poses import rotations_of
 from ..volumes.table import ParticleSet, particle_table
-from .microscope.noise import band_power, contrast_per_unit, count_electrons, electrons_per_pixel, noise_scale
+from .microscope.noise import contrast_per_unit, count_electrons, electrons_per_pixel, noise_scale
 from .microscope.projection import project
 from .microscope.simulate import Microscope, Recordings, draw_recordings, reconstruct, record
 from .microscope.transfer import wavelength_A
-from .specimen import (
-    ASSEMBLIES,
-    pose_to_relion_angles,
-    random_rotations,
-    random_shifts,
-    reference_map,
-    relion_angles_to_pose,
-    rotate_volume,
-)
+from .specimen import ASSEMBLIES, pose_to_relion_angles, random_rotations, random_shifts, reference_map, rotate_volume
 from .specimen.crowding import Crowding, Neighbours, place_neighbours
 from .specimen.render import parse_source
 
@@ -115,9 +108,8 @@ Poses = tuple[torch.Tensor, torch.Tensor]  # rotations (N, 3, 3) on xyz, shifts 
 
 def poses_of(table: pd.DataFrame) -> Poses:
     """The poses that a table of `density_maps` or `subtomograms` tells."""
-    angles = (torch.tensor(table[c].to_numpy(copy=True)) for c in ("rot_deg", "tilt_deg", "psi_deg"))
     shifts = torch.tensor(table[["shift_z_A", "shift_y_A", "shift_x_A"]].to_numpy(copy=True))
-    return relion_angles_to_pose(*angles), shifts
+    return rotations_of(table), shifts
 
 
 def _posed(
@@ -203,9 +195,7 @@ def exit_projections(
     return images
 
 
-def _check_noise(
-    microscope: Microscope, snr: float | None, band_A: tuple[float, float] | None, noise_std: float | None
-) -> None:
+def _check_noise(microscope: Microscope, snr: float | None, noise_std: float | None) -> None:
     """Raise ValueError for noise that cannot be: before anything is simulated."""
     if snr is not None and not snr > 0:
         raise ValueError(
@@ -215,10 +205,6 @@ def _check_noise(
     if snr is None and not microscope.total_dose_e_A2 > 0:
         raise ValueError(
             "subtomograms: snr is None, so electrons are counted, but total_dose_e_A2 is 0; give the microscope a dose."
-        )
-    if band_A is not None and not band_A[0] > band_A[1] > 0:
-        raise ValueError(
-            f"subtomograms: snr_band_A is {band_A}; expected (coarsest, finest) in angstrom, such as (200, 40)."
         )
     if noise_std is not None and not noise_std > 0:
         raise ValueError(f"subtomograms: noise_std is {noise_std}; expected a positive level.")
@@ -253,7 +239,6 @@ def subtomograms(
     generator: torch.Generator,
     *,
     snr: float | None,
-    snr_band_A: tuple[float, float] | None = None,
     noise_std: float | None = None,
     crowding: Crowding | None = None,
     tomograms: int = TOMOGRAMS,
@@ -272,8 +257,6 @@ def subtomograms(
         signal-to-noise ratio of the reconstructions: variance over their voxels without noise, over that of the noise,
         mean over the set. One level of Gaussian noise serves the whole set, so that weakly scattering classes have the
         lower SNR, as in one tomogram. None: electrons are counted instead, at the microscope's dose.
-    snr_band_A
-        (coarsest, finest) resolution in angstrom to which both variances are restricted; None: all voxels.
     noise_std
         the level itself, a pixel of the tilt images, in place of the one that `snr` asks for: a test half shares its
         train half's.
@@ -284,7 +267,7 @@ def subtomograms(
     poses
         in place of random ones, class after class: what the microscope shows of densities in known poses.
     """
-    _check_noise(microscope, snr, snr_band_A, noise_std)
+    _check_noise(microscope, snr, noise_std)
     _check_margin(microscope, box, voxel_size_A)
     table, rotations, shifts = _posed(tuple(references), per_class, box, voxel_size_A, generator, poses)
     n, size, device = len(table), image_size(box), next(iter(references.values())).device
@@ -327,7 +310,7 @@ def subtomograms(
             volumes_of((white if snr else white / (contrast * electrons.sqrt())[:, None, None, None]).to(device), part)
         )
     signal, noise = torch.cat(signal), torch.cat(noise)
-    level = noise_std or (noise_scale(signal, noise, snr, voxel_size_A, snr_band_A) if snr else 1.0)
+    level = noise_std or (noise_scale(signal, noise, snr) if snr else 1.0)
     volumes = []
     for part in torch.arange(n).split(CHUNK):
         images = images_of(part)
@@ -336,7 +319,7 @@ def subtomograms(
         else:
             images = count_electrons(images.cpu(), electrons, contrast, generator).to(device)
         volumes.append(volumes_of(images, part))
-    powers = [band_power(v, voxel_size_A, snr_band_A).view(len(references), -1).mean(1) for v in (signal, noise)]
+    powers = [v.var((1, 2, 3), correction=0).view(len(references), -1).mean(1) for v in (signal, noise)]
     place = (
         recordings.position_A + torch.tensor([microscope.ice_thickness_A, microscope.field_A, microscope.field_A]) / 2
     )

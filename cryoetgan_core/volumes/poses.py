@@ -17,6 +17,9 @@ point ``x`` of the reference at ``A x`` in the particle. Whatever reads or write
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -67,6 +70,16 @@ def relion_angles_to_pose(rot_deg: Tensor, tilt_deg: Tensor, psi_deg: Tensor) ->
         torch.stack((sb * ca, sb * sa, cb), -1),
     )
     return torch.stack(rows, -2)
+
+
+def rotations_of(table: pd.DataFrame, columns: Sequence[str] = ("rot_deg", "tilt_deg", "psi_deg")) -> Tensor:
+    """Poses (N, 3, 3) that the angles of a table tell."""
+    return relion_angles_to_pose(*torch.from_numpy(table[list(columns)].to_numpy(float, copy=True)).unbind(1))
+
+
+def mirrored_z(volume: Tensor) -> Tensor:
+    """The mirror image of (n, n, n) along z, about the voxel n // 2; an even box has no voxel opposite its first."""
+    return volume.flip(0).roll(1 - len(volume) % 2, 0)
 
 
 def pose_to_relion_angles(rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,7 @@ from .fourier_shell import fourier_shell_correlation, resolution_A
 from .frechet import frechet_distance, inception_score
 from .grey_values import autocorrelation, calibration, nearest_real, voxel_moments
 from .kernel import kernel_distance
-from .manifold import ManifoldScores, manifold_scores
+from .manifold import manifold_scores
 from .spectrum import (
     angular_log_ratio,
     angular_power_spectra,
@@ -14,25 +14,3 @@ from .spectrum import (
     radial_power_spectrum,
 )
 from .voxels import prediction_interval, student_interval
-
-__all__ = [
-    "ManifoldScores",
-    "angular_log_ratio",
-    "angular_power_spectra",
-    "autocorrelation",
-    "calibration",
-    "fourier_shell_correlation",
-    "frechet_distance",
-    "inception_score",
-    "kernel_distance",
-    "log_ratio",
-    "log_spectrum_distance",
-    "manifold_scores",
-    "nearest_real",
-    "prediction_interval",
-    "radial_power_spectra",
-    "radial_power_spectrum",
-    "resolution_A",
-    "student_interval",
-    "voxel_moments",
-]

@@ -2,41 +2,9 @@
 10.48550/arXiv.2002.09797).
 """
 
-from dataclasses import dataclass
-
 import torch
 
 CHUNK = 512  # rows of a distance matrix held at once
-
-
-@dataclass(frozen=True)
-class ManifoldScores:
-    """What the four numbers are means of, one value a volume, so that a bootstrap needs no new distances."""
-
-    inside: torch.Tensor  # (M,) for each generated volume, how many real balls hold it
-    recalled: torch.Tensor  # (N,) whether each real volume lies in a generated ball
-    covered: torch.Tensor  # (N,) whether each real ball holds a generated volume
-    k: int
-
-    @property
-    def precision(self) -> float:
-        """Share of generated volumes inside some real ball."""
-        return float((self.inside > 0).double().mean())
-
-    @property
-    def recall(self) -> float:
-        """Share of real volumes inside some generated ball."""
-        return float(self.recalled.double().mean())
-
-    @property
-    def density(self) -> float:
-        """Mean number of real balls around a generated volume, over k; saturates at N / k."""
-        return float(self.inside.double().mean() / self.k)
-
-    @property
-    def coverage(self) -> float:
-        """Share of real balls that hold a generated volume."""
-        return float(self.covered.double().mean())
 
 
 def _kth_neighbour(points: torch.Tensor, k: int) -> torch.Tensor:
@@ -45,8 +13,13 @@ def _kth_neighbour(points: torch.Tensor, k: int) -> torch.Tensor:
     return torch.cat([torch.cdist(rows, points).kthvalue(k + 1, dim=1).values for rows in points.split(CHUNK)])
 
 
-def manifold_scores(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> ManifoldScores:
-    """Compare `fake` (M, ...) with `real` (N, ...), each flattened to points of a Euclidean space.
+def manifold_scores(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> dict[str, float]:
+    """Compare `fake` (M, ...) with `real` (N, ...), each flattened to points. A ball reaches to its point's k-th
+    neighbour.
+
+    precision: share of generated points inside some real ball; recall: of real ones inside some generated ball;
+    density: mean number of real balls round a generated point, over k (saturates at N / k); coverage: share of real
+    balls that hold a generated point.
 
     Raises
     ------
@@ -68,4 +41,11 @@ def manifold_scores(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> Manif
         covered |= inside.any(dim=0)
     for rows in real.split(CHUNK):
         recalled.append((torch.cdist(rows, fake) < fake_radius).any(dim=1))
-    return ManifoldScores(torch.cat(inside_real).cpu(), torch.cat(recalled).cpu(), covered.cpu(), k)
+    inside = torch.cat(inside_real)
+    means = {
+        "precision": inside > 0,
+        "recall": torch.cat(recalled),
+        "density": inside.double() / k,
+        "coverage": covered,
+    }
+    return {name: float(values.double().mean()) for name, values in means.items()}

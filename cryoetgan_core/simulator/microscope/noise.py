@@ -59,32 +59,11 @@ def count_electrons(
     return (1 - counts / mean) / contrast
 
 
-def band_power(volumes: torch.Tensor, voxel_size_A: float, band_A: tuple[float, float] | None = None) -> torch.Tensor:
-    """Variance (B,) of volumes (B, D, H, W), of the whole or of a band of resolution.
-
-    `band_A` is (coarsest, finest) in angstrom: only Fourier components with coarsest >= 1 / q >= finest count.
-    """
-    if band_A is None:
-        return volumes.var(dim=(-3, -2, -1), correction=0)
-    spectra = torch.fft.fftn(volumes, dim=(-3, -2, -1))
-    axes = [torch.fft.fftfreq(n, voxel_size_A, device=volumes.device) for n in volumes.shape[-3:]]
-    q = (axes[0][:, None, None] ** 2 + axes[1][:, None] ** 2 + axes[2] ** 2).sqrt()
-    inside = (q >= 1 / band_A[0]) & (q <= 1 / band_A[1]) & (q > 0)
-    return (spectra.abs() ** 2 * inside).sum((-3, -2, -1)) / volumes[0].numel() ** 2
-
-
-def noise_scale(
-    signal: torch.Tensor,
-    noise: torch.Tensor,
-    snr: float,
-    voxel_size_A: float = 1.0,
-    band_A: tuple[float, float] | None = None,
-) -> float:
-    """Factor for `noise` so that mean variance of signal / mean variance of noise is `snr`, over all voxels or in a
-    band (`band_power`).
+def noise_scale(signal: torch.Tensor, noise: torch.Tensor, snr: float) -> float:
+    """Factor for `noise` so that mean variance of signal / mean variance of noise is `snr`; both (B, D, H, W).
 
     The mean runs over the whole set: noise does not depend on the class, as in one tomogram, so weak scatterers end up
     below `snr`.
     """
-    power = [band_power(v, voxel_size_A, band_A).mean() for v in (signal, noise)]
+    power = [v.var(dim=(-3, -2, -1), correction=0).mean() for v in (signal, noise)]
     return float((power[0] / power[1] / snr).sqrt())

@@ -16,21 +16,3 @@ from ...volumes.poses import (
 from .assemblies import ASSEMBLIES, S1_CLASSES, S2_CLASSES, Assembly, pseudo_atoms
 from .render import reference_map, render_points, source_points
 from .shape import radius_of_gyration
-
-__all__ = [
-    "ASSEMBLIES",
-    "S1_CLASSES",
-    "S2_CLASSES",
-    "Assembly",
-    "pose_to_relion_angles",
-    "pseudo_atoms",
-    "radius_of_gyration",
-    "random_rotations",
-    "random_shifts",
-    "read_map",
-    "reference_map",
-    "relion_angles_to_pose",
-    "render_points",
-    "rotate_volume",
-    "source_points",
-]
