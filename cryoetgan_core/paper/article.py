@@ -74,7 +74,10 @@ def numbers() -> dict[str, str]:
     found |= {"sign": f"{r.high_fsc('all'):.2f}", "no_sign": f"{r.high_fsc('without sign'):.2f}"}
     shares = sorted(r.mismatched())
     found |= {"mismatch_least": f"{shares[0]:.2f}", "mismatch_median": f"{np.median(shares):.2f}"}
-    found |= {"few": f"{r.few(20):.2f}", "pose_loss": f"{r.pose_loss():.1f}"}
+    found["mismatch_apart"] = f"{sum(auc >= 0.95 for auc in r.mismatched('auc'))} of {len(shares)}"
+    losses = sorted(r.pose_losses())
+    found |= {"few": f"{r.few(20):.2f}", "pose_gain": f"{losses[0]:.1f}", "pose_loss": f"{losses[-1]:.1f}"}
+    found |= {f"snr_{dataset}": f"{PROFILES['evening'].snr[dataset]:g}" for dataset in ("S1", "S2")}
     return found
 
 

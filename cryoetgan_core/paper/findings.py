@@ -101,12 +101,11 @@ class Results:
             [row["accuracy"] for row in r["real"]]
         )
 
-    def pose_loss(self) -> float:
-        """Median angular error of generated particles less that of real ones in degrees, of the class that loses
-        most.
-        """
+    def pose_losses(self) -> list[float]:
+        """Median angular error of generated particles minus that of real ones in degrees, by class."""
         (r,) = self([f"physics_poses_seed{self.seeds[0]}"])
-        return max(c["median_error_deg"]["generated"] - c["median_error_deg"]["real"] for c in r["classes"].values())
+        errors = [c["median_error_deg"] for c in r["classes"].values()]
+        return [round(e["generated"] - e["real"], 1) + 0.0 for e in errors]
 
     def picker(self, dataset: str, source: str) -> float:
         """F1 on held-out tomograms of pickers trained on tomograms of one source, or of template matching, mean over
@@ -246,9 +245,11 @@ class Results:
         (r,) = self([f"denoiser_{dataset}_seed{self.seeds[0]}"], "evening")
         return mean([row["correlation"] for row in r["rows"] if row["filter"] == name])
 
-    def mismatched(self) -> list[float]:
-        """The generator's share of real, by condition of Table 11."""
+    def mismatched(self, metric: str = "") -> list[float]:
+        """The generator's share of real, or a metric, by condition of Table 11."""
         found = self(mismatch_names(self.profile, self.seeds[0]))
+        if metric:
+            return [r["metrics"][PHYSICS][metric] for r in found]
         return [_accuracy(r, PHYSICS) / _accuracy(r, REAL) for r in found]
 
     def authors(self, source: str) -> float:
