@@ -53,6 +53,8 @@ def numbers() -> dict[str, str]:
     formula, generated = r.in_coloured_noise()
     found |= {"coloured_formula": f"{formula:.3f}", "coloured_generated": f"{generated:.3f}"}
     found["wide_pickers"] = over_draws(r.wide_picker(PHYSICS), 3)
+    for name, source in (("real", REAL), ("beside", PHYSICS)):
+        found[f"wide_pickers_{name}"] = f"{mean(r.wide_picker(source, 2)):.3f}"
     found["wide_less_templates"] = over_draws(r.wide_less_templates(), 3)
     found |= {"poor_densities": f"{r.lost_by_poor_densities():.3f}", "pickers_apart": f"{r.pickers_apart():.3f}"}
     for name, condition in (("off_centre", OFF_CENTRE), ("mended", MENDED)):
