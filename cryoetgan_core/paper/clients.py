@@ -81,17 +81,21 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(np.ravel(a), np.ravel(b))[0, 1])
 
 
-def relion(folder: Path, program: str, *arguments: object) -> str:
-    """Run one of RELION's programs in a folder; its standard output. RuntimeError when it fails."""
-    done = subprocess.run([program, *map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False)
+def output_of(*command: object, folder: Path | None = None) -> str:
+    """Standard output of a program, run in a folder without what points at this process's modules, or at a notebook's
+    way to draw. RuntimeError when it fails.
+    """
+    ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MPLBACKEND")
+    env = {k: v for k, v in os.environ.items() if k not in ours}
+    done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
-        raise RuntimeError(f"{program}: {(done.stderr or done.stdout).strip()[-400:]}")
-    return done.stdout
+        raise RuntimeError(f"{Path(str(command[0])).name}: {(done.stderr or done.stdout).strip()[-400:]}")
+    return done.stdout.strip()
 
 
 def reconstructed(folder: Path, star: str, *options: object) -> np.ndarray:
     """The average that `relion_reconstruct` makes of a STAR file's volumes."""
-    relion(folder, "relion_reconstruct", "--i", star, "--o", "average.mrc", "--3d_rot", *options)
+    output_of("relion_reconstruct", "--i", star, "--o", "average.mrc", "--3d_rot", *options, folder=folder)
     return mrcfile.read(folder / "average.mrc")
 
 
@@ -106,7 +110,8 @@ def check_generated(folder: Path, n: int) -> Iterator[tuple[str, str, bool]]:
     values = []
     for name in CLASSES:
         write_mrc(folder / "reference.mrc", reference(name), VOXEL_A)
-        relion(folder, "relion_project", "--i", "reference.mrc", "--o", "turned", "--3d_rot", "--ang", "particles.star")
+        words = "relion_project --i reference.mrc --o turned --3d_rot --ang particles.star".split()
+        output_of(*words, folder=folder)
         rows = np.flatnonzero(table["class_name"] == name)
         names = [(f"turned{i + 1:06d}.mrc", table["file"][i]) for i in rows]
         pairs = [[mrcfile.read(folder / name) for name in two] for two in names]
@@ -141,11 +146,9 @@ def check_subtomograms(folder: Path, n: int) -> Iterator[tuple[str, str, bool]]:
     )
     write_mrc(folder / "reference.mrc", wanted, VOXEL_A)
     (folder / "refine").mkdir()
-    relion(
-        folder, "relion_refine", "--i", "particles.star", "--o", "refine/run", "--ref", "reference.mrc",
-        "--skip_align", "--iter", 1, "--K", 1, "--ctf", "--ctf_corrected_ref", "--ini_high", 60,
-        "--particle_diameter", 400, "--tau2_fudge", 4, "--dont_check_norm",
-    )  # fmt: skip
+    words = "relion_refine --i particles.star --o refine/run --ref reference.mrc --skip_align --iter 1 --K 1 --ctf"
+    words += " --ctf_corrected_ref --ini_high 60 --particle_diameter 400 --tau2_fudge 4 --dont_check_norm"
+    output_of(*words.split(), folder=folder)
     average = correlation(mrcfile.read(folder / "refine" / "run_it001_class001.mrc"), wanted)
     yield "relion_refine --skip_align --ctf: class average", _numbers(average), average > REFINED
 
@@ -231,23 +234,12 @@ print(json.dumps(found))
 
 def ask(python: str, program: str, folder: Path, *arguments: object) -> dict:
     """What a program says in another environment. RuntimeError when it fails."""
-    command = [python, "-c", program, str(folder), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
-    if done.returncode:
-        raise RuntimeError((done.stderr or done.stdout).strip().splitlines()[-1][:300])
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def _environment() -> dict[str, str]:
-    """Without what points at this process's modules, or at a notebook's way to draw."""
-    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MPLBACKEND")}
+    return json.loads(output_of(python, "-c", program, folder, *arguments).splitlines()[-1])
 
 
 def version_of(python: str, package: str) -> str:
     """Version of a package in another environment."""
-    code = f"import importlib.metadata as m; print(m.version({package!r}))"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, env=_environment())
-    return done.stdout.strip()
+    return output_of(python, "-c", f"import importlib.metadata as m; print(m.version({package!r}))")
 
 
 def _apart(found: list, wanted: np.ndarray) -> float:
@@ -285,23 +277,15 @@ def check_copick(python: str, folder: Path) -> Iterator[tuple[str, str, bool]]:
         f"tomograms: {', '.join(kinds)}; segmentations: {', '.join(n.split()[0] for n in names)}",
         right,
     )
-    places, turns = 0.0, 0.0
-    for (run, name), part in table.groupby(["tomogram", "class_name"]):
-        points, matrices = found["picks"].get(f"{run} {name}", ([], []))
-        places, turns = (
-            max(places, _apart(points, centres[part.index])),
-            max(turns, _apart(matrices, poses[part.index])),
-        )
-    yield "picks", _difference(places, turns), places < 1e-3 and turns < 1e-5
-    for kind in ("star", "csv"):
-        places, turns = 0.0, 0.0
-        for run, part in table.groupby("tomogram"):
-            points, matrices = found[kind].get(run, ([], []))
-            places, turns = (
-                max(places, _apart(points, centres[part.index])),
-                max(turns, _apart(matrices, poses[part.index])),
-            )
-        yield f"particles.{kind}, by run", _difference(places, turns), places < 1e-3 and turns < 1e-5
+    checks = {"picks": ("picks", ["tomogram", "class_name"])}
+    checks |= {f"particles.{kind}, by run": (kind, ["tomogram"]) for kind in ("star", "csv")}
+    for name, (kind, by) in checks.items():
+        apart = []
+        for key, part in table.groupby(by):
+            points, matrices = found[kind].get(" ".join(key), ([], []))
+            apart.append((_apart(points, centres[part.index]), _apart(matrices, poses[part.index])))
+        places, turns = np.max(apart, axis=0)
+        yield name, _difference(places, turns), places < 1e-3 and turns < 1e-5
     points, matrices = found["dynamo"]
     places, turns = _apart(points, centres + VOXEL_A), _apart(matrices, poses)  # Dynamo counts from 1, copick does not
     yield (
@@ -454,5 +438,5 @@ def _rows(client: str, outcomes: Iterator[tuple[str, str, bool]]) -> list[dict]:
 
 def relion_version() -> str:
     """Version of RELION on the PATH."""
-    said = subprocess.run(["relion_reconstruct", "--version"], capture_output=True, text=True, check=False).stdout
-    return said.split("version:")[-1].split()[0].rstrip(",") if "version:" in said else said.strip()
+    said = output_of("relion_reconstruct", "--version")
+    return said.split("version:")[-1].split()[0].rstrip(",") if "version:" in said else said
