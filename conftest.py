@@ -3,7 +3,11 @@ figures/quick.
 """
 
 import os
+import shutil
 import tempfile
+from pathlib import Path
+
+import pytest
 
 # Set before nbval starts its kernels, which inherit them.
 if "PYTEST_XDIST_WORKER" in os.environ or "CRYOETGAN_RUNS" not in os.environ:
@@ -26,3 +30,13 @@ def pytest_collection_modifyitems(items: list) -> None:
             item.add_marker("slow")
     # what takes longest begins first, so that no core waits for it at the end
     items.sort(key=lambda item: item.path.stem != "test_notebooks")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the workflow in a folder of its own, since Snakemake locks the one that it runs in."""
+    folder, root = tmp_path / "checkout", Path(__file__).parent
+    folder.mkdir()
+    for name in ("Snakefile", "Makefile", "notebooks", "cryoetgan_core", "pyproject.toml"):
+        (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, folder / name)
+    return folder

@@ -3,7 +3,6 @@ Kubernetes jobs call what is there.
 """
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,17 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ROOT / "profiles"
 
 
-def test_a_dry_run_asks_for_the_resources_of_the_slurm_profile(tmp_path: Path) -> None:
+def test_a_dry_run_asks_for_the_resources_of_the_slurm_profile(tmp_path: Path, checkout: Path) -> None:
     settings = yaml.safe_load((PROFILES / "slurm" / "config.yaml").read_text())
     assert settings["executor"] == "slurm"
     here = {k: v for k, v in settings.items() if k != "executor"}  # a plugin of a cluster
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(here))
-    # a copy, since a dry run takes Snakemake's lock
-    for name in ("Snakefile", "notebooks", "cryoetgan_core", "pyproject.toml"):
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
     command = [sys.executable, "-m", "snakemake", "all", "-n", "--workflow-profile", str(tmp_path), "--cores", "8"]
     made = subprocess.run(
-        [*command, "--config", "profile=paper", "seeds=0"], cwd=tmp_path, capture_output=True, text=True
+        [*command, "--config", "profile=paper", "seeds=0"], cwd=checkout, capture_output=True, text=True
     )
     assert made.returncode == 0, made.stderr[-2000:]
     wanted = {rule: settings["default-resources"] | own for rule, own in settings["set-resources"].items()}

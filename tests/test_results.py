@@ -245,15 +245,6 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    folder = tmp_path / "checkout"
-    folder.mkdir()
-    for name in ("Snakefile", "notebooks", "cryoetgan_core"):
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
-    return folder
-
-
 def test_every_profile_is_planned_whole(checkout: Path) -> None:
     for profile, seeds, runs in (("quick", "0", 10), ("paper", "0 1 2", 12)):
         done = snakemake(checkout, "-n", "--config", f"profile={profile}", f"seeds={seeds}")

@@ -4,7 +4,6 @@ it.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,16 +40,6 @@ folder.mkdir(parents=True, exist_ok=True)
 """
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A copy of the workflow in a folder of its own, since Snakemake locks the one that it runs in."""
-    folder = tmp_path / "copy"
-    folder.mkdir()
-    for name in ("Snakefile", "Makefile", "notebooks", "cryoetgan_core", "pyproject.toml"):
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
-    return folder
-
-
 def put_program(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text.format(python=sys.executable))
@@ -61,24 +50,24 @@ def kept(words: Path) -> list[list[str]]:
     return [json.loads(line) for line in words.read_text().splitlines()]
 
 
-def test_files_of_any_name_reach_the_notebook_and_nothing_in_them_runs(tmp_path: Path, copy: Path) -> None:
+def test_files_of_any_name_reach_the_notebook_and_nothing_in_them_runs(tmp_path: Path, checkout: Path) -> None:
     put_program(tmp_path / "bin" / "papermill", PAPERMILL)
     runs, words = tmp_path / "my runs' $(touch owned)", tmp_path / "words"
-    files = [copy / f"{text}.mrc" for text in HOSTILE]
+    files = [checkout / f"{text}.mrc" for text in HOSTILE]
     for file in files:
         file.touch()
     classes = [*DATASETS["S1"].classes, *(c for c in DATASETS["S2"].classes if c not in DATASETS["S1"].classes)][
         : len(files)
     ]
     given = dict(zip(classes, files, strict=True))
-    targets = [os.path.relpath(runs / "smoke" / "data" / f"{name}_draw0" / "data.json", copy) for name in DATASETS]
+    targets = [os.path.relpath(runs / "smoke" / "data" / f"{name}_draw0" / "data.json", checkout) for name in DATASETS]
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     config = tmp_path / "config.json"  # since --config folds lines
     maps = ",".join(f"{k}={v.name}" for k, v in given.items())
     config.write_text(json.dumps({"profile": "smoke", "seeds": "0", "maps": maps}))
     made = subprocess.run(
         [sys.executable, "-m", "snakemake", *targets, "--cores", "1", "--configfile", str(config)],
-        cwd=copy, capture_output=True, text=True,
+        cwd=checkout, capture_output=True, text=True,
         env=os.environ | {"PATH": path, "CRYOETGAN_RUNS": str(runs), "WORDS": str(words)},
     )  # fmt: skip
     assert made.returncode == 0, made.stderr[-3000:]
@@ -89,16 +78,16 @@ def test_files_of_any_name_reach_the_notebook_and_nothing_in_them_runs(tmp_path:
         assert call[-3:] == ["-r", "maps", wanted]
         assert call[3:5] == [
             "notebooks/simulate_data.ipynb",
-            os.path.relpath(runs / "smoke" / "notebooks", copy) + f"/simulate_data_{name}_0.ipynb",
+            os.path.relpath(runs / "smoke" / "notebooks", checkout) + f"/simulate_data_{name}_0.ipynb",
         ]
     assert not [*tmp_path.rglob("owned")]
 
 
-def test_what_is_no_entry_is_refused_before_anything_runs(tmp_path: Path, copy: Path) -> None:
+def test_what_is_no_entry_is_refused_before_anything_runs(tmp_path: Path, checkout: Path) -> None:
     words = "-m snakemake all --cores 1 --config profile=smoke seeds=0".split()
     made = subprocess.run(
         [sys.executable, *words, "maps=ribosome=pdb:3j9i'$(touch owned)'a"],
-        cwd=copy, capture_output=True, text=True, env=os.environ | {"CRYOETGAN_RUNS": str(tmp_path / "runs")},
+        cwd=checkout, capture_output=True, text=True, env=os.environ | {"CRYOETGAN_RUNS": str(tmp_path / "runs")},
     )  # fmt: skip
     assert made.returncode != 0 and "'maps' holds" in made.stderr, made.stderr[-2000:]
     assert not [*tmp_path.rglob("owned")] and not (tmp_path / "runs").exists()
@@ -117,15 +106,15 @@ def test_what_is_no_seed_or_profile_is_refused_before_anything_runs(
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_make_hands_on_what_it_was_given(tmp_path: Path, copy: Path, text: str) -> None:
+def test_make_hands_on_what_it_was_given(tmp_path: Path, checkout: Path, text: str) -> None:
     words = tmp_path / "words"
     for name in ("python", "snakemake"):
-        put_program(copy / ".venv" / "bin" / name, PAPERMILL.split("folder =")[0])
-    (copy / "requirements.lock").touch()
-    (copy / ".venv" / ".complete").touch()
+        put_program(checkout / ".venv" / "bin" / name, PAPERMILL.split("folder =")[0])
+    (checkout / "requirements.lock").touch()
+    (checkout / ".venv" / ".complete").touch()
     given = [f"{name}={text} $(shell touch owned) $$" for name in ("PROFILE", "SEEDS", "MAPS")]
     subprocess.run(
-        ["make", "-C", str(copy), "figures", "CORES=1", *given],
+        ["make", "-C", str(checkout), "figures", "CORES=1", *given],
         capture_output=True,
         env=os.environ | {"WORDS": str(words)},
     )
