@@ -66,6 +66,7 @@ def numbers() -> dict[str, str]:
         found[f"left_out{name}"] = _joined([f"{errors:.1f}" for errors in r.half_left_out(source)])
     for name, source in (("picker", PHYSICS), ("picker_real", REAL), ("templates", TEMPLATES)):
         found[f"deepfinder_{name}"] = f"{r.deepfinder_picker(source):.2f}"
+    found["deepfinder_wide"] = f"{r.deepfinder_picker(PHYSICS, wide=True):.2f}"
     found["calibration"] = f"{100 * r.calibration_error():.0f}"
     evening = PROFILES["evening"].sizes["steps"]
     found |= {"snr_headline": f"{HEADLINE_SNR:g}", "snr_runs": f"{PROFILES[PROFILE].snr['S1']:g}"}

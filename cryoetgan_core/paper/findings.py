@@ -186,11 +186,11 @@ class Results:
         pairs = [[s["f1"] for s in r["scores"][source]] for r in results for source in (PHYSICS, CTF_WEDGE, REAL)]
         return max(abs(one - other) for one, other in pairs)
 
-    def deepfinder_picker(self, source: str) -> float:
+    def deepfinder_picker(self, source: str, wide: bool = False) -> float:
         """F1 on DeepFinder's tomograms of pickers trained on tomograms of one source, or of template matching, from
         Table 23.
         """
-        kind = "templates" if source == TEMPLATES else "picker"
+        kind = "templates" if source == TEMPLATES else "picker_long" if wide else "picker"
         (r,) = self([f"deepfinder_{kind}_seed{self.seeds[0]}"])
         return mean([scores["f1"] for scores in r["scores"][source]])
 
