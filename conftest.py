@@ -17,9 +17,9 @@ if "PYTEST_XDIST_WORKER" in os.environ or "CRYOETGAN_RUNS" not in os.environ:
 
 # Whole programs, trainings and notebooks: left out of `make test-fast`.
 SLOW = (
-    "test_acceleration", "test_article", "test_clients", "test_evidence", "test_notebooks", "test_parity",
-    "test_particles_kinds", "test_physics", "test_processes", "test_profiles", "test_shell_parameters",
-    "test_specimen_databases", "test_streaming", "test_training", "test_viewer",
+    "test_acceleration", "test_article", "test_cell", "test_clients", "test_evidence", "test_notebooks", "test_parity",
+    "test_particles_kinds", "test_physics", "test_pick_error", "test_processes", "test_profiles",
+    "test_shell_parameters", "test_specimen_databases", "test_spread", "test_streaming", "test_training", "test_viewer",
 )  # fmt: skip
 
 

@@ -56,6 +56,7 @@ def test_each_claim_names_a_notebook() -> None:
     assert {claim.artefact for claim in claims.CLAIMS} <= {p.stem for p in (paths.ROOT / "notebooks").glob("*.ipynb")}
 
 
+@pytest.mark.slow
 def test_the_snippet_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     monkeypatch.chdir(tmp_path)
@@ -82,6 +83,7 @@ def test_the_time_of_a_training_is_what_was_measured() -> None:
     assert all(0.75 < timed["minutes"] / minutes < 1.33 for minutes in told)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """As they stand, on a stand-in in place of /data, and fewer generated."""
     make_stand_in(tmp_path, 0)

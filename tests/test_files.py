@@ -58,6 +58,7 @@ for _ in range(5):
 """
 
 
+@pytest.mark.slow
 def test_writers_that_begin_together_do_not_meet(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TOGETHER, str(tmp_path)]
     writers = [

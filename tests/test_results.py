@@ -245,6 +245,7 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_every_profile_is_planned_whole(checkout: Path) -> None:
     for profile, seeds, runs in (("quick", "0", 10), ("paper", "0 1 2", 12)):
         done = snakemake(checkout, "-n", "--config", f"profile={profile}", f"seeds={seeds}")
@@ -262,6 +263,7 @@ def test_every_profile_is_planned_whole(checkout: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_change_in_configuration_or_code_makes_a_result_again(checkout: Path) -> None:
     """The data rule is run once, by a stand-in for papermill; then comments, code and a parameter change."""
     program = checkout / "bin" / "papermill"

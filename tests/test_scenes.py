@@ -209,6 +209,7 @@ def test_the_command_and_the_call_write_the_same(tmp_path: Path, capsys: pytest.
     assert "room for" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_noise_of_a_scene_is_that_of_empty_boxes_where_there_are_any(tmp_path: Path) -> None:
     """In a crowded tomogram: the power of empty places, at the lowest frequencies too, where boxes with a molecule tell
     too much.
