@@ -28,7 +28,7 @@ import importlib.metadata
 _HOMES = {
     "load_particles": "paper.own_data",
     "describe": "particles.report",
-    "densities_for": "paper.own_data",
+    "densities_for": "paper.api",
     "train": "paper.api",
     "generate": "paper.api",
     "simulate": "paper.api",

@@ -94,8 +94,29 @@ class Order:
         return -(-self.n // self.part)
 
 
-def particles_of(order: Order, part: int, box: int, voxel_size_A: float) -> pd.DataFrame:
-    """Classes and poses of a part, as the columns of `volumes.table`."""
+def places(
+    n: int, box: int, voxel_size_A: float, generator: torch.Generator, picks: Mapping[str, object]
+) -> torch.Tensor:
+    """Where n particles lie off the centres of their boxes, (n, 3) zyx in angstrom.
+
+    Parameters
+    ----------
+    picks
+        What a run notes of its training particles, where they were found to lie farther off than `MAX_SHIFT` tells:
+        ``scatter_A``, standard deviation along each axis (0: not farther), and ``offset_A``, their mean (zyx). Empty:
+        up to `MAX_SHIFT` of the box, all places alike.
+    """
+    if picks.get("scatter_A"):
+        shifts = picks["scatter_A"] * torch.randn((n, 3), generator=generator, dtype=torch.float64)
+    else:
+        shifts = random_shifts(n, MAX_SHIFT * box * voxel_size_A, generator)
+    return shifts + torch.tensor(picks.get("offset_A", (0.0, 0.0, 0.0)), dtype=torch.float64)
+
+
+def particles_of(
+    order: Order, part: int, box: int, voxel_size_A: float, picks: Mapping[str, object] | None = None
+) -> pd.DataFrame:
+    """Classes and poses of a part, as the columns of `volumes.table`; `picks` as in `places`."""
     first = part * order.part
     numbers = range(first, min(first + order.part, order.n))
     names, bounds = list(order.shares), np.cumsum(list(order.shares.values())) / sum(order.shares.values())
@@ -111,7 +132,7 @@ def particles_of(order: Order, part: int, box: int, voxel_size_A: float) -> pd.D
         if order.tilt_deg != (0.0, 180.0):
             cosine = low + (high - low) * float(torch.rand((), generator=rng, dtype=torch.float64))
             tilt = float(np.rad2deg(np.arccos(cosine)))
-        rows.append((rot, tilt, psi, *random_shifts(1, MAX_SHIFT * box * voxel_size_A, rng)[0].tolist()))
+        rows.append((rot, tilt, psi, *places(1, box, voxel_size_A, rng, picks or {})[0].tolist()))
     columns = dict(
         zip(("rot_deg", "tilt_deg", "psi_deg", "shift_z_A", "shift_y_A", "shift_x_A"), np.array(rows).T, strict=True)
     )
@@ -180,7 +201,8 @@ def generate_to(
 
     Whoever finds all parts there at the end writes the tables: ``particles.csv``, ``particles.tbl`` (Dynamo) and those
     of the kind of volumes (`particles.writers.write_tables`). `replace` starts anew over the parts of another order
-    instead of refusing the folder. Volumes of kind "copick" make a copick project: a mosaic tomogram a part, with
+    instead of refusing the folder. Particles lie as far off the centres of their boxes as the run notes of those it was
+    trained on (`places`). Volumes of kind "copick" make a copick project: a mosaic tomogram a part, with
     picks; its copick.json names the folder where it lies. Those of kind "deepfinder" are such mosaics and label maps in
     HDF5.
 
@@ -195,7 +217,10 @@ def generate_to(
     if unknown:
         raise ValueError(f"generate_to: no density for {', '.join(unknown)}; there are {', '.join(references)}.")
     folder.mkdir(parents=True, exist_ok=True)
-    card = provenance(run_folder, run, references, order, voxel_size_A)
+    noted = run_folder / "source.json"
+    source = read_json(noted, "train the run again") if noted.exists() else {}
+    optics, picks = source.get("optics", {}), source.get("picks", {})
+    card = provenance(run_folder, run, references, order, voxel_size_A) | ({"picks": picks} if picks else {})
     path = folder / "provenance.json"
     held = read_json(path, "choose an empty folder") if path.exists() else None
     if (
@@ -217,10 +242,9 @@ def generate_to(
         )
     write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
     (folder / "parts").mkdir(exist_ok=True)
-    box, source = run.config.box, run_folder / "source.json"
-    optics = read_json(source, "train the run again").get("optics", {}) if source.exists() else {}
+    box = run.config.box
     for part in [k for k in missing_parts(folder, order) if k % shards == shard]:
-        table = particles_of(order, part, box, voxel_size_A).assign(**optics)
+        table = particles_of(order, part, box, voxel_size_A, picks).assign(**optics)
         density = densities_of(table, references, box, voxel_size_A)
         made, recorded = generate_recorded(run, density, seed=order.seed, first=part * order.part)
         volumes = made * run.scaling.y_std + run.scaling.y_mean

@@ -87,7 +87,9 @@ def test_noise_lies_nowhere(blur: int) -> None:
         assert not certain_offset(*mean_offset(torch.from_numpy(noise))).any()
 
 
-def test_the_user_is_told_which_way_picks_are_off(densities: ParticleSet, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_user_is_told_which_way_picks_are_off(
+    densities: ParticleSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     y = recorded(densities, 0.0, 1.0, (3.0, -2.0, 0.0))
     y.table["tomogram"] = ["first"] * 110 + ["second"] * 10
     config = make_config("smoke", OWN_DATA, "physics", box=BOX, train_per_class=40)
@@ -96,6 +98,9 @@ def test_the_user_is_told_which_way_picks_are_off(densities: ParticleSet, caplog
     told = re.search(r"= \((.*), (.*), (.*)\) of their voxels", caplog.text)
     assert np.abs(np.array(told.groups(), float) - (0, -2, 3)).max() < 0.3  # x, y, z
     assert both.X_train.table["shift_z_A"].mean() / VOXEL == pytest.approx(3, abs=0.5)
+    api.train_domains(config, both, tmp_path, "ribosome")
+    x = cg.densities_for("ribosome", 50, BOX, VOXEL, run=tmp_path).table
+    assert x["shift_z_A"].mean() / VOXEL == pytest.approx(3, abs=0.5)
 
 
 @pytest.mark.parametrize("noise", [2.0, 50.0])
@@ -163,3 +168,14 @@ def test_training_says_that_picks_lie_off_centre(
         levels[error] = float(run.G.T[:5].abs().mean())
     assert caplog.text.count("off the centres of their boxes") == 1
     assert 0.7 < levels[3.0] / levels[0] < 1.3
+    columns, lie = ["shift_z_A", "shift_y_A", "shift_x_A"], {}
+    for error in (0, 3.0):
+        folder = tmp_path / str(error)
+        x = cg.densities_for("ribosome", 100, BOX, VOXEL, run=folder)
+        maps, order = class_references(("ribosome",), BOX, VOXEL), cg.Order(100, {"ribosome": 1.0})
+        list(cg.generate_to(folder / "made", folder, cg.load_run(folder), maps, order, VOXEL))
+        for table in (x.table, cg.load_particles(folder / "made" / "particles.csv").table):
+            lie.setdefault(error, []).append(table[columns].to_numpy() / VOXEL)
+    told = float(re.search(r"lie about (.*) voxels", caplog.text).group(1))
+    assert 2.4 < told < 3.6 and all(off.std() == pytest.approx(told, rel=0.15) for off in lie[3.0])
+    assert all(np.abs(off).max() <= 0.06 * BOX for off in lie[0])

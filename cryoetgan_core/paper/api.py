@@ -21,13 +21,15 @@ from ..reproducibility.seeds import stream
 from ..run_folder import fingerprint
 from ..scenes import Scenes, Simulated, generate_scenes
 from ..simulator.microscope.simulate import MICROSCOPES
-from ..simulator.sets import class_references, subtomograms
+from ..simulator.sets import class_references, density_maps, subtomograms
 from ..simulator.surroundings import surroundings
+from ..streaming import places
 from ..volumes.domains import Domains
+from ..volumes.poses import random_rotations
 from ..volumes.table import ParticleSet
 from . import own_data
 from .doubts import doubts
-from .own_runs import keep_noise, keep_source, noise_of, source_of
+from .own_runs import keep_noise, keep_source, noise_of, picks_of, source_of
 from .parameters import choose
 from .runs import train_on
 
@@ -86,7 +88,8 @@ def train(
 
 def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domains:
     """Both domains of a training on particles (`own_data.domains`). For the physics generator the densities lie as far
-    off centre as the particles do, where that is found to be farther than they lie as drawn; then it is said.
+    off centre as the particles do, where that is found to be farther than they lie as drawn; then it is said, and
+    noted in the table of X_train (``attrs["picks"]``).
     """
     both = own_data.domains(particles, densities, config)
     if config.generator != "physics":
@@ -96,7 +99,8 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domain
     if error:
         LOG.warning(
             "The particles lie about %.1f voxels (%.0f A) off the centres of their boxes along each axis: the "
-            "densities were moved as far, so that the signal is not estimated too weak.",
+            "densities were moved as far, so that the signal is not estimated too weak. `generate` places particles as "
+            "far off (in Python: densities_for with run=).",
             error,
             error * particles.voxel_size_A,
         )
@@ -109,6 +113,9 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domain
             *offset[::-1],
             *(particles.voxel_size_A * offset[::-1]),
         )
+    if error or offset.any():
+        voxel = particles.voxel_size_A
+        both.X_train.table.attrs["picks"] = {"scatter_A": error * voxel, "offset_A": (voxel * offset).tolist()}
     return both
 
 
@@ -121,7 +128,8 @@ def train_domains(
     progress: bool = False,
     replace: bool = False,
 ) -> TrainedRun:
-    """`train` on domains that are at hand; the folder notes the densities for `cryoetgan generate`.
+    """`train` on domains that are at hand. For `cryoetgan generate` the folder notes the densities, and how far off
+    centre the particles lie.
 
     Raises
     ------
@@ -136,9 +144,29 @@ def train_domains(
                 f"{folder} holds a run of other particles, densities or settings: give another folder, or replace=True."
             )
     run = train_on(config, both, Path(folder), progress=progress, replace=replace)
-    keep_source(Path(folder), densities, both.Y_train)
+    keep_source(Path(folder), densities, both.Y_train, both.X_train.table.attrs.get("picks"))
     keep_noise(Path(folder), run, both.background)
     return run
+
+
+def densities_for(
+    densities: str, n: int, box: int, voxel_size_A: float, seed: int = 0, *, run: str | Path | None = None
+) -> ParticleSet:
+    """Density maps in random poses, `n` of each class of `densities`, in boxes of `box` voxels.
+
+    Parameters
+    ----------
+    densities
+        "class=FILE" with commas between, or embedded classes: "ribosome=80S.mrc, tric".
+    run
+        Folder of a run of `train`: densities lie as far off the centres of their boxes as its particles were found to.
+        None: up to 6 % of the box.
+    """
+    (names, files), rng = own_data.parse_densities(densities), stream(seed, "densities")
+    references, count = class_references(names, box, voxel_size_A, files), n * len(names)
+    picks = picks_of(Path(run)) if run else {}
+    poses = random_rotations(count, rng), places(count, box, voxel_size_A, rng, picks)
+    return density_maps(references, n, box, voxel_size_A, rng, poses)
 
 
 def generate(

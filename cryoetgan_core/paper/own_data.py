@@ -184,17 +184,6 @@ def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
     return tuple(names), files
 
 
-def densities_for(densities: str, n: int, box: int, voxel_size_A: float, seed: int = 0) -> ParticleSet:
-    """Density maps in random poses, `n` of each class of `densities`, in boxes of `box` voxels.
-
-    Parameters
-    ----------
-    densities
-        as `parse_densities` reads it: "ribosome=80S.mrc, tric".
-    """
-    return _posed(densities, n, box, voxel_size_A, stream(seed, "densities"))
-
-
 def _posed(densities: str, n: int, box: int, voxel_size_A: float, generator: torch.Generator) -> ParticleSet:
     names, files = parse_densities(densities)
     return density_maps(class_references(names, box, voxel_size_A, files), n, box, voxel_size_A, generator)

@@ -3,6 +3,7 @@ none.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,16 @@ from .stand_ins import labelled_stand_in
 NOISE = "noise_of_empty_boxes.npy"
 
 
-def keep_source(folder: Path, densities: str, particles: ParticleSet) -> None:
-    """Note beside a run on a user's particles what it was trained with: what `source_of` tells `generate.ipynb`, and
-    the optics that `streaming.generate_to` writes into STAR files.
+def keep_source(
+    folder: Path, densities: str, particles: ParticleSet, picks: Mapping[str, object] | None = None
+) -> None:
+    """Note beside a run on a user's particles what it was trained with: what `source_of` tells `generate.ipynb`, the
+    optics that `streaming.generate_to` writes into STAR files, and how far off centre it draws particles (`picks` of
+    `streaming.places`).
     """
     table = particles.table
     optics = {c: float(table[c].iloc[0]) for c in OPTICS if c in table and table[c].nunique(dropna=False) == 1}
-    card = {"densities": densities, "voxel_size_A": particles.voxel_size_A, "optics": optics}
+    card = {"densities": densities, "voxel_size_A": particles.voxel_size_A, "optics": optics} | {"picks": picks or {}}
     write_atomically(folder / "source.json", lambda p: p.write_text(json.dumps(card, indent=1)))
 
 
@@ -67,6 +71,12 @@ def source_of(folder: Path) -> tuple[str, float]:
         )
     source = read_json(path, "run your_data.ipynb again, or give densities and voxel_size_A")
     return source["densities"], float(source["voxel_size_A"])
+
+
+def picks_of(folder: Path) -> dict[str, object]:
+    """How far off centre the particles of a run lie, as `keep_source` noted: `picks` of `streaming.places`."""
+    path = folder / "source.json"
+    return read_json(path, "train the run again").get("picks", {}) if path.exists() else {}
 
 
 def stand_in_run(folder: Path, seed: int) -> Path:
