@@ -26,7 +26,7 @@ SEEDS = " ".join(map(str, paper.parse_seeds(str(config.get("seeds", "0")))))
 MAPS = str(config.get("maps") or "")  # files in place of embedded models: "ribosome=/data/80S.mrc, tric=model.cif"
 FILES = str(config.get("files") or "")  # folder of the files that the rule `foreign` reads
 NUMBERS = paper.parse_seeds(SEEDS)
-FOREIGN = paper.foreign_cases(PROFILE, NUMBERS[0], FILES)
+FOREIGN = paper.foreign_cases(PROFILE, NUMBERS[0])
 CASES = paper.planned_cases(PROFILE, NUMBERS) | FOREIGN
 RUN_CASES = [name for name, case in CASES.items() if case.module == "paper.runs"]
 
@@ -215,7 +215,7 @@ rule train:
 rule measure:
     input:
         notebook="notebooks/measure.ipynb",
-        data=lambda w: [data_of(CASES[w.name])] if CASES[w.name].of_stored_data else [],
+        data=lambda w: [data_of(CASES[w.name])] if paper.reads_stored_data(CASES[w.name]) else [],
         run=lambda w: [f"{RUNS}/{CASES[w.name].needs}/weights.safetensors"] if CASES[w.name].needs else [],
         other=lambda w: results([CASES[w.name].reads]) if CASES[w.name].reads else [],
     output:

@@ -38,9 +38,8 @@ class UpConv(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type == "cpu":
             x = x.contiguous(memory_format=torch.channels_last_3d)  # the quicker order there
-        return F.pad(
-            F.conv_transpose3d(x, self.weight, stride=2), [0, -1] * 3
-        )  # cut by one operation rather than three slices
+        # cut by one operation rather than three slices
+        return F.pad(F.conv_transpose3d(x, self.weight, stride=2), [0, -1] * 3)
 
 
 class Generator(nn.Module):

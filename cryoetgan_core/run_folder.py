@@ -134,9 +134,8 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
         trainer.processes.wait()
         return folder / "weights.safetensors"
     if not trainer.finished:
-        (folder / "weights.safetensors").unlink(
-            missing_ok=True
-        )  # never an older run's weights beside this configuration
+        # never an older run's weights beside this configuration
+        (folder / "weights.safetensors").unlink(missing_ok=True)
     text = _write_settings(folder, config, trainer.scaling, trainer.fingerprint)
     log_path = folder / "log.jsonl"
     kept = _log_so_far(folder, trainer.steps_done)

@@ -99,9 +99,8 @@ class Trainer:
             for name, names in groups.items()
         }
         self.pools = {"Y": torch.empty(0), "X": torch.empty(0)}
-        self.failed = {
-            name: torch.zeros((), dtype=torch.long, device=self.device) for name in groups
-        }  # the first step that did, or 0
+        # the first step that did, or 0
+        self.failed = {name: torch.zeros((), dtype=torch.long, device=self.device) for name in groups}
         self._ready()
 
     def _ready(self) -> None:

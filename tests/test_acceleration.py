@@ -107,7 +107,8 @@ def test_a_recorded_step_gets_new_inputs_and_learning_rates(graphs: list[Replaye
 
 def test_a_resumed_step_is_recorded_anew(graphs: list[Replayed]) -> None:
     plain, recorded = trainer(), trainer(use=Acceleration(graphs=True))
-    losses(plain, 5), losses(recorded, 5)
+    losses(plain, 5)
+    losses(recorded, 5)
     recorded.load_tensors({k: v.clone() for k, v in plain.tensors().items()}, 5)  # as from a file
     torch.testing.assert_close(losses(recorded, 5), losses(plain, 5), rtol=2e-4, atol=1e-5)
     assert len(graphs) == 4 and all(g.recorded == 1 for g in graphs)

@@ -30,5 +30,5 @@ def test_it_is_planned_where_its_weights_were_trained() -> None:
     planned = {"denoiser_S1_seed0", "denoiser_S2_seed0", "denoiser_S1_cycle100_seed0"}
     assert set(denoiser.planned("evening", 0)) == planned
     assert denoiser.planned("quick", 0) == {}
-    (config, _), *_ = denoiser.planned("evening", 0).values()
-    assert config == make_config("evening", "S1", "adapted", seed=0)
+    case, *_ = denoiser.planned("evening", 0).values()
+    assert case.config == make_config("evening", "S1", "adapted", seed=0)

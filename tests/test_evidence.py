@@ -203,17 +203,14 @@ def test_audit_marks_the_fooled_and_the_oversensitive() -> None:
     def entry(value: float) -> dict:
         return {"metrics": dict.fromkeys(plotting.AUDITED, value)}
 
-    perfect = {
-        f"real, another draw {k}": entry(value) for k, value in enumerate((0.98, 1.0, 1.02))
-    }  # 95 % of further ones: 0.90 to 1.10
+    # 95 % of further ones: 0.90 to 1.10
+    perfect = {f"real, another draw {k}": entry(value) for k, value in enumerate((0.98, 1.0, 1.02))}
     audit = {"controls": {**perfect, "noise x 0.98": entry(0.5), "noise x 1.02": entry(1.05), "gross": entry(2.0)}}
     table = plotting.audit_table(audit, {}).set_index("metric")
-    assert (
-        table.loc["precision"].iloc[0] == "1.00 [0.90, 1.00]" and table.loc["fid"].iloc[0] == "1.00 [0.90, 1.10]"
-    )  # precision ends at 1
-    assert (
-        table.loc["precision", "gross"] == "2.00*" and table.loc["fid", "gross"] == "2.00"
-    )  # more precision fools, a larger FID does not
+    # precision ends at 1
+    assert table.loc["precision"].iloc[0] == "1.00 [0.90, 1.00]" and table.loc["fid"].iloc[0] == "1.00 [0.90, 1.10]"
+    # more precision fools, a larger FID does not
+    assert table.loc["precision", "gross"] == "2.00*" and table.loc["fid", "gross"] == "2.00"
     assert table.loc["fid", "noise x 0.98"] == "0.50!" and table.loc["fid", "noise x 1.02"] == "1.05"
     assert table.loc["precision", "fooled by"] == 1 and table.loc["fid", "fooled by"] == 0
 

@@ -89,9 +89,8 @@ def test_kernel_distance_equals_scikit_learns_kernel() -> None:
     )
     assert kernel_distance(torch.tensor(real), torch.tensor(fake)) == pytest.approx(expected, rel=1e-9)
     same = [kernel_distance(*torch.randn(2, 50, 8, generator=torch.Generator().manual_seed(i))) for i in range(60)]
-    assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(
-        60
-    )  # unbiased: 0 on average where the distributions are equal
+    # unbiased: 0 on average where the distributions are equal
+    assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(60)
     with pytest.raises(ValueError, match="kernel_distance"):
         kernel_distance(torch.zeros(1, 3), torch.zeros(5, 3))
 

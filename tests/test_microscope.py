@@ -165,13 +165,11 @@ def test_fourier_values_inside_the_missing_wedge_are_zero(low: float, high: floa
     tilt = torch.rad2deg(torch.atan2(-kz, kx))  # of the slice that passes here, modulo 180
     tilt = (tilt + 90) % 180 - 90
     radius = (kz**2 + kx**2).sqrt()
-    beyond = torch.minimum(
-        (tilt - high).remainder(180), (low - tilt).remainder(180)
-    )  # degrees to the nearest recorded tilt
+    # degrees to the nearest recorded tilt
+    beyond = torch.minimum((tilt - high).remainder(180), (low - tilt).remainder(180))
     missing = (tilt > high) | (tilt < low)
-    missing &= radius * torch.sin(torch.deg2rad(beyond)) > math.sqrt(
-        2
-    )  # farther than one interpolation cell from every slice
+    # farther than one interpolation cell from every slice
+    missing &= radius * torch.sin(torch.deg2rad(beyond)) > math.sqrt(2)
     missing &= radius < size // 2 - 1
     assert missing.sum() > 100 and spectra[missing].max() == 0
     seen = (tilt < high - 3) & (tilt > low + 3) & (radius < 15) & (radius > 0)
@@ -314,9 +312,8 @@ def test_mean_of_particles_aligned_by_their_poses_converges_to_the_density() -> 
     truth[5:35, 5:35, 5:35] = references["ribosome"]
     resolution = [resolution_A(fourier_shell_correlation(back[:n].mean(0), truth), 13.68) for n in (6, 96)]
     assert resolution[1] < 40 and resolution[1] < resolution[0]
-    wrong = unposed(torch.from_numpy(particles.volumes), rotations.mT, shifts, 13.68).mean(
-        0
-    )  # the inverse poses: the control
+    # the inverse poses: the control
+    wrong = unposed(torch.from_numpy(particles.volumes), rotations.mT, shifts, 13.68).mean(0)
     assert resolution_A(fourier_shell_correlation(wrong, truth), 13.68) > 100
 
 
@@ -343,9 +340,8 @@ def test_wiener_filter_of_sparse_tilts_is_regularised_as_stated() -> None:
             images, dataclasses.replace(base, correction="wiener", wiener_regularisation=c), defocus, 10.0, 24
         )
         high = [band_power(v, 10.0, 25.0, 20.0) for v in (plain, filtered)]
-        assert float((high[1] / high[0]).sqrt()) == pytest.approx(
-            1 / (1 + c), rel=0.06
-        )  # a few values there have more than one slice
+        # a few values there have more than one slice
+        assert float((high[1] / high[0]).sqrt()) == pytest.approx(1 / (1 + c), rel=0.06)
 
 
 def test_dose_weighting_keeps_the_level_of_white_noise() -> None:
@@ -449,9 +445,8 @@ def test_counted_electrons_have_poisson_variance_and_keep_the_mean() -> None:
     images = torch.full((3, 4, 64, 64), 2.0)
     counted = noise.count_electrons(images, electrons, contrast, rng())
     assert float(counted.mean()) == pytest.approx(2.0, abs=0.05)
-    expected = math.sqrt(1 - 2 * contrast) / (
-        contrast * math.sqrt(512)
-    )  # protein is dark on the detector: fewer electrons
+    # protein is dark on the detector: fewer electrons
+    expected = math.sqrt(1 - 2 * contrast) / (contrast * math.sqrt(512))
     assert float(counted.std()) == pytest.approx(expected, rel=0.02)
 
 

@@ -158,10 +158,8 @@ def test_stacks_of_visible_frames_only_give_the_same(data_set, tmp_path):
 def test_stacks_as_recorded_are_multiplied_by_their_ctf(data_set, tmp_path):
     recorded = read_tilt_stack_particles(write_data_set(tmp_path, premultiplied=False) / "particles.star")
     multiplied = read_tilt_stack_particles(data_set / "particles.star")
-    inner = (
-        slice(None),
-        *[slice(5, 19)] * 3,
-    )  # what the CTF carries over the edge of the images comes back in one and not in the other
+    # what the CTF carries over the edge of the images comes back in one and not in the other
+    inner = (slice(None), *[slice(5, 19)] * 3)
     assert correlation(recorded.volumes, multiplied.volumes, inner) > 0.97
     assert recorded.volumes[inner].std() == pytest.approx(multiplied.volumes[inner].std(), rel=0.1)
 
@@ -419,9 +417,8 @@ def test_turned_boxes_of_tilt_stacks_go_into_the_pose(data_set, tmp_path):
     blocks["particles"] = blocks["particles"].iloc[:2].reset_index(drop=True).assign(**turned_columns())
     starfile.write(blocks, tmp_path / "particles.star", overwrite=True)
     found = read_tilt_stack_particles(tmp_path / "set.star")
-    np.testing.assert_array_equal(
-        found.volumes, plain.volumes
-    )  # the images are those of the tomogram, whatever the box
+    # the images are those of the tomogram, whatever the box
+    np.testing.assert_array_equal(found.volumes, plain.volumes)
     assert_in_the_tomogram(found.table)
 
 

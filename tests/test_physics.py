@@ -127,12 +127,10 @@ def known_generator(
     """A generator with a wedge of 60 degrees and the noise of `noise_recorded`, of variance 1."""
     G = PhysicsGenerator(SMALL, Acquisition(VOXEL_A, (-60.0, 60.0)))
     power = mean_power(noise_recorded())
-    (
-        G.noise_power.copy_(power / power.mean()),
-        G.T.copy_(torch.as_tensor(level)),
-        G.wraps.fill_(wraps),
-        G.one_snr.fill_(one_snr),
-    )
+    G.noise_power.copy_(power / power.mean())
+    G.T.copy_(torch.as_tensor(level))
+    G.wraps.fill_(wraps)
+    G.one_snr.fill_(one_snr)
     x = z_scored(blobs(64))[:, None]
     G.signal_power.copy_(mean_square(G.signal_spectrum(x, G.sample_noise(x, stream(0, "n")))).mean())
     return G
@@ -301,7 +299,8 @@ def test_a_generator_of_volumes_that_wrap_round_wraps_round_and_another_does_not
     alike, x = [], torch.zeros(16, 1, BOX, BOX, BOX)
     for wraps in (True, False):
         G = PhysicsGenerator(BOX, Acquisition(VOXEL_A))
-        G.wraps.fill_(wraps), G.noise_power.copy_(torch.exp(-24 * coordinates(BOX)[0]))
+        G.wraps.fill_(wraps)
+        G.noise_power.copy_(torch.exp(-24 * coordinates(BOX)[0]))
         y = G(x, G.sample_noise(x, stream(0, "n")))[:, 0]
         y = y - y.mean((1, 2, 3), keepdim=True)
         alike.append(float((y[:, :, 0] * y[:, :, -1]).mean() / y.square().mean()))
@@ -475,9 +474,8 @@ def test_level_and_sign_of_the_transfer_are_those_of_the_microscope(recorded) ->
             0, at.index[reached].flatten(), (values[reached, None] * at.weight[reached]).flatten()
         )
 
-    wanted = (
-        over_nodes(of_clean.flatten()) / over_nodes(of_x.flatten())
-    ).sqrt()  # root mean square over the tilts and defoci
+    # root mean square over the tilts and defoci
+    wanted = (over_nodes(of_clean.flatten()) / over_nodes(of_x.flatten())).sqrt()
     G = estimated_from(x, y)
     assert G.tilt_range_deg == pytest.approx((-60, 60), abs=3)
     assert (G.T[1:8] / wanted[1:8]).numpy() == pytest.approx(1, abs=0.25) and (G.T[:8] > 0).all()
@@ -498,9 +496,8 @@ def test_an_estimate_without_a_part_leaves_it_alone(part: str) -> None:
     }  # fmt: skip
     assert untouched.keys() == set(PARTS)
     assert not untouched.pop(part).any() and all(v.isfinite().all() for v in G.state_dict().values())
-    assert all(
-        found.any() for name, found in untouched.items() if name not in ("cap", "sign")
-    )  # which are not needed here
+    # which are not needed here
+    assert all(found.any() for name, found in untouched.items() if name not in ("cap", "sign"))
 
 
 @pytest.mark.parametrize("few", [1, 2, 5])
@@ -670,9 +667,8 @@ def test_tilts_of_a_stack_are_those_of_the_slices_of_its_images(in_plane_deg: fl
     found = tilts_deg(stack.matrices[stack.visible])
     assert (found.min(), found.max()) == pytest.approx((min(found), max(found))) and len(found) == 4
     for axes, tilt in zip(stack.in_plane[stack.visible], found, strict=True):
-        slice_at = np.array(
-            [np.cos(np.deg2rad(tilt)), 0.0, -np.sin(np.deg2rad(tilt))]
-        )  # where `coordinates` have that tilt, xyz
+        # where `coordinates` have that tilt, xyz
+        slice_at = np.array([np.cos(np.deg2rad(tilt)), 0.0, -np.sin(np.deg2rad(tilt))])
         inside = axes.T @ (axes @ slice_at)
         np.testing.assert_allclose(inside, slice_at, atol=1e-9)
     assert np.sort(np.abs(found)) == pytest.approx([0, 20, 30, 45], abs=1e-9)

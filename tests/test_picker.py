@@ -9,6 +9,7 @@ import torch
 
 from cryoetgan_core.config import DATASETS
 from cryoetgan_core.paper import picker, picking, template_matching, wrong_input
+from cryoetgan_core.paper.case import Case
 from cryoetgan_core.physics.fourier_grid import window
 from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.simulator import scene
@@ -68,8 +69,12 @@ def test_scores_are_means_over_classes() -> None:
     assert set(picking.scores(nothing).values()) == {0.0}
 
 
+def made(case: Case) -> dict:
+    return case.make(case.config)
+
+
 def test_formulas_have_the_signal_to_noise_ratio_that_is_asked_for() -> None:
-    config, _ = picker.planned("smoke", 0)["picker_S1_seed0"]
+    config = picker.planned("smoke", 0)["picker_S1_seed0"].config
     density = np.zeros((32, 40, 48), np.float32)
     density[12:20, 16:24, 20:28] = 1
     scope = DATASETS["S1"].microscope
@@ -148,8 +153,7 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
     monkeypatch.setenv("CRYOETGAN_RUNS", str(tmp_path))
     monkeypatch.setattr(picker, "SHAPE", (48, 64, 64))
     monkeypatch.setattr(picker, "MOLECULES", 9)
-    _, call = picker.planned("smoke", 0)["picker_S1_seed0"]
-    result = call()
+    result = made(picker.planned("smoke", 0)["picker_S1_seed0"])
     assert set(result["scores"]) == set(picker.SOURCES) and result["classes"] == list(DATASETS["S1"].classes)[:3]
     assert all(0 <= v <= 1 for found in result["scores"].values() for one in found for v in one.values())
     assert len(result["rows"]) == (len(picker.SOURCES) + 2) * 3
@@ -158,12 +162,10 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
     assert curves[picker.PHYSICS]["4"] == result["scores"][picker.PHYSICS]
     looked_at = []
     monkeypatch.setattr(picker, "heights_apart", lambda *a, **k: looked_at.append(a) or picking.heights_apart(*a, **k))
-    _, call = picker.planned("smoke", 0)["picker_S1_long_formula_seed0"]
-    long = call()
+    long = made(picker.planned("smoke", 0)["picker_S1_long_formula_seed0"])
     assert list(long["learning_curves"]) == [picking.CTF_WEDGE] and len(long["rows"]) == 3
     assert len(looked_at) == picker.LONG_OWN + 1  # tomograms that set the thresholds, and one that is tested on
-    _, call = template_matching.planned("smoke", 0)["templates_S1_seed0"]
-    assert len(call()["rows"]) == 3
+    assert len(made(template_matching.planned("smoke", 0)["templates_S1_seed0"])["rows"]) == 3
 
 
 def test_a_learned_transfer_function_is_divided_by_the_power_of_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:

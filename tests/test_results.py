@@ -190,9 +190,10 @@ def test_every_committed_result_says_where_it_comes_from() -> None:
         assert re.fullmatch("[0-9a-f]{12}", made["commit"]) and made["clean"] is True, path.name
         assert made["processor"] and made["packages"]["torch"], path.name
         assert all(re.fullmatch("[0-9a-f]{12}", result[k]) for k in ("config_hash", "code_hash")), path.name
+        # folds are data of their own
         assert "data_hash" in result or path.name.startswith(("foreign_ribosomes", "foreign_deepfinder", "parts")), (
             path.name
-        )  # folds are data of their own
+        )
         assert paper.find_case(profile, path.stem).config.hash == result["config_hash"], path.name
 
 

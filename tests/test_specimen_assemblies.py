@@ -181,9 +181,8 @@ def test_embedded_models_agree_with_the_real_molecule_to_a_resolution(name, real
     rotation, _ = align(ours, theirs, grid=1500)
     turned = rotate_volume(ours, rotation[None], torch.zeros(1, 3), 12.0)[0]
     assert resolution_A(fourier_shell_correlation(turned, theirs), 12.0) < limit_A
-    assert (
-        resolution_A(fourier_shell_correlation(turned.flip(0).mT, theirs), 12.0) > 1.1 * limit_A
-    )  # the control: another pose
+    # the control: another pose
+    assert resolution_A(fourier_shell_correlation(turned.flip(0).mT, theirs), 12.0) > 1.1 * limit_A
 
 
 def test_align_finds_a_known_pose():

@@ -9,7 +9,7 @@ import torch
 from cryoetgan_core.config import make_config
 from cryoetgan_core.evaluation.classification import load_classifier
 from cryoetgan_core.evaluation.compare import evaluate
-from cryoetgan_core.paper import cases, labels, long_runs, plotting, runs, spread, switches
+from cryoetgan_core.paper import catalogue, labels, long_runs, plotting, runs, spread, switches
 from cryoetgan_core.paper.simulated_sets import data_folder, load_data, simulate_data
 from cryoetgan_core.run_folder import train
 from cryoetgan_core.training import Trainer
@@ -34,7 +34,7 @@ def test_a_difference_of_variances_keeps_its_sign() -> None:
 
 
 def test_the_molecule_adds_less_to_recordings_than_noise_does() -> None:
-    found = cases.results_of("smoke", ["spread_S1_seed0"])["spread_S1_seed0"]
+    found = catalogue.results_of("smoke", ["spread_S1_seed0"])["spread_S1_seed0"]
     added = found["variance"]["added by the molecule within it, recorded"]
     assert found["variance"]["all, recorded"] > 0.3 > 10 * max(added) and min(added) > 0
     shapes = {v.shape for v in found["slices"].values()}
@@ -55,7 +55,7 @@ def test_volumes_take_grey_values_and_power_of_others() -> None:
 
 
 def test_labels_are_read_of_every_change() -> None:
-    found = cases.results_of("smoke", ["labels_S1_seed0"])["labels_S1_seed0"]
+    found = catalogue.results_of("smoke", ["labels_S1_seed0"])["labels_S1_seed0"]
     assert [row["volumes"] for row in found["rows"]][:2] == ["real", "as generated"] and len(found["rows"]) == 8
     for row in found["rows"]:
         assert row["label read"] == pytest.approx(np.mean([row[c] for c in found["classes"]]))
@@ -92,9 +92,9 @@ def test_failures_are_a_rate_with_exact_bounds() -> None:
 def test_every_switch_has_both_draws_and_differs_from_the_recipe_as_it_is() -> None:
     plan = switches.planned("quick")
     assert len(plan) == 2 * len(switches.variants())
-    assert len({config.hash for config, _ in plan.values()}) == len(plan) - 2  # the recipe as it is stands there twice
+    assert len({case.config.hash for case in plan.values()}) == len(plan) - 2  # the recipe as it is stands there twice
     plain = make_config("quick", "S1", seed=0, data_seed=1)
-    assert plan["switch_draw1"][0] == plain
+    assert plan["switch_draw1"].config == plain
 
 
 def test_a_stopped_run_is_measured_as_far_as_its_checkpoint_came(

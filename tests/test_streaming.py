@@ -327,9 +327,8 @@ def test_a_part_that_lost_a_file_or_a_piece_of_one_is_made_again(tmp_path, train
     make(tmp_path, trained, order)
     whole = hashes(tmp_path)
     of_second = [n for n in whole if "/000001" in n or tomogram_name(1) in n or "/c/1/" in n]
-    assert len(of_second) >= (
-        3 if kind == "deepfinder" else 4
-    )  # its table, the list of its files, and volumes and masks
+    # its table, the list of its files, and volumes and masks
+    assert len(of_second) >= (3 if kind == "deepfinder" else 4)
     for name in of_second:
         path = tmp_path / name
         path.unlink()

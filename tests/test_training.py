@@ -258,9 +258,8 @@ def test_the_pool_gives_back_an_older_volume_half_of_the_time() -> None:
     assert torch.equal(returned[0], torch.arange(4.0)) and trainer.pools["Y"].numel() == 4
     later, fresh = torch.stack(returned[1:]), given[1:].flatten(1)
     assert float((later != fresh).float().mean()) == pytest.approx(0.5, abs=0.08) and (later <= fresh).all()
-    assert (
-        len(torch.cat([torch.cat(returned), trainer.pools["Y"].flatten()]).unique()) == 400
-    )  # none is lost, none comes twice
+    # none is lost, none comes twice
+    assert len(torch.cat([torch.cat(returned), trainer.pools["Y"].flatten()]).unique()) == 400
 
 
 def test_a_step_takes_the_decayed_rate_and_moves_the_average_by_its_share() -> None:

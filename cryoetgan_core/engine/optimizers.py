@@ -49,10 +49,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Te
         index, slot = key.split(".", 1)
         slots.setdefault(int(index), {})[slot] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
-    for (
-        parameter,
-        kept,
-    ) in optimizer.state.items():  # in the parameter's memory order, which a fused optimiser takes for granted
+    # in the parameter's memory order, which a fused optimiser takes for granted
+    for parameter, kept in optimizer.state.items():
         kept |= {
             k: torch.empty_like(parameter).copy_(v) for k, v in kept.items() if v.shape == parameter.shape and v.dim()
         }

@@ -78,9 +78,8 @@ def _train_classifier(
 ) -> C3D:
     """`train_classifier` from one start."""
     network = build_classifier(config, classes, start).to(device)
-    rate = (
-        1e-4 if config.classifier_width >= 64 else 1e-3
-    )  # the paper's 1e-4 for its width, as the mean level of the cycle
+    # the paper's 1e-4 for its width, as the mean level of the cycle
+    rate = 1e-4 if config.classifier_width >= 64 else 1e-3
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     generator = stream(seed, "classifier")
     size, epochs = 16, config.classifier_epochs
@@ -97,9 +96,8 @@ def _train_classifier(
                 loss = F.cross_entropy(network(batch.to(device)), labels[index].to(device))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(
-                    network.parameters(), 1.0
-                )  # without it one class in some runs is never predicted
+                # without it one class in some runs is never predicted
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
     return network.eval()

@@ -19,13 +19,8 @@ GENERATED, PHYSICS, REAL = "CryoETGAN", "physics generator", "real"
 TRUE = "our microscope, true settings"
 SHARES = (0.1, 0.3, 1.0)  # labelled volumes of each class, as a share of the training half
 REAL_SHARES = (0.01, 0.05, 0.2)  # real labels added to all the synthetic ones
-CURVES = (
-    WHITE,
-    CTF,
-    GENERATED,
-    PHYSICS,
-    REAL,
-)  # sources that get learning curves and mixtures; the others are measured whole
+# sources that get learning curves and mixtures; the others are measured whole
+CURVES = (WHITE, CTF, GENERATED, PHYSICS, REAL)
 # classifiers for an entry, each with its own initial weights, batches and subsets: they are nested in one data draw
 PROBES = 2
 

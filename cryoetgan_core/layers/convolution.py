@@ -115,9 +115,8 @@ def conv_valid(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     b, _, d, h, w = x.shape
     depth = d - k + 1
     if c_in <= c_out:
-        planes = (
-            x.unfold(2, k, 1).permute(0, 2, 3, 4, 1, 5).reshape(b * depth, h, w, c_in * k).contiguous()
-        )  # its k planes as channels
+        # its k planes as channels
+        planes = x.unfold(2, k, 1).permute(0, 2, 3, 4, 1, 5).reshape(b * depth, h, w, c_in * k).contiguous()
         y = F.conv2d(planes.permute(0, 3, 1, 2), weight.reshape(c_out, c_in * k, k, k))
         return y.permute(0, 2, 3, 1).reshape(b, depth, h - k + 1, w - k + 1, c_out).permute(0, 4, 1, 2, 3)
     x = F.pad(x, [0, w % 2])

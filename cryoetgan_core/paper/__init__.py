@@ -2,14 +2,15 @@
 
 from ..config import PROFILES, make_config
 from ..reproducibility import paths
-from .cases import (
-    Case,
+from .case import Case
+from .catalogue import (
     compared_draws,
     find_case,
     foreign_cases,
     make_result,
     make_run,
     planned_cases,
+    reads_stored_data,
     results_of,
     write_result,
 )

@@ -152,15 +152,13 @@ def training(
     """One row: a training step of a configuration. What cannot be had here says why."""
     row = {"what": "training step", "how": label, "batch": config.batch}
     _clear(device)
+    # refused, too little memory, or no compiler: the other rows are wanted all the same
     try:
         trainer = Trainer(config, *volumes(config.box, max(config.batch, 4)), device, acceleration=acceleration)
         for _ in range(WARM_UP if acceleration.graphs else 0):
             trainer.step()
         seconds = seconds_per_call(trainer.step, repeats)
-    except (
-        ValueError,
-        RuntimeError,
-    ) as error:  # refused, too little memory, or no compiler: the other rows are wanted all the same
+    except (ValueError, RuntimeError) as error:
         return row | {"note": str(error).split(";")[0].splitlines()[0].removeprefix("Acceleration: ")}
     rate = config.batch / seconds
     row |= {"seconds": seconds, "volumes a second": rate, "minutes for 50 epochs of 1,600": EPOCHS / rate / 60}

@@ -33,7 +33,8 @@ from ..simulator.specimen.crowding import radius_A
 from ..volumes.pose_search import Found, average, search_poses
 from ..volumes.poses import mirrored_z, rotate_volume
 from . import own_data
-from .foreign import MAPS, Foreign
+from .case import Case
+from .foreign import MAPS
 from .picking import (
     CTF_WEDGE,
     STEPS,
@@ -301,8 +302,8 @@ def refine(
     return start
 
 
-def planned(profile: str, seed: int) -> dict[str, Foreign]:
+def planned(profile: str, seed: int) -> dict[str, Case]:
     """The result by name."""
     few = dict(steps=3) if profile == "smoke" else {}
     config = make_config(profile, OWN_DATA, "physics", seed=seed)
-    return {f"cell_seed{seed}": Foreign((CELL, CELL_MAP), config, partial(make_cell, **few))}
+    return {f"cell_seed{seed}": Case(config, partial(make_cell, **few), (CELL, CELL_MAP))}

@@ -29,6 +29,7 @@ from ..reproducibility.seeds import stream
 from ..simulator.sets import class_references
 from ..volumes.pose_search import Found, average
 from ..volumes.poses import mirrored_z, random_rotations, rotate_volume
+from .case import Case
 from .cell import (
     BOX,
     CELL,
@@ -42,7 +43,6 @@ from .cell import (
     seen_frequencies,
     soft_mask,
 )
-from .foreign import Foreign
 from .picking import CTF_WEDGE
 from .record import described
 from .results import read_results
@@ -261,9 +261,9 @@ def _spectrum(volume: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(seen * twice).flatten()
 
 
-def planned(profile: str, seed: int) -> dict[str, Foreign]:
+def planned(profile: str, seed: int) -> dict[str, Case]:
     """The result by name."""
     few = dict(rotations=50) if profile == "smoke" else {}
     config = make_config(profile, OWN_DATA, "physics", seed=seed)
     make = partial(make_left_out, **few)
-    return {f"cell_left_out_seed{seed}": Foreign((CELL, CELL_MAP), config, make, reads=f"cell_seed{seed}")}
+    return {f"cell_left_out_seed{seed}": Case(config, make, (CELL, CELL_MAP), reads=f"cell_seed{seed}")}

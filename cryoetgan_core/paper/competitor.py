@@ -6,7 +6,6 @@ and of subtomograms is coupled by optimal transport. Needs `pip install torchcfm
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -20,6 +19,7 @@ from ..config import RunConfig
 from ..evaluation.compare import told_apart
 from ..evaluation.downstream import benchmark
 from ..reproducibility.seeds import stream
+from .case import Case
 from .proof import HEADLINE_SNR, proof_config, small_probes
 from .record import described
 from .simulated_sets import simulated_domains
@@ -46,7 +46,8 @@ class Velocity(nn.Module):
         self.middle = nn.Conv3d(4 * w, 4 * w, 3, padding=1)
         self.up1, self.up2 = nn.ConvTranspose3d(4 * w, 2 * w, 4, 2, 1), nn.ConvTranspose3d(4 * w, w, 4, 2, 1)
         self.last = nn.Conv3d(2 * w, 1, 3, padding=1)
-        nn.init.zeros_(self.last.weight), nn.init.zeros_(self.last.bias)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
         self.norms = nn.ModuleList(nn.GroupNorm(8, c) for c in (w, 2 * w, 4 * w, 4 * w, 2 * w, w))
         self.times = nn.Sequential(
             nn.Linear(16, 64), nn.SiLU(), nn.Linear(64, 2 * sum(n.num_channels for n in self.norms))
@@ -122,10 +123,10 @@ def _carried(network: Velocity, x: torch.Tensor, generator: torch.Generator) -> 
     return torch.cat(out)
 
 
-def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
-    """Configuration and call, by name."""
+def planned(profile: str, seed: int) -> dict[str, Case]:
+    """The result by name."""
     config = proof_config(profile, "S1", HEADLINE_SNR, seed)
     trained = TRAINED
     if profile == "smoke":
         config, trained = replace(config, box=20), 3  # sides of a multiple of 4
-    return {f"competitor_S1_seed{seed}": (config, partial(make_competitor, config, trained))}
+    return {f"competitor_S1_seed{seed}": Case(config, partial(make_competitor, trained=trained))}

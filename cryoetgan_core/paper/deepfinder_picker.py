@@ -26,7 +26,8 @@ from ..simulator.sets import RESOLUTION_VOXELS
 from ..simulator.specimen.crowding import radius_A
 from ..volumes.maps import resample
 from ..volumes.table import particle_table
-from .foreign import DEEPFINDER, DEEPFINDER_VOXEL_A, LEAST_SHAPE, Foreign
+from .case import Case
+from .foreign import DEEPFINDER, DEEPFINDER_VOXEL_A, LEAST_SHAPE
 from .picker import LONG_OWN, LONG_STEPS, LONG_TRAINED_ON
 from .picking import (
     NARROW,
@@ -141,15 +142,15 @@ def labelled(path: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str, torch.Tens
     return volume, table, references
 
 
-def planned(profile: str, seed: int) -> dict[str, Foreign]:
+def planned(profile: str, seed: int) -> dict[str, Case]:
     """The results by name."""
     few = dict(repeats=1, steps=3) if profile == "smoke" else {}
     own = partial(make_config, profile, OWN_DATA, "physics", seed=seed)
     labels = tuple(f.replace("data", "target") for f in DEEPFINDER)
     files, config = (*DEEPFINDER, *labels), own(box=20)
-    plan = {f"deepfinder_picker_seed{seed}": Foreign(files, config, partial(make_deepfinder, **few))}
+    plan = {f"deepfinder_picker_seed{seed}": Case(config, partial(make_deepfinder, **few), files)}
     for source, name in LONG.items():
         scenes = 0 if source == REAL else LONG_OWN + 1 if few else LONG_TRAINED_ON
         long = dict(repeats=1, steps=LONG_STEPS, sources=(source,), scenes=scenes, own=LONG_OWN, apart=True) | few
-        plan[f"deepfinder_picker_{name}_seed{seed}"] = Foreign(files, config, partial(make_deepfinder, **long))
+        plan[f"deepfinder_picker_{name}_seed{seed}"] = Case(config, partial(make_deepfinder, **long), files)
     return plan

@@ -1,6 +1,5 @@
 """Is the inverse generator F a denoiser? F(y) against filters, on subtomograms whose density and pose are known."""
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -14,6 +13,7 @@ from ..physics.fourier_grid import wedge
 from ..simulator.sets import class_references, poses_of
 from ..volumes.poses import rotate_volume
 from ..volumes.table import ParticleSet
+from .case import Case
 from .pretrained import TRAINED_IN, pretrained
 from .record import described
 from .simulated_sets import simulated_domains
@@ -88,14 +88,14 @@ def make_denoiser(config: RunConfig, trained: str) -> dict:
     } | described(config, "paper.denoiser", domains)
 
 
-def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
-    """Configuration and call for both sets, by name; of the profile that the runs in `weights` were trained in."""
+def planned(profile: str, seed: int) -> dict[str, Case]:
+    """The results by name: of the profile that the runs in `weights` were trained in."""
     if profile != TRAINED_IN:
         return {}
     plan = {}
     for dataset in DATASETS:
         config = make_config(profile, dataset, "adapted", seed=seed)
-        plan[f"denoiser_{dataset}_seed{seed}"] = (config, partial(make_denoiser, config, f"{dataset}_adapted"))
+        plan[f"denoiser_{dataset}_seed{seed}"] = Case(config, partial(make_denoiser, trained=f"{dataset}_adapted"))
     strong = make_config(profile, "S1", "adapted", seed=seed, **CYCLES[STRONG])
-    plan[f"denoiser_S1_{STRONG}_seed{seed}"] = (strong, partial(make_denoiser, strong, f"S1_adapted_{STRONG}"))
+    plan[f"denoiser_S1_{STRONG}_seed{seed}"] = Case(strong, partial(make_denoiser, trained=f"S1_adapted_{STRONG}"))
     return plan

@@ -1,6 +1,6 @@
 """The physics generator given densities that are not the molecules': of another resolution, or of a homologue."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from ..evaluation.downstream import PHYSICS, REAL, benchmark
 from ..generation import generate
 from ..reproducibility.seeds import stream
 from ..simulator.sets import RESOLUTION_VOXELS, class_references
+from .case import Case
 from .proof import HEADLINE_SNR, estimated, proof_config, small_probes
 from .record import described
 from .simulated_sets import simulated_domains
@@ -55,9 +56,8 @@ def make_given(
 
     real = (domains.volumes("Y_test") - y.mean()) / y.std()
     metrics = told_apart(real, generate(run, domains.volumes("X_test"), seed=config.seed + 2))
-    of = {
-        "recorded": f"{given}: {sorted(Path(v).name for v in (recorded or {}).values())}"
-    }  # these data are no other result's
+    # these data are no other result's
+    of = {"recorded": f"{given}: {sorted(Path(v).name for v in (recorded or {}).values())}"}
     return (
         {"given": given, "rows": rows, "metrics": metrics} | of | took | described(config, "paper.densities", domains)
     )
@@ -69,10 +69,10 @@ def given_names(profile: str, seed: int) -> list[str]:
     return names if profile != "smoke" else names[:2]
 
 
-def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
-    """Configuration and call of every measurement with given densities, by name."""
+def planned(profile: str, seed: int) -> dict[str, Case]:
+    """The results with given densities, by name."""
     config = proof_config(profile, "S1", HEADLINE_SNR, seed)
     return {
-        f"physics_given_{given.replace(' ', '-')}_seed{seed}": (config, partial(make_given, config, given, **options))
+        f"physics_given_{given.replace(' ', '-')}_seed{seed}": Case(config, partial(make_given, given=given, **options))
         for given, options in GIVEN.items()
     }

@@ -10,7 +10,7 @@ from ..evaluation.baselines import FORMULAS
 from ..evaluation.downstream import PHYSICS, REAL
 from ..reproducibility import paths
 from ..reproducibility.files import read_json
-from .cases import compared_draws, results_of
+from .catalogue import compared_draws, results_of
 from .mismatch import mismatch_names
 from .pick_errors import FEW
 from .picker import LONG, LONG_TRAINED_ON

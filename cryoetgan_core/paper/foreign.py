@@ -5,7 +5,6 @@ are committed like all other results, so that a table of them can be shown where
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from ..simulator.microscope.simulate import MICROSCOPES
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet, particle_table
 from . import own_data
+from .case import Case
 from .densities import make_given
 from .proof import HEADLINE_SNR, proof_config
 from .real import make_real
@@ -35,10 +35,8 @@ MODULE = "paper.foreign"
 RIBOSOMES, MAPS = "experimental/ribosome_tiltstacks", "density_maps"
 AUTHORS = "simulated/released_simulator/four_classes_box28_snr0.3.npz"
 DEEPFINDER = ("simulated/deepfinder_tomos/tomo1_data.h5", "simulated/deepfinder_tomos/tomo2_data.h5")
-DEEPFINDER_VOXEL_A, LEAST_SHAPE = (
-    10.0,
-    50,
-)  # not in the files, and only a name for the frequencies; voxels of a particle that is whole
+# not in the files, and only a name for the frequencies; voxels of a particle that is whole
+DEEPFINDER_VOXEL_A, LEAST_SHAPE = 10.0, 50
 AUTHORS_SNR = 0.3  # of their file
 AUTHORS_MAPS = {
     "proteasome_26s": "4cr2.mrc",
@@ -46,18 +44,6 @@ AUTHORS_MAPS = {
     "tric": "4v94.mrc#0",
     "proteasome_t20s": "3j9i.mrc",
 }
-
-
-@dataclass(frozen=True)
-class Foreign:
-    """A result on foreign files: which it reads, of the folder, its configuration, the call with the folder that makes
-    it, and another result that it reads.
-    """
-
-    files: tuple[str, ...]
-    config: RunConfig
-    make: Callable[[Path, RunConfig], dict]
-    reads: str = ""
 
 
 def make_ribosomes(folder: Path, config: RunConfig) -> dict:
@@ -164,11 +150,9 @@ def _deepfinder(path: Path, tomogram: str, box: int) -> tuple[ParticleSet, Parti
             cut = tuple(slice(c, c + box) for c in corner)
             if (corner < 0).any() or (corner + box > volume.shape).any() or (parts == i).sum() < LEAST_SHAPE:
                 continue
-            (
-                shapes.append((parts == i)[cut].astype(np.float32)),
-                volumes.append(volume[cut]),
-                names.append(f"class {label}"),
-            )
+            shapes.append((parts == i)[cut].astype(np.float32))
+            volumes.append(volume[cut])
+            names.append(f"class {label}")
     table = particle_table(
         len(names),
         class_name=names,
@@ -188,7 +172,7 @@ def make_homologue(folder: Path, config: RunConfig, *, given: str, recorded: str
     return make_given(config, given, **sources) | {"module": MODULE}
 
 
-def planned(profile: str, seed: int) -> dict[str, Foreign]:
+def planned(profile: str, seed: int) -> dict[str, Case]:
     """Every result on foreign files, by name."""
     own = partial(make_config, profile, OWN_DATA, "physics", seed=seed)
     emd = "experimental/emd1155_hiv/emd_1155.ccp4"
@@ -201,23 +185,18 @@ def planned(profile: str, seed: int) -> dict[str, Foreign]:
         return partial(make_cubes, tomogram=tomogram, density=density, options=options)
 
     found = {
-        "ribosomes": Foreign(ribosomes, own(box=28), make_ribosomes),
-        "emd1155": Foreign((emd,), own(), cubes(emd, "membrane", beam_axis="y", n=80, protein="dark")),
-        "empiar10499": Foreign(
-            (cell, f"{MAPS}/4v4r.mrc"), own(), cubes(cell, f"ribosome={MAPS}/4v4r.mrc", n=300, protein="dark")
+        "ribosomes": Case(own(box=28), make_ribosomes, ribosomes),
+        "emd1155": Case(own(), cubes(emd, "membrane", beam_axis="y", n=80, protein="dark"), (emd,)),
+        "empiar10499": Case(
+            own(), cubes(cell, f"ribosome={MAPS}/4v4r.mrc", n=300, protein="dark"), (cell, f"{MAPS}/4v4r.mrc")
         ),
-        "microtubule": Foreign((tubule,), own(), cubes(tubule, "membrane", n=50, protein="bright", voxel_size_A=10.52)),
-        "authors": Foreign(authors, own(box=28), make_authors),
-        "deepfinder": Foreign(
-            (*DEEPFINDER, *(f.replace("data", "target") for f in DEEPFINDER)), own(box=20), make_deepfinder
+        "microtubule": Case(own(), cubes(tubule, "membrane", n=50, protein="bright", voxel_size_A=10.52), (tubule,)),
+        "authors": Case(own(box=28), make_authors, authors),
+        "deepfinder": Case(
+            own(box=20), make_deepfinder, (*DEEPFINDER, *(f.replace("data", "target") for f in DEEPFINDER))
         ),
     }
     for given, density in (("a homologue", "4v7r.mrc"), ("a distant homologue", "4v4r.mrc")):
         make = partial(make_homologue, given=given, recorded="6qzp.mrc", density=density)
-        found[given.replace(" ", "_")] = Foreign((f"{MAPS}/6qzp.mrc", f"{MAPS}/{density}"), homologue, make)
+        found[given.replace(" ", "_")] = Case(homologue, make, (f"{MAPS}/6qzp.mrc", f"{MAPS}/{density}"))
     return {f"foreign_{name}_seed{seed}": case for name, case in found.items()}
-
-
-def there(case: Foreign, folder: Path) -> bool:
-    """Whether all files of a case are in a folder."""
-    return all((folder / name).exists() for name in case.files)

@@ -1,13 +1,11 @@
 """Why labels of generated volumes are read less well than volumes teach: they are changed by hand, and read again."""
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 
 from ..config import RunConfig, make_config
 from ..evaluation.classification import load_classifier, predict
 from ..generation import generate, generate_repeats
+from .case import Case
 from .plan import run_name
 from .record import described
 from .simulated_sets import data_folder, fit_classifier, has_data, load_data, simulated_domains
@@ -67,7 +65,7 @@ def make_labels(config: RunConfig) -> dict:
     return {"rows": rows, "classes": list(domains.classes)} | described(config, "paper.labels", domains, classifier)
 
 
-def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict], str]]:
-    """Configuration, call and needed run, by name."""
+def planned(profile: str, seed: int) -> dict[str, Case]:
+    """The result by name."""
     config = make_config(profile, "S1", "adapted", seed=seed)
-    return {f"labels_S1_seed{seed}": (config, partial(make_labels, config), run_name("S1", "adapted", seed))}
+    return {f"labels_S1_seed{seed}": Case(config, make_labels, needs=run_name("S1", "adapted", seed))}

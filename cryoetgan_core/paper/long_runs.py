@@ -1,6 +1,5 @@
 """Runs that no `make figures` makes: too long for it. They say whether budget or recipe is what a run lacked."""
 
-from collections.abc import Callable
 from functools import partial
 
 from ..config import RunConfig, make_config
@@ -11,6 +10,7 @@ from ..generation import TrainedRun, generate, load_run
 from ..reproducibility import paths
 from ..run_folder import load_checkpoint, read_log
 from ..training import Trainer
+from .case import Case
 from .denoiser import CYCLES
 from .plan import run_name
 from .proof import small_probes
@@ -78,13 +78,13 @@ def make_stopped(config: RunConfig, name: str) -> dict:
     )
 
 
-def measured(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict], str]]:
-    """Configuration, call and needed run, by name, of `make_size`, and of `make_stopped`, which needs a checkpoint."""
+def measured(profile: str, seed: int) -> dict[str, Case]:
+    """The results by name: `make_size` of a whole run, and `make_stopped` of a checkpoint."""
     plan = planned(profile, seed)
     if profile == "paper":
-        return {f"size_S1_seed{seed}": (config, partial(make_size, config), name) for name, config in plan.items()}
+        return {f"size_S1_seed{seed}": Case(config, make_size, needs=name) for name, config in plan.items()}
     if profile == "quick":
-        return {f"stopped_{name}": (config, partial(make_stopped, config, name), "") for name, config in plan.items()}
+        return {f"stopped_{name}": Case(config, partial(make_stopped, name=name)) for name, config in plan.items()}
     return {}
 
 

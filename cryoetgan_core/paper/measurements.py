@@ -1,7 +1,5 @@
 """Measurements that are no runs: the audit of the metrics, and the downstream benchmark, of one data draw each."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +15,7 @@ from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
 from ..simulator.sets import class_references
 from ..volumes.domains import Domains
+from .case import Case
 from .plan import run_name
 from .record import described
 from .runs import ensure_run, train_on
@@ -72,14 +71,12 @@ def physics_set(config: RunConfig, domains: Domains, folder: Path) -> dict[str, 
     return generated_set(train_on(physics, domains, folder), domains)
 
 
-def planned(profile: str, seeds: list[int]) -> dict[str, tuple[RunConfig, Callable[[], dict], str]]:
-    """Configuration, call and needed run of every measurement, by name: an audit at the first seed, a benchmark at
-    each.
-    """
+def planned(profile: str, seeds: list[int]) -> dict[str, Case]:
+    """The results by name: an audit at the first seed, a benchmark at each."""
     found = {}
     for seed in seeds:
         config = make_config(profile, "S1", seed=seed)
         if seed == seeds[0]:
-            found[f"audit_S1_seed{seed}"] = (config, partial(make_audit, config), "")
-        found[f"downstream_S1_seed{seed}"] = (config, partial(make_downstream, config), run_name("S1", "adapted", seed))
+            found[f"audit_S1_seed{seed}"] = Case(config, make_audit)
+        found[f"downstream_S1_seed{seed}"] = Case(config, make_downstream, needs=run_name("S1", "adapted", seed))
     return found

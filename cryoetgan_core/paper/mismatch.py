@@ -22,6 +22,7 @@ from ..simulator.microscope.simulate import MICROSCOPES, Microscope
 from ..simulator.sets import class_references
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
+from .case import Case
 from .proof import HEADLINE_SNR, estimated, proof_config, small_probes
 from .record import described
 from .simulated_sets import simulated_domains
@@ -168,10 +169,10 @@ def mismatch_names(profile: str, seed: int) -> list[str]:
     return names if profile != "smoke" else names[:2]
 
 
-def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
-    """Configuration and call of every condition, by name."""
+def planned(profile: str, seed: int) -> dict[str, Case]:
+    """The result of every condition, by name."""
     config = proof_config(profile, "S1", HEADLINE_SNR, seed)
     return {
-        name: (config, partial(make_mismatch, config, condition))
+        name: Case(config, partial(make_mismatch, condition=condition))
         for name, condition in zip(mismatch_names("quick", seed), CONDITIONS, strict=True)
     }

@@ -12,7 +12,8 @@ from ..physics.generator import PhysicsGenerator
 from ..physics.recorded import acquisition
 from ..volumes.domains import Domains
 from . import own_data
-from .foreign import AUTHORS, AUTHORS_MAPS, MAPS, RIBOSOMES, Foreign
+from .case import Case
+from .foreign import AUTHORS, AUTHORS_MAPS, MAPS, RIBOSOMES
 from .proof import small_probes
 from .record import described
 
@@ -53,10 +54,8 @@ def make_parts(folder: Path, config: RunConfig) -> dict:
     return {"rows": rows} | described(config, "paper.parts")
 
 
-def planned(profile: str, seed: int) -> dict[str, Foreign]:
+def planned(profile: str, seed: int) -> dict[str, Case]:
     """The result by name."""
     authors = (AUTHORS, *(f"{MAPS}/{file.split('#')[0]}" for file in AUTHORS_MAPS.values()))
     files = (*authors, f"{RIBOSOMES}/optimisation_set.star", f"{MAPS}/4v4r.mrc")
-    return {
-        f"parts_seed{seed}": Foreign(files, make_config(profile, OWN_DATA, "physics", box=28, seed=seed), make_parts)
-    }
+    return {f"parts_seed{seed}": Case(make_config(profile, OWN_DATA, "physics", box=28, seed=seed), make_parts, files)}

@@ -4,7 +4,6 @@ Picks in the tomograms that `picker` trains on are moved, at random or all alike
 where its particles lie.
 """
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from ..volumes.domains import Domains
 from ..volumes.poses import random_rotations
 from ..volumes.table import POSITION_COLUMNS, ParticleSet
 from . import own_data, picker
-from .foreign import AUTHORS, AUTHORS_MAPS, MAPS, Foreign
+from .case import Case
+from .foreign import AUTHORS, AUTHORS_MAPS, MAPS
 from .picker import recorded_tomograms, what_is_picked
 from .picking import particles_in
 from .proof import proof_config
@@ -116,18 +116,18 @@ def make_authors(folder: Path, config: RunConfig) -> dict:
     return {"rows": [row | {"certainty": certainty}], "densities": own} | described(config, "paper.pick_errors", both)
 
 
-def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
-    """Configuration and call for both sets, by name."""
+def planned(profile: str, seed: int) -> dict[str, Case]:
+    """The results by name."""
     small = dict(errors=ERRORS[:3:2], few=()) if profile == "smoke" else {}
     configs = {name: proof_config(profile, name, picker.SNR, seed) for name in DATASETS}
     return {
-        f"pick_errors_{name}_seed{seed}": (config, partial(make_pick_errors, config, **small))
+        f"pick_errors_{name}_seed{seed}": Case(config, partial(make_pick_errors, **small))
         for name, config in configs.items()
     }
 
 
-def planned_foreign(profile: str, seed: int) -> dict[str, Foreign]:
+def planned_foreign(profile: str, seed: int) -> dict[str, Case]:
     """The result on the authors' particles, by name."""
     files = (AUTHORS, *(f"{MAPS}/{file.split('#')[0]}" for file in AUTHORS_MAPS.values()))
     config = make_config(profile, OWN_DATA, "physics", box=28, seed=seed)
-    return {f"authors_pick_error_seed{seed}": Foreign(files, config, make_authors)}
+    return {f"authors_pick_error_seed{seed}": Case(config, make_authors, files)}

@@ -8,7 +8,7 @@ ratio; and tomograms of the same simulator with their real labels. Template matc
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import pandas as pd
@@ -25,6 +25,7 @@ from ..scenes import Scenes, make_scene
 from ..simulator import scene
 from ..simulator.sets import class_references
 from ..simulator.specimen.crowding import radius_A
+from .case import Case
 from .picking import (
     CTF_WEDGE,
     NARROW,
@@ -173,16 +174,16 @@ def _scores_of_repeats(rows: pd.DataFrame) -> list[dict[str, float]]:
     return [scores(own) for _, own in rows.groupby("repeat")]
 
 
-def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
-    """Configuration and call for both sets, by name."""
+def planned(profile: str, seed: int) -> dict[str, Case]:
+    """The results by name."""
     small = dict(repeats=1, steps=3, tested=1) if profile == "smoke" else {}
     few = small | ({"orders": (*ORDERS[: len(SOURCES)], (PHYSICS, 2), (REAL, 5))} if small else {})
     plan = {}
     for dataset in DATASETS:
         config = proof_config(profile, dataset, SNR, seed)
-        plan[f"picker_{dataset}_seed{seed}"] = (config, partial(make_picker, config, **few))
+        plan[f"picker_{dataset}_seed{seed}"] = Case(config, partial(make_picker, **few))
         for source, name in LONG.items():
             orders = ((source, LONG_OWN + 1 if small else LONG_TRAINED_ON),)
             long = dict(orders=orders, repeats=1, steps=LONG_STEPS, own=LONG_OWN, apart=True) | small
-            plan[f"picker_{dataset}_{name}_seed{seed}"] = (config, partial(make_picker, config, **long))
+            plan[f"picker_{dataset}_{name}_seed{seed}"] = Case(config, partial(make_picker, **long))
     return plan

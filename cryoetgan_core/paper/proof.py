@@ -6,7 +6,7 @@ Each case simulates its own set, estimates and measures.
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache, partial
 
 import numpy as np
@@ -28,6 +28,7 @@ from ..reproducibility.seeds import stream
 from ..simulator.microscope.simulate import transfer_function
 from ..simulator.sets import class_references, poses_of, subtomograms
 from ..volumes.domains import Domains
+from .case import Case
 from .record import described
 from .runs import train_on
 from .simulated_sets import simulated_domains
@@ -35,9 +36,8 @@ from .simulated_sets import simulated_domains
 SNRS = (0.05, 0.02)
 HEADLINE_SNR = 0.05  # at which every seed, that is every data draw, is measured; the others at the first
 WHOLE = "all"
-VARIANTS = tuple(
-    f"without {part}" for part in physics_estimate.PARTS if part != "one SNR"
-)  # Table 8; that part is off here
+# Table 8; that part is off here
+VARIANTS = tuple(f"without {part}" for part in physics_estimate.PARTS if part != "one SNR")
 ABLATED = {"S1": HEADLINE_SNR, "S2": 0.1}  # where: on S2 the CTF crosses zero
 MEAN_OF, CLEAN = 200, 20  # generations whose mean is compared with that of recordings without noise
 DEFOCI_um = (3.0, 5.0)  # trained on, asked for
@@ -266,9 +266,8 @@ def make_defocus_knob(config: RunConfig, repeats: int = 200) -> dict:
     curves, angular = {}, {}
     for name, microscope in (("trained", scope), ("asked", other)):
         told = {} if name == "trained" else {"microscope": microscope}
-        height = (
-            domains.Y_train.table["defocus_um"].to_numpy() - scope.defocus_um
-        )  # of particles and tomograms about their mean
+        # of particles and tomograms about their mean
+        height = domains.Y_train.table["defocus_um"].to_numpy() - scope.defocus_um
         defoci = (
             microscope.defocus_um
             + torch.tensor(np.random.default_rng(config.seed).choice(height, len(densities) * repeats)).float()
@@ -322,24 +321,22 @@ def ablation_names(profile: str, seeds: list[int]) -> list[str]:
     return names if profile != "smoke" else names[:2]
 
 
-def planned(profile: str, seeds: list[int]) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
-    """Configuration and call of every measurement of the physics generator, by name."""
+def planned(profile: str, seeds: list[int]) -> dict[str, Case]:
+    """Every result of the physics generator, by name."""
     first, cases = seeds[0], {}
     for seed in seeds:
         for dataset in DATASETS:
             for snr in SNRS if seed == first else (HEADLINE_SNR,):
                 config = proof_config(profile, dataset, snr, seed)
-                cases[f"physics_{dataset}_snr{snr:g}_seed{seed}"] = (config, partial(make_comparison, config))
+                cases[f"physics_{dataset}_snr{snr:g}_seed{seed}"] = Case(config, make_comparison)
         for dataset, snr in ABLATED.items():
             config = proof_config(profile, dataset, snr, seed)
             for variant in (WHOLE, *VARIANTS):
-                cases[f"physics_ablation_{dataset}_{variant.replace(' ', '-')}_seed{seed}"] = (
-                    config,
-                    partial(make_ablation, config, variant),
-                )
+                name = f"physics_ablation_{dataset}_{variant.replace(' ', '-')}_seed{seed}"
+                cases[name] = Case(config, partial(make_ablation, variant=variant))
     for dataset, snr in (("S1", 0.05), ("S2", 0.1)):
         config = proof_config(profile, dataset, snr, first)
-        cases[f"physics_interpretation_{dataset}_seed{first}"] = (config, partial(make_interpretation, config))
+        cases[f"physics_interpretation_{dataset}_seed{first}"] = Case(config, make_interpretation)
     config = proof_config(profile, "S2", 0.2, first, transfer="ctf", tilt_range="known")
     few = dict(repeats=16) if profile == "smoke" else {}
-    return cases | {f"physics_defocus_seed{first}": (config, partial(make_defocus_knob, config, **few))}
+    return cases | {f"physics_defocus_seed{first}": Case(config, partial(make_defocus_knob, **few))}

@@ -1,8 +1,5 @@
 """How far the physics generator reaches: how few particles it needs, and whether a pose survives it."""
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 import torch
 
@@ -18,6 +15,7 @@ from ..volumes.alignment import unposed
 from ..volumes.domains import Domains
 from ..volumes.poses import rotate_volume
 from ..volumes.table import ParticleSet
+from .case import Case
 from .proof import HEADLINE_SNR, proof_config, small_probes
 from .record import described
 from .runs import train_on
@@ -138,11 +136,8 @@ def _seen(reference: torch.Tensor, run: TrainedRun) -> torch.Tensor:
     return torch.fft.irfftn(torch.fft.rfftn(reference.float()) * T, s=(d, d, d))
 
 
-def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
-    """Configuration and call of both, by name."""
+def planned(profile: str, seed: int) -> dict[str, Case]:
+    """Both results, by name."""
     few = proof_config(profile, "S1", HEADLINE_SNR, seed, **({} if profile == "smoke" else {"train_per_class": 250}))
     poses = proof_config(profile, "S1", 0.1, seed)
-    return {
-        f"physics_few_seed{seed}": (few, partial(make_few, few)),
-        f"physics_poses_seed{seed}": (poses, partial(make_poses, poses)),
-    }
+    return {f"physics_few_seed{seed}": Case(few, make_few), f"physics_poses_seed{seed}": Case(poses, make_poses)}

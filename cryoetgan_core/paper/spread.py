@@ -2,9 +2,6 @@
 recordings: Figures 1, 2 and 4.
 """
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
@@ -17,6 +14,7 @@ from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
 from ..simulator.sets import class_references, poses_of, subtomograms
 from ..volumes.domains import Domains
+from .case import Case
 from .plan import run_name
 from .pretrained import TRAINED_IN, pretrained
 from .record import described
@@ -171,14 +169,10 @@ def make_spread(config: RunConfig) -> dict:
     } | described(config, "paper.spread", domains)
 
 
-def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict], str]]:
-    """Configuration, call and needed run for both sets, by name."""
+def planned(profile: str, seed: int) -> dict[str, Case]:
+    """The results by name."""
     plan = {}
     for dataset in DATASETS:
         config = make_config(profile, dataset, "adapted", seed=seed)
-        plan[f"spread_{dataset}_seed{seed}"] = (
-            config,
-            partial(make_spread, config),
-            run_name(dataset, "adapted", seed),
-        )
+        plan[f"spread_{dataset}_seed{seed}"] = Case(config, make_spread, needs=run_name(dataset, "adapted", seed))
     return plan

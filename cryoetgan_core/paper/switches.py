@@ -5,7 +5,7 @@ One training of each on a draw does not tell a difference from chance. Trainings
 spread is that of the training alone.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..evaluation.compare import evaluate
 from ..evaluation.downstream import benchmark, generated_set
 from ..reproducibility import paths
 from ..training import TrainingDiverged
+from .case import Case
 from .plan import ABLATION, ADAPTED_NOISE, noise_variant
 from .proof import small_probes
 from .record import described
@@ -73,14 +74,15 @@ def switch_names(variants: Iterable[str]) -> list[str]:
     return [switch_name(variant, draw) for variant in variants for draw in DRAWS]
 
 
-def planned(profile: str) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
-    """Configuration and call, by name."""
+def planned(profile: str) -> dict[str, Case]:
+    """The results by name."""
     plan = {}
     for draw in DRAWS:
         for variant, fields in variants().items():
             name = switch_name(variant, draw)
             config = make_config(profile, "S1", seed=0, data_seed=draw, **fields)
-            plan[name] = (config, partial(make_switch, config, name, range(2 if profile == "smoke" else TRAININGS)))
+            seeds = range(2 if profile == "smoke" else TRAININGS)
+            plan[name] = Case(config, partial(make_switch, name=name, seeds=seeds))
     return plan
 
 

@@ -5,7 +5,7 @@ rotations. It is told the optics and the tilts; on DeepFinder's tomograms, whose
 Noise is not whitened (see `wrong_input`). Its thresholds are set on a tomogram with real labels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from ..simulator.specimen.crowding import radius_A
 from ..volumes.alignment import rotation_grid
 from ..volumes.poses import rotate_volume
 from . import deepfinder_picker, picker
+from .case import Case
 from .deepfinder_picker import labelled
-from .foreign import DEEPFINDER, DEEPFINDER_VOXEL_A, Foreign
+from .foreign import DEEPFINDER, DEEPFINDER_VOXEL_A
 from .picker import recorded_tomograms, what_is_picked
 from .picking import formula, kept_apart, normalised, picked_right, scores, seen_by_tilts
 from .record import described
@@ -111,19 +112,19 @@ def make_deepfinder(folder: Path, config: RunConfig, rotations: int = ROTATIONS)
     } | described(config, "paper.template_matching")
 
 
-def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
-    """Configuration and call for both sets, by name."""
+def planned(profile: str, seed: int) -> dict[str, Case]:
+    """The results by name."""
     few = dict(rotations=3, recorded=picker.TRAINED_ON, tested=1) if profile == "smoke" else {}
-    pickers = picker.planned(profile, seed)
-    configs = {
-        name.replace("picker", "templates"): config for name, (config, _) in pickers.items() if "long" not in name
+    return {
+        name.replace("picker", "templates"): Case(case.config, partial(make_simulated, **few))
+        for name, case in picker.planned(profile, seed).items()
+        if "long" not in name
     }
-    return {name: (config, partial(make_simulated, config, **few)) for name, config in configs.items()}
 
 
-def planned_foreign(profile: str, seed: int) -> dict[str, Foreign]:
+def planned_foreign(profile: str, seed: int) -> dict[str, Case]:
     """The result on DeepFinder's tomograms, by name."""
     few = dict(rotations=3) if profile == "smoke" else {}
     name = f"deepfinder_picker_seed{seed}"
     case, make = deepfinder_picker.planned(profile, seed)[name], partial(make_deepfinder, **few)
-    return {name.replace("picker", "templates"): Foreign(case.files, case.config, make, reads=name)}
+    return {name.replace("picker", "templates"): Case(case.config, make, case.files, reads=name)}

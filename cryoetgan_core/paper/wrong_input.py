@@ -29,6 +29,7 @@ from ..simulator.sets import RESOLUTION_VOXELS, class_references
 from ..simulator.specimen.crowding import radius_A
 from ..volumes.table import POSITION_COLUMNS
 from . import picker
+from .case import Case
 from .mismatch import OFF_CENTRE_VOXELS
 from .picker import recorded_tomograms, what_is_picked
 from .picking import (
@@ -203,11 +204,13 @@ def make_wrong_input(
     } | described(config, "paper.wrong_input")
 
 
-def planned(profile: str, seed: int) -> dict[str, tuple[RunConfig, Callable[[], dict]]]:
-    """Configuration and call of every condition, by name."""
+def planned(profile: str, seed: int) -> dict[str, Case]:
+    """The result of every condition, by name."""
     small = dict(steps=3, rotations=3, tested=1) if profile == "smoke" else {}
     plan = {}
     for condition, name in NAMES.items():
         config = proof_config(profile, "S2", picker.SNR, seed)
-        plan[f"wrong_input_S2_{name}_seed{seed}"] = (config, partial(make_wrong_input, config, condition, **small))
+        plan[f"wrong_input_S2_{name}_seed{seed}"] = Case(
+            config, partial(make_wrong_input, condition=condition, **small)
+        )
     return plan

@@ -100,9 +100,8 @@ def _read(path: str | Path, options: dict) -> ParticleSet:
             raise ValueError(f"{path}: a tomogram needs box= and n= or coordinates=; found {sorted(options)}")
         picked = options.pop("coordinates", None)
         unit = options.pop("coordinate_voxel_size_A", None)
-        axis = (
-            reading.pop("beam_axis", "z") if isinstance(picked, str | Path) else "z"
-        )  # such coordinates are those of the file as it lies
+        # such coordinates are those of the file as it lies
+        axis = reading.pop("beam_axis", "z") if isinstance(picked, str | Path) else "z"
         check_beam_axis(axis, path)
         volume, voxel = read_tomogram(path, **reading)
         named = {"tomogram": path.stem, "source": str(path)}

@@ -21,9 +21,8 @@ def beam_to_z(particles: ParticleSet, beam_axis: str) -> ParticleSet:
         table[angles] = torch.stack(pose_to_relion_angles(turn.flip((0, 1)).mT @ poses), 1).numpy()
     if table[shifts].notna().all(axis=None):
         old = table[shifts].to_numpy(float, copy=True)
-        old[:, other] += particles.voxel_size_A * (
-            n % 2 == 0
-        )  # an even box turns about half a voxel before its centre n // 2
+        # an even box turns about half a voxel before its centre n // 2
+        old[:, other] += particles.voxel_size_A * (n % 2 == 0)
         table[shifts] = old @ turn.numpy()
     turned = particles.map(lambda v: np.rot90(v, axes=(0, other)))
     return ParticleSet(turned.volumes, table, particles.voxel_size_A)

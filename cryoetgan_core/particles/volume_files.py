@@ -24,9 +24,8 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 ZARR_SUFFIXES = (".zarr",)
 VOLUME_SUFFIXES = MAP_SUFFIXES + EM_SUFFIXES + TIFF_SUFFIXES  # of one volume
-NO_VOXEL_SIZE = (
-    EM_SUFFIXES + TIFF_SUFFIXES + HDF5_SUFFIXES + (".npy",)
-)  # kinds whose headers do not say it, or not reliably
+# kinds whose headers do not say it, or not reliably
+NO_VOXEL_SIZE = EM_SUFFIXES + TIFF_SUFFIXES + HDF5_SUFFIXES + (".npy",)
 _EMAN = re.compile(r"MDF/images/[0-9]+/image")
 _ANGSTROM = {"angstrom": 1.0, "nanometer": 10.0, "micrometer": 1e4}
 

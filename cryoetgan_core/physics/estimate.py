@@ -126,9 +126,8 @@ def is_standardised(y: torch.Tensor) -> bool:
     """
     variance = y.flatten(1).var(1)
     power = mean_power(y).flatten()
-    expected = (
-        (2 * power.square().sum()).sqrt() / power.sum() if len(y) > 1 else torch.tensor(0.0)
-    )  # relative, of Gaussian noise
+    # relative, of Gaussian noise
+    expected = (2 * power.square().sum()).sqrt() / power.sum() if len(y) > 1 else torch.tensor(0.0)
     return len(y) > 1 and float(variance.std() / variance.mean()) < SAME_SPREAD * float(expected)
 
 

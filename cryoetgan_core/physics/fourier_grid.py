@@ -246,9 +246,8 @@ def _falls_at(power: torch.Tensor, step_deg: float = 2.0) -> tuple[float, float]
     if len(held) == 0:  # empty volumes, or values beyond what a power can be computed of
         return -90.0, 90.0
     last = int(held.max()) + 1
-    highest = (
-        last + (0.5 if last == n // 2 - 1 else -0.5)
-    ) / n  # of files that are low-passed the last shell is half empty
+    # of files that are low-passed the last shell is half empty
+    highest = (last + (0.5 if last == n // 2 - 1 else -0.5)) / n
     keep = (radius > highest / 2) & (radius < highest) & (axis > 30)
     bins = round(180 / step_deg)
     index = ((tilt[keep] + 90) / 180 * bins).long().clamp(max=bins - 1)

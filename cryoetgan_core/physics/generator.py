@@ -252,9 +252,8 @@ class PhysicsGenerator(nn.Module):
 def mean_square(spectrum: torch.Tensor) -> torch.Tensor:
     """Mean square (B,) of the volumes whose rfft is `spectrum` (B, P, P, P // 2 + 1)."""
     p = spectrum.shape[1]
-    weight = torch.full(
-        (p // 2 + 1,), 2.0, device=spectrum.device
-    )  # all but two planes stand for their mirror images too
+    # all but two planes stand for their mirror images too
+    weight = torch.full((p // 2 + 1,), 2.0, device=spectrum.device)
     weight[0] = 1
     if p % 2 == 0:
         weight[-1] = 1

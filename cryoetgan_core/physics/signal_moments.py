@@ -94,9 +94,8 @@ def signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: to
         return sign
     falls = (level[1:-1] < DIP * level.cummax(0).values[:-2]) & (level[1:-1] <= level[2:])
     falls[: LEAST_LOW - 1] = False
-    first = (
-        int(torch.where(falls)[0][0]) + 1 if falls.any() else RADII // 2
-    )  # the bands below have the sign of the lowest
+    # the bands below have the sign of the lowest
+    first = int(torch.where(falls)[0][0]) + 1 if falls.any() else RADII // 2
     low = shells[:first].sum(0) * (shells[first:].sum(0) == 0)
     low[0] = 0  # the mean, which an offset changes
     recorded = torch.stack([_third_moment(y[i::PARTS_FOR_SIGNS], low, shells[first:]) for i in range(PARTS_FOR_SIGNS)])

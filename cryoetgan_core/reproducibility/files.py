@@ -74,7 +74,8 @@ def remove_temporaries(folder: Path, *, below: bool = False, older_than_s: float
     for left in [path for pattern in patterns for path in find(pattern)]:
         try:
             if left.stat().st_mtime <= latest:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+                remove = shutil.rmtree if left.is_dir() else Path.unlink
+                remove(left)
         except FileNotFoundError:  # somebody else removed it, or finished it
             continue
 

@@ -188,9 +188,8 @@ def exit_projections(
         turns = torch.cat([rotations[own], neighbours.rotations[near]])
         centres = torch.cat([shifts_A[own], neighbours.shifts_A[near]]).flip(-1)
         tilts = recordings.tilts[:, owner]
-        on_detector = (tilts[:, :, :2] @ centres[:, :, None])[..., 0].flip(-1) + recordings.shift_error_A[
-            :, owner
-        ]  # (T, B, 2) yx
+        # (T, B, 2) yx
+        on_detector = (tilts[:, :, :2] @ centres[:, :, None])[..., 0].flip(-1) + recordings.shift_error_A[:, owner]
         images.index_add_(1, owner.to(device), project(reference, tilts @ turns, on_detector / voxel_size_A, size))
     return images
 

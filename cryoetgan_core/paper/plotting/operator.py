@@ -66,7 +66,8 @@ def transfer_and_noise(result: dict) -> Figure:
             rasterized=True,
         )
         figure.colorbar(image, ax=axis, shrink=0.9, label=label)
-        axis.axhline(low, color="w", lw=0.5, ls=":"), axis.axhline(high, color="w", lw=0.5, ls=":")
+        for end in (low, high):
+            axis.axhline(end, color="w", lw=0.5, ls=":")
         axis.set(title=title, xlabel="spatial frequency (1/nm)", ylim=(-90, 90), yticks=[-90, -45, 0, 45, 90])
     axes[1].set_ylabel("tilt of the slice (°)")
     return figure
@@ -186,7 +187,8 @@ def mixed_sheet(volumes: Mapping[str, np.ndarray], seed: int, columns: int = 8, 
             axis.set(xticks=[], yticks=[])
         axes[row, column].set_title(str(i + 1), fontsize=6)
     for row in range(rows):
-        axes[2 * row, 0].set_ylabel("xy"), axes[2 * row + 1, 0].set_ylabel("xz")
+        axes[2 * row, 0].set_ylabel("xy")
+        axes[2 * row + 1, 0].set_ylabel("xz")
     return figure, "generated: " + ", ".join(str(i + 1) for i, (name, _) in enumerate(chosen) if name == "generated")
 
 

@@ -107,9 +107,8 @@ def insert_slices(
     below = total[:, None].clamp(min=1.0)
     if weights is not None:
         seen = inserted(weights((n, size))[:, :, : n // 2 + 1]).view(size * size, -1, n // 2 + 1)
-        alone = (1 / total.clamp(min=1e-6)).clamp(
-            min=1.0
-        )  # a value that only the edge of one slice reaches is divided as if the whole did
+        # a value that only the edge of one slice reaches is divided as if the whole did
+        alone = (1 / total.clamp(min=1e-6)).clamp(min=1.0)
         below = (seen * alone[:, None, None]).expand(-1, b, -1).reshape(size * size, -1)
     return (inserted(lines) / (below + regularisation).clamp(min=1e-6)).view(size, size, b, -1)
 

@@ -79,13 +79,11 @@ def project(
     used = (k.abs() < d / 2).all(1)  # the Nyquist sample of an even image has no sign
     # A slice of the turned volume at k is the volume's spectrum at M^T (kx, ky, 0).
     rows = matrices[..., :2, :].to(device, torch.float32).transpose(0, 1)  # (B, T, 2, 3)
-    points = (k @ rows) * (
-        pad * 2 / (pad * d - 1)
-    )  # (B, T, d h, 3) in units of half the transform, minus its own centre
+    # (B, T, d h, 3) in units of half the transform, minus its own centre
+    points = (k @ rows) * (pad * 2 / (pad * d - 1))
     points = points + 2 * (pad * d // 2) / (pad * d - 1) - 1
-    slices = F.grid_sample(spectra.expand(b, -1, -1, -1, -1), points[:, :, :, None], align_corners=True)[
-        ..., 0
-    ]  # (B, 2, T, d h)
+    # (B, 2, T, d h)
+    slices = F.grid_sample(spectra.expand(b, -1, -1, -1, -1), points[:, :, :, None], align_corners=True)[..., 0]
     slices = torch.complex(slices[:, 0], slices[:, 1]) * used
     whole = torch.zeros(t, b, 2, device=device) if shifts_px is None else shifts_px.to(device, torch.float32).round()
     if shifts_px is not None:  # the fraction of a pixel is a phase ramp, whole pixels come below

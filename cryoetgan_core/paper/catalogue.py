@@ -4,8 +4,7 @@ generator.
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,59 +39,45 @@ from . import (
     template_matching,
     wrong_input,
 )
+from .case import Case
 from .plan import planned_runs
+from .record import RUNS
 from .results import read_results
 from .simulated_sets import default_device, has_data, load_data, simulate_data
 
 LEAST_DRAWS = 5  # of Table 7: its intervals are over them
+OF_STORED_DATA = ("paper.runs", "paper.measurements", "paper.labels", "paper.spread", "paper.switches")  # by module
 
 
-@dataclass(frozen=True)
-class Case:
-    """A result to be: its configuration, the call that makes it, and the module whose code it depends on."""
-
-    config: RunConfig
-    make: Callable[[], dict]
-    module: str
-    needs: str = ""  # the run whose weights it reads
-    reads: str = ""  # another result that it reads
-
-    @property
-    def of_stored_data(self) -> bool:
-        """Whether it reads the profile's simulated set from disk; others simulate their own."""
-        return self.module in ("paper.runs", "paper.measurements", "paper.labels", "paper.spread", "paper.switches")
+def reads_stored_data(case: Case) -> bool:
+    """Whether a case reads the profile's simulated set from disk; others simulate their own."""
+    return case.module in OF_STORED_DATA
 
 
 def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
     """Every result that the figures and tables of a profile read, by name."""
-    cases = {
-        name: Case(config, lambda name=name, config=config: make_run(name, config), "paper.runs")
-        for name, config in (planned_runs(profile, seeds) | long_runs.planned(profile, seeds[0])).items()
-    }
-    for name, (config, make, needs) in measurements.planned(profile, seeds).items():
-        cases[name] = Case(config, make, "paper.measurements", needs)
-    of_runs = {"labels": labels.planned, "long_runs": long_runs.measured, "spread": spread.planned}
-    for module, plan in of_runs.items():  # of the first draw
-        for name, (config, make, needs) in plan(profile, seeds[0]).items():
-            cases[name] = Case(config, make, f"paper.{module}", needs)
-    cases |= {name: Case(config, make, "paper.proof") for name, (config, make) in proof.planned(profile, seeds).items()}
+    of_runs = planned_runs(profile, seeds) | long_runs.planned(profile, seeds[0])
+    cases = {name: Case(config, partial(make_run, name), module=RUNS) for name, config in of_runs.items()}
     draws = compared_draws(seeds)
     each = {name: case for draw in draws for name, case in proof.planned(profile, [draw]).items()}
-    cases |= {name: Case(*each[name], "paper.proof") for name in proof.comparison_names(profile, draws)}
+    cases |= {name: each[name] for name in proof.comparison_names(profile, draws)}
+    cases |= measurements.planned(profile, seeds) | proof.planned(profile, seeds) | switches.planned(profile)
+    cases |= long_runs.measured(profile, seeds[0])
+    # of the first draw
     for module in (
         competitor,
         denoiser,
         densities,
+        labels,
         mismatch,
         pick_errors,
         picker,
         reach,
+        spread,
         template_matching,
         wrong_input,
-    ):  # of the first draw
-        name = f"paper.{module.__name__.rsplit('.', 1)[-1]}"
-        cases |= {case: Case(config, make, name) for case, (config, make) in module.planned(profile, seeds[0]).items()}
-    cases |= {name: Case(config, make, "paper.switches") for name, (config, make) in switches.planned(profile).items()}
+    ):
+        cases |= module.planned(profile, seeds[0])
     return cases
 
 
@@ -111,36 +96,16 @@ def make_run(name: str, config: RunConfig) -> dict:
     return found | {"downstream": rows}
 
 
-def foreign_cases(profile: str, seed: int, files: str = "") -> dict[str, Case]:
-    """Results on files that are not part of the project (of `foreign`, `parts`, `cell`, `cell_left_out`,
-    `deepfinder_picker`, `pick_errors` and `template_matching`), by name; `files` is their folder.
-    """
-
-    def make(case: foreign.Foreign, module: str) -> dict:
-        if not files or not foreign.there(case, Path(files)):
-            raise FileNotFoundError(
-                f"files {files!r} holds not all of {', '.join(case.files)}: give the folder that does."
-            )
-        # what these results run is all of the module, whichever one measured them
-        return case.make(Path(files), case.config) | {"module": module, "code_hash": code_hash(module)}
-
-    return {
-        name: Case(case.config, partial(make, case, module), module, reads=case.reads)
-        for module, planned in (
-            (foreign.MODULE, foreign.planned),
-            ("paper.parts", parts.planned),
-            ("paper.cell", cell.planned),
-            ("paper.cell_left_out", cell_left_out.planned),
-            ("paper.deepfinder_picker", deepfinder_picker.planned),
-            ("paper.pick_errors", pick_errors.planned_foreign),
-            ("paper.template_matching", template_matching.planned_foreign),
-        )
-        for name, case in planned(profile, seed).items()
-    }
+def foreign_cases(profile: str, seed: int) -> dict[str, Case]:
+    """Results on files that are not part of the project, by name."""
+    cases = {}
+    for module in (foreign, parts, cell, cell_left_out, deepfinder_picker):
+        cases |= module.planned(profile, seed)
+    return cases | pick_errors.planned_foreign(profile, seed) | template_matching.planned_foreign(profile, seed)
 
 
-def find_case(profile: str, name: str, files: str = "") -> Case:
-    """The case of that name, of any seed; `files` as in `foreign_cases`.
+def find_case(profile: str, name: str) -> Case:
+    """The case of that name, of any seed.
 
     Raises
     ------
@@ -149,7 +114,7 @@ def find_case(profile: str, name: str, files: str = "") -> Case:
     """
     tail = name.rsplit("seed", 1)[-1]
     seed = int(tail) if tail.isdigit() else 0
-    cases = planned_cases(profile, [seed]) | foreign_cases(profile, seed, files)
+    cases = planned_cases(profile, [seed]) | foreign_cases(profile, seed)
     if name not in cases:
         known = [*planned_cases(profile, [0]), *foreign_cases(profile, 0)]
         raise ValueError(f"There is no result {name!r}; expected one of {', '.join(known)} (and other seeds).")
@@ -157,15 +122,24 @@ def find_case(profile: str, name: str, files: str = "") -> Case:
 
 
 def make_result(profile: str, name: str, files: str = "") -> dict:
-    """Make a result by its name and write it (`write_result`); `files` as in `foreign_cases`."""
-    case, start = find_case(profile, name, files), time.perf_counter()
+    """Make a result by its name and write it (`write_result`); `files` is the folder of files that are not part of the
+    project.
+    """
+    case, start = find_case(profile, name), time.perf_counter()
     if profile == "smoke":  # everywhere else the Snakefile makes first what a case needs
-        if case.of_stored_data and not has_data(case.config):
+        if reads_stored_data(case) and not has_data(case.config):
             simulate_data(case.config)
         if case.needs and not (paths.runs(profile) / case.needs / "weights.safetensors").exists():
             make_result(profile, case.needs)
-    result = case.make()
+    result = _made_of_files(case, files) if case.files else case.make(case.config)
     return write_result(profile, name, result | {"seconds": round(time.perf_counter() - start, 1)})
+
+
+def _made_of_files(case: Case, files: str) -> dict:
+    if not files or not all((Path(files) / name).exists() for name in case.files):
+        raise FileNotFoundError(f"files {files!r} holds not all of {', '.join(case.files)}: give the folder that does.")
+    # what these results run is all of the module, whichever one measured them
+    return case.make(Path(files), case.config) | {"module": case.module, "code_hash": code_hash(case.module)}
 
 
 def write_result(profile: str, name: str, result: dict) -> dict:
