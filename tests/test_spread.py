@@ -76,17 +76,16 @@ def test_the_table_of_switches_says_what_differs() -> None:
     results |= {"switch_b_draw0": rows([70, 71, 72, 73, 74]), "switch_b_draw1": rows([80, 81, 82, 83, 30])}
     results |= {"switch_c_draw0": rows([40, 45, 42, 43, 41]), "switch_c_draw1": rows([50, 51, 52, 53, 54])}
     table = plotting.switch_table(results, {"": "plain", "b": "B", "c": "C"}, (0, 1), ("fid",)).set_index("variant")
-    assert table.loc["plain", "on real: differs"] == "reference" and table.loc["plain", "failed"].startswith("0 of 10")
+    assert table.loc["plain", "on real: differs"] == "reference" and table.loc["plain", "failed"] == "0 of 10 (0 + 0)"
     assert table.loc["C", "on real: differs"] == "–" and table.loc["B", "on real (%), draw 0"] == "72 [70, 74]"
-    assert table.loc["B", "failed"].startswith("1 of 10") and table.loc["B", "on real: differs"] == "–"  # 30 spoils it
+    assert table.loc["B", "failed"] == "1 of 10 (0 + 1)" and table.loc["B", "on real: differs"] == "–"  # 30 spoils it
     results["switch_b_draw1"] = rows([80, 81, 82, 83, 84])
     table = plotting.switch_table(results, {"": "plain", "b": "B"}, (0, 1), ("fid",)).set_index("variant")
     assert table.loc["B", "on real: differs"] == "higher" and table.loc["B", "fid: differs"] == "lower"
 
 
-def test_failures_are_a_rate_with_exact_bounds() -> None:
-    count, low, high = switches.failures([26.0, float("nan"), 80.0, 90.0], classes=4)
-    assert count == 2 and low == pytest.approx(0.0676, abs=1e-3) and high == pytest.approx(0.9324, abs=1e-3)
+def test_a_training_near_chance_or_that_diverged_has_failed() -> None:
+    assert switches.failures([26.0, float("nan"), 80.0, 90.0], classes=4) == 2
 
 
 def test_every_switch_has_both_draws_and_differs_from_the_recipe_as_it_is() -> None:

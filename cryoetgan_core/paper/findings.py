@@ -6,7 +6,7 @@ from math import hypot
 import numpy as np
 import pandas as pd
 
-from ..evaluation.baselines import FORMULAS
+from ..evaluation.baselines import BACKGROUND, CTF, FORMULAS
 from ..evaluation.downstream import PHYSICS, REAL
 from ..reproducibility import paths
 from ..reproducibility.files import read_json
@@ -20,7 +20,7 @@ from .plotting import audit_table
 from .proof import ablation_names, comparison_names
 from .record import code_of
 from .template_matching import TEMPLATES
-from .wrong_input import NAMES, NOISE, POOR
+from .wrong_input import LEARNED, NAMES, NOISE, POOR
 
 NOISE_DRAWS = (0, 1)  # of Table 3
 
@@ -73,6 +73,22 @@ class Results:
         found = [r for r in self._comparisons(snr) if _is(r, dataset, snr)]
         return [float(np.mean([row["accuracy"] for row in r["rows"] if row["source"] == source])) for r in found]
 
+    def shares(self, dataset: str, source: str = PHYSICS) -> list[float]:
+        """The same over that of real subtomograms, one value a draw."""
+        pairs = zip(self.comparison(dataset, source), self.comparison(dataset, REAL), strict=True)
+        return [accuracy / real for accuracy, real in pairs]
+
+    def strongest(self, dataset: str) -> tuple[str, list[float]]:
+        """The best of the formulas and of the formula on real empty boxes, and its `shares`."""
+        each = {name: self.shares(dataset, name) for name in (*FORMULAS, BACKGROUND)}
+        name = max(each, key=lambda name: mean(each[name]))
+        return name, each[name]
+
+    def ahead_of(self, dataset: str, sources: Sequence[str]) -> list[float]:
+        """Accuracy of the physics generator less that of the best of some sources, in points, one value a draw."""
+        best = max((self.comparison(dataset, source) for source in sources), key=mean)
+        return list(np.subtract(self.comparison(dataset, PHYSICS), best))
+
     def apart(self, dataset: str, source: str, metric: str, snr: float = 0.05) -> list[float]:
         """A metric of a source's volumes against real test ones, from the comparisons of Table 7."""
         return [r["metrics"][source][metric] for r in self._comparisons(snr) if _is(r, dataset, snr)]
@@ -107,13 +123,21 @@ class Results:
         errors = [c["median_error_deg"] for c in r["classes"].values()]
         return [round(e["generated"] - e["real"], 1) + 0.0 for e in errors]
 
-    def picker(self, dataset: str, source: str) -> float:
-        """F1 on held-out tomograms of pickers trained on tomograms of one source, or of template matching, mean over
-        draws, from Table 19.
+    def pickers(self, dataset: str, source: str) -> list[float]:
+        """F1 on held-out tomograms of pickers trained on tomograms of one source, or of template matching, one value a
+        draw, from Table 19.
         """
         kind = "templates" if source == TEMPLATES else "picker"
         results = self([f"{kind}_{dataset}_seed{s}" for s in self.seeds])
-        return mean([mean([scores["f1"] for scores in r["scores"][source]]) for r in results])
+        return [mean([scores["f1"] for scores in r["scores"][source]]) for r in results]
+
+    def picker(self, dataset: str, source: str) -> float:
+        """The mean of `pickers`."""
+        return mean(self.pickers(dataset, source))
+
+    def picker_shares(self, dataset: str, source: str = PHYSICS) -> list[float]:
+        """`pickers` over those with real labels, one value a draw."""
+        return list(np.divide(self.pickers(dataset, source), self.pickers(dataset, REAL)))
 
     def wrong_input(self, condition: str, source: str) -> float:
         """F1 on held-out tomograms of S2 when a picker or template matching is given something else, from Table 24."""
@@ -125,6 +149,13 @@ class Results:
         right, found = self([f"picker_S2_seed{self.seeds[0]}", f"wrong_input_S2_{NAMES[POOR]}_seed{self.seeds[0]}"])
         of = {source: scores["f1"] for source, scores in found["scores"].items() if source != TEMPLATES}
         return max(right["scores"][source][0]["f1"] - f1 for source, f1 in of.items())
+
+    def wrong_signs(self) -> int:
+        """In how many draws of S2 the sign of T is wrong at the highest frequencies, from about 360 particles; from the
+        results of Table 24.
+        """
+        results = self([f"wrong_input_S2_{NAMES[LEARNED]}_seed{s}" for s in self.seeds])
+        return sum(r["transfer"][-1] > 0 for r in results)
 
     def lost_by_picks(self, condition: str) -> list[float]:
         """F1 that the generator's picker of each draw loses by off-centre picks, beside its seed's in Table 19."""
@@ -144,6 +175,11 @@ class Results:
             if row["error"] >= 2 and row["particles"] > max(FEW)
         ]
         return max(abs(ratio - 1) for ratio in found)
+
+    def authors_pick_error(self) -> tuple[float, float]:
+        """How far off centre the authors' particles lie by their file, and are found to, in voxels, from Table 25."""
+        (r,) = self([f"authors_pick_error_seed{self.seeds[0]}"])
+        return r["rows"][0]["error"], r["rows"][0]["found"]
 
     def pick_offset(self) -> float:
         """How far from where particles lie on average that place is found along an axis, at most, in voxels, when all
@@ -209,9 +245,10 @@ class Results:
         return [row["better"] / row["error"] for row in rows]
 
     def folds(self, name: str, metric: str) -> list[float]:
-        """A distance of generated volumes over that of real from real, by tomogram left out."""
+        """A distance of generated volumes over that of real from real, by tomogram left out, if there are several."""
         (r,) = self([f"foreign_{name}_seed{self.seeds[0]}"])
-        return [f["generated"][metric] / f["real"][metric] for f in r["folds"].values()]
+        folds = r["folds"].values() if "folds" in r else [r["metrics"]]
+        return [f["generated"][metric] / f["real"][metric] for f in folds]
 
     def foreign_auc(self, name: str) -> float:
         """AUC of a network that tells generated from the tomogram left out, less that for real ones of the others, mean
@@ -247,12 +284,19 @@ class Results:
         (r,) = self([f"denoiser_{dataset}_seed{self.seeds[0]}"], "evening")
         return mean([row["correlation"] for row in r["rows"] if row["filter"] == name])
 
-    def mismatched(self, metric: str = "") -> list[float]:
-        """The generator's share of real, or a metric, by condition of Table 11."""
+    def mismatched(self, source: str = PHYSICS) -> list[float]:
+        """A source's share of real, by condition of Table 11."""
+        return [_accuracy(r, source) / _accuracy(r, REAL) for r in self(mismatch_names(self.profile, self.seeds[0]))]
+
+    def mismatched_apart(self) -> dict[str, float]:
+        """AUC of the generator, by condition of Table 11."""
         found = self(mismatch_names(self.profile, self.seeds[0]))
-        if metric:
-            return [r["metrics"][PHYSICS][metric] for r in found]
-        return [_accuracy(r, PHYSICS) / _accuracy(r, REAL) for r in found]
+        return {r["condition"]: r["metrics"][PHYSICS]["auc"] for r in found}
+
+    def formula_ahead(self) -> list[str]:
+        """Conditions of Table 11 in which the CTF formula is better training data than the generator."""
+        found = self(mismatch_names(self.profile, self.seeds[0]))
+        return [r["condition"] for r in found if _accuracy(r, CTF) > _accuracy(r, PHYSICS)]
 
     def authors(self, source: str) -> float:
         """Accuracy on the authors' particles after training on a source, mean over the probes."""
@@ -282,6 +326,16 @@ def _is(result: dict, dataset: str, snr: float) -> bool:
 
 def mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
+
+
+def larger(*draws: list[float]) -> list[float]:
+    """Of lists that hold one value a draw, the one with the larger mean."""
+    return max(draws, key=mean)
+
+
+def smaller(*draws: list[float]) -> list[float]:
+    """Of lists that hold one value a draw, the one with the smaller mean."""
+    return min(draws, key=mean)
 
 
 def best_formula(results: Results, of: Callable[[str], list[float]]) -> float:

@@ -65,8 +65,10 @@ def make_cubes(folder: Path, config: RunConfig, *, tomogram: str, density: str, 
     run = train_on(config, both, paths.runs(config.profile) / "foreign" / Path(tomogram).stem, replace=True)
     wanted, floor = (run.scaling.y(both.volumes(half)) for half in ("Y_test", "Y_train"))
     made = generate(run, both.volumes("X_test"), seed=config.seed + 1)
-    found = {"generated": told_apart(wanted, made), "real": told_apart(wanted, floor)}
+    most = min(len(made), len(floor))  # as many of each: the mean of more would be nearer by its smaller noise alone
+    found = {"generated": told_apart(wanted, made[:most]), "real": told_apart(wanted, floor[:most])}
     counts = {
+        "compared": most,
         "particles": len(particles),
         "train": len(floor),
         "test": len(wanted),

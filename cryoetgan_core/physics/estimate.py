@@ -25,7 +25,7 @@ LEAST_NOISE = 0.05  # of the measured power, at least
 WRAPPED = 0.5  # of the correlation between neighbouring voxels, across opposite faces of the box
 UNEQUAL = 0.1  # mean difference of log noise levels from those of equal noise, to look for a cause
 FITS = 0.6  # of that difference, where one signal-to-noise ratio for all explains it
-SAME_SPREAD = 0.1  # of the spread of the volumes' variance that noise alone would have
+SAME_SPREAD = 0.14  # of the spread of the volumes' variance that noise alone would have
 
 
 @torch.no_grad()
@@ -125,9 +125,9 @@ def is_standardised(y: torch.Tensor) -> bool:
     them.
     """
     variance = y.flatten(1).var(1)
-    power = mean_power(y).flatten()
+    power = mean_power(y).flatten()  # of half of Fourier space: of all of it both sums are twice as large
     # relative, of Gaussian noise
-    expected = (2 * power.square().sum()).sqrt() / power.sum() if len(y) > 1 else torch.tensor(0.0)
+    expected = power.square().sum().sqrt() / power.sum() if len(y) > 1 else torch.tensor(0.0)
     return len(y) > 1 and float(variance.std() / variance.mean()) < SAME_SPREAD * float(expected)
 
 

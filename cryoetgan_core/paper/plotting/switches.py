@@ -41,7 +41,7 @@ def switch_strips(results: Mapping[str, dict], labels: Mapping[str, str], draws:
 def switch_table(
     results: Mapping[str, dict], labels: Mapping[str, str], draws: tuple[int, ...], metrics: tuple[str, ...]
 ) -> pd.DataFrame:
-    """Median and range over the trainings of each draw, failures with the bounds of their rate, and whether each metric
+    """Median and range over the trainings of each draw, failures (in all and by draw), and whether each metric
     differs from that of the first variant (`switches.resolved`; "-" where not).
     """
 
@@ -55,9 +55,12 @@ def switch_table(
         for draw, found in zip(draws, values(variant, "on_real"), strict=True):
             low, high = (f"{edge:.0f}" for edge in (min(found), max(found)))
             row[f"on real (%), draw {draw}"] = f"{np.median(found):.0f} [{low}, {high}]"
-        accuracies = [r.get("on_real", float("nan")) for d in draws for r in results[switch_name(variant, d)]["rows"]]
-        count, low, high = failures(accuracies, len(results[switch_name(variant, draws[0])]["classes"]))
-        row["failed"] = f"{count} of {len(accuracies)} [{100 * low:.0f}, {100 * high:.0f}] %"
+        failed = [
+            failures([row.get("on_real", float("nan")) for row in found["rows"]], len(found["classes"]))
+            for found in (results[switch_name(variant, draw)] for draw in draws)
+        ]
+        many = sum(len(results[switch_name(variant, draw)]["rows"]) for draw in draws)
+        row["failed"] = f"{sum(failed)} of {many} ({' + '.join(map(str, failed))})"
         for metric in ("on_real", *metrics):
             name = "on real" if metric == "on_real" else metric
             if variant == first:
