@@ -9,13 +9,13 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ..config import PROFILES
-from ..evaluation.baselines import BACKGROUND, CTF, WHITE
+from ..evaluation.baselines import BACKGROUND, CTF, FORMULAS, WHITE
 from ..evaluation.downstream import GENERATED, PHYSICS, REAL
 from ..reproducibility import paths
 from .cell_left_out import OFF
 from .claims import claims_table
 from .denoiser import FILTERED, RESTORED
-from .findings import Results, best_formula, mean
+from .findings import Results, mean
 from .picking import CTF_WEDGE
 from .plotting import over_draws
 from .proof import HEADLINE_SNR
@@ -35,7 +35,8 @@ def numbers() -> dict[str, str]:
     for dataset in ("S1", "S2"):
         for name, source in (("physics", PHYSICS), ("real", REAL), ("background", BACKGROUND)):
             found[f"{dataset}_{name}"] = f"{mean(r.comparison(dataset, source)):.1f}"
-        found[f"{dataset}_formula"] = f"{best_formula(r, lambda name, d=dataset: r.comparison(d, name)):.1f}"
+        found[f"{dataset}_formula"] = f"{max(mean(r.comparison(dataset, name)) for name in FORMULAS):.1f}"
+        found[f"{dataset}_wedge_power"] = over_draws(r.apart(dataset, PHYSICS, "wedge_power"), 2)
         found[f"{dataset}_auc"] = f"{mean(r.apart(dataset, PHYSICS, 'auc')):.2f}"
         found[f"denoised_{dataset}"] = f"{r.denoised(dataset, RESTORED):.2f}"
         found[f"filtered_{dataset}"] = f"{r.denoised(dataset, FILTERED):.2f}"
@@ -52,6 +53,11 @@ def numbers() -> dict[str, str]:
         found[f"templates_{WRONG_INPUTS[condition].replace('-', '_')}"] = f"{r.wrong_input(condition, TEMPLATES):.3f}"
     formula, generated = r.in_coloured_noise()
     found |= {"coloured_formula": f"{formula:.3f}", "coloured_generated": f"{generated:.3f}"}
+    found["S2_ahead_of_background"] = over_draws(r.ahead_of("S2", (BACKGROUND,)), 1)
+    found["S2_pickers_less_templates"] = over_draws(
+        list(np.subtract(r.pickers("S2", PHYSICS), r.pickers("S2", TEMPLATES))), 3
+    )
+    found["wrong_signs"] = f"{r.wrong_signs()} of {len(SEEDS)}"
     found["wide_pickers"] = over_draws(r.wide_picker(PHYSICS), 3)
     for name, source in (("real", REAL), ("beside", PHYSICS)):
         found[f"wide_pickers_{name}"] = f"{mean(r.wide_picker(source, 2)):.3f}"
@@ -60,7 +66,9 @@ def numbers() -> dict[str, str]:
     for name, condition in (("off_centre", OFF_CENTRE), ("mended", MENDED)):
         found[f"picks_{name}"] = over_draws(r.lost_by_picks(condition), 3)
     found |= {"pick_error": f"{100 * r.pick_error():.0f}", "pick_offset": f"{r.pick_offset():.1f}"}
-    for name, source in (("hand", PHYSICS), ("maxima", "strongest density maxima"), ("moved", "picks, moved")):
+    found |= dict(zip(("authors_off", "authors_found"), (f"{v:.2f}" for v in r.authors_pick_error()), strict=True))
+    of_cell = {"hand": PHYSICS, "formula": CTF_WEDGE, "maxima": "strongest density maxima", "moved": "picks, moved"}
+    for name, source in of_cell.items():
         found[f"cell_{name}"] = f"{r.hand(source):.1f}"
     for name, source in (("", PHYSICS), ("_off", OFF)):
         found[f"left_out{name}"] = _joined([f"{errors:.1f}" for errors in r.half_left_out(source)])
@@ -72,16 +80,18 @@ def numbers() -> dict[str, str]:
     found |= {"snr_headline": f"{HEADLINE_SNR:g}", "snr_runs": f"{PROFILES[PROFILE].snr['S1']:g}"}
     found |= {"evening_steps": f"{evening:,}"}
     found |= {"authors_physics": f"{r.authors(PHYSICS):.1f}", "authors_real": f"{r.authors(REAL):.1f}"}
-    for name in ("ribosomes", "deepfinder"):
+    for name in ("ribosomes", "deepfinder", "empiar10499", "emd1155", "microtubule"):
         found[f"{name}_angular"] = _joined([f"{ratio:.2f}" for ratio in r.folds(name, "angular")])
+    found["microtubule_moments"] = f"{r.folds('microtubule', 'moments')[0]:.0f}"
     for name, source in (("gan", GENERATED), ("ctf", CTF), ("white", WHITE), ("real", REAL), ("physics", PHYSICS)):
-        found[f"downstream_{name}"] = f"{mean(r.downstream(source)):.1f}"
+        found[f"downstream_{name}"] = over_draws(r.downstream(source), 1, (0, 100))
     found["no_wedge_auc"] = f"{r.without('S2', 'without wedge', 'auc'):.2f}"
     found |= {"sign": f"{r.high_fsc('all'):.2f}", "no_sign": f"{r.high_fsc('without sign'):.2f}"}
     shares = sorted(r.mismatched())
     found |= {"mismatch_least": f"{shares[0]:.2f}", "mismatch_median": f"{np.median(shares):.2f}"}
-    apart = sum(auc >= APART for auc in r.mismatched("auc"))
+    apart = sum(auc >= APART for auc in r.mismatched_apart().values())
     found["mismatch_apart"] = f"{apart} of {len(shares)} conditions (AUC of {APART:g} and more)"
+    found["mismatch_lost"] = f"{len(r.formula_ahead())} ({', '.join(r.formula_ahead())})"
     losses = sorted(r.pose_losses())
     found |= {"few": f"{r.few(20):.2f}", "pose_gain": f"{losses[0]:.1f}", "pose_loss": f"{losses[-1]:.1f}"}
     found |= {f"snr_{dataset}": f"{PROFILES['evening'].snr[dataset]:g}" for dataset in ("S1", "S2")}
@@ -89,7 +99,7 @@ def numbers() -> dict[str, str]:
 
 
 def _joined(words: list[str]) -> str:
-    return ", ".join(words[:-1]) + " and " + words[-1]
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def artefacts() -> dict[str, Path]:

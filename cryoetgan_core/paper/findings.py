@@ -1,6 +1,6 @@
 """Numbers found from results, by name: what the claims and the article say."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import hypot
 
 import numpy as np
@@ -336,7 +336,3 @@ def larger(*draws: list[float]) -> list[float]:
 def smaller(*draws: list[float]) -> list[float]:
     """Of lists that hold one value a draw, the one with the smaller mean."""
     return min(draws, key=mean)
-
-
-def best_formula(results: Results, of: Callable[[str], list[float]]) -> float:
-    return max(mean(of(name)) for name in FORMULAS)
