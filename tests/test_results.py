@@ -74,9 +74,7 @@ def test_own_and_committed_results_are_never_mixed_and_whose_they_are_is_said(
     results = paper.results_of("quick", NAMES)
     assert {r["read_from"] for r in results.values()} == {"committed"}
     paper.show_source(results)
-    assert (
-        "Results (2) from figures/<profile>/results, committed; commit abc; some processor" in capsys.readouterr().out
-    )
+    assert "Results (2) from figures/quick/results, committed; commit abc; some processor" in capsys.readouterr().out
     assert {r["read_from"] for r in paper.results_of("quick", NAMES[:1]).values()} == {"own"}
     with pytest.raises(FileNotFoundError, match="S1_adapted_seed2.*make figures PROFILE=quick"):
         paper.results_of("quick", ["S1_adapted_seed2"])

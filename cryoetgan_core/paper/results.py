@@ -101,11 +101,9 @@ def check_same_data(results: Mapping[str, dict]) -> None:
 def show_source(results: Mapping[str, dict]) -> None:
     """Print whose results are shown, by which commit and machine they were made, and which of them older code made."""
     all_of = list(results.values())
-    folder = (
-        "figures/<profile>/results, committed"
-        if all_of[0]["read_from"] == COMMITTED
-        else "runs/<profile>/results, your own"
-    )
+    profile = all_of[0]["config"]["profile"]
+    committed_ones = all_of[0]["read_from"] == COMMITTED
+    folder = f"figures/{profile}/results, committed" if committed_ones else f"runs/{profile}/results, your own"
     commits = sorted({r["provenance"]["commit"] + ("" if r["provenance"]["clean"] else ", changed") for r in all_of})
     machines = sorted({r["provenance"]["gpu"] or r["provenance"]["processor"] for r in all_of})
     print(f"Results ({len(all_of)}) from {folder}; commit {', '.join(commits)}; {', '.join(machines)}")
