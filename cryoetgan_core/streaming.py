@@ -103,14 +103,14 @@ def places(
     ----------
     picks
         What a run notes of its training particles, where they were found to lie farther off than `MAX_SHIFT` tells:
-        ``scatter_A``, standard deviation along each axis (0: not farther), and ``offset_A``, their mean (zyx). Empty:
+        ``scatter_A``, standard deviation along each axis (0: not farther), and ``offset_zyx_A``, their mean. Empty:
         up to `MAX_SHIFT` of the box, all places alike.
     """
     if picks.get("scatter_A"):
         shifts = picks["scatter_A"] * torch.randn((n, 3), generator=generator, dtype=torch.float64)
     else:
         shifts = random_shifts(n, MAX_SHIFT * box * voxel_size_A, generator)
-    return shifts + torch.tensor(picks.get("offset_A", (0.0, 0.0, 0.0)), dtype=torch.float64)
+    return shifts + torch.tensor(picks.get("offset_zyx_A", (0.0, 0.0, 0.0)), dtype=torch.float64)
 
 
 def particles_of(
@@ -236,9 +236,11 @@ def generate_to(
         for old in (folder / "volumes", folder / "tomograms", *(folder / RUNS).glob("generated-*")):
             shutil.rmtree(old, ignore_errors=True)
     elif other:
+        there, wanted = (of | of.get("order", {}) for of in (held, json.loads(json.dumps(card))))
+        different = [k for k in (there | wanted) if k != "order" and there.get(k) != wanted.get(k)]
         raise ValueError(
-            f"{folder} holds particles of another order, seed, training or version (provenance.json): choose an empty "
-            "folder."
+            f"{folder} holds particles of another order, seed, training or version (other {', '.join(different)}; "
+            "provenance.json): choose an empty folder."
         )
     write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
     (folder / "parts").mkdir(exist_ok=True)

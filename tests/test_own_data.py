@@ -86,6 +86,22 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
             own_data.parse_densities(densities)
 
 
+@pytest.mark.parametrize("tomograms", [["", ""], ["a", "a"], ["a", "b"]])
+def test_picks_say_in_which_of_several_tomograms_they_lie(tmp_path: Path, tomograms: list[str]) -> None:
+    for name in "ab":
+        volume = np.random.default_rng(0).normal(size=(30, 30, 30)).astype(np.float32)
+        mrcfile.write(tmp_path / f"{name}.mrc", volume, voxel_size=20.0)
+    rows = [f"{10 + k},15,15,{tomogram}" for k, tomogram in enumerate(tomograms)]
+    (tmp_path / "picks.csv").write_text("\n".join(["x,y,z,tomogram", *rows]))
+    picks = {"coordinates": tmp_path / "picks.csv", "coordinate_voxel_size_A": 20.0}
+    if not any(tomograms):
+        with pytest.raises(ValueError, match="does not say in which of the 2 tomograms"):
+            own_data.load_particles(f"{tmp_path}/*.mrc", 8, **picks)
+        assert len(own_data.load_particles(tmp_path / "a.mrc", 8, **picks)) == 2
+        return
+    assert own_data.load_particles(f"{tmp_path}/*.mrc", 8, **picks).table["tomogram"].tolist() == tomograms
+
+
 @pytest.mark.parametrize("picks", [60, 12])
 def test_background_is_offered_where_enough_particles_can_choose(tmp_path: Path, picks: int) -> None:
     rng, side = np.random.default_rng(0), 160

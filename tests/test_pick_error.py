@@ -92,6 +92,7 @@ def test_the_user_is_told_which_way_picks_are_off(
 ) -> None:
     y = recorded(densities, 0.0, 1.0, (3.0, -2.0, 0.0))
     y.table["tomogram"] = ["first"] * 110 + ["second"] * 10
+    y.table[["shift_x_A", "shift_y_A", "shift_z_A"]] = np.nan  # a file of picks does not know it
     config = make_config("smoke", OWN_DATA, "physics", box=BOX, train_per_class=40)
     with caplog.at_level(logging.WARNING, "cryoetgan_core"):
         both = api.domains(y, "ribosome", config)
@@ -101,6 +102,8 @@ def test_the_user_is_told_which_way_picks_are_off(
     api.train_domains(config, both, tmp_path, "ribosome")
     x = cg.densities_for("ribosome", 50, BOX, VOXEL, run=tmp_path).table
     assert x["shift_z_A"].mean() / VOXEL == pytest.approx(3, abs=0.5)
+    with pytest.raises(FileNotFoundError, match="nope/source.json is missing"):
+        cg.densities_for("ribosome", 5, BOX, VOXEL, run=tmp_path / "nope")
 
 
 @pytest.mark.parametrize("noise", [2.0, 50.0])
@@ -143,6 +146,20 @@ def test_few_subtomograms_leave_the_densities_as_they_are(densities: ParticleSet
     y = recorded(densities, 3.0, 0.1).select(np.arange(120) < 7)
     both = Domains(densities, densities, y, y)
     assert as_picked(both, 0, ALL).domains is both
+
+
+def test_what_the_table_tells_is_not_blamed_on_the_picks(
+    densities: ParticleSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Boxes that were turned lie a voxel off, and their table says so; here two voxels, which are certain."""
+    y = recorded(densities, 0.0, 1.0, (-2.0, 0.0, 0.0))
+    y.table["tomogram"] = ["first"] * 110 + ["second"] * 10
+    y.table[["shift_x_A", "shift_y_A", "shift_z_A"]] = (0.0, 0.0, -2 * VOXEL)
+    config = make_config("smoke", OWN_DATA, "physics", box=BOX, train_per_class=40)
+    with caplog.at_level(logging.WARNING, "cryoetgan_core"):
+        both = api.domains(y, "ribosome", config)
+    assert both.X_train.table["shift_z_A"].mean() / VOXEL == pytest.approx(-2, abs=0.5)  # densities lie so, too
+    assert "Better cut" not in caplog.text
 
 
 def test_the_table_of_moved_densities_tells_where_they_lie(densities: ParticleSet) -> None:

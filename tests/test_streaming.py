@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import xml.etree.ElementTree
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
     corner = np.full((5, 3), MARGIN)
     corner[[1, 3], 2] = corner[[2, 3], 1] = corner[4, 0] = wide + MARGIN
     for (z, y, x), volume, name in zip(corner, wanted.volumes[:5], table["class_name"][:5], strict=True):
-        np.testing.assert_array_equal(mosaic[z : z + BOX, y : y + BOX, x : x + BOX], volume)
+        np.testing.assert_array_equal(-mosaic[z : z + BOX, y : y + BOX, x : x + BOX], volume)  # dark, as tomograms are
         assert np.unique(mask[z : z + BOX, y : y + BOX, x : x + BOX]).tolist() == [0, {"ribosome": 1, "tric": 2}[name]]
     assert (mask[wide:, wide:] == 0).all() and (mask[:MARGIN] == 0).all()  # where no particle is
     for store in (tmp_path / "ExperimentRuns/generated-000001").glob("*/*.zarr"):
@@ -174,7 +175,8 @@ def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
     centres = table[places].to_numpy() + table[shifts].to_numpy()
     order_of = np.lexsort((centres[:, 0], table["tomogram"]))
     for path in (tmp_path, tmp_path / "copick.json"):
-        found = load_particles(path, box=BOX, protein="bright", edge="refuse")
+        found = load_particles(path, box=BOX, edge="refuse")
+        assert found.table.attrs["read_with"]["protein"] == "dark"
         at = particle_centres(found.table)
         ours = np.lexsort((at[:, 0], found.table["tomogram"]))
         np.testing.assert_allclose(at[ours], centres[order_of], atol=1e-4)
@@ -184,6 +186,17 @@ def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
         coordinates = read_coordinates(tmp_path / name, VOXEL_A)
         np.testing.assert_allclose(coordinates[places], centres, atol=1e-3)
         np.testing.assert_allclose(coordinates[angles], table[angles], atol=1e-4)
+
+
+def test_a_particle_far_off_its_centre_is_whole_in_a_mosaic(tmp_path, trained):
+    """A run's folder notes that its particles lie off; a box round each pick is read from the copick project."""
+    folder = shutil.copytree(trained[0], tmp_path / "run")
+    (folder / "source.json").write_text('{"picks": {"scatter_A": 30.0, "offset_zyx_A": [75.0, 0.0, -60.0]}}')
+    order = Order(6, SHARES, seed=2, part=4, volumes="copick")
+    list(generate_to(tmp_path / "out", folder, trained[1], trained[2], order, VOXEL_A))
+    table = pd.read_csv(tmp_path / "out" / "particles.csv")
+    assert table["shift_z_A"].mean() == pytest.approx(75, abs=40) and table["shift_x_A"].mean() < -20
+    assert len(load_particles(tmp_path / "out", box=BOX, edge="refuse")) == 6
 
 
 def test_deepfinder_finds_its_label_map(tmp_path, trained):
@@ -241,8 +254,8 @@ def test_another_order_does_not_mix_in(tmp_path, trained):
     make(tmp_path, trained, order, shard=0, shards=2)
     assert missing_parts(tmp_path, order) == [1] and not (tmp_path / "particles.star").exists()
     before = hashes(tmp_path)
-    with pytest.raises(ValueError, match="another order"):
-        make(tmp_path, trained, dataclasses.replace(order, seed=1))
+    with pytest.raises(ValueError, match="another order.*other seed, part; prov"):
+        make(tmp_path, trained, dataclasses.replace(order, seed=1, part=1))
     with pytest.raises(ValueError, match="no density for dust"):
         make(tmp_path / "x", trained, Order(4, {"dust": 1}))
     with pytest.raises(ValueError, match="shard 2 of 2"):

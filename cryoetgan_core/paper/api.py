@@ -14,7 +14,7 @@ from ..config import OWN_DATA, RunConfig, make_config
 from ..generation import TrainedRun, load_run
 from ..particles.report import describe
 from ..particles.tomogram import read_tomogram
-from ..physics.pick_error import as_picked
+from ..physics.pick_error import LEAST, as_picked
 from ..physics.recorded import acquisition
 from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
@@ -26,7 +26,7 @@ from ..simulator.surroundings import surroundings
 from ..streaming import places
 from ..volumes.domains import Domains
 from ..volumes.poses import random_rotations
-from ..volumes.table import ParticleSet
+from ..volumes.table import SHIFT_COLUMNS, ParticleSet
 from . import own_data
 from .doubts import doubts
 from .own_runs import keep_noise, keep_source, noise_of, picks_of, source_of
@@ -104,18 +104,19 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domain
             error,
             error * particles.voxel_size_A,
         )
-    if offset.any():
+    told = np.nan_to_num(both.Y_train.table[list(SHIFT_COLUMNS)].to_numpy(float)).mean(0)[::-1] / particles.voxel_size_A
+    if np.linalg.norm(offset - told) >= LEAST and offset.any():  # else the particles' table tells it
         LOG.warning(
             "The particles lie off the centres of their boxes in one direction, on average (x, y, z) = (%.1f, %.1f, "
             "%.1f) of their voxels, (%.0f, %.0f, %.0f) A, in the axes in which they were read, with the beam along z. "
             "The densities were moved along. Better cut the particles again, that far from where they were cut; if "
             "they are of several tomograms, look at each.",
-            *offset[::-1],
-            *(particles.voxel_size_A * offset[::-1]),
+            *(offset - told)[::-1],
+            *(particles.voxel_size_A * (offset - told)[::-1]),
         )
     if error or offset.any():
         voxel = particles.voxel_size_A
-        both.X_train.table.attrs["picks"] = {"scatter_A": error * voxel, "offset_A": (voxel * offset).tolist()}
+        both.X_train.table.attrs["picks"] = {"scatter_A": error * voxel, "offset_zyx_A": (voxel * offset).tolist()}
     return both
 
 
@@ -161,10 +162,15 @@ def densities_for(
     run
         Folder of a run of `train`: densities lie as far off the centres of their boxes as its particles were found to.
         None: up to 6 % of the box.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the folder is no run on particles.
     """
     (names, files), rng = own_data.parse_densities(densities), stream(seed, "densities")
     references, count = class_references(names, box, voxel_size_A, files), n * len(names)
-    picks = picks_of(Path(run)) if run else {}
+    picks = {} if run is None else picks_of(Path(run))
     poses = random_rotations(count, rng), places(count, box, voxel_size_A, rng, picks)
     return density_maps(references, n, box, voxel_size_A, rng, poses)
 

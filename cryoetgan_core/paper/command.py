@@ -155,7 +155,8 @@ def _generated(
     """
     trained_with, voxel_size_A = source_of(run)
     names, files = parse_densities(densities or trained_with)
-    order = Order(n, parse_shares(shares, names), seed, part=part, volumes=volumes)
+    channels = ("mask",) if volumes == "deepfinder" else ()  # it trains on label maps
+    order = Order(n, parse_shares(shares, names), seed, part=part, volumes=volumes, channels=channels)
     with processes() as these:  # which gives each its own GPU
         trained = load_run(run, default_device())
         references = class_references(names, trained.config.box, voxel_size_A, files)
@@ -312,7 +313,9 @@ def _parser() -> argparse.ArgumentParser:
     surrounding(made)
     made.add_argument("--background", default="", help="a measured tomogram without such molecules, in place of noise")
     making(made, "class=FILE, with commas between, where a class is none of the run's", required=False)
-    made.add_argument("--shape", default="64 256 256", help="voxels along z (the ice), y and x; even")
+    made.add_argument(
+        "--shape", default="64 256 256", help='voxels along z (the ice), y and x, even, as in "64 256 256"'
+    )
     made.add_argument("--voxel-size-A", type=float, default=0.0, help="angstrom; of a simulated microscope alone")
     snr = "variance of signal over noise, of all voxels; of a simulated microscope alone, which else counts electrons"
     made.add_argument("--snr", type=float, default=None, help=snr)

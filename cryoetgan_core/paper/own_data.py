@@ -11,7 +11,7 @@ import torch
 
 from ..config import RunConfig
 from ..particles import copick
-from ..particles.coordinates import NotInTableError
+from ..particles.coordinates import NotInTableError, read_coordinates
 from ..particles.data_portal import is_portal_run
 from ..particles.folder import is_3d_star, optimisation_set
 from ..particles.folder import load_particles as read
@@ -148,6 +148,8 @@ def _together(paths: list, box: int | None, target_voxel_size_A: float | None, o
     labels = _several(options.get("labels_path", ""))
     if "labels_path" in options and (labels is None or len(labels) != len(paths)):
         raise ValueError(f"{len(paths)} tomograms and {len(labels or [1])} label volumes; expected one for each")
+    if len(paths) > 1 and isinstance(options.get("coordinates"), str | Path):
+        _check_named(Path(options["coordinates"]), len(paths))
     sets: list[ParticleSet] = []
     for i, path in enumerate(paths):
         own = options | ({"labels_path": labels[i]} if labels else {})
@@ -162,6 +164,16 @@ def _together(paths: list, box: int | None, target_voxel_size_A: float | None, o
     table.attrs = sets[0].table.attrs | {LEFT_OUT: [one for s in sets for one in s.table.attrs.get(LEFT_OUT, [])]}
     volumes = filled((s.volumes[i] for s in sets for i in range(len(s))), len(table))
     return ParticleSet(volumes, table, sets[0].voxel_size_A)
+
+
+def _check_named(picks: Path, tomograms: int) -> None:
+    """Raise ValueError for picks that do not say which of several tomograms they lie in."""
+    named = read_coordinates(picks, 1.0, (1, 1, 1), coordinate_voxel_size_A=1.0)["tomogram"]  # places do not matter
+    if (named == "").all() or (picks.suffix.lower() in (".tbl", ".em") and named.nunique() == 1):
+        raise ValueError(
+            f"{picks}: does not say in which of the {tomograms} tomograms its particles lie; add a column with the "
+            "tomogram's name, or read one tomogram with its own picks."
+        )
 
 
 def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -63,20 +63,29 @@ def source_of(folder: Path) -> tuple[str, float]:
     FileNotFoundError
         When the folder is no run of your_data.ipynb.
     """
+    source = _source(folder)
+    return source["densities"], float(source["voxel_size_A"])
+
+
+def picks_of(folder: Path) -> dict[str, object]:
+    """How far off centre the particles of a run lie, as `keep_source` noted: `picks` of `streaming.places`.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the folder is no run on particles.
+    """
+    return _source(folder).get("picks", {})
+
+
+def _source(folder: Path) -> dict:
     path = folder / "source.json"
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing: give the folder of a run of `cryoetgan train` or your_data.ipynb, or densities and "
             "voxel_size_A."
         )
-    source = read_json(path, "run your_data.ipynb again, or give densities and voxel_size_A")
-    return source["densities"], float(source["voxel_size_A"])
-
-
-def picks_of(folder: Path) -> dict[str, object]:
-    """How far off centre the particles of a run lie, as `keep_source` noted: `picks` of `streaming.places`."""
-    path = folder / "source.json"
-    return read_json(path, "train the run again").get("picks", {}) if path.exists() else {}
+    return read_json(path, "train the run again, or give densities and voxel_size_A")
 
 
 def stand_in_run(folder: Path, seed: int) -> Path:

@@ -62,7 +62,8 @@ def load_particles(
         particles = _read(path, options)
     particles = with_tilts(particles, Path(path), tilt_file, tilt_range_deg)
     particles = mirrored(particles) if mirror_z else particles
-    in_tomograms = "box" in options and (is_portal_run(path) or optimisation_set(Path(path)).suffix.lower() != ".star")
+    project = is_portal_run(path) or copick.is_project(Path(path))
+    in_tomograms = "box" in options and (project or optimisation_set(Path(path)).suffix.lower() != ".star")
     told = options | ({"mirror_z": True} if mirror_z else {})
     particles.table.attrs["read_with"] = {"protein": "dark" if in_tomograms else "bright"} | told
     return particles
@@ -70,6 +71,8 @@ def load_particles(
 
 def _read(path: str | Path, options: dict) -> ParticleSet:
     """Particles by the reader of their kind."""
+    if (is_portal_run(path) or copick.is_project(Path(path))) and "box" not in options:
+        raise ValueError(f"{path}: picks in tomograms need box=, voxels a side")
     if is_portal_run(path):
         options = _known(path, options, read_copick)
         return read_copick(fetch_run(path, options.pop("voxel_size_A", None)), **options)

@@ -99,7 +99,8 @@ def _open_folder(path: Path, voxel_size_A: float | None) -> tuple[LazyVolumes, l
     """Volumes, names, voxel size or None, and no columns, of a folder whose headers agree."""
     files = sorted(f for f in path.iterdir() if suffix_of(f) in VOLUME_SUFFIXES and not f.name.startswith("."))
     if not files:
-        raise ValueError(f"{path}: no volumes ({', '.join(VOLUME_SUFFIXES)}) in this folder; expected one a particle")
+        hint = "; give its particles.csv" if (path / "particles.csv").is_file() else "; expected one a particle"
+        raise ValueError(f"{path}: no volumes ({', '.join(VOLUME_SUFFIXES)}) in this folder{hint}")
     first, voxels = None, []
     for file in files:
         shape, voxel = volume_shape(file, voxel_size_A)

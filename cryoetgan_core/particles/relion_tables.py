@@ -139,7 +139,9 @@ def numeric(table: pd.DataFrame, columns: tuple[str, ...], path: Path) -> None:
         values = pd.to_numeric(table[column], errors="coerce")
         if not np.isfinite(values).all():
             bad = table[column][~np.isfinite(values)].iloc[0]
-            raise ValueError(f"{path}: {column} holds {bad!r}, expected finite numbers")
+            raise ValueError(
+                f"{path}: {column} holds {bad if isinstance(bad, float) else repr(bad)}, expected finite numbers"
+            )
 
 
 def series_pixels(table: pd.DataFrame, blocks: dict, path: Path) -> np.ndarray | None:

@@ -74,13 +74,15 @@ def write_volumes(
 
     "mrc": a file each; "hdf5": a stack a part, ``3@volumes/000000.h5`` the third; "zarr": one store, of which a part is
     a chunk; "copick" and "deepfinder": a tomogram a part, in which the particles lie side by side (`place_in_mosaic`
-    says where), beside it the channels: "mask" as a label map (0, or the class's number), "density".
+    says where), protein dark; beside it the channels: "mask" as a label map (0, or the class's number), "density".
     """
     if order.volumes in IN_TOMOGRAMS:
         labels = channel == "mask"
         if labels:
             volumes = volumes * table["class_name"].map(class_numbers(order)).to_numpy(np.float32)[:, None, None, None]
-        mosaic = _mosaic(volumes, order.part, 0.0 if channel else float(volumes.mean()))
+        volumes = volumes if channel else -volumes  # protein dark, as readers of tomograms expect
+        margin = _margin(table, volumes.shape[-1], voxel_size_A)
+        mosaic = _mosaic(volumes, order.part, margin, 0.0 if channel else float(volumes.mean()))
         if order.volumes == "copick":
             mosaic = mosaic.astype(np.uint8) if labels else mosaic
             run = tomogram_name(part)
@@ -123,7 +125,8 @@ def write_volumes(
 
 def place_in_mosaic(table: pd.DataFrame, part: int, order: Parts, box: int, voxel_size_A: float) -> None:
     """Set tomogram and position of the boxes of a part to where `write_volumes` puts them."""
-    corners = _cells(len(table), order.part) * _cell_width(box) + _margin(box)
+    margin = _margin(table, box, voxel_size_A)
+    corners = _cells(len(table), order.part) * (box + 2 * margin) + margin
     table["tomogram"] = tomogram_name(part)
     for axis, corner in zip("zyx", corners.T, strict=True):
         table[f"{axis}_A"] = (corner + box // 2) * voxel_size_A
@@ -137,21 +140,18 @@ def _cells(n: int, part: int) -> np.ndarray:
     return np.stack([k // (width * height), k // width % height, k % width], 1)
 
 
-def _margin(box: int) -> int:
-    """Voxels round each box in a mosaic: as far as a particle may be shifted, so that a box of its own size round it is
+def _margin(table: pd.DataFrame, box: int, voxel_size_A: float) -> int:
+    """Voxels round each box in a mosaic: as far as a particle is shifted, so that a box of its own size round it is
     there.
     """
-    return math.ceil(MAX_SHIFT * box) + 1
+    farthest = float(table[list(SHIFT_COLUMNS)].abs().max(axis=None)) / voxel_size_A
+    return math.ceil(max(MAX_SHIFT * box, farthest)) + 1
 
 
-def _cell_width(box: int) -> int:
-    return box + 2 * _margin(box)
-
-
-def _mosaic(volumes: np.ndarray, part: int, fill: float) -> np.ndarray:
+def _mosaic(volumes: np.ndarray, part: int, margin: int, fill: float) -> np.ndarray:
     """Volumes (N, D, D, D) side by side, `fill` between and after them."""
     box = volumes.shape[-1]
-    cells, width, margin = _cells(len(volumes), part), _cell_width(box), _margin(box)
+    cells, width = _cells(len(volumes), part), box + 2 * margin
     out = np.full((cells.max(0) + 1) * width, fill, np.float32)
     for (z, y, x), volume in zip(cells * width + margin, volumes, strict=True):
         out[z : z + box, y : y + box, x : x + box] = volume
