@@ -182,7 +182,7 @@ CLAIMS = (
     Claim("A network tells generated ribosomes from that series about as often as ribosomes of the "
           "other series (ten of each, so a weak test)",
           "foreign_data", "AUC, generated - other series, mean of three", lambda r: r.foreign_auc("ribosomes"), "<",
-          0.1, "0.15", 2, headline=True),
+          0.1, "0.15", 2),
     Claim("In an experimental tomogram of a cell, without labels, the picks of a picker trained on "
           "generated tomograms hold ribosomes: they fit the map better than its mirror image (a second test, with half "
           "of the map left out, is weak)",
@@ -197,7 +197,7 @@ CLAIMS = (
           "physics_measurements", "accuracy / real's, least of 18 conditions", lambda r: min(r.mismatched()), ">", 0.85,
           "0.04", 2, headline=True, beside=lambda r: (CTF, min(r.mismatched(CTF)))),
     Claim("Twenty particles sufficed to estimate the physics generator (S1, one data set)",
-          "physics_measurements", "accuracy / real's", lambda r: r.few(20), ">", 0.85, "0.05", 2, headline=True),
+          "physics_measurements", "accuracy / real's", lambda r: r.few(20), ">", 0.85, "0.05", 2),
     Claim("Generated particles align no worse than real ones in a search round the true pose",
           "physics_measurements", "median error, generated - real (degrees), worst class",
           lambda r: max(r.pose_losses()), "<", 1.5, "1", 1, headline=True),
