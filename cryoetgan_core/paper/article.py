@@ -14,6 +14,7 @@ from ..evaluation.downstream import GENERATED, PHYSICS, REAL
 from ..reproducibility import paths
 from .cell_left_out import OFF
 from .claims import claims_table
+from .competitor import TRAINED
 from .denoiser import FILTERED, RESTORED
 from .findings import Results, mean
 from .picking import CTF_WEDGE
@@ -57,6 +58,7 @@ def numbers() -> dict[str, str]:
     found["S2_pickers_less_templates"] = over_draws(
         list(np.subtract(r.pickers("S2", PHYSICS), r.pickers("S2", TEMPLATES))), 3
     )
+    found |= {"flow": over_draws(r.competitor(), 1, (0, 100)), "flow_steps": f"{TRAINED}"}
     found["wrong_signs"] = f"{r.wrong_signs()} of {len(SEEDS)}"
     found["wide_pickers"] = over_draws(r.wide_picker(PHYSICS), 3)
     for name, source in (("real", REAL), ("beside", PHYSICS)):

@@ -11,6 +11,7 @@ from ..evaluation.downstream import PHYSICS, REAL
 from ..reproducibility import paths
 from ..reproducibility.files import read_json
 from .catalogue import compared_draws, results_of
+from .competitor import OT_FLOW
 from .mismatch import mismatch_names
 from .pick_errors import FEW
 from .picker import LONG, LONG_TRAINED_ON
@@ -88,6 +89,10 @@ class Results:
         """Accuracy of the physics generator less that of the best of some sources, in points, one value a draw."""
         best = max((self.comparison(dataset, source) for source in sources), key=mean)
         return list(np.subtract(self.comparison(dataset, PHYSICS), best))
+
+    def competitor(self) -> list[float]:
+        """Accuracy on real (S1) after training on volumes of flow matching, one value a draw."""
+        return [_accuracy(r, OT_FLOW) for r in self([f"competitor_S1_seed{s}" for s in self.seeds])]
 
     def apart(self, dataset: str, source: str, metric: str, snr: float = 0.05) -> list[float]:
         """A metric of a source's volumes against real test ones, from the comparisons of Table 7."""
