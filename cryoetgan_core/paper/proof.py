@@ -174,11 +174,12 @@ def make_interpretation(config: RunConfig, repeats: int = 40) -> dict:
         k: physics_estimate.node_means(at, v.flatten(), inside)
         for k, v in (("noise", run.G.noise_power), ("support", run.G.support))
     }
-    # The truth: the transfer of each tilt, mean of the tomograms recorded, along a line of the image's transform
+    # The truth: the transfer of each tilt along a line of the image's transform; over the tomograms recorded its mean,
+    # and its root mean square, which is what power tells
     defoci = torch.from_numpy(
         domains.Y_train.table.groupby("tomogram")["defocus_um"].mean().to_numpy(copy=True)
     ).float()
-    line = transfer_function(scope, defoci.expand(len(scope.angles_deg), -1), (256, 256), voxel_size_A).mean(1)[:, 0]
+    lines = transfer_function(scope, defoci.expand(len(scope.angles_deg), -1), (256, 256), voxel_size_A)[:, :, 0]
     densities, generated, recorded = _repeats(run, domains, config, repeats, noise=True)
     _, many, clean = _repeats(run, domains, config, MEAN_OF)
     middle = n // 2
@@ -195,7 +196,8 @@ def make_interpretation(config: RunConfig, repeats: int = 40) -> dict:
         "frequency_per_A": (torch.linspace(0, 0.5, RADII) / voxel_size_A).tolist(), "transfer": run.G.T.tolist(),
         "trust": run.G.trust.tolist(),
         "tilts_deg": torch.linspace(-90, 90, TILTS + 1)[:-1].tolist(), "tilt_range_deg": run.G.tilt_range_deg,
-        "true_frequency_per_A": (torch.fft.rfftfreq(256) / voxel_size_A).tolist(), "true_transfer": line.tolist(),
+        "true_frequency_per_A": (torch.fft.rfftfreq(256) / voxel_size_A).tolist(), "true_transfer": lines.mean(1).tolist(),
+        "true_rms": lines.square().mean(1).sqrt().tolist(),
         "true_tilts_deg": scope.angles_deg.tolist(),
         "classes": list(domains.classes), "sheet": sheet, "variance": variance, "voxel_size_A": voxel_size_A,
         "fsc": _mean_fsc(many, clean),

@@ -26,7 +26,8 @@ def transfer_and_noise(result: dict) -> Figure:
     frequency and tilt.
 
     T is known up to the units of density and subtomogram: the true one, its mean over the recorded tilts, is scaled to
-    the estimate by least squares up to 0.8 of Nyquist. Its course is dotted, on grey, where the signal does not stand
+    the estimate by least squares up to 0.8 of Nyquist; dashed, its root mean square over tomograms of other defoci, which
+    is what power tells. Its course is dotted, on grey, where the signal does not stand
     out of the noise (trust below one half). Lines at the tilt range found.
     """
     nyquist = 5.0 / result["voxel_size_A"]  # in 1/nm
@@ -38,6 +39,11 @@ def transfer_and_noise(result: dict) -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH_IN, 2.1), layout="constrained", width_ratios=(1.4, 1, 1))
     axes[0].plot(
         true_q[true_q <= nyquist], scale * truth[true_q <= nyquist], color="k", lw=1, label="simulator, scaled"
+    )
+    rms = scale * np.sign(truth) * np.sqrt((np.array(result["true_rms"]) ** 2).mean(0))
+    rms[1:][np.diff(np.sign(truth)) != 0] = np.nan  # no line across the zero
+    axes[0].plot(
+        true_q[true_q <= nyquist], rms[true_q <= nyquist], color="k", lw=0.8, ls="--", label="its root mean square"
     )
     axes[0].plot(q, T, color="C0", lw=0.8, ls=":")
     axes[0].plot(
