@@ -61,8 +61,7 @@ def numbers() -> dict[str, str]:
     found |= {"flow": over_draws(r.competitor(), 1, (0, 100)), "flow_steps": f"{TRAINED}"}
     found["wrong_signs"] = f"{r.wrong_signs()} of {len(SEEDS)}"
     found["wide_pickers"] = over_draws(r.wide_picker(PHYSICS), 3)
-    for name, source in (("real", REAL), ("beside", PHYSICS)):
-        found[f"wide_pickers_{name}"] = f"{mean(r.wide_picker(source, 2)):.3f}"
+    found["wide_pickers_real"] = over_draws(r.wide_picker(REAL), 3)
     found["wide_less_templates"] = over_draws(r.wide_less_templates(), 3)
     found |= {"poor_densities": f"{r.lost_by_poor_densities():.3f}", "pickers_apart": f"{r.pickers_apart():.3f}"}
     for name, condition in (("off_centre", OFF_CENTRE), ("mended", MENDED)):

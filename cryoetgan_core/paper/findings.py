@@ -199,11 +199,9 @@ class Results:
             for found, put_in in zip(row["found"], r["offset"]["put_in"], strict=True)
         )
 
-    def wide_picker(self, source: str, draws: int | None = None) -> list[float]:
-        """F1 on held-out tomograms of S2 of the wide picker of a source, in each draw or the first ones, from Table
-        26.
-        """
-        results = self([f"picker_S2_{LONG[source]}_seed{s}" for s in self.seeds[:draws]])
+    def wide_picker(self, source: str) -> list[float]:
+        """F1 on held-out tomograms of S2 of the wide picker of a source, one value a draw, from Table 26."""
+        results = self([f"picker_S2_{LONG[source]}_seed{s}" for s in self.seeds])
         return [r["learning_curves"][source][str(LONG_TRAINED_ON)][0]["f1"] for r in results]
 
     def wide_less_templates(self) -> list[float]:

@@ -26,9 +26,9 @@ def transfer_and_noise(result: dict) -> Figure:
     frequency and tilt.
 
     T is known up to the units of density and subtomogram: the true one, its mean over the recorded tilts, is scaled to
-    the estimate by least squares up to 0.8 of Nyquist; dashed, its root mean square over tomograms of other defoci, which
-    is what power tells. Its course is dotted, on grey, where the signal does not stand
-    out of the noise (trust below one half). Lines at the tilt range found.
+    the estimate by least squares up to 0.8 of Nyquist. Dashed is its root mean square over tomograms of other defoci,
+    which is what power tells. The estimate is dotted, on grey, where the signal does not stand out of the noise (trust
+    below one half). Lines at the tilt range found.
     """
     nyquist = 5.0 / result["voxel_size_A"]  # in 1/nm
     q, true_q = 10 * np.array(result["frequency_per_A"]), 10 * np.array(result["true_frequency_per_A"])
