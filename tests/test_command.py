@@ -109,6 +109,19 @@ def test_another_run_is_not_written_over(particles: Path, tmp_path: Path, capsys
         in capsys.readouterr().err
     )
     assert command.main(["train", str(particles), str(tmp_path / "run"), *small, "tric", "--replace"]) == 0
+    of_run = ["generate", str(tmp_path / "run"), str(tmp_path / "out"), "3", "--volumes", "deepfinder"]
+    assert command.main(of_run) == 0  # which writes the label maps that it needs
+    assert len(list((tmp_path / "out" / "tomograms").glob("*_mask.h5"))) == 1
+
+
+def test_a_stopped_command_says_that_it_can_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.own_data, "load_particles", stop)
+    assert command.main(["describe", "somewhere.star"]) == 130 and "stopped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("action", ["describe", "train", "generate", "simulate", "view"])

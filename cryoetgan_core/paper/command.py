@@ -351,6 +351,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"cryoetgan: {in_shell(str(error))}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("cryoetgan: stopped; what is written stays, and the same command goes on from there", file=sys.stderr)
+        return 130  # as a shell tells it
     return 0
 
 
