@@ -3,13 +3,14 @@
 import numpy as np
 import torch
 
-from ..config import RunConfig
+from ..config import DATASETS, RunConfig
 from ..evaluation.compare import told_apart
 from ..evaluation.downstream import PHYSICS, REAL, benchmark
 from ..evaluation.metrics import fourier_shell_correlation
-from ..generation import TrainedRun, generate
+from ..generation import generate
 from ..reproducibility import paths
 from ..reproducibility.seeds import stream
+from ..simulator.microscope.simulate import transfer_function
 from ..simulator.sets import class_references, poses_of
 from ..volumes.alignment import unposed
 from ..volumes.domains import Domains
@@ -107,8 +108,12 @@ def make_poses(config: RunConfig) -> dict:
     run = train_on(config, domains, paths.runs(config.profile) / "reach" / f"poses_seed{config.seed}")
     voxel_size_A = domains.X_test.voxel_size_A
     references, found = class_references(domains.classes, config.box, voxel_size_A), {}
+    scope, defoci = DATASETS[config.dataset].microscope, domains.Y_train.table.groupby("tomogram")["defocus_um"].mean()
+    defoci = torch.from_numpy(defoci.to_numpy(copy=True)).float().expand(len(scope.angles_deg), -1)
+    # the simulator's transfer, mean over tilts and tomograms: the generator's own might favour generated particles
+    transfer = transfer_function(scope, defoci, (256, 256), voxel_size_A).mean((0, 1))[0]
     for k, name in enumerate(domains.classes):
-        template = _seen(references[name], run)
+        template = _seen(references[name], transfer)
         errors, means = {}, {}
         for kind, half in (("generated", "X_test"), ("real", "Y_test")):
             index = torch.where(domains.labels(half) == k)[0][: 2 if config.profile == "smoke" else POSED]
@@ -125,14 +130,12 @@ def make_poses(config: RunConfig) -> dict:
     return {"classes": found} | described(config, "paper.reach", domains)
 
 
-def _seen(reference: torch.Tensor, run: TrainedRun) -> torch.Tensor:
-    """A reference (d, d, d) behind the generator's T, without wedge or noise."""
+def _seen(reference: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
+    """A reference (d, d, d) behind a transfer function (F,) from zero to Nyquist, without wedge or noise."""
     d = len(reference)
     f, half = torch.fft.fftfreq(d), torch.fft.rfftfreq(d)
     radius = (f[:, None, None] ** 2 + f[None, :, None] ** 2 + half**2).sqrt()
-    place = (radius / 0.5 * (len(run.G.T) - 1)).clamp(max=len(run.G.T) - 1)
-    low = place.floor().long().clamp(max=len(run.G.T) - 2)
-    T = run.G.T[low] + (run.G.T[low + 1] - run.G.T[low]) * (place - low)
+    T = torch.from_numpy(np.interp(radius, np.linspace(0, 0.5, len(transfer)), transfer)).float()
     return torch.fft.irfftn(torch.fft.rfftn(reference.float()) * T, s=(d, d, d))
 
 
