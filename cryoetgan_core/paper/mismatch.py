@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import torch
 from scipy.ndimage import gaussian_filter, median_filter
 
 from ..config import DATASETS, RunConfig
@@ -144,11 +145,11 @@ def make_mismatch(config: RunConfig, condition: str) -> dict:
     x, y = both.volumes("X_train"), both.volumes("Y_train")
     scope = OPTICS.get(condition, S1)
     real = clean.volumes("Y_train")
-    sets = {
-        CTF: baseline(CTF, x, both.X_train.voxel_size_A, scope, config.snr, stream(config.seed, "mismatch", condition)),
-        PHYSICS: generate(run, x, seed=config.seed + 1),
-        REAL: (real - real.mean()) / real.std(),
-    }
+    formula = baseline(CTF, x, both.X_train.voxel_size_A, scope, config.snr, stream(config.seed, "mismatch", condition))
+    if condition in FILTERS:  # whoever filters the tomograms can filter the formula's volumes, too
+        formula = torch.from_numpy(np.stack([FILTERS[condition](v) for v in formula.numpy()]))
+        formula = (formula - formula.mean()) / formula.std()
+    sets = {CTF: formula, PHYSICS: generate(run, x, seed=config.seed + 1), REAL: (real - real.mean()) / real.std()}
     judged = Domains(both.X_train, both.X_test, clean.Y_train, both.Y_test)
     rows = benchmark(sets, judged, seed=config.seed, **small_probes(config))
     wanted = (both.volumes("Y_test") - y.mean()) / y.std()
