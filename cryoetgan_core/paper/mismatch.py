@@ -146,8 +146,9 @@ def make_mismatch(config: RunConfig, condition: str) -> dict:
     scope = OPTICS.get(condition, S1)
     real = clean.volumes("Y_train")
     formula = baseline(CTF, x, both.X_train.voxel_size_A, scope, config.snr, stream(config.seed, "mismatch", condition))
-    if condition in FILTERS:  # whoever filters the tomograms can filter the formula's volumes, too
-        formula = torch.from_numpy(np.stack([FILTERS[condition](v) for v in formula.numpy()]))
+    change = _deconvolved if scope.correction == "wiener" else FILTERS.get(condition)
+    if change:  # whoever filters or corrects the tomograms can do so with the formula's volumes, too
+        formula = torch.from_numpy(np.stack([change(v) for v in formula.numpy()]))
         formula = (formula - formula.mean()) / formula.std()
     sets = {CTF: formula, PHYSICS: generate(run, x, seed=config.seed + 1), REAL: (real - real.mean()) / real.std()}
     judged = Domains(both.X_train, both.X_test, clean.Y_train, both.Y_test)
