@@ -144,10 +144,23 @@ class Results:
         """`pickers` over those with real labels, one value a draw."""
         return list(np.divide(self.pickers(dataset, source), self.pickers(dataset, REAL)))
 
-    def wrong_input(self, condition: str, source: str) -> float:
-        """F1 on held-out tomograms of S2 when a picker or template matching is given something else, from Table 24."""
+    def strongest_picker(self) -> tuple[str, list[float]]:
+        """Of the CTF formula's pickers and template matching the one whose `picker_shares` are larger, each the smaller
+        of S1 and S2; and these.
+        """
+        each = {
+            name: smaller(*(self.picker_shares(dataset, source) for dataset in ("S1", "S2")))
+            for name, source in (("CTF formula and wedge", CTF_WEDGE), (TEMPLATES, TEMPLATES))
+        }
+        name = max(each, key=lambda name: mean(each[name]))
+        return name, each[name]
+
+    def wrong_input(self, condition: str, source: str) -> list[float]:
+        """F1 on held-out tomograms of S2 when a picker or template matching is given something else, one value a draw,
+        from Table 24.
+        """
         results = self([f"wrong_input_S2_{NAMES[condition]}_seed{s}" for s in self.seeds])
-        return mean([r["scores"][source]["f1"] for r in results])
+        return [r["scores"][source]["f1"] for r in results]
 
     def lost_by_poor_densities(self) -> float:
         """F1 that a picker loses at most by poor densities, beside the picker of its draw and seed in Table 19."""
@@ -296,10 +309,15 @@ class Results:
         found = self(mismatch_names(self.profile, self.seeds[0]))
         return {r["condition"]: r["metrics"][PHYSICS]["auc"] for r in found}
 
-    def formula_ahead(self) -> list[str]:
-        """Conditions of Table 11 in which the CTF formula is better training data than the generator."""
+    def mismatched_lead(self) -> dict[str, float]:
+        """Accuracy of the generator less that of the CTF formula, in points, by condition of Table 11."""
         found = self(mismatch_names(self.profile, self.seeds[0]))
-        return [r["condition"] for r in found if _accuracy(r, CTF) > _accuracy(r, PHYSICS)]
+        return {r["condition"]: _accuracy(r, PHYSICS) - _accuracy(r, CTF) for r in found}
+
+    def homologue(self, name: str, source: str) -> float:
+        """Accuracy on real when a homologue's map is given, "a_homologue" or "a_distant_homologue"."""
+        (r,) = self([f"foreign_{name}_seed{self.seeds[0]}"])
+        return _accuracy(r, source)
 
     def authors(self, source: str) -> float:
         """Accuracy on the authors' particles after training on a source, mean over the probes."""
