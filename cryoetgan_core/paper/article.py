@@ -64,6 +64,7 @@ def numbers() -> dict[str, str]:
     found["wrong_signs"] = f"{r.wrong_signs()} of {len(SEEDS)}"
     found["wide_pickers"] = over_draws(r.wide_picker(PHYSICS), 3)
     found["wide_pickers_real"] = over_draws(r.wide_picker(REAL), 3)
+    found["wide_less_formula"] = _joined([f"{v:.3f}" for v in r.wide_less_formula()])
     found["wide_less_templates"] = over_draws(r.wide_less_templates(), 3)
     found["wide_less_templates_each"] = _joined([f"{v:.3f}" for v in r.wide_less_templates()])
     found |= {"poor_densities": f"{r.lost_by_poor_densities():.3f}", "pickers_apart": f"{r.pickers_apart():.3f}"}

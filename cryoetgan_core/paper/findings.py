@@ -20,6 +20,7 @@ from .plan import noise_variant, run_name
 from .plotting import audit_table
 from .proof import ablation_names, comparison_names
 from .record import code_of
+from .results import made
 from .template_matching import TEMPLATES
 from .wrong_input import LEARNED, NAMES, NOISE, POOR
 
@@ -216,6 +217,15 @@ class Results:
         """F1 on held-out tomograms of S2 of the wide picker of a source, one value a draw, from Table 26."""
         results = self([f"picker_S2_{LONG[source]}_seed{s}" for s in self.seeds])
         return [r["learning_curves"][source][str(LONG_TRAINED_ON)][0]["f1"] for r in results]
+
+    def wide_less_formula(self) -> list[float]:
+        """F1 of the generator's wide picker less that of the CTF formula's, in each draw of S2 that both were measured
+        on, from Table 26.
+        """
+        names = made(self.profile, [f"picker_S2_{LONG[CTF_WEDGE]}_seed{s}" for s in self.seeds])
+        generated = dict(zip(self.seeds, self.wide_picker(PHYSICS), strict=True))
+        found = {r["config"]["seed"]: r["learning_curves"][CTF_WEDGE][str(LONG_TRAINED_ON)][0] for r in self(names)}
+        return [generated[seed] - scores["f1"] for seed, scores in found.items()]
 
     def wide_less_templates(self) -> list[float]:
         """F1 of the generator's wide picker less that of template matching, in each draw of S2, from Table 26."""
