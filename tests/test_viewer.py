@@ -150,10 +150,10 @@ def test_in_a_browser_the_quick_start_runs_and_a_slider_changes_the_picture(tmp_
             found = driver.find_elements(By.CSS_SELECTOR, "img.widget-image")
             return found[0].get_attribute("src") if found else None
 
-        for _ in range(8):  # the page may ask which kernel to take, or cover its menu
+        for seconds in (20, 20, 20, 60, 180):  # the page may ask which kernel to take, or cover its menu
             try:
                 run_all()
-                WebDriverWait(driver, 20).until(lambda d: picture() or dialogs())
+                WebDriverWait(driver, seconds).until(lambda d: picture() or dialogs())
             except (TimeoutException, ElementClickInterceptedException):
                 pass
             for button in dialogs():
