@@ -74,6 +74,16 @@ def test_notebook_parameters_are_checked(names: dict, message: str) -> None:
         paper.check_parameters(namespace)
 
 
+def test_cells_can_be_run_again_in_the_same_session() -> None:
+    """Names of the cells below are there then."""
+    namespace = {"__annotations__": {"seed": int}, "seed": 0}
+    paper.check_parameters(namespace)
+    namespace["molecules"] = "ribosome"
+    paper.check_parameters(namespace)
+    with pytest.raises(ValueError, match="'seed' is '1'"):
+        paper.check_parameters(namespace | {"seed": "1"})
+
+
 def test_planned_runs_hold_every_figure_and_share_the_main_run() -> None:
     plan = paper.planned_runs("quick", [0, 1])
     assert "S1_adapted_seed0" in plan and "S2_adapted_seed1" in plan

@@ -10,6 +10,7 @@ from IPython.display import Markdown, display
 from ..config import PROFILES
 from ..simulator.specimen.render import parse_source, source_exists
 
+CHECKED = "_parameters_checked"  # set in a notebook's namespace once its names were checked
 IPYTHON_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 
 
@@ -17,14 +18,16 @@ def check_parameters(namespace: dict[str, object]) -> None:
     """Check a notebook's parameters, right after its parameters cell: ``check_parameters(globals())``.
 
     A parameter is an annotated name. papermill injects any name and any type in silence; this raises a ValueError that
-    names the unknown or mistyped one.
+    names the unknown or mistyped one. When cells are run again in the same session, names of other cells are there too,
+    and only the parameters are checked.
     """
     known = {k: v for k, v in namespace.get("__annotations__", {}).items() if not k.startswith("_")}
     skip = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
-    for name, value in namespace.items():
+    for name, value in () if CHECKED in namespace else namespace.items():
         if name.startswith("_") or name in IPYTHON_NAMES or isinstance(value, skip) or name in known:
             continue
         raise ValueError(f"Unknown parameter {name!r}; this notebook has {', '.join(known)}.")
+    namespace[CHECKED] = True
     for name, wanted in known.items():
         value = namespace[name]
         fits = isinstance(value, (int, float) if wanted is float else wanted) and not (
