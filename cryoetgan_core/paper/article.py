@@ -98,7 +98,7 @@ def numbers() -> dict[str, str]:
     found |= {"sign": f"{r.high_fsc('all'):.2f}", "no_sign": f"{r.high_fsc('without sign'):.2f}"}
     shares = sorted(r.mismatched())
     found |= {"mismatch_least": f"{shares[0]:.2f}", "mismatch_median": f"{np.median(shares):.2f}"}
-    apart = sum(auc >= APART for auc in r.mismatched_apart().values())
+    apart = sum(auc >= APART for auc in r.mismatched_apart())
     found["mismatch_apart"] = f"{apart} of {len(shares)} conditions (AUC of {APART:g} and more)"
     lead = r.mismatched_lead()
     for name, sign in (("won", 1), ("lost", -1)):

@@ -20,7 +20,6 @@ from .plan import noise_variant, run_name
 from .plotting import audit_table
 from .proof import ablation_names, comparison_names
 from .record import code_of
-from .results import made
 from .template_matching import TEMPLATES
 from .wrong_input import LEARNED, NAMES, NOISE, POOR
 
@@ -219,13 +218,8 @@ class Results:
         return [r["learning_curves"][source][str(LONG_TRAINED_ON)][0]["f1"] for r in results]
 
     def wide_less_formula(self) -> list[float]:
-        """F1 of the generator's wide picker less that of the CTF formula's, in each draw of S2 that both were measured
-        on, from Table 26.
-        """
-        names = made(self.profile, [f"picker_S2_{LONG[CTF_WEDGE]}_seed{s}" for s in self.seeds])
-        generated = dict(zip(self.seeds, self.wide_picker(PHYSICS), strict=True))
-        found = {r["config"]["seed"]: r["learning_curves"][CTF_WEDGE][str(LONG_TRAINED_ON)][0] for r in self(names)}
-        return [generated[seed] - scores["f1"] for seed, scores in found.items()]
+        """F1 of the generator's wide picker less that of the CTF formula's, in each draw of S2, from Table 26."""
+        return list(np.subtract(self.wide_picker(PHYSICS), self.wide_picker(CTF_WEDGE)))
 
     def wide_less_templates(self) -> list[float]:
         """F1 of the generator's wide picker less that of template matching, in each draw of S2, from Table 26."""
@@ -310,14 +304,13 @@ class Results:
         (r,) = self([f"denoiser_{dataset}_seed{self.seeds[0]}"], "evening")
         return mean([row["correlation"] for row in r["rows"] if row["filter"] == name])
 
-    def mismatched(self, source: str = PHYSICS) -> list[float]:
-        """A source's share of real, by condition of Table 11."""
-        return [_accuracy(r, source) / _accuracy(r, REAL) for r in self(mismatch_names(self.profile, self.seeds[0]))]
+    def mismatched(self) -> list[float]:
+        """The generator's share of real, by condition of Table 11."""
+        return [_accuracy(r, PHYSICS) / _accuracy(r, REAL) for r in self(mismatch_names(self.profile, self.seeds[0]))]
 
-    def mismatched_apart(self) -> dict[str, float]:
+    def mismatched_apart(self) -> list[float]:
         """AUC of the generator, by condition of Table 11."""
-        found = self(mismatch_names(self.profile, self.seeds[0]))
-        return {r["condition"]: r["metrics"][PHYSICS]["auc"] for r in found}
+        return [r["metrics"][PHYSICS]["auc"] for r in self(mismatch_names(self.profile, self.seeds[0]))]
 
     def mismatched_lead(self) -> dict[str, float]:
         """Accuracy of the generator less that of the CTF formula, in points, by condition of Table 11."""
