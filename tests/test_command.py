@@ -1,6 +1,9 @@
 """The command `cryoetgan`, from particles to labelled particles."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.image
@@ -122,6 +125,15 @@ def test_a_stopped_command_says_that_it_can_go_on(
 
     monkeypatch.setattr(command.own_data, "load_particles", stop)
     assert command.main(["describe", "somewhere.star"]) == 130 and "stopped" in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_early_gets_no_complaint(particles: Path) -> None:
+    described = [sys.executable, "-m", "cryoetgan_core.paper.command", "describe", str(particles)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(described, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert "pipe" not in done.stderr.lower() and done.returncode == 0
 
 
 @pytest.mark.parametrize("action", ["describe", "train", "generate", "simulate", "view"])

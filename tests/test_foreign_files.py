@@ -488,6 +488,18 @@ def test_labels_whose_background_was_never_written(tmp_path: Path) -> None:
     assert table[["x_A", "y_A", "z_A"]].to_numpy().tolist() == [[110, 110, 110]]
 
 
+def test_tables_of_a_spreadsheet_with_decimal_commas(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("\ufeffx_A; y_A;z_A;particle\r\n1,5;2;3,25;001\r\n", "utf-8")
+    table = read_coordinates(tmp_path / "p.csv", 10.0)
+    assert table[["x_A", "y_A", "z_A"]].to_numpy().tolist() == [[1.5, 2, 3.25]] and table["particle"][0] == "001"
+    (tmp_path / "p.csv").write_text("x_A;y_A;z_A\n1.5;2;3\n")
+    assert read_coordinates(tmp_path / "p.csv", 10.0)["x_A"][0] == 1.5
+    for k in "ab":
+        write(tmp_path / f"{k}.mrc", np.random.default_rng(0).normal(size=(6,) * 3).astype(np.float32))
+    (tmp_path / "labels.csv").write_text("particle;label\na.mrc;x\nb.mrc;y\n")
+    assert list(load_particles(tmp_path, labels=tmp_path / "labels.csv").table["class_name"]) == ["x", "y"]
+
+
 # folders and models
 def test_two_tables_in_a_folder_of_volumes(tmp_path: Path) -> None:
     for k in "ab":

@@ -11,6 +11,7 @@ cryoetgan view particles picture.png                   # central slices
 import argparse
 import logging
 import math
+import os
 import re
 import sys
 import time
@@ -348,6 +349,9 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.simplefilter("once")
             warnings.showwarning = lambda message, *_: print("-", in_shell(str(message)), file=sys.stderr)
             call(**chosen)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush says nothing
     except (ValueError, OSError) as error:
         print(f"cryoetgan: {in_shell(str(error))}", file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..volumes.em import read_em
-from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, check_voxel_size, particle_table
+from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, check_voxel_size, particle_table, read_csv
 from .names import tomogram_name
 from .relion_tables import ANGLES, ORIGINS, numeric, read_star, series_pixels, table_of, without_turned_boxes
 
@@ -277,11 +277,8 @@ def _from_motive_list(path: Path, given_A: float | None, tomogram_A: float) -> p
 
 
 def _from_csv(path: Path, given_A: float | None, tomogram_A: float) -> pd.DataFrame:
-    try:
-        names = {c for choices in _CSV_NAMES.values() for c in choices}
-        table = pd.read_csv(path, skipinitialspace=True, dtype=dict.fromkeys(names, str))  # 001 keeps its zeros
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as CSV ({error})") from error
+    texts = {c for choices in _CSV_NAMES.values() for c in choices}
+    table = read_csv(path, dtype=dict.fromkeys(texts, str))  # 001 keeps its zeros
     names = next((c for c in (POSITION_COLUMNS, ("x", "y", "z")) if set(c) <= set(table)), None)
     if names is None or table.empty:
         raise ValueError(

@@ -1,14 +1,14 @@
 """Plain collections of cubic volumes: folders, stacks, NumPy, HDF5, zarr, pickles."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from ..volumes.lazy import LazyVolumes
-from ..volumes.table import ParticleSet, check_beam_axis, check_voxel_size, particle_table, protein_sign
+from ..volumes.table import ParticleSet, check_beam_axis, check_voxel_size, particle_table, protein_sign, read_csv
 from .arrays import open_mrcs, open_npy, read_npz
 from .pickles import PICKLE_SUFFIXES, read_pickle
 from .turned import beam_to_z
@@ -166,7 +166,7 @@ def _labels_in(folder: Path) -> Path | None:
     csv = sorted(folder.glob("*.csv"))
     if len(csv) > 1:
         first = {c: c.read_text(errors="replace").partition("\n")[0] for c in csv}
-        csv = [c for c in csv if {"particle", "label"} <= {word.strip(' "\r') for word in first[c].split(",")}]
+        csv = [c for c in csv if {"particle", "label"} <= {word.strip(' "\r') for word in re.split("[,;]", first[c])}]
     if len(csv) > 1:
         raise ValueError(f"{folder}: {', '.join(c.name for c in csv)} all have the columns particle,label; give labels")
     return csv[0] if csv else None
@@ -175,10 +175,7 @@ def _labels_in(folder: Path) -> Path | None:
 def _class_names(labels: str | Path | Mapping[str, object], names: list[str]) -> list[str]:
     """The class of each name, from a CSV file or a mapping."""
     if isinstance(labels, str | Path):
-        try:
-            table = pd.read_csv(labels, dtype=str)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{labels}: cannot be read as CSV ({error})") from error
+        table = read_csv(labels, dtype=str)
         if not {"particle", "label"} <= set(table) or table["particle"].duplicated().any():
             raise ValueError(f"{labels}: columns {list(table)}, expected particle,label with each particle once")
         labels, where = dict(zip(table["particle"], table["label"], strict=True)), labels

@@ -20,9 +20,11 @@ Columns of the table, one row a particle (NaN or an empty string where a source 
 ``table.attrs["left_out"]`` source and place (z, y, x in angstrom) of picks in a tomogram whose boxes leave it.
 """
 
+import io
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -147,6 +149,25 @@ class _TorchDataset(torch.utils.data.Dataset):
     def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
         volume = torch.from_numpy(np.array(self.particles.volumes[i], np.float32))
         return (volume - volume.mean())[None] / volume.std().clamp(min=1e-12), self.labels[i]
+
+
+def read_csv(path: str | Path, **options) -> pd.DataFrame:
+    """A CSV file as `pandas.read_csv` gives it with `options`; with semicolons between columns and decimal commas, too,
+    as spreadsheets write it in much of Europe.
+
+    Raises
+    ------
+    ValueError
+        Not a file that can be read so; named.
+    """
+    try:
+        text = Path(path).read_text("utf-8-sig")
+        own = {}
+        if ";" in text.partition("\n")[0]:
+            own = {"sep": ";", "decimal": "," if "," in text else "."}
+        return pd.read_csv(io.StringIO(text), skipinitialspace=True, **own, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as CSV ({error})") from error
 
 
 def particle_table(n: int, **columns) -> pd.DataFrame:
