@@ -73,7 +73,7 @@ class Scenes:
 
     @property
     def sign(self) -> int:
-        """Of the grey values of protein."""
+        """Sign of the grey values of protein."""
         return 1 if self.protein == "bright" else -1
 
     @property
@@ -87,7 +87,7 @@ class Scenes:
         return {name: k + 1 for k, name in enumerate([*self.labelled, "membrane", "gold"])}
 
     def name(self, number: int) -> str:
-        """Of a tomogram, from 0."""
+        """Name of tomogram `number`, from 0."""
         return f"scene_{number + 1:04d}"
 
 

@@ -70,7 +70,7 @@ def test_train_warns_of_what_looks_wrong(particles: cg.ParticleSet, tmp_path: Pa
         cg.train(dark, "ribosome, apoferritin", tmp_path / "run", **SMALL)
     told = " ".join(str(w.message) for w in said)
     assert "darker than what surrounds it" in told
-    assert "No particles of apoferritin" in told and "No density for the particles of tric" in told
+    assert "The particles have no class apoferritin" in told and "No density for the particles of tric" in told
     assert "falls to half" not in told  # the contrast is said already
 
 

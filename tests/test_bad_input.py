@@ -268,7 +268,7 @@ for name, message, file, text in (
     ("that are text", "p.csv: y holds", "p.csv", "x,y,z\n10,here,10\n"),
     ("of nothing", "p.csv: .*0 rows", "p.csv", "x,y,z\n"),
     ("all outside", "1 of 1 positions lie outside the tomogram .*another binning", "p.csv", "x,y,z\n300,10,10\n"),
-    ("with a name twice", "particle 'a' is there twice", "p.csv", "x,y,z,particle\n10,10,10,a\n11,10,10,a\n"),
+    ("with a name twice", "particle 'a' is listed twice", "p.csv", "x,y,z,particle\n10,10,10,a\n11,10,10,a\n"),
     ("of another one", "p.csv: .*none of these is the tomogram", "p.csv", "x,y,z,tomogram\n10,10,10,other\n"),
     ("of a narrow table", "p.tbl: .*columns", "p.tbl", "1 2 3\n"),
     ("of a table of text", "p.tbl: cannot be read", "p.tbl", "one two three\n"),

@@ -56,7 +56,7 @@ def test_doubts_are_said_before_a_training(particles: Path, tmp_path: Path, caps
     small = ["--profile", "smoke", "--box", "20", "--tilts", "-55 60"]
     assert command.main(["train", str(particles), str(tmp_path / "run"), *small, "--densities", "tric"]) == 0
     told = capsys.readouterr().out
-    assert "- No particles of tric" in told and "- No density for the particles of ribosome" in told
+    assert "- The particles have no class tric" in told and "- No density for the particles of ribosome" in told
     assert "tilts -60 to 55 degrees, as the files say" in told or "tilts -55 to 60 degrees, as the files say" in told
 
 

@@ -78,7 +78,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         own_data.load_particles(tmp_path / "nothing.star", 24)
     for densities, message in (
         ("", "empty"),
-        ("ribosom", "no embedded class"),
+        ("ribosom", "no built-in class"),
         ("ribosome=/nowhere.mrc", "is no file"),
         ("a/b=pdb:3j9i", "Class names"),
     ):

@@ -1,4 +1,4 @@
-"""The embedded assemblies: mass, centre, size, symmetry, hollowness, agreement with real structures."""
+"""The built-in assemblies: mass, centre, size, symmetry, hollowness, agreement with real structures."""
 
 import warnings
 from pathlib import Path
@@ -35,7 +35,7 @@ def correlation(a, b):
 def test_registry_names_the_eleven_classes():
     assert set(S1_CLASSES + S2_CLASSES) == set(ASSEMBLIES) and len(ASSEMBLIES) == 11
     assert all(a.source and a.dimensions_A and a.name == name for name, a in ASSEMBLIES.items())
-    with pytest.raises(ValueError, match="no embedded assembly 'ribosom'.*ribosome"):
+    with pytest.raises(ValueError, match="no built-in assembly 'ribosom'.*ribosome"):
         pseudo_atoms("ribosom")
 
 

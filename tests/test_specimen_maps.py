@@ -146,10 +146,10 @@ def test_sources_with_a_molecule_or_a_voxel_size(tmp_path):
 
 def test_arguments_that_do_not_apply():
     grid = {"voxel_size_A": 10.0, "resolution_A": 20.0}
-    for kwargs, match in (({"molecule": 0}, "embedded class"), ({"box": 0}, "positive")):
+    for kwargs, match in (({"molecule": 0}, "built-in class"), ({"box": 0}, "positive")):
         with pytest.raises(ValueError, match=match):
             reference_map("t20s", **grid, **kwargs)
-    with pytest.raises(ValueError, match="neither an embedded class"):
+    with pytest.raises(ValueError, match="neither a built-in class"):
         reference_map("t20s.xyz", **grid)
 
 

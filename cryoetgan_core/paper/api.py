@@ -59,7 +59,7 @@ def train(
     particles
         as `load_particles` reads them; those of one tomogram, or a third, are kept out.
     densities
-        what the particles show: "class=FILE" with commas between (or a mapping), or embedded classes. FILE#0 is the
+        what the particles show: "class=FILE" with commas between (or a mapping), or built-in classes. FILE#0 is the
         first of several molecules in a map. Other molecules can be generated afterwards.
     folder
         of the run: configuration and weights.
@@ -87,9 +87,9 @@ def train(
 
 
 def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domains:
-    """Both domains of a training on particles (`own_data.domains`). For the physics generator the densities lie as far
-    off centre as the particles do, where that is found to be farther than they lie as drawn; then it is said, and
-    noted in the table of X_train (``attrs["picks"]``).
+    """Both domains of a training on particles (`own_data.domains`). For the physics generator: where the particles
+    are found to lie farther off centre than the densities, the densities are moved as far; this is logged, and noted
+    in the table of X_train (``attrs["picks"]``).
     """
     both = own_data.domains(particles, densities, config)
     if config.generator != "physics":
@@ -158,7 +158,7 @@ def densities_for(
     Parameters
     ----------
     densities
-        "class=FILE" with commas between, or embedded classes: "ribosome=80S.mrc, tric".
+        "class=FILE" with commas between, or built-in classes: "ribosome=80S.mrc, tric".
     run
         Folder of a run of `train`: densities lie as far off the centres of their boxes as its particles were found to.
         None: up to 6 % of the box.
@@ -219,7 +219,7 @@ def simulate(
     Parameters
     ----------
     densities
-        "class=FILE" with commas between, or embedded classes.
+        "class=FILE" with commas between, or built-in classes.
     microscope
         one of `MICROSCOPES`: "S1", "S2" or "modern".
     snr
@@ -237,7 +237,8 @@ def tomogram_source(run: str | Path, voxel_size_A: float, snr: float | None) -> 
     Raises
     ------
     ValueError
-        For a run with a voxel size or SNR beside its own, a microscope without a voxel size, or neither of both.
+        For a run with a voxel size or SNR beside its own, a microscope without a voxel size, or where `run` is neither
+        a run nor the name of a microscope.
     """
     if str(run) in MICROSCOPES:
         if not voxel_size_A > 0:
@@ -290,7 +291,7 @@ def generate_tomograms(
     n
         tomograms.
     densities
-        "class=FILE" with commas between, where a class is neither embedded nor one that the run was estimated with.
+        "class=FILE" with commas between, where a class is neither built-in nor one that the run was estimated with.
     around
         membranes, gold and ice: names and values of `simulator.surroundings.Surroundings`, as in {"vesicles": 3}.
     background

@@ -19,7 +19,7 @@ from .denoiser import FILTERED, RESTORED
 from .findings import Results, mean
 from .picking import CTF_WEDGE
 from .plotting import over_draws
-from .proof import HEADLINE_SNR
+from .proof import ABLATED, HEADLINE_SNR
 from .record import code_of
 from .template_matching import TEMPLATES
 from .wrong_input import LEARNED, MENDED, NO_CTF, OFF_CENTRE, UNLABELLED
@@ -87,6 +87,7 @@ def numbers() -> dict[str, str]:
     evening = PROFILES["evening"].sizes["steps"]
     found |= {"snr_headline": f"{HEADLINE_SNR:g}", "snr_runs": f"{PROFILES[PROFILE].snr['S1']:g}"}
     found |= {"evening_steps": f"{evening:,}"}
+    found |= {f"snr_estimated_{dataset}": f"{snr:g}" for dataset, snr in ABLATED.items()}
     found |= {"authors_physics": f"{r.authors(PHYSICS):.1f}", "authors_real": f"{r.authors(REAL):.1f}"}
     for name in ("ribosomes", "deepfinder", "empiar10499", "emd1155", "microtubule"):
         found[f"{name}_angular"] = _joined([f"{ratio:.2f}" for ratio in r.folds(name, "angular")])

@@ -39,7 +39,7 @@ def make_given(
     resolution_voxels
         to which the given densities are low-passed.
     recorded, densities
-        class to source, of what is recorded and of what is given, in place of the embedded models.
+        class to source, of what is recorded and of what is given, in place of the built-in models.
     """
     dataset = DATASETS[config.dataset]
     voxel_size_A = dataset.field_of_view_A / config.box

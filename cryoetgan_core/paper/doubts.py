@@ -24,8 +24,8 @@ def doubts(particles: ParticleSet, densities: str) -> list[str]:
         unseen = [name for name in names if name not in labelled]
         if unseen:
             found.append(
-                f"No particles of {', '.join(unseen)}: estimate from what the particles show, and generate other "
-                "molecules afterwards."
+                f"The particles have no class {', '.join(unseen)}: give `train` the classes that they show; generate "
+                "others afterwards."
             )
         without = [name for name in labelled if name not in names]
         if without:
@@ -43,8 +43,8 @@ def doubts(particles: ParticleSet, densities: str) -> list[str]:
             )
         elif LEAST_BOX * extent > box:
             found.append(
-                f"{name} is {extent} of {box} voxels wide. Its tails and the noise round it need room: "
-                f"{math.ceil(LEAST_BOX * extent)} would be {LEAST_BOX} times as wide, where your files have it."
+                f"{name} is {extent} of {box} voxels wide. Use a box of at least "
+                f"{math.ceil(LEAST_BOX * extent)} voxels ({LEAST_BOX} times the particle), if your files allow it."
             )
     return found + _sizes(particles, {name: _half_radius(volume) * voxel for name, volume in wide.items()})
 

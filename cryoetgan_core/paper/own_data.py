@@ -185,13 +185,13 @@ def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
             raise ValueError(f"densities: {path!r} of class {name!r} is no file, nor an entry such as pdb:3j9i.")
         if not equals and name not in ASSEMBLIES:
             raise ValueError(
-                f"densities: {name!r} is no embedded class; expected class=FILE or one of {', '.join(ASSEMBLIES)}."
+                f"densities: {name!r} is no built-in class; expected class=FILE or one of {', '.join(ASSEMBLIES)}."
             )
         names.append(name)
         if equals:
             files[name] = path
     if not names:
-        raise ValueError("densities is empty; expected class=FILE or an embedded class.")
+        raise ValueError("densities is empty; expected class=FILE or a built-in class.")
     check_class_names(names)
     return tuple(names), files
 

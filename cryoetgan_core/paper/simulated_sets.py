@@ -77,7 +77,7 @@ def simulate_data(config: RunConfig, maps: dict[str, str] | None = None) -> Doma
     """Make both domains of the run's set, train its reference classifier on the real train half, and write all to
     `data_folder`.
 
-    `maps` gives a file (atomic model or density map) for a class instead of its embedded model. data.json is written
+    `maps` gives a file (atomic model or density map) for a class instead of its built-in model. data.json is written
     last: a set without it is incomplete.
     """
     folder = data_folder(config)

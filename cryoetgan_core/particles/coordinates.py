@@ -88,7 +88,7 @@ def read_coordinates(
     twice = table[["tomogram", "particle"]][table["particle"] != ""].duplicated()
     if twice.any():
         raise ValueError(
-            f"{path}: particle {table['particle'][twice[twice].index[0]]!r} is there twice; give each its own name"
+            f"{path}: particle {table['particle'][twice[twice].index[0]]!r} is listed twice; give each its own name"
         )
     return table
 

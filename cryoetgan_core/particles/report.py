@@ -105,7 +105,7 @@ def describe(particles: ParticleSet) -> Report:
             "generator would memorise them."
         )
     if table["tomogram"].nunique() < 2:
-        warnings.append("One tomogram: particles to test on can only come from another part of it.")
+        warnings.append("Only one tomogram: test particles are taken from another part of it.")
     volumes = torch.from_numpy(values[values.reshape(len(values), -1).std(1) > 0])
     if not len(volumes):
         raise ValueError(f"describe: all {flat} particles looked at are constant; expected some that are not.")
@@ -138,7 +138,7 @@ def describe(particles: ParticleSet) -> Report:
     if told and axis == "z" and max(abs(a - b) for a, b in zip(told, seen, strict=True)) > FAR_DEG:
         warnings.append(
             f"The files tell tilts of {told[0]:.0f} to {told[1]:.0f} degrees, the particles show {seen[0]:.0f} to "
-            f"{seen[1]:.0f}. The files are believed."
+            f"{seen[1]:.0f}. The tilts of the files are used."
         )
     distinct = len(np.unique(values[:10]))
     if distinct < 64:

@@ -1,4 +1,4 @@
-"""The embedded data: domain X (density maps in known poses) and domain Y (simulated subtomograms), unpaired.
+"""The built-in data: domain X (density maps in known poses) and domain Y (simulated subtomograms), unpaired.
 
 X and Y are drawn from separate random streams, so no instance of one shares its pose with the other; train and test
 halves are separate streams too. Everything follows from the seed.
@@ -56,7 +56,7 @@ def class_references(
     ----------
     maps
         class name to source (atomic model, density map or database entry, as `specimen.render.parse_source` reads it)
-        in place of the embedded model.
+        in place of the built-in model.
     resolution_voxels
         to which the maps are low-passed.
 
@@ -92,7 +92,7 @@ def _class_reference(
 
 @lru_cache(64)  # a notebook and its tests ask for the same ones again and again
 def _embedded(name: str, **grid: float) -> torch.Tensor:
-    """`reference_map` of an embedded class, not to be changed."""
+    """`reference_map` of a built-in class, not to be changed."""
     return reference_map(name, **grid)
 
 

@@ -117,7 +117,7 @@ def rotate_volume(
         edge of the output in voxels, centre at ``box // 2``; by default the reference's. Outside the
         reference is 0: a reference that fills space (a membrane) needs an edge of at least ``sqrt(3) * box``.
     upsample
-        factor of the exact Fourier upsampling before the trilinear look-up. On embedded references low-passed
+        factor of the exact Fourier upsampling before the trilinear look-up. On built-in references low-passed
         to 2 voxels the error (relative RMS against 8) is 8 to 11 % at 1, 2 to 3 % at 2, about 1 % at 3.
 
     Returns

@@ -61,7 +61,7 @@ def overview(run: dict, found: dict) -> Figure:
         colour = "C0" if used else "0.65"
         start, end = (x1 + side / 2, y0 + edge), (x0 + side / 2, y0 + edge)
         arrow(start, end, color=colour, arrowstyle="<|-|>", connectionstyle=f"bar,fraction={0.04 * up}")
-        weight = f"cycle loss: {config[key]:g} {text}" if used else f"cycle loss {text}: weight 0 in this recipe"
+        weight = f"cycle loss: {config[key]:g} {text}" if used else f"cycle loss {text}: weight 0 with these settings"
         note((x0 + x1 + side) / 2, y0 + edge + 0.28 * up, weight, color=colour)
     for critic, a, b, share, text in (
         ("$D_Y$", "generated", "real", 0.62, "real or\ngenerated?"),

@@ -22,11 +22,11 @@ S2_CLASSES = ("aldolase", "glutamate_dehydrogenase", "dnab", "t20s", "apoferriti
 
 @dataclass(frozen=True)
 class Assembly:
-    """What an embedded class is, in figures."""
+    """What a built-in class is, in figures."""
 
     name: str
     title: str
-    point_group: str  # of the embedded model; C1 when it has none
+    point_group: str  # of the built-in model; C1 when it has none
     mass_kDa: float | None  # None: a membrane has no mass of its own, only one an area
     dimensions_A: str  # overall, as described in the source
     pdb: str  # an entry of this assembly ("" for none)
@@ -96,7 +96,7 @@ ASSEMBLIES: dict[str, Assembly] = {
 def assembly(name: str) -> Assembly:
     """The registry's entry, or a ValueError that lists the names."""
     if name not in ASSEMBLIES:
-        raise ValueError(f"no embedded assembly {name!r}; expected one of {', '.join(ASSEMBLIES)}")
+        raise ValueError(f"no built-in assembly {name!r}; expected one of {', '.join(ASSEMBLIES)}")
     return ASSEMBLIES[name]
 
 
@@ -112,7 +112,7 @@ def _points(name: str) -> tuple[Tensor, Tensor]:
 
 
 def pseudo_atoms(name: str) -> tuple[Tensor, Tensor]:
-    """The embedded model of a class as points.
+    """The built-in model of a class as points.
 
     Parameters
     ----------

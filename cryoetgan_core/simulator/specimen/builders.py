@@ -1,4 +1,4 @@
-"""Builders: the bodies of each embedded assembly, in angstrom, xyz, the main axis along z.
+"""Builders: the bodies of each built-in assembly, in angstrom, xyz, the main axis along z.
 
 Sources of the figures stand with each assembly in `assemblies.ASSEMBLIES`; what was measured by us on a
 public structure is in `measured`. The rest is drawn from the published descriptions: domains as ellipsoids of

@@ -95,14 +95,14 @@ def reference_map(
 ) -> Tensor:
     """One molecule in its own frame: (box, box, box) float32, zyx, centre of mass at ``box // 2``.
 
-    Scale: contrast in units of protein. Embedded classes and atomic models are mass density over 0.81 Da/A^3.
+    Scale: contrast in units of protein. Built-in classes and atomic models are mass density over 0.81 Da/A^3.
     A map has no absolute scale: it is multiplied so that it best fits a body of density 1 with the map's own
     outline, low-passed alike.
 
     Parameters
     ----------
     source
-        the name of an embedded class (`assemblies.ASSEMBLIES`), or the path of an atomic model (.pdb, .ent, .cif) or of
+        the name of a built-in class (`assemblies.ASSEMBLIES`), or the path of an atomic model (.pdb, .ent, .cif) or of
         a density map (.mrc, .map, .ccp4), gzipped or not, or an entry such as "pdb:3j9i" or "emdb:3883", which is
         downloaded (`databases.fetch`).
     voxel_size_A, resolution_A
@@ -125,7 +125,7 @@ def reference_map(
     kind = _source_kind(source)
     if kind != "map" and (map_voxel_size_A is not None or molecule is not None):
         raise ValueError(
-            f"{source}: is {'an embedded class' if kind == 'embedded' else 'an atomic model'}; map_voxel_size_A (@) "
+            f"{source}: is {'a built-in class' if kind == 'embedded' else 'an atomic model'}; map_voxel_size_A (@) "
             "and molecule (#) apply to maps"
         )
     if kind == "map":
@@ -204,7 +204,7 @@ def _source_kind(source: str | Path) -> str:
     if name.endswith(MAP_SUFFIXES + EM_SUFFIXES):
         return "map"
     raise ValueError(
-        f"{source}: neither an embedded class ({', '.join(ASSEMBLIES)}) nor a file with one of the endings "
+        f"{source}: neither a built-in class ({', '.join(ASSEMBLIES)}) nor a file with one of the endings "
         f"{', '.join(MODEL_SUFFIXES + MAP_SUFFIXES + EM_SUFFIXES)}, with or without .gz, nor an entry such as "
         "pdb:3j9i or emdb:3883"
     )
