@@ -107,10 +107,7 @@ def foreign_cases(profile: str, seed: int) -> dict[str, Case]:
 def find_case(profile: str, name: str) -> Case:
     """The case of that name, of any seed.
 
-    Raises
-    ------
-    ValueError
-        For a name that is none; the message lists those of seed 0.
+    Raises ValueError for a name that is none; the message lists those of seed 0.
     """
     tail = name.rsplit("seed", 1)[-1]
     seed = int(tail) if tail.isdigit() else 0

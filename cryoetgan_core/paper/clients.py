@@ -385,10 +385,7 @@ def measure(folder: Path, environments: Mapping[str, str], n: int = 200) -> dict
     n
         particles that RELION averages.
 
-    Raises
-    ------
-    ValueError
-        when an environment is named that no check knows.
+    Raises ValueError when an environment is named that no check knows.
     """
     unknown = sorted(set(environments) - set(CHECKS))
     if unknown:

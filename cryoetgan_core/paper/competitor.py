@@ -74,10 +74,7 @@ class Velocity(nn.Module):
 def make_competitor(config: RunConfig, trained: int = TRAINED) -> dict:
     """Train the flow for some steps on S1 and measure it as Table 7 measures every source.
 
-    Raises
-    ------
-    ImportError
-        Where torchcfm is not installed.
+    Raises ImportError where torchcfm is not installed.
     """
     try:
         from torchcfm.conditional_flow_matching import ExactOptimalTransportConditionalFlowMatcher

@@ -114,10 +114,7 @@ def _empty(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def mismatched(config: RunConfig, condition: str) -> Domains:
     """S1 under a condition of CONDITIONS.
 
-    Raises
-    ------
-    ValueError
-        For an unknown condition.
+    Raises ValueError for an unknown condition.
     """
     if condition not in CONDITIONS:
         raise ValueError(f"condition {condition!r}; expected one of {', '.join(CONDITIONS)}")

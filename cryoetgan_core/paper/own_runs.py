@@ -58,10 +58,7 @@ def noise_of(folder: Path) -> torch.Tensor | None:
 def source_of(folder: Path) -> tuple[str, float]:
     """Densities and voxel size that `keep_source` noted.
 
-    Raises
-    ------
-    FileNotFoundError
-        When the folder is no run of your_data.ipynb.
+    Raises FileNotFoundError when the folder is no run of your_data.ipynb.
     """
     source = _source(folder)
     return source["densities"], float(source["voxel_size_A"])
@@ -70,10 +67,7 @@ def source_of(folder: Path) -> tuple[str, float]:
 def picks_of(folder: Path) -> dict[str, object]:
     """How far off centre the particles of a run lie, as `keep_source` noted: `picks` of `streaming.places`.
 
-    Raises
-    ------
-    FileNotFoundError
-        When the folder is no run on particles.
+    Raises FileNotFoundError when the folder is no run on particles.
     """
     return _source(folder).get("picks", {})
 

@@ -154,10 +154,7 @@ def choose(parameter: str, value: str, known: dict) -> object:
 def parse_shares(text: str, names: tuple[str, ...]) -> dict[str, float]:
     """How often each class comes, from "ribosome=3, tric=1"; all of `names` alike from "".
 
-    Raises
-    ------
-    ValueError
-        For a name that is none of `names`, or a share that is no positive number.
+    Raises ValueError for a name that is none of `names`, or a share that is no positive number.
     """
     if not text.strip():
         return dict.fromkeys(names, 1.0)

@@ -11,10 +11,7 @@ TRAINED_IN = "evening"
 def pretrained(name: str) -> Path:
     """Folder of a run that comes with the repository, for `load_run`; weights/README.md describes each.
 
-    Raises
-    ------
-    ValueError
-        For an unknown name; the message lists the known ones.
+    Raises ValueError for an unknown name; the message lists the known ones.
     """
     known = sorted(path.parent.name for path in FOLDER.glob("*/weights.safetensors"))
     if name not in known:

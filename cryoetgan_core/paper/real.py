@@ -72,10 +72,8 @@ def make_real(
     volumes
         "real" and "generated" (N, D, D, D) of all folds in network units, in the same order.
 
-    Raises
-    ------
-    ValueError
-        When a tomogram, or what is left without it, holds too few particles; before anything is estimated.
+    Raises ValueError when a tomogram, or what is left without it, holds too few particles; before anything is
+    estimated.
     """
     counts = particles.table["tomogram"].value_counts()
     tomograms = sorted(counts.index)[:FOLDS]

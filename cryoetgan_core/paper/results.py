@@ -26,12 +26,8 @@ def read_results(profile: str, wanted: Mapping[str, RunConfig]) -> dict[str, dic
 
     One's own where all are there, else the committed ones; the two are never mixed.
 
-    Raises
-    ------
-    FileNotFoundError
-        When some are missing; the message says which, and how to make them.
-    ValueError
-        When a result is of another configuration than `wanted`, or two that should share their data do not.
+    Raises FileNotFoundError when some are missing; the message says which, and how to make them; ValueError when a
+    result is of another configuration than `wanted`, or two that should share their data do not.
     """
     own, committed = paths.results(profile), paths.reference(profile)
 
@@ -119,10 +115,7 @@ def measured(profile: str, name: str, make: Callable[[], dict], *, anew: bool = 
     """A table of times by name: one's own or the committed one; made `anew` where asked for, and in the smoke profile
     where it is missing.
 
-    Raises
-    ------
-    FileNotFoundError
-        When it is missing in another profile; the message says how to make it.
+    Raises FileNotFoundError when it is missing in another profile; the message says how to make it.
     """
     own, reference = paths.results(profile) / f"{name}.json", paths.reference(profile) / f"{name}.json"
     if anew or (profile == "smoke" and not own.exists()):

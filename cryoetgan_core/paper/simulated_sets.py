@@ -118,12 +118,8 @@ def has_data(config: RunConfig) -> bool:
 def load_data(config: RunConfig) -> Domains:
     """Read the run's set.
 
-    Raises
-    ------
-    FileNotFoundError
-        When it has not been simulated.
-    ValueError
-        When it was simulated with other sizes or another microscope than the configuration's.
+    Raises FileNotFoundError when it has not been simulated; ValueError when it was simulated with other sizes or
+    another microscope than the configuration's.
     """
     folder = data_folder(config)
     if not has_data(config):

@@ -40,10 +40,7 @@ def slices(sets: Mapping[str, ParticleSet], class_name: str, particle: int, z: i
 def view(sets: Mapping[str, ParticleSet]) -> VBox:
     """A widget that shows `slices` of sets of particles, by name, with a slider for the particle and each coordinate.
 
-    Raises
-    ------
-    ValueError
-        When there is no set, one is empty, or boxes differ.
+    Raises ValueError when there is no set, one is empty, or boxes differ.
     """
     boxes = {name: particles.volumes.shape[-1] for name, particles in sets.items()}
     if not sets or len(set(boxes.values())) != 1 or not all(len(p) for p in sets.values()):

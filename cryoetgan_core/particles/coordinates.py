@@ -63,10 +63,8 @@ def read_coordinates(
         statement (rlnDetectorPixelSize, or rlnTomoTiltSeriesPixelSize of each optics group), else that of the
         tomogram.
 
-    Raises
-    ------
-    ValueError
-        when the file is none of these, lacks a column, holds what is no number, or names a particle twice.
+    Raises ValueError when the file is none of these, lacks a column, holds what is no number, or names a particle
+    twice.
     """
     path = Path(path)
     for size in (voxel_size_A, coordinate_voxel_size_A):
@@ -100,12 +98,7 @@ def in_tomogram(table: pd.DataFrame, name: str, path: str | Path) -> pd.DataFram
     when they are equal, else where one goes on with ``_``, ``-`` or ``.`` at the end of the other. Dynamo and AV3 have
     numbers in place of names: a table (.tbl, .em) with one number belongs to the tomogram that it is given with.
 
-    Raises
-    ------
-    NotInTableError
-        when the table names tomograms and none of them fits.
-    ValueError
-        when several do.
+    Raises NotInTableError when the table names tomograms and none of them fits, ValueError when several do.
     """
     named = table["tomogram"].map(tomogram_name)
     if (named == "").all():

@@ -39,10 +39,7 @@ def is_project(path: Path) -> bool:
 def project_roots(path: Path) -> list[Path]:
     """The folders that hold ExperimentRuns: of a configuration its static and overlay root, else the path itself.
 
-    Raises
-    ------
-    ValueError
-        when the configuration is no JSON object, or names no root on local disk.
+    Raises ValueError when the configuration is no JSON object, or names no root on local disk.
     """
     if path.is_dir():
         return [path]
@@ -70,10 +67,7 @@ def project_roots(path: Path) -> list[Path]:
 def tomogram_of(roots: list[Path], run: str, voxel_size_A: float | None, kind: str | None) -> tuple[Path, float]:
     """The zarr store of a run's tomogram, and its voxel size; the only one there, or the one asked for.
 
-    Raises
-    ------
-    ValueError
-        when none fits, or several do.
+    Raises ValueError when none fits, or several do.
     """
     found = {}
     for root in roots:
@@ -109,11 +103,8 @@ def read_picks(
     user, session, classes
         whose picks of which objects; by default everybody's of all.
 
-    Raises
-    ------
-    ValueError
-        when a file is not as copick writes it, there is no pick, or several people or sessions picked the same object
-        in a run, whose particles would be there twice.
+    Raises ValueError when a file is not as copick writes it, there is no pick, or several people or sessions picked
+    the same object in a run, whose particles would be there twice.
     """
     runs: dict[str, dict[str, pd.DataFrame]] = {}
     for root in project_roots(path):

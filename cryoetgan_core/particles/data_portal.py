@@ -42,13 +42,9 @@ def fetch_run(identifier: str | Path, voxel_size_A: float | None = None) -> Path
     voxel_size_A
         which tomogram, where the run has several: by default the one that the portal shows first.
 
-    Raises
-    ------
-    ValueError
-        when the identifier is none, the portal's client is not installed, or the run, such a tomogram or points are not
-        there.
-    ConnectionError
-        when the portal cannot be reached, or a download breaks off; what came until then is not kept.
+    Raises ValueError when the identifier is none, the portal's client is not installed, or the run, such a tomogram or
+    points are not there, ConnectionError when the portal cannot be reached, or a download breaks off; what came until
+    then is not kept.
     """
     number = str(identifier)[len(PREFIX) :]
     if not number.isdigit():
@@ -129,10 +125,7 @@ def _tomogram_of(run: Any, voxel_size_A: float | None, identifier: str | Path) -
 def read_points(path: Path, voxel_size_A: float) -> pd.DataFrame:
     """Points of an annotation file (lines of JSON, positions in voxels) as the table of `volumes.table`.
 
-    Raises
-    ------
-    ValueError
-        when a line is no point as the portal writes it.
+    Raises ValueError when a line is no point as the portal writes it.
     """
     positions, matrices = [], []
     for k, line in enumerate(filter(str.strip, path.read_text().splitlines())):

@@ -29,10 +29,8 @@ def cut_at(volume: np.ndarray, voxel_size_A: float, table: pd.DataFrame, box: in
     A cube's centre is a voxel of the tomogram where its voxels are kept: the rest of a position is the particle's shift
     in its box.
 
-    Raises
-    ------
-    ValueError
-        as `tomogram.cut_cubes`, and when more than MOST_OUTSIDE of the positions lie outside the tomogram.
+    Raises ValueError as `tomogram.cut_cubes`, and when more than MOST_OUTSIDE of the positions lie outside the
+    tomogram.
     """
     points = table[["z_A", "y_A", "x_A"]].to_numpy(float) / voxel_size_A
     source = table["source"].iloc[0] if len(table) else ""
@@ -98,10 +96,7 @@ def background(
     most
         Cubes at most, shared among the tomograms.
 
-    Raises
-    ------
-    ValueError
-        As `tomogram.read_tomogram`.
+    Raises ValueError as `tomogram.read_tomogram`.
     """
     table = particles.table
     placed = np.isfinite(table[["z_A", "y_A", "x_A"]].to_numpy()).all()
@@ -154,10 +149,7 @@ def read_copick(
     user, session, classes
         whose picks of which objects; by default all.
 
-    Raises
-    ------
-    ValueError
-        when the project, a tomogram or the picks are not there or not as copick writes them.
+    Raises ValueError when the project, a tomogram or the picks are not there or not as copick writes them.
     """
     path = Path(path)
     roots, picks = copick.project_roots(path), copick.read_picks(path, user=user, session=session, classes=classes)

@@ -63,10 +63,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 def read_pickle(path: Path) -> dict[str, list[np.ndarray]]:
     """Volumes by class of a pickled dict of lists of 3-D arrays.
 
-    Raises
-    ------
-    ValueError
-        when the pickle names anything but arrays (it is not run), is cut off, or holds something else.
+    Raises ValueError when the pickle names anything but arrays (it is not run), is cut off, or holds something else.
     """
     try:
         found = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()

@@ -64,11 +64,8 @@ def read_volumes(
         the axis of the file along which the electrons went. Volumes and their poses are turned as `read_tomogram` turns
         a tomogram: the result has the beam along z.
 
-    Raises
-    ------
-    ValueError
-        when there is nothing to read, shapes or voxel sizes differ, values are not finite real numbers,
-        labels do not match, or a voxel size is missing. Shapes are checked before data are read.
+    Raises ValueError when there is nothing to read, shapes or voxel sizes differ, values are not finite real numbers,
+    labels do not match, or a voxel size is missing. Shapes are checked before data are read.
     """
     path = Path(path)
     sign = protein_sign(protein, path)

@@ -54,11 +54,8 @@ class TiltStack:
 def open_tilt_stacks(path: str | Path) -> list[TiltStack]:
     """Every particle of optimisation_set.star, or of particles.star beside tomograms.star, unread.
 
-    Raises
-    ------
-    ValueError
-        when a file, block, column, tomogram or optics group is missing, a value has the wrong form, images
-        are no 2-D stacks, or a name leads out of the folder.
+    Raises ValueError when a file, block, column, tomogram or optics group is missing, a value has the wrong form,
+    images are no 2-D stacks, or a name leads out of the folder.
     """
     path = Path(path)
     particles_path, tomograms_path, blocks = particle_files(path)
@@ -109,10 +106,7 @@ def tilt_series(
     series in data_global, with angles: the matrix is Rz(rlnTomoZRot) Ry(rlnTomoYTilt) Rx(rlnTomoXTilt), as
     Tomogram::setProjectionMatrix of RELION 5 composes it.
 
-    Raises
-    ------
-    ValueError
-        when the series, a file or a column is missing, or holds no numbers.
+    Raises ValueError when the series, a file or a column is missing, or holds no numbers.
     """
     if name not in tomograms and SERIES_FILE in tomograms.get("global", {}):
         table = table_of(tomograms, "global", path, ("rlnTomoName", SERIES_FILE))

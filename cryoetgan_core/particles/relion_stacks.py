@@ -72,11 +72,8 @@ def read_tilt_stack_particles(
     limit
         read this many particles only.
 
-    Raises
-    ------
-    ValueError
-        from this function and `relion_files`, before any back-projection, when a file or column is missing,
-        stacks do not match the tables, or a name leads out of the file's folder.
+    Raises ValueError from this function and `relion_files`, before any back-projection, when a file or column is
+    missing, stacks do not match the tables, or a name leads out of the file's folder.
     """
     sign = protein_sign(protein, path)
     stacks = open_tilt_stacks(path)[:limit]
@@ -126,10 +123,7 @@ def average_with_poses(
     The average (B, B, B) on the grid of the stacks, protein bright; F (B // 2 + 1,), one a shell of one
     Fourier voxel of the box, the mean (shell 0, which stacks do not hold) set to 0.
 
-    Raises
-    ------
-    ValueError
-        as `read_tilt_stack_particles`, and for fewer than two particles.
+    Raises ValueError as `read_tilt_stack_particles`, and for fewer than two particles.
     """
     sign = protein_sign(protein, path)
     check_wiener(wiener)
@@ -212,10 +206,7 @@ def average_correlation(path: str | Path, average: str | Path, *, mirror_z: bool
     mirror_z
         compare the mirror image along z, for data sets whose tomograms are mirror images (see this module's text).
 
-    Raises
-    ------
-    ValueError
-        as `average_with_poses`, and when the average's box is not that of the stacks.
+    Raises ValueError as `average_with_poses`, and when the average's box is not that of the stacks.
     """
     given, _ = read_map(average)
     mean, _ = average_with_poses(path, mirror_z=mirror_z)

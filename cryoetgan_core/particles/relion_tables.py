@@ -98,10 +98,7 @@ def inside(folder: Path, name: str, path: Path) -> Path:
     A folder above is the project's when it is told (`within_project`), holds default_pipeline.star, or when the name
     begins on the way from it to the folder (``Extract/job013/1.mrc`` in PROJECT/Extract/job013/particles.star).
 
-    Raises
-    ------
-    ValueError
-        when the name leads out of these folders, or is nowhere there.
+    Raises ValueError when the name leads out of these folders, or is nowhere there.
     """
     folder, first = folder.resolve(), Path(name).parts[:1]
     projects = [
@@ -150,10 +147,7 @@ def series_pixels(table: pd.DataFrame, blocks: dict, path: Path) -> np.ndarray |
 
     Warns where the optics table contradicts itself.
 
-    Raises
-    ------
-    ValueError
-        when a particle's optics group is not in the table.
+    Raises ValueError when a particle's optics group is not in the table.
     """
     name = "rlnTomoTiltSeriesPixelSize"
     if "optics" not in blocks or name not in blocks["optics"]:
@@ -187,10 +181,7 @@ def box_poses(table: pd.DataFrame, path: Path) -> Tensor:
 
     The box's point x is the tomogram's ``A_subtomogram x``.
 
-    Raises
-    ------
-    ValueError
-        when one of the three columns is missing while another is there, or holds no finite numbers.
+    Raises ValueError when one of the three columns is missing while another is there, or holds no finite numbers.
     """
     there = [c for c in BOX_ANGLES if c in table]
     if not there:

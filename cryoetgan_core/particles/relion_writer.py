@@ -111,10 +111,8 @@ def write_star(particles: ParticleSet, path: str | Path, volumes_mrc_dir: str | 
     axis is y, rlnCtfImage names the weight of the missing wedge. Defocus, dose and tilt range are columns of their own
     where the table tells them.
 
-    Raises
-    ------
-    ValueError
-        when the volumes' folder is not inside the STAR file's, or poses are known for some particles only.
+    Raises ValueError when the volumes' folder is not inside the STAR file's, or poses are known for some particles
+    only.
     """
     path, folder = Path(path), Path(volumes_mrc_dir)
     if not folder.resolve().is_relative_to(path.parent.resolve()):

@@ -25,10 +25,8 @@ def stored_volumes(
 ) -> tuple[LazyVolumes, list[str]]:
     """The volumes that a table at `path` names, each behind ``change(row, volume)``, and a name for each of them.
 
-    Raises
-    ------
-    ValueError
-        when a file is missing, leads out of the table's folder or holds another box, or a stack has fewer volumes.
+    Raises ValueError when a file is missing, leads out of the table's folder or holds another box, or a stack has
+    fewer volumes.
     """
     numbers, files = [], []
     for name in names:
@@ -63,10 +61,8 @@ def stored_volumes(
 def read_particles_csv(path: str | Path, *, protein: str = "bright") -> ParticleSet:
     """Read what `streaming.generate_to` wrote beside particles.csv; the table keeps all of its columns.
 
-    Raises
-    ------
-    ValueError
-        when the file is no such table, its particles lie in tomograms, or a volume is missing or has another box.
+    Raises ValueError when the file is no such table, its particles lie in tomograms, or a volume is missing or has
+    another box.
     """
     path = Path(path)
     sign = protein_sign(protein, path)

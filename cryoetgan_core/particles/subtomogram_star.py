@@ -69,11 +69,8 @@ def read_subtomogram_star(
     wiener
         added to the weights of pseudo-subtomograms, in units of one slice of CTF 1.
 
-    Raises
-    ------
-    ValueError
-        when a block, column or volume is missing, a name leads out of the folder, boxes differ, or the first version of
-        this package wrote the file, whose angles were inverse.
+    Raises ValueError when a block, column or volume is missing, a name leads out of the folder, boxes differ, or the
+    first version of this package wrote the file, whose angles were inverse.
     """
     sign = protein_sign(protein, path)
     path, tomograms, blocks = particle_files(Path(path))

@@ -23,10 +23,7 @@ _KEY = re.compile(r"\s*(\w+)\s*=\s*(.*?)\s*$")
 def read_tilts(path: str | Path) -> np.ndarray:
     """Tilt angles (T,) in degrees, in the file's order.
 
-    Raises
-    ------
-    ValueError
-        when the file is of another kind, or holds no angles or impossible ones.
+    Raises ValueError when the file is of another kind, or holds no angles or impossible ones.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -93,10 +90,7 @@ def with_tilts(
     themselves show it, where the range is not symmetric. Where they do not, it is taken as RELION 5, and IMOD with
     ``trimvol -rx``, reconstruct.
 
-    Raises
-    ------
-    ValueError
-        as `read_tilts`, or for a range that is none.
+    Raises ValueError as `read_tilts`, or for a range that is none.
     """
     table, ranges, told = particles.table.copy(), {}, tilt_range_deg is not None
     if not told and tilt_file is None and "tilt_min_deg" in table:

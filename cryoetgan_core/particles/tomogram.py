@@ -50,10 +50,7 @@ def read_tomogram(
     protein
         how the file shows it. Tomograms are "dark" unless somebody inverted them.
 
-    Raises
-    ------
-    ValueError
-        when the file is missing, cut off, of another kind, not 3-D or not finite, or lacks a voxel size.
+    Raises ValueError when the file is missing, cut off, of another kind, not 3-D or not finite, or lacks a voxel size.
     """
     path = Path(path)
     sign = protein_sign(protein, path)
@@ -107,10 +104,7 @@ def cut_cubes(
     particle_rows
         add a column ``row``: which of the coordinates a cube was cut around.
 
-    Raises
-    ------
-    ValueError
-        when an argument has the wrong form, a cube leaves the tomogram, or none or too few can be cut.
+    Raises ValueError when an argument has the wrong form, a cube leaves the tomogram, or none or too few can be cut.
     """
     name = source or "cut_cubes"
     check_array(name, volume.shape, volume.dtype, (3,))
@@ -199,11 +193,8 @@ def read_labelled_tomogram(
     class_names
         name of each label, by number or, as JSON has it, by the number as text.
 
-    Raises
-    ------
-    ValueError
-        as `read_tomogram` and `cut_cubes`, and when the two volumes differ in shape or no component has
-        `min_voxels` voxels (fewer are crumbs of a label).
+    Raises ValueError as `read_tomogram` and `cut_cubes`, and when the two volumes differ in shape or no component has
+    `min_voxels` voxels (fewer are crumbs of a label).
     """
     volume, voxel = read_tomogram(path, voxel_size_A, beam_axis, protein)
     labels, _ = read_tomogram(labels_path, voxel, beam_axis, "bright")

@@ -42,10 +42,7 @@ def read_volume(path: Path, voxel_size_A: float | None = None) -> tuple[np.ndarr
     """The volume (Z, Y, X) of an MRC (packed or not), EM, TIFF, HDF5, NumPy file or zarr store, as stored, and its
     voxel size: the one given, else the header's, None where it has none.
 
-    Raises
-    ------
-    ValueError
-        when the file is missing, cut off, of another kind or not 3-D.
+    Raises ValueError when the file is missing, cut off, of another kind or not 3-D.
     """
     suffix = suffix_of(path)
     if suffix in MAP_SUFFIXES:
@@ -95,10 +92,8 @@ def open_hdf5(path: Path, dimensions: tuple[int, ...]) -> "h5py.Dataset | EmanSt
     """The one dataset of an HDF5 file with the given number of dimensions, or EMAN2's particles as a
     stack, unread; the file stays open as long as it is used.
 
-    Raises
-    ------
-    ValueError
-        when the file is none, holds several datasets, its data lie in other files, or chunks are missing.
+    Raises ValueError when the file is none, holds several datasets, its data lie in other files, or chunks are
+    missing.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected HDF5")
@@ -171,10 +166,7 @@ def open_zarr(path: Path, dimensions: tuple[int, ...]) -> tuple[zarr.Array, floa
     """The array of a zarr store, unread, and its voxel size in angstrom where its metadata say: the store itself, the
     finest level of an OME-Zarr image, or the only array of a group.
 
-    Raises
-    ------
-    ValueError
-        when there is none, its dimensions or axes are others, or chunks of a stack are missing.
+    Raises ValueError when there is none, its dimensions or axes are others, or chunks of a stack are missing.
     """
     try:
         store = zarr.open(path, mode="r")

@@ -109,10 +109,7 @@ def recorded(
     noisy
         False: the signal alone.
 
-    Raises
-    ------
-    ValueError
-        For a kernel that is odd or smaller than the generator's own padded box.
+    Raises ValueError for a kernel that is odd or smaller than the generator's own padded box.
     """
     if size % 2 or size < G.padded:
         raise ValueError(f"recorded: a kernel of {size} voxels; expected an even number from {G.padded} on.")

@@ -23,10 +23,7 @@ def acquisition(particles: ParticleSet, *, tilt_range: str = "known", transfer: 
         "ctf": optics, dose and each particle's defocus from the columns named as the fields of `Microscope`, defocus_um
         and dose_e_A2; "table": left out.
 
-    Raises
-    ------
-    ValueError
-        When a column that is needed is missing or has gaps.
+    Raises ValueError when a column that is needed is missing or has gaps.
     """
     table = particles.table
 

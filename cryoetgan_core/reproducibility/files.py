@@ -30,10 +30,7 @@ def temporary(path: Path) -> Path:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary path)`, then put the file in place at once: a reader never meets half a file.
 
-    Raises
-    ------
-    OSError
-        Where the disk is full; the message says so, and what to do.
+    Raises OSError where the disk is full; the message says so, and what to do.
     """
     unfinished = temporary(path)
     try:
@@ -83,10 +80,7 @@ def remove_temporaries(folder: Path, *, below: bool = False, older_than_s: float
 def read_json(path: Path, remedy: str) -> dict:
     """The JSON object of a file that the package wrote.
 
-    Raises
-    ------
-    ValueError
-        When the file is damaged or cut off; the message names it and ends in the `remedy`.
+    Raises ValueError when the file is damaged or cut off; the message names it and ends in the `remedy`.
     """
     try:
         found = json.loads(path.read_bytes())
@@ -107,10 +101,7 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[st
 def load_tensors(path: Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and metadata that `save_tensors` wrote.
 
-    Raises
-    ------
-    ValueError
-        When the file is damaged or cut off; the message names it and ends in the `remedy`.
+    Raises ValueError when the file is damaged or cut off; the message names it and ends in the `remedy`.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -62,10 +62,8 @@ def place(
     the sum of both radii. Where the slab has surroundings (`placed`), the molecules that stand in membranes come first;
     the others lie in the ice, off membranes and beads. The largest are placed first.
 
-    Raises
-    ------
-    ValueError
-        For a class without a reference, or where a molecule finds no place; the message says how many did.
+    Raises ValueError for a class without a reference, or where a molecule finds no place; the message says how many
+    did.
     """
     shape = check_shape(shape)
     standing = [name for name, n in (placed.order.in_membranes if placed else {}).items() for _ in range(n)]
@@ -191,10 +189,7 @@ def tilt_series(
         variance of the tomogram of the molecules, without noise, over that of the noise, of all voxels; None: electrons
         are counted.
 
-    Raises
-    ------
-    ValueError
-        For a tilt axis other than y, or an SNR that is not positive.
+    Raises ValueError for a tilt axis other than y, or an SNR that is not positive.
     """
     shape = check_shape(shape)
     if microscope.tilt_axis_deg:

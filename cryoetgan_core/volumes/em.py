@@ -13,10 +13,7 @@ _LITTLE_ENDIAN, _MACHINES = 6, (0, 2, 3, 4, 5, 6)  # 1, a VAX, has floats of its
 def em_header(path: Path) -> tuple[tuple[int, int, int], np.dtype]:
     """Shape (Z, Y, X) and type of the voxels of an EM file whose header and length fit.
 
-    Raises
-    ------
-    ValueError
-        when the file is missing, cut off, too long or no EM file.
+    Raises ValueError when the file is missing, cut off, too long or no EM file.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected an EM volume")

@@ -23,10 +23,7 @@ def reading(source: object) -> Iterator[None]:
     """Turn what a library raises while it reads `source` into one sentence that names it; this package's own sentences
     stay as they are.
 
-    Raises
-    ------
-    ValueError
-        for any of LIBRARY_ERRORS.
+    Raises ValueError for any of LIBRARY_ERRORS.
     """
     try:
         yield

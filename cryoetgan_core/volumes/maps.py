@@ -59,12 +59,8 @@ def read_map(path: str | Path, *, voxel_size_A: float | None = None) -> tuple[Te
         overrides the header. Without it a header of exactly 1.0 A, or outside 0.1 to 100 A, is used with a
         warning, and a missing one is an error.
 
-    Raises
-    ------
-    ValueError
-        when the file is not a real-valued 3-D map of finite numbers, when it is shorter than its header says
-        (checked before the data are read), or when the voxel size is missing, negative or differs between the
-        axes.
+    Raises ValueError when the file is not a real-valued 3-D map of finite numbers, when it is shorter than its header
+    says (checked before the data are read), or when the voxel size is missing, negative or differs between the axes.
     """
     path = Path(path)
     if voxel_size_A is not None and not (voxel_size_A > 0 and math.isfinite(voxel_size_A)):
@@ -104,10 +100,7 @@ def read_header(path: Path) -> Header:
     Bytes (mode 0) are signed, as MRC2014 has it, unless IMOD's stamp or the header's minimum and maximum say otherwise.
     An extended header that is announced but not there is left out, with a warning.
 
-    Raises
-    ------
-    ValueError
-        as `read_map`, where no data are needed to tell.
+    Raises ValueError as `read_map`, where no data are needed to tell.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a density map")
@@ -227,10 +220,7 @@ def resample(
         the point of the map, in (fractional) voxel indices, that comes to the new centre ``box // 2``; by
         default the map's centre ``size // 2``.
 
-    Raises
-    ------
-    ValueError
-        when a size is not positive or the volume is not 3-D.
+    Raises ValueError when a size is not positive or the volume is not 3-D.
     """
     if volume.ndim != 3 or not voxel_size_A > 0 or not new_voxel_size_A > 0 or box < 1 or not resolution_A >= 0:
         raise ValueError(

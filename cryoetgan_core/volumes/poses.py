@@ -125,10 +125,7 @@ def rotate_volume(
     Tensor
         (B, box, box, box), type and device of ``volumes``.
 
-    Raises
-    ------
-    ValueError
-        when shapes disagree, a matrix is no rotation, or voxel size, box or upsample is not positive.
+    Raises ValueError when shapes disagree, a matrix is no rotation, or voxel size, box or upsample is not positive.
     """
     if volumes.ndim not in (3, 4) or not volumes.is_floating_point():
         raise ValueError(

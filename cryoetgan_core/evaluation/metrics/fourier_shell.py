@@ -13,10 +13,7 @@ def fourier_shell_correlation(a: torch.Tensor, b: torch.Tensor, observed: torch.
         (N, N, N // 2 + 1) mask in rfft layout of the Fourier voxels that count, as outside a missing wedge; default
         all.
 
-    Raises
-    ------
-    ValueError
-        When the volumes are not two equal cubes.
+    Raises ValueError when the volumes are not two equal cubes.
     """
     if a.shape != b.shape or a.ndim != 3 or len(set(a.shape)) != 1:
         raise ValueError(

@@ -8,10 +8,7 @@ import torch
 def frechet_distance(real: torch.Tensor, fake: torch.Tensor) -> float:
     """|mu_r - mu_f|^2 + Tr(C_r + C_f - 2 (C_r C_f)^(1/2)) of features (N, C) and (M, C).
 
-    Raises
-    ------
-    ValueError
-        If a set has fewer than two points or the widths differ.
+    Raises ValueError if a set has fewer than two points or the widths differ.
     """
     if min(len(real), len(fake)) < 2 or real.shape[1] != fake.shape[1]:
         raise ValueError(

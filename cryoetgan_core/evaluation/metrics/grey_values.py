@@ -44,10 +44,7 @@ def nearest_real(fake: torch.Tensor, train: torch.Tensor, held_out: torch.Tensor
     as large. Points are flattened, the distance is Euclidean; give `train` and `held_out` the same number, since more
     points are nearer.
 
-    Raises
-    ------
-    ValueError
-        When the two reference sets differ in number.
+    Raises ValueError when the two reference sets differ in number.
     """
     if len(train) != len(held_out):
         raise ValueError(

@@ -9,10 +9,7 @@ def kernel_distance(real: torch.Tensor, fake: torch.Tensor) -> float:
 
     Unbiased at any number of volumes, so that it may fall below 0 for equal distributions; a Frechet distance is not.
 
-    Raises
-    ------
-    ValueError
-        If a set has fewer than two points or the widths differ.
+    Raises ValueError if a set has fewer than two points or the widths differ.
     """
     if min(len(real), len(fake)) < 2 or real.shape[1] != fake.shape[1]:
         raise ValueError(

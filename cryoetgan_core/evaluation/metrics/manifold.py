@@ -21,10 +21,7 @@ def manifold_scores(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> dict[
     density: mean number of real balls round a generated point, over k (saturates at N / k); coverage: share of real
     balls that hold a generated point.
 
-    Raises
-    ------
-    ValueError
-        If either set has no more than k points or the two differ in shape.
+    Raises ValueError if either set has no more than k points or the two differ in shape.
     """
     if min(len(real), len(fake)) <= k or real.shape[1:] != fake.shape[1:]:
         raise ValueError(

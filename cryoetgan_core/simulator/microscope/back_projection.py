@@ -147,10 +147,7 @@ def back_project(
         angle of the tilt axis with y, towards -x. Other than 0 it goes through torch-fourier-slice, some ten times
         slower.
 
-    Raises
-    ------
-    ValueError
-        When images and angles disagree.
+    Raises ValueError when images and angles disagree.
     """
     t, b, n = images.shape[:3]
     if images.ndim != 4 or images.shape[-1] != n or len(angles_deg) != t:

@@ -55,10 +55,7 @@ def project(
         oversampling of the transform. Linear interpolation of slices then has a relative error of 1 % (3) or 2 to 4 %
         (2). Default 3, or 2 where d is above 48.
 
-    Raises
-    ------
-    ValueError
-        When shapes disagree.
+    Raises ValueError when shapes disagree.
     """
     d = volumes.shape[-1]
     if (

@@ -12,10 +12,7 @@ SCHEMES = ("bidirectional", "dose_symmetric")
 def tilt_angles(minimum_deg: float, maximum_deg: float, step_deg: float) -> torch.Tensor:
     """Tilt angles (T,) in degrees from minimum in steps up to the maximum, which is included where a step falls on it.
 
-    Raises
-    ------
-    ValueError
-        If the step is not positive, the range is empty or goes beyond +-90 degrees.
+    Raises ValueError if the step is not positive, the range is empty or goes beyond +-90 degrees.
     """
     if step_deg <= 0 or not -90 <= minimum_deg <= maximum_deg <= 90:
         raise ValueError(
@@ -33,10 +30,7 @@ def recording_order(angles_deg: torch.Tensor, scheme: str) -> torch.Tensor:
     "dose_symmetric" (Hagen, Wan and Briggs 2017, doi 10.1016/j.jsb.2016.06.007) alternates sides outwards from the tilt
     nearest 0; "bidirectional" goes from there up to the maximum, then down to the minimum.
 
-    Raises
-    ------
-    ValueError
-        For another scheme.
+    Raises ValueError for another scheme.
     """
     if scheme not in SCHEMES:
         raise ValueError(f"Tilt scheme {scheme!r}; expected one of {', '.join(SCHEMES)}.")

@@ -126,10 +126,7 @@ def pseudo_atoms(name: str) -> tuple[Tensor, Tensor]:
         weights in kDa that add up to the assembly's mass. The membrane: mid-plane at z = 0, normal along z,
         700 A in radius, negative weights in the lipid tails.
 
-    Raises
-    ------
-    ValueError
-        for an unknown name.
+    Raises ValueError for an unknown name.
     """
     points, weights = _points(name)
     return points.clone(), weights.clone()

@@ -27,10 +27,7 @@ def read_structure(path: str | Path) -> gemmi.Structure:
     path
         .pdb, .ent, .cif or .mmcif, also gzipped (.gz).
 
-    Raises
-    ------
-    ValueError
-        when the file cannot be parsed or holds no atoms.
+    Raises ValueError when the file cannot be parsed or holds no atoms.
     """
     path = Path(path)
     if not path.is_file():

@@ -74,10 +74,7 @@ def place_neighbours(
     names, rotations, shifts_A
         kind (n), pose (n, 3, 3) on xyz and shift (n, 3) zyx of every particle.
 
-    Raises
-    ------
-    ValueError
-        When membranes are asked for and `references` has none.
+    Raises ValueError when membranes are asked for and `references` has none.
     """
     references = {name: r.cpu() for name, r in references.items()}
     kinds = list(references)

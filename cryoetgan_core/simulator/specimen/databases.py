@@ -31,12 +31,8 @@ def fetch(identifier: str) -> Path:
 
     The checksum of the first download is written beside the file, and later uses must agree with it.
 
-    Raises
-    ------
-    ValueError
-        For an identifier that is none, an entry that does not exist, or a file whose checksum is another.
-    ConnectionError
-        When it cannot be downloaded; the message says where to put the file by hand.
+    Raises ValueError for an identifier that is none, an entry that does not exist, or a file whose checksum is
+    another; ConnectionError when it cannot be downloaded; the message says where to put the file by hand.
     """
     match = _IDENTIFIER.fullmatch(identifier.lower())
     if not match:

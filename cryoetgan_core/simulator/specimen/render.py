@@ -38,10 +38,7 @@ def render_points(coords_zyx_A: Tensor, weights: Tensor, box: int, voxel_size_A:
     weights
         (n,), any sign.
 
-    Raises
-    ------
-    ValueError
-        when shapes disagree or a size is not positive.
+    Raises ValueError when shapes disagree or a size is not positive.
     """
     n = coords_zyx_A.shape[0]
     if coords_zyx_A.shape != (n, 3) or weights.shape != (n,):
@@ -112,10 +109,7 @@ def reference_map(
     map_voxel_size_A, molecule
         maps only: override the header; pick one of several molecules (0: the largest).
 
-    Raises
-    ------
-    ValueError
-        for an unknown source, an argument that does not apply to it, or a file that cannot be used.
+    Raises ValueError for an unknown source, an argument that does not apply to it, or a file that cannot be used.
     """
     if not voxel_size_A > 0 or not resolution_A > 0 or (box is not None and box < 1):
         raise ValueError(
@@ -145,10 +139,7 @@ def parse_source(text: str) -> tuple[str, dict]:
     """Source and options of `reference_map` from "FILE", "FILE#0" (one of a map's molecules) or "FILE@13.68" (its true
     voxel size), or both.
 
-    Raises
-    ------
-    ValueError
-        When what follows # or @ is no number.
+    Raises ValueError when what follows # or @ is no number.
     """
     rest, at, voxel = text.strip().partition("@")
     source, hash_, molecule = rest.partition("#")
