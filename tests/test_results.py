@@ -159,7 +159,7 @@ def test_code_hashes_are_those_of_every_python() -> None:
 
 def test_code_files_follow_imports() -> None:
     names = {p.relative_to(PACKAGE).as_posix() for p in code_files("paper.runs")}
-    simulated, spectrum = "simulator/microscope/simulate.py", "evaluation/metrics/spectrum.py"
+    simulated, spectrum = "simulator/microscope/simulate.py", "evaluation/metrics.py"
     assert {"training.py", "physics/generator.py", "evaluation/compare.py", spectrum, simulated} <= names
     assert not names & {"particles/copick.py", "paper/plotting/panels.py", "config.py", "streaming.py"}
     assert all((PACKAGE / name).is_file() for name in names)
