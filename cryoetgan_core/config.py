@@ -107,13 +107,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            wanted = {"int": int, "float": (int, float), "str": str, "bool": bool}[
-                f.type if isinstance(f.type, str) else f.type.__name__
-            ]
+            wanted = (int, float) if f.type is float else f.type
             if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
                 raise ValueError(
-                    f"Parameter {f.name!r} is {value!r} ({type(value).__name__}); expected "
-                    f"{f.type if isinstance(f.type, str) else f.type.__name__}."
+                    f"Parameter {f.name!r} is {value!r} ({type(value).__name__}); expected {f.type.__name__}."
                 )
         for name, allowed in (
             ("profile", tuple(PROFILES)),

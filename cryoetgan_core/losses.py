@@ -9,6 +9,8 @@ from functools import cache
 import torch
 
 ADVERSARIAL = ("wasserstein", "least_squares")
+RADIAL_BINS, ANGULAR_BINS = 12, 9  # of `log_power_loss`
+FLOOR = 1e-6  # added to both powers, so that frequencies which were filtered away do not count
 
 
 def critic_loss(real: torch.Tensor, fake: torch.Tensor, kind: str, real_label: float = 1.0) -> torch.Tensor:
@@ -75,13 +77,7 @@ def zero_centred_penalty(critic: Callable[[torch.Tensor], torch.Tensor], volumes
 
 
 def log_power_loss(
-    real: torch.Tensor,
-    fake: torch.Tensor,
-    radial_bins: int = 12,
-    angular_bins: int = 9,
-    *,
-    floor: float = 1e-6,
-    over_all: Callable[[torch.Tensor], torch.Tensor] = lambda power: power,
+    real: torch.Tensor, fake: torch.Tensor, *, over_all: Callable[[torch.Tensor], torch.Tensor] = lambda power: power
 ) -> torch.Tensor:
     """Mean squared log ratio of the two batches' power spectra, over spatial frequency and angle to the beam (z).
 
@@ -89,12 +85,10 @@ def log_power_loss(
 
     Parameters
     ----------
-    floor
-        Added to both, so that frequencies which were filtered away do not count.
     over_all
         Makes the mean power of a whole batch from that of these volumes, where other processes hold the rest.
     """
-    place, index, count = _power_bins(real.shape[-1], radial_bins, angular_bins, real.device)
+    place, index, count = _power_bins(real.shape[-1], real.device)
 
     def log_power(volumes: torch.Tensor) -> torch.Tensor:
         power = torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs().square().mean(dim=(0, 1))
@@ -102,15 +96,13 @@ def log_power_loss(
         total = torch.zeros(len(count), device=real.device, dtype=power.dtype).index_add_(
             0, index, power.flatten()[place]
         )
-        return (total / count + floor).log()
+        return (total / count + FLOOR).log()
 
     return (log_power(real) - log_power(fake)).square().mean()
 
 
 @cache  # for good: a CUDA graph reads this memory
-def _power_bins(
-    n: int, radial_bins: int, angular_bins: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _power_bins(n: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """For the bins of `log_power_loss` that hold a voxel of an rfft of `n`^3: which voxels count, flattened (V,), the
     bin of each (V,), and the voxels of each bin.
     """
@@ -119,8 +111,8 @@ def _power_bins(
     radius = (kz**2 + ky**2 + kx**2).sqrt()
     angle = torch.atan2(kx.abs(), kz.abs()) / (torch.pi / 2)  # 0 along the beam, 1 across it
     angle = angle.expand_as(radius)
-    shell = (radius / 0.5 * radial_bins).long()
-    place = ((radius > 0) & (shell < radial_bins)).flatten().nonzero()[:, 0]
-    index = (shell * angular_bins + (angle * angular_bins).long().clamp(max=angular_bins - 1)).flatten()[place]
+    shell = (radius / 0.5 * RADIAL_BINS).long()
+    place = ((radius > 0) & (shell < RADIAL_BINS)).flatten().nonzero()[:, 0]
+    index = (shell * ANGULAR_BINS + (angle * ANGULAR_BINS).long().clamp(max=ANGULAR_BINS - 1)).flatten()[place]
     _, index, count = index.unique(return_inverse=True, return_counts=True)
     return place, index, count.to(torch.get_default_dtype())

@@ -1,5 +1,7 @@
 """Networks: fast layers equal the plain ones, sizes, noise, spectral normalisation."""
 
+from functools import partial
+
 import plain
 import pytest
 import torch
@@ -20,63 +22,32 @@ from cryoetgan_core.layers.convolution import (
 from cryoetgan_core.losses import gradient_penalty
 from cryoetgan_core.models import C3D, Discriminator, Generator
 
-
-@pytest.mark.parametrize(("c_in", "c_out"), [(1, 5), (2, 1), (5, 1), (2, 6), (4, 4)])
-def test_conv_valid_equals_conv3d_with_both_gradients(c_in: int, c_out: int) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(2, c_in, 11, 10, 12, dtype=torch.float64, requires_grad=True)
-    w = torch.randn(c_out, c_in, 7, 7, 7, dtype=torch.float64, requires_grad=True)
-    ours, plain = conv_valid(x, w), F.conv3d(x, w)
-    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
-    weight = torch.randn_like(plain)
-    for a, b in zip(
-        torch.autograd.grad((ours * weight).sum(), (x, w)),
-        torch.autograd.grad((plain * weight).sum(), (x, w)),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
-
-
-@pytest.mark.parametrize(
-    ("batch", "c_in", "c_out", "size", "kernel", "stride"),
-    [
+LARGE = [(conv_valid, (2, i, 11, 10, 12), (o, i, 7, 7, 7), 1) for i, o in ((1, 5), (2, 1), (5, 1), (2, 6), (4, 4))]
+SMALL = [
+    (partial(conv3d, stride=stride), (b, i, n, n - 1, n + 1), (o, i, k, k, k), stride)
+    for b, i, o, n, k, stride in (
         (1, 64, 16, 10, 3, 1),
         (1, 32, 32, 12, 3, 1),
         (2, 70, 24, 8, 4, 2),
         (1, 64, 1, 6, 4, 1),
         (1, 20, 20, 9, 4, 2),
         (3, 64, 8, 5, 2, 1),
-    ],
-)
-def test_conv3d_of_small_volumes_equals_the_plain_one_to_the_second_derivative(
-    batch, c_in, c_out, size, kernel, stride
-) -> None:
-    """Where ATen would take its slow kernel: padded below, or as a matrix product."""
-    torch.manual_seed(0)
-    x = torch.randn(batch, c_in, size, size - 1, size + 1, dtype=torch.float64, requires_grad=True)
-    w = torch.randn(c_out, c_in, *(kernel,) * 3, dtype=torch.float64, requires_grad=True)
-    found = []
-    for function in (conv3d, F.conv3d):
-        y = function(x, w, stride=stride)
-        gradient = torch.autograd.grad(y.square().sum(), (x, w), create_graph=True)
-        second = torch.autograd.grad(gradient[0].square().sum(), (x, w))
-        found.append((y, *gradient, *second))
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12 * float(theirs.detach().abs().max()))
+    )  # fmt: skip
+]
+BLOCKS = [(halve, (2, i, 8, 10, 12), (o, i, 4, 4, 4), 2) for i, o in ((1, 4), (3, 2))]
 
 
-@pytest.mark.parametrize(("c_in", "c_out"), [(1, 4), (3, 2)])
-def test_halving_by_blocks_equals_the_plain_convolution_to_the_second_derivative(c_in: int, c_out: int) -> None:
-    """Which a GPU takes where there is one channel."""
+@pytest.mark.parametrize(("ours", "box", "kernel", "stride"), [*LARGE, *SMALL, *BLOCKS])
+def test_a_convolution_equals_the_plain_one_to_the_second_derivative(ours, box, kernel, stride) -> None:
+    """Of large kernels; of small volumes, where ATen would take its slow kernel; by blocks, as on a GPU."""
     torch.manual_seed(0)
-    x = torch.randn(2, c_in, 8, 10, 12, dtype=torch.float64, requires_grad=True)
-    w = torch.randn(c_out, c_in, 4, 4, 4, dtype=torch.float64, requires_grad=True)
+    x, w = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in (box, kernel))
     found = []
-    for y in (halve(x, w), F.conv3d(x, w, stride=2)):
+    for y in (ours(x, w), F.conv3d(x, w, stride=stride)):
         gradient = torch.autograd.grad(y.pow(3).sum(), (x, w), create_graph=True)
         found.append((y, *gradient, *torch.autograd.grad(gradient[0].square().sum(), (x, w))))
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12 * float(theirs.detach().abs().max()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12 * float(other.detach().abs().max()))
 
 
 @pytest.mark.parametrize(

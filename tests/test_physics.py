@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.build import Scaling
 from cryoetgan_core.config import OWN_DATA, make_config
@@ -23,7 +24,7 @@ from cryoetgan_core.paper import mismatch, proof, real
 from cryoetgan_core.paper.plotting import comparison_table
 from cryoetgan_core.paper.runs import train_on
 from cryoetgan_core.particles.relion_series import tilts_deg
-from cryoetgan_core.physics.acquisition import Acquisition
+from cryoetgan_core.physics.acquisition import Acquisition, acquisition
 from cryoetgan_core.physics.estimate import (
     MOST_SIGNAL,
     PARTS,
@@ -46,7 +47,6 @@ from cryoetgan_core.physics.fourier_grid import (
     windowed_power,
 )
 from cryoetgan_core.physics.generator import REMEMBERED, PhysicsGenerator, mean_square
-from cryoetgan_core.physics.recorded import acquisition
 from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.run_folder import estimate as estimate_in
 from cryoetgan_core.simulator.microscope.back_projection import back_project, transform_size
@@ -646,27 +646,14 @@ def test_a_table_tells_the_tilt_ranges_where_it_is_asked(particles) -> None:
         assert found.tilt_range_deg is None and found.tilt_ranges_deg is None
 
 
-class Stack:
-    """What a tilt stack holds: RELION's matrices that take the tomogram (xyz) to the images, and which
-    are visible.
-    """
-
-    def __init__(self, angles: list[float], in_plane_deg: float, seen: list[bool]):
-        a, p = (torch.deg2rad(torch.tensor(v, dtype=torch.float64)) for v in (angles, in_plane_deg))
-        zero, one = torch.zeros_like(a), torch.ones_like(a)
-        tilted = torch.stack([a.cos(), zero, a.sin(), zero, one, zero, -a.sin(), zero, a.cos()], -1).view(-1, 3, 3)
-        turned = torch.tensor([[p.cos(), -p.sin(), 0], [p.sin(), p.cos(), 0], [0, 0, 1]], dtype=torch.float64)
-        self.matrices, self.visible = (turned @ tilted).numpy(), np.array(seen)
-        self.in_plane = self.matrices[:, :2]  # the images' axes in the tomogram
-
-
 @pytest.mark.parametrize("in_plane_deg", [0.0, 85.0])
 def test_tilts_of_a_stack_are_those_of_the_slices_of_its_images(in_plane_deg: float) -> None:
-    """Whatever way the images are turned; of visible images only. A slice is what the images' axes span."""
-    stack = Stack([-60.0, -30.0, 0.0, 20.0, 45.0, 66.0], in_plane_deg, [False, True, True, True, True, False])
-    found = tilts_deg(stack.matrices[stack.visible])
-    assert (found.min(), found.max()) == pytest.approx((min(found), max(found))) and len(found) == 4
-    for axes, tilt in zip(stack.in_plane[stack.visible], found, strict=True):
+    """Whatever way the images are turned. A slice is what the images' axes span."""
+    angles = [-30.0, 0.0, 20.0, 45.0]
+    turned = Rotation.from_euler("z", in_plane_deg, degrees=True)
+    matrices = np.stack([(turned * Rotation.from_euler("y", a, degrees=True)).as_matrix() for a in angles])
+    found = tilts_deg(matrices)
+    for axes, tilt in zip(matrices[:, :2], found, strict=True):
         # where `coordinates` have that tilt, xyz
         slice_at = np.array([np.cos(np.deg2rad(tilt)), 0.0, -np.sin(np.deg2rad(tilt))])
         inside = axes.T @ (axes @ slice_at)

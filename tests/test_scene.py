@@ -173,7 +173,7 @@ def test_the_star_files_hold_what_was_recorded(references: dict, table: object, 
     first = rows.loc[rows["rlnMicrographPreExposure"].idxmin(), "rlnTomoYTilt"]
     assert abs(first) == rows["rlnTomoYTilt"].abs().min()  # dose-symmetric: the least tilted one first
     glob = starfile.read(tmp_path / "tomograms.star")
-    assert (glob["rlnTomoSizeX"], glob["rlnTomoSizeY"], glob["rlnTomoSizeZ"]) != () and glob["rlnVoltage"] is not None
+    assert [int(np.squeeze(glob[f"rlnTomoSize{a}"])) for a in "ZYX"] == list(SHAPE)
     particles = starfile.read(tmp_path / "particles.star")["particles"]
     back = particles[[f"rlnCenteredCoordinate{a}Angst" for a in "XYZ"]].to_numpy(float)
     centre = np.array(SHAPE[::-1]) / 2 * VOXEL

@@ -9,7 +9,7 @@ import torch
 from torch_ctf import calculate_ctf_1d
 
 from ..config import DATASETS, RunConfig
-from ..physics.fourier_grid import wedge
+from ..physics.fourier_grid import coordinates, wedge
 from ..reproducibility.seeds import stream
 from ..simulator.microscope.released import released_simulator
 from ..simulator.microscope.simulate import Microscope, draw_recordings, reconstruct
@@ -38,7 +38,7 @@ def standardised_set(volumes: torch.Tensor) -> torch.Tensor:
 
 def ctf_factor(box: int, voxel_size_A: float, microscope: Microscope, defocus_um: float) -> torch.Tensor:
     """`ctf_at` of a box's transform, (box, box, box // 2 + 1)."""
-    return ctf_at(_radius(box), voxel_size_A, microscope, defocus_um)
+    return ctf_at(coordinates(box)[0], voxel_size_A, microscope, defocus_um)
 
 
 def ctf_at(radius: torch.Tensor, voxel_size_A: float, microscope: Microscope, defocus_um: float) -> torch.Tensor:
@@ -52,12 +52,6 @@ def ctf_at(radius: torch.Tensor, voxel_size_A: float, microscope: Microscope, de
     # samples run from 0 to 1 / voxel: half a voxel as the pixel takes in the corners of the box, at sqrt(3) times its
     # Nyquist frequency
     return curve[(radius * (samples - 1)).round().long()]
-
-
-def _radius(box: int) -> torch.Tensor:
-    """Magnitude of the frequency in cycles a voxel, (box, box, box // 2 + 1)."""
-    q = torch.fft.fftfreq(box)
-    return (q[:, None, None] ** 2 + q[None, :, None] ** 2 + torch.fft.rfftfreq(box) ** 2).sqrt()
 
 
 def baseline(
@@ -91,7 +85,7 @@ def baseline(
 
     signal = densities
     if kind == K_SQUARED:
-        signal = filtered(densities, _radius(box) ** 2)
+        signal = filtered(densities, coordinates(box)[0] ** 2)
     elif kind != WHITE:
         signal = filtered(
             densities, ctf_factor(box, voxel_size_A, microscope, microscope.defocus_um + OFF.get(kind, 0.0))

@@ -37,14 +37,7 @@ def build_classifier(config: RunConfig, classes: int, start: int = 0) -> C3D:
 
 
 def train_classifier(
-    config: RunConfig,
-    volumes: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    classes: int,
-    seed: int = 0,
-    device: str = "cpu",
-    progress: bool = True,
+    config: RunConfig, volumes: torch.Tensor, labels: torch.Tensor, *, classes: int, device: str = "cpu"
 ) -> C3D:
     """Train on volumes (N, 1, D, H, W) in network units with Adam, cross entropy and a one-cycle learning rate for a
     fixed number of epochs.
@@ -56,7 +49,7 @@ def train_classifier(
     """
     best, most = None, -1.0
     for start in range(STARTS):
-        network = _train_classifier(config, volumes, labels, classes, seed, start, device, progress)
+        network = _train_classifier(config, volumes, labels, classes, start, device)
         right = predict(network, volumes)[0].argmax(1) == labels
         read = [float(right[labels == k].float().mean()) for k in labels.unique()]
         if sum(read) > most:
@@ -67,26 +60,19 @@ def train_classifier(
 
 
 def _train_classifier(
-    config: RunConfig,
-    volumes: torch.Tensor,
-    labels: torch.Tensor,
-    classes: int,
-    seed: int,
-    start: int,
-    device: str,
-    progress: bool,
+    config: RunConfig, volumes: torch.Tensor, labels: torch.Tensor, classes: int, start: int, device: str
 ) -> C3D:
     """`train_classifier` from one start."""
     network = build_classifier(config, classes, start).to(device)
     # the paper's 1e-4 for its width, as the mean level of the cycle
     rate = 1e-4 if config.classifier_width >= 64 else 1e-3
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
-    generator = stream(seed, "classifier")
+    generator = stream(0, "classifier")
     size, epochs = 16, config.classifier_epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3 * rate, total_steps=epochs * -(-len(volumes) // size))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # dropout
-        for _ in trange(epochs, desc="classifier", disable=not progress):
+        torch.manual_seed(0)  # dropout
+        for _ in trange(epochs, desc="classifier"):
             for index in torch.randperm(len(volumes), generator=generator).split(size):
                 batch = volumes[index]
                 if torch.rand((), generator=generator) < 0.5:

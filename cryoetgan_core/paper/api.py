@@ -14,8 +14,8 @@ from ..config import OWN_DATA, RunConfig, make_config
 from ..generation import TrainedRun, load_run
 from ..particles.report import describe
 from ..particles.tomogram import read_tomogram
+from ..physics.acquisition import acquisition
 from ..physics.pick_error import LEAST, as_picked
-from ..physics.recorded import acquisition
 from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
 from ..run_folder import fingerprint

@@ -21,7 +21,7 @@ from ..evaluation.metrics import fourier_shell_correlation
 from ..generation import TrainedRun, load_run
 from ..particles.picking import find_candidates
 from ..particles.tomogram import read_tomogram
-from ..physics.fourier_grid import wedge
+from ..physics.fourier_grid import coordinates, wedge
 from ..reproducibility import paths
 from ..reproducibility.provenance import array_hash
 from ..reproducibility.seeds import stream
@@ -269,13 +269,7 @@ def over_tiles(judged: Mapping[str, np.ndarray], voxel_size_A: float, seed: int)
 def seen_frequencies(voxel_size_A: float) -> torch.Tensor:
     """How far the tilts saw each spatial frequency, 0 beyond FINEST_A."""
     seen = wedge(BOX, -CELL_MICROSCOPE.tilt_max_deg, CELL_MICROSCOPE.tilt_max_deg)
-    return torch.where((_radius() < voxel_size_A / FINEST_A) & (seen > 0.5), seen, 0.0)
-
-
-def _radius() -> torch.Tensor:
-    """Spatial frequency (BOX, BOX, BOX // 2 + 1) in cycles a voxel."""
-    f = torch.fft.fftfreq(BOX), torch.fft.fftfreq(BOX), torch.fft.rfftfreq(BOX)
-    return sum(g**2 for g in torch.meshgrid(*f, indexing="ij")).sqrt()
+    return torch.where((coordinates(BOX)[0] < voxel_size_A / FINEST_A) & (seen > 0.5), seen, 0.0)
 
 
 def aligned(
@@ -294,7 +288,7 @@ def refine(
     """The average (BOX, BOX, BOX) of particles after ROUNDS of alignment, each to the average of the one before, the
     first to a reference (BOX, BOX, BOX) that is cut at START_A, its edge one shell wide.
     """
-    kept = ((voxel_size_A / START_A - _radius()) * BOX).clamp(0, 1)
+    kept = ((voxel_size_A / START_A - coordinates(BOX)[0]) * BOX).clamp(0, 1)
     start = torch.fft.irfftn(torch.fft.rfftn(reference) * kept, s=(BOX,) * 3)
     for _ in range(ROUNDS):
         found = aligned(particles, start, observed, voxel_size_A, rotations)

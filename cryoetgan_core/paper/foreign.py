@@ -44,6 +44,7 @@ AUTHORS_MAPS = {
     "tric": "4v94.mrc#0",
     "proteasome_t20s": "3j9i.mrc",
 }
+AUTHORS_FILES = (AUTHORS, *(f"{MAPS}/{file.split('#')[0]}" for file in AUTHORS_MAPS.values()))
 
 
 def make_ribosomes(folder: Path, config: RunConfig) -> dict:
@@ -77,13 +78,18 @@ def make_cubes(folder: Path, config: RunConfig, *, tomogram: str, density: str, 
     return counts | {"metrics": found, "tilt_range_deg": list(run.G.tilt_range_deg)} | described(config, MODULE, both)
 
 
+def authors_domains(folder: Path, config: RunConfig) -> Domains:
+    """Both domains of the paper authors' particles, told contrast and beam axis."""
+    particles = own_data.load_particles(folder / AUTHORS, config.box, protein="dark", beam_axis="x")
+    densities = ", ".join(f"{name}={folder / MAPS / file}" for name, file in AUTHORS_MAPS.items())
+    return own_data.domains(particles, densities, config)
+
+
 def make_authors(folder: Path, config: RunConfig) -> dict:
     """The downstream benchmark on labelled particles of the paper authors' own simulator, told contrast and beam axis
     and nothing else.
     """
-    particles = own_data.load_particles(folder / AUTHORS, config.box, protein="dark", beam_axis="x")
-    densities = ", ".join(f"{name}={folder / MAPS / file}" for name, file in AUTHORS_MAPS.items())
-    both = own_data.domains(particles, densities, config)
+    both = authors_domains(folder, config)
     # the authors' defocus and width of the wedge are those of MICROSCOPES["S1"], so the formulas and the released
     # simulator are told the truth
     sets = reference_sets(both, MICROSCOPES["S1"], AUTHORS_SNR, config.seed)
@@ -94,7 +100,7 @@ def make_authors(folder: Path, config: RunConfig) -> dict:
         )
     return {
         "rows": benchmark(sets, both, seed=config.seed, shares=(1.0,), real_shares=()),
-        "particles": len(particles),
+        "particles": len(both.Y_train) + len(both.Y_test),
     } | described(config, MODULE, both)
 
 
@@ -180,7 +186,6 @@ def planned(profile: str, seed: int) -> dict[str, Case]:
     emd = "experimental/emd1155_hiv/emd_1155.ccp4"
     homologue = proof_config(profile, "S1", HEADLINE_SNR, seed)
     ribosomes = (f"{RIBOSOMES}/optimisation_set.star", f"{RIBOSOMES}/average_box32_12A.mrc", f"{MAPS}/4v4r.mrc")
-    authors = (AUTHORS, *(f"{MAPS}/{file.split('#')[0]}" for file in AUTHORS_MAPS.values()))
     cell, tubule = "experimental/empiar10499_TS254/recon_wbp_20A_int8.mrc", "experimental/microtubule/13pf_MT.tif"
 
     def cubes(tomogram: str, density: str, **options: object) -> Callable[[Path, RunConfig], dict]:
@@ -193,7 +198,7 @@ def planned(profile: str, seed: int) -> dict[str, Case]:
             own(), cubes(cell, f"ribosome={MAPS}/4v4r.mrc", n=300, protein="dark"), (cell, f"{MAPS}/4v4r.mrc")
         ),
         "microtubule": Case(own(), cubes(tubule, "membrane", n=50, protein="bright", voxel_size_A=10.52), (tubule,)),
-        "authors": Case(own(box=28), make_authors, authors),
+        "authors": Case(own(box=28), make_authors, AUTHORS_FILES),
         "deepfinder": Case(
             own(box=20), make_deepfinder, (*DEEPFINDER, *(f.replace("data", "target") for f in DEEPFINDER))
         ),

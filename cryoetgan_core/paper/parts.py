@@ -7,13 +7,13 @@ from ..config import OWN_DATA, RunConfig, make_config
 from ..evaluation.compare import told_apart
 from ..evaluation.downstream import PHYSICS, benchmark
 from ..generation import TrainedRun, generate
+from ..physics.acquisition import acquisition
 from ..physics.estimate import estimate
 from ..physics.generator import PhysicsGenerator
-from ..physics.recorded import acquisition
 from ..volumes.domains import Domains
 from . import own_data
 from .case import Case
-from .foreign import AUTHORS, AUTHORS_MAPS, MAPS, RIBOSOMES
+from .foreign import AUTHORS_FILES, MAPS, RIBOSOMES, authors_domains
 from .proof import small_probes
 from .record import described
 
@@ -23,9 +23,7 @@ LEFT_OUT = {"authors": ("", "cap", "one SNR"), "ribosomes": ("", "amplitude")}  
 def _domains(data: str, folder: Path, config: RunConfig) -> Domains:
     """The paper authors' particles with their densities, or ribosomes of three tilt series, the last of which tests."""
     if data == "authors":
-        particles = own_data.load_particles(folder / AUTHORS, config.box, protein="dark", beam_axis="x")
-        densities = ", ".join(f"{name}={folder / MAPS / file}" for name, file in AUTHORS_MAPS.items())
-        return own_data.domains(particles, densities, config)
+        return authors_domains(folder, config)
     particles = own_data.load_particles(folder / RIBOSOMES / "optimisation_set.star", config.box, 13.68)
     return own_data.domains(particles, f"ribosome={folder / MAPS / '4v4r.mrc'}", config)
 
@@ -56,6 +54,5 @@ def make_parts(folder: Path, config: RunConfig) -> dict:
 
 def planned(profile: str, seed: int) -> dict[str, Case]:
     """The result by name."""
-    authors = (AUTHORS, *(f"{MAPS}/{file.split('#')[0]}" for file in AUTHORS_MAPS.values()))
-    files = (*authors, f"{RIBOSOMES}/optimisation_set.star", f"{MAPS}/4v4r.mrc")
+    files = (*AUTHORS_FILES, f"{RIBOSOMES}/optimisation_set.star", f"{MAPS}/4v4r.mrc")
     return {f"parts_seed{seed}": Case(make_config(profile, OWN_DATA, "physics", box=28, seed=seed), make_parts, files)}

@@ -19,9 +19,9 @@ from ..simulator.sets import density_maps
 from ..volumes.domains import Domains
 from ..volumes.poses import random_rotations
 from ..volumes.table import POSITION_COLUMNS, ParticleSet
-from . import own_data, picker
+from . import picker
 from .case import Case
-from .foreign import AUTHORS, AUTHORS_MAPS, MAPS
+from .foreign import AUTHORS_FILES, authors_domains
 from .picker import recorded_tomograms, what_is_picked
 from .picking import particles_in
 from .proof import proof_config
@@ -106,11 +106,9 @@ def make_pick_errors(config: RunConfig, errors: tuple[float, ...] = ERRORS, few:
 
 def make_authors(folder: Path, config: RunConfig) -> dict:
     """The error of the authors' particles as their file tells it, and as it is found."""
-    particles = own_data.load_particles(folder / AUTHORS, config.box, protein="dark", beam_axis="x")
-    densities = ", ".join(f"{name}={folder / MAPS / file}" for name, file in AUTHORS_MAPS.items())
-    both = own_data.domains(particles, densities, config)
+    both = authors_domains(folder, config)
     y = both.volumes("Y_train")
-    found, certainty = pick_error(both.volumes("X_train"), y, particles.voxel_size_A)
+    found, certainty = pick_error(both.volumes("X_train"), y, both.Y_train.voxel_size_A)
     own = spread(both.X_train)
     row = {"error": spread(both.Y_train), "particles": len(y), "found": float(np.hypot(found, own))}
     return {"rows": [row | {"certainty": certainty}], "densities": own} | described(config, "paper.pick_errors", both)
@@ -128,6 +126,5 @@ def planned(profile: str, seed: int) -> dict[str, Case]:
 
 def planned_foreign(profile: str, seed: int) -> dict[str, Case]:
     """The result on the authors' particles, by name."""
-    files = (AUTHORS, *(f"{MAPS}/{file.split('#')[0]}" for file in AUTHORS_MAPS.values()))
     config = make_config(profile, OWN_DATA, "physics", box=28, seed=seed)
-    return {f"authors_pick_error_seed{seed}": Case(config, make_authors, files)}
+    return {f"authors_pick_error_seed{seed}": Case(config, make_authors, AUTHORS_FILES)}

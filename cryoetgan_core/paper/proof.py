@@ -20,9 +20,9 @@ from ..evaluation.downstream import PHYSICS, REAL, TRUE, benchmark, reference_se
 from ..evaluation.metrics import angular_log_ratio, angular_power_spectra, fourier_shell_correlation
 from ..generation import TrainedRun, generate, generate_repeats
 from ..physics import estimate as physics_estimate
+from ..physics.acquisition import acquisition
 from ..physics.fourier_grid import RADII, TILTS, coordinates, lookup, wedge, window
 from ..physics.generator import PhysicsGenerator
-from ..physics.recorded import acquisition
 from ..reproducibility import paths
 from ..reproducibility.seeds import stream
 from ..simulator.microscope.simulate import transfer_function

@@ -8,6 +8,7 @@ from ..evaluation.compare import told_apart
 from ..evaluation.downstream import PHYSICS, REAL, benchmark
 from ..evaluation.metrics import fourier_shell_correlation
 from ..generation import generate
+from ..physics.fourier_grid import coordinates
 from ..reproducibility import paths
 from ..reproducibility.seeds import stream
 from ..simulator.microscope.simulate import transfer_function
@@ -133,9 +134,7 @@ def make_poses(config: RunConfig) -> dict:
 def _seen(reference: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
     """A reference (d, d, d) behind a transfer function (F,) from zero to Nyquist, without wedge or noise."""
     d = len(reference)
-    f, half = torch.fft.fftfreq(d), torch.fft.rfftfreq(d)
-    radius = (f[:, None, None] ** 2 + f[None, :, None] ** 2 + half**2).sqrt()
-    T = torch.from_numpy(np.interp(radius, np.linspace(0, 0.5, len(transfer)), transfer)).float()
+    T = torch.from_numpy(np.interp(coordinates(d)[0], np.linspace(0, 0.5, len(transfer)), transfer)).float()
     return torch.fft.irfftn(torch.fft.rfftn(reference.float()) * T, s=(d, d, d))
 
 

@@ -13,7 +13,7 @@ from ..engine.processes import Processes
 from ..evaluation.classification import load_classifier
 from ..evaluation.compare import evaluate
 from ..generation import TrainedRun, load_run
-from ..physics.recorded import acquisition
+from ..physics.acquisition import acquisition
 from ..reproducibility import paths
 from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream

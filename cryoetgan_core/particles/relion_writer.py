@@ -40,10 +40,14 @@ def volume_name(class_name: str, number: int, particle: str) -> str:
     return f"{next(safe)}_id{number:04d}_{next(safe)}"
 
 
-def write_mrc(path: Path, data: np.ndarray, voxel_size_A: float) -> None:
-    """Write a volume with the same bytes whenever it is written."""
+def write_mrc(
+    path: Path, data: np.ndarray, voxel_size_A: float, kind: type = np.float32, *, images: bool = False
+) -> None:
+    """Write a volume, or a stack of images, with the same bytes whenever it is written."""
     with mrcfile.new(path, overwrite=True) as handle:
-        handle.set_data(np.ascontiguousarray(data, np.float32))
+        handle.set_data(np.ascontiguousarray(data, kind))
+        if images:
+            handle.set_image_stack()
         handle.voxel_size = voxel_size_A
         handle.header.nlabl = 0  # mrcfile's label carries the time of writing
         handle.header.label = b""

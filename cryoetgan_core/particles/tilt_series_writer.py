@@ -7,7 +7,6 @@ Tilts are written as RELION counts them (rlnTomoYTilt, and the same in .tlt, .ra
 from collections.abc import Sequence
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import pandas as pd
 
@@ -22,27 +21,14 @@ HAND = 1.0  # RELION's: the defocus grows with the depth x sin + z cos of the si
 _GENERAL = "data_general\n\n_rlnTomoSubTomosAre2DStacks 1\n\n\n"
 
 
-def write_stack(path: Path, images: np.ndarray, pixel_size_A: float) -> None:
-    """Write images (T, Y, X) as an MRC image stack, with the same bytes whenever it is written."""
-
-    def write(temporary: Path) -> None:
-        with mrcfile.new(temporary, overwrite=True) as handle:
-            handle.set_data(np.ascontiguousarray(images, np.float32))
-            handle.set_image_stack()
-            handle.voxel_size = pixel_size_A
-            handle.header.nlabl = 0  # mrcfile's label carries the time of writing
-            handle.header.label = b""
-
-    write_atomically(path, write)
-
-
 def write_series(folder: Path, name: str, series: TiltSeries) -> None:
     """Write tilt_series/NAME.mrc with .tlt, .rawtlt and .mdoc, and NAME.star of RELION 5, into a folder; and
     tomograms/NAME.tlt, where readers look for it, beside a tomogram.
     """
     tilts, stem = -series.angles_deg.astype(float), folder / "tilt_series" / name
     stem.parent.mkdir(parents=True, exist_ok=True)
-    write_stack(stem.with_suffix(".mrc"), series.images, series.voxel_size_A)
+    stack = stem.with_suffix(".mrc")
+    write_atomically(stack, lambda p: write_mrc(p, series.images, series.voxel_size_A, images=True))
     beside = folder / "tomograms" / name
     for path in (stem.with_suffix(".tlt"), stem.with_suffix(".rawtlt"), beside.with_suffix(".tlt")):
         if path.parent.is_dir():
@@ -82,14 +68,8 @@ def write_project(
 
 def write_volume(path: Path, volume: np.ndarray, voxel_size_A: float) -> None:
     """Write a volume: labels as 16-bit whole numbers where they fit, all else as float32."""
-    if volume.dtype.kind not in "iu" or volume.max() > np.iinfo(np.int16).max:
-        write_mrc(path, volume, voxel_size_A)
-        return
-    with mrcfile.new(path, overwrite=True) as handle:
-        handle.set_data(np.ascontiguousarray(volume, np.int16))
-        handle.voxel_size = voxel_size_A
-        handle.header.nlabl = 0
-        handle.header.label = b""
+    whole = volume.dtype.kind in "iu" and volume.max() <= np.iinfo(np.int16).max
+    write_mrc(path, volume, voxel_size_A, np.int16 if whole else np.float32)
 
 
 def _text(path: Path, text: str) -> None:

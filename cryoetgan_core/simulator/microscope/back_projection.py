@@ -65,7 +65,6 @@ def insertion_weights(size: int, angles_deg: tuple[float, ...]) -> torch.Tensor:
 
 
 @lru_cache(maxsize=8)
-@lru_cache(maxsize=8)
 def _inverse_transform(size: int, box: int, device: torch.device) -> torch.Tensor:
     """Matrix (box, size) from Fourier values in FFT order to the box's real-space samples, interpolation weight divided
     out.
