@@ -4,7 +4,8 @@ generator has learned, or through a simulated one.
     for name in generate_scenes(folder, run, references, Scenes({"ribosome": 200}, (64, 256, 256)), voxel_size_A):
         ...  # a tomogram and its labels are on disk
 
-Each scene is made by its own seed, so that a stopped job goes on where it was and several can share the work.
+Each scene is made by its own seed, so that a stopped job goes on where it was. Several processes with the same order
+and folder share the work: each takes the next tomogram that nobody is at.
 """
 
 import json
@@ -22,7 +23,7 @@ from .particles.tilt_series_writer import picks_star, write_project, write_serie
 from .particles.writers import PICKER
 from .physics.any_size import recorded
 from .physics.generator import REMEMBERED
-from .reproducibility.files import read_json, remove_temporaries, write_atomically
+from .reproducibility.files import LOCK, claimed, read_json, remove_temporaries, write_atomically
 from .reproducibility.provenance import array_hash
 from .reproducibility.seeds import stream
 from .simulator import scene
@@ -187,7 +188,9 @@ def _composed(
     beside = np.where(molecules == 0, classes, 0)
     labelled = table["class_name"].isin(order.labelled).to_numpy()
     kept, numbers = table[labelled].reset_index(drop=True), np.zeros(len(table) + 1, np.int32)
-    numbers[1:][labelled] = np.arange(len(kept)) + 1
+    kept["molecule"] = np.arange(len(kept)) + 1
+    kept["particle"] = [f"{number:06d}" for number in kept["molecule"]]
+    numbers[1:][labelled] = kept["molecule"]
     class_of = np.array([0, *kept["class_name"].map(order.labels)], np.uint8)
     molecules = numbers[molecules]
     first = table["class_name"].nunique() + 1  # the label of a membrane among all that was placed
@@ -226,7 +229,8 @@ def generate_scenes(
     background: np.ndarray | None = None,
 ) -> Iterator[str]:
     """Make what is missing of an order in a folder (`make_scene`, or `simulate_scene` for a simulated microscope);
-    yields the name of each tomogram once it is on disk.
+    yields the name of each tomogram once it is on disk. Tomograms that another process is at are left to it; the last
+    one writes the tables.
 
     "mrc": tomograms/NAME.mrc, NAME_density.mrc, NAME_classes.mrc, NAME_molecules.mrc. "copick": a project with
     tomogram "generated", picks, and segmentations "classes" and "density". With halves "even" and "odd". At the end
@@ -254,46 +258,64 @@ def generate_scenes(
         card["background"] = array_hash(background)
     card["references"] = {k: array_hash(v.numpy()) for k, v in sorted(references.items())}
     path, card = folder / "scenes.json", json.loads(json.dumps(card))
+    _check_folder(folder, card)
+    for number in range(order.n):
+        name = order.name(number)
+        done = folder / "tables" / f"{name}.csv"
+        if done.exists():
+            continue
+        with claimed(done) as ours:
+            if not ours or done.exists():
+                continue
+            if simulated:
+                table, volumes, series = simulate_scene(run, references, order, number, voxel_size_A)
+            else:
+                table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power, background)
+            if path.exists():  # another process may have begun another order
+                _check_folder(folder, card)
+            write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
+            (_write_copick if order.volumes == "copick" else _write_mrc)(folder, name, table, volumes, voxel_size_A)
+            if simulated:
+                write_series(folder, name, series)
+            write_atomically(done, lambda p, t=table: t.to_csv(p, index=False, float_format="%.6f"))
+        yield name
+    tables = [folder / "tables" / f"{order.name(k)}.csv" for k in range(order.n)]
+    if not all(table.exists() for table in tables):
+        return
+    with claimed(folder / "tables" / "all") as ours:
+        if not ours:
+            return
+        texts = dict.fromkeys(("class_name", "particle", "tomogram"), str)
+        every = pd.concat([pd.read_csv(t, dtype=texts, keep_default_na=False, na_values=[""]) for t in tables])
+        every = every.reset_index(drop=True)
+        write_atomically(folder / "picks.star", lambda p: p.write_text(picks_star(every)))
+        columns = ["tomogram", "molecule", "class_name", *POSITION_COLUMNS, *CENTRED_COLUMNS, *ANGLE_COLUMNS]
+        write_atomically(folder / "picks.csv", lambda p: every[columns].to_csv(p, index=False, float_format="%.4f"))
+        if simulated:
+            names = [order.name(k) for k in range(order.n)]
+            write_project(folder, names, run.microscope, order.shape, every, voxel_size_A)
+        if order.volumes == "copick":
+            copick.write_config(folder, order.labelled, ["membrane", "gold", "density"])
+        remove_temporaries(folder, below=True)
+    for lock in (folder / "tables").glob(f".*{LOCK}"):
+        lock.unlink()
+
+
+def _check_folder(folder: Path, card: dict) -> None:
+    """Refuse a folder that holds another order, or something else."""
+    path = folder / "scenes.json"
     if path.exists():
         held = read_json(path, "choose an empty folder")
         ours, theirs = (c | c.get("order", {}) for c in (card, held))
         different = [k for k in sorted({*ours, *theirs} - {"order", "n"}) if ours.get(k) != theirs.get(k)]
         different += ["n"] if ours["n"] < theirs["n"] else []  # more of the same are made
         if different:
+            more = f"; it holds {theirs['n']}" if different == ["n"] else ""
             raise ValueError(
-                f"{folder} holds tomograms of another order ({', '.join(different)}): choose an empty folder."
+                f"{folder} holds tomograms of another order ({', '.join(different)}{more}): choose an empty folder."
             )
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif any(p.is_file() and p.suffix != LOCK for p in folder.rglob("*")):
         raise ValueError(f"{folder} is not empty, and holds no tomograms of this command: choose an empty folder.")
-    for number in range(order.n):
-        name = order.name(number)
-        done = folder / "tables" / f"{name}.csv"
-        if done.exists():
-            continue
-        if simulated:
-            table, volumes, series = simulate_scene(run, references, order, number, voxel_size_A)
-        else:
-            table, volumes = make_scene(run, references, order, number, voxel_size_A, noise_power, background)
-        done.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda p: p.write_text(json.dumps(card, indent=1)))
-        (_write_copick if order.volumes == "copick" else _write_mrc)(folder, name, table, volumes, voxel_size_A)
-        if simulated:
-            write_series(folder, name, series)
-        write_atomically(done, lambda p, t=table: t.to_csv(p, index=False, float_format="%.6f"))
-        yield name
-    tables = [folder / "tables" / f"{order.name(k)}.csv" for k in range(order.n)]
-    texts = dict.fromkeys(("class_name", "particle", "tomogram"), str)
-    every = pd.concat([pd.read_csv(t, dtype=texts, keep_default_na=False, na_values=[""]) for t in tables])
-    every = every.reset_index(drop=True)
-    write_atomically(folder / "picks.star", lambda p: p.write_text(picks_star(every)))
-    columns = ["tomogram", "class_name", *POSITION_COLUMNS, *CENTRED_COLUMNS, *ANGLE_COLUMNS]
-    write_atomically(folder / "picks.csv", lambda p: every[columns].to_csv(p, index=False, float_format="%.4f"))
-    if simulated:
-        names = [order.name(k) for k in range(order.n)]
-        write_project(folder, names, run.microscope, order.shape, every, voxel_size_A)
-    if order.volumes == "copick":
-        copick.write_config(folder, order.labelled, ["membrane", "gold", "density"])
-    remove_temporaries(folder, below=True)
 
 
 def _write_mrc(

@@ -172,13 +172,15 @@ def test_labels_become_particles(tmp_path):
     found = read_labelled_tomogram(
         tmp_path / "v.h5", tmp_path / "l.h5", 8, 10.0, protein="bright", class_names={1: "one"}
     )
-    assert found.table["class_name"].tolist() == ["one", "2"]
+    assert found.table["class_name"].tolist() == ["one"]  # what has no name is left out
     np.testing.assert_array_equal(found.volumes[0], volume[6:14, 6:14, 6:14])
     mrcfile.write(tmp_path / "v.mrc", volume, voxel_size=10.0)  # its header tells the voxel size, for the labels too
-    options = {"labels_path": str(tmp_path / "l.h5"), "class_names": {"1": "one"}, "protein": "bright"}
+    options = {"labels_path": str(tmp_path / "l.h5"), "class_names": {"1": "one", "2": "two"}, "protein": "bright"}
     as_json = load_particles(tmp_path / "v.mrc", box=8, **options)
-    assert as_json.table["class_name"].tolist() == ["one", "2"] and as_json.voxel_size_A == 10.0
-    np.testing.assert_array_equal(as_json.volumes, found.volumes)
+    assert as_json.table["class_name"].tolist() == ["one", "two"] and as_json.voxel_size_A == 10.0
+    np.testing.assert_array_equal(as_json.volumes[0], found.volumes[0])
+    with pytest.raises(ValueError, match="none of the labels 7 is there"):
+        load_particles(tmp_path / "v.mrc", box=8, **options | {"class_names": {"7": "one"}})
 
 
 @needs_shared

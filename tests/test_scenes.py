@@ -20,6 +20,7 @@ from cryoetgan_core.paper.own_runs import noise_of
 from cryoetgan_core.particles.relion_writer import write_star
 from cryoetgan_core.physics.any_size import mean_power, recorded, white
 from cryoetgan_core.physics.fourier_grid import coordinates
+from cryoetgan_core.reproducibility.files import claimed
 from cryoetgan_core.scenes import Scenes, generate_scenes, make_scene
 from cryoetgan_core.simulator.sets import class_references
 from cryoetgan_core.volumes.poses import relion_angles_to_pose, rotate_volume
@@ -94,7 +95,7 @@ def test_halves_are_two_recordings_of_half_of_the_dose(run, references) -> None:
 
 @pytest.mark.parametrize("kind", ["mrc", "copick"])
 def test_one_molecule_is_found_in_every_file(tmp_path: Path, run, references, kind: str) -> None:
-    order = Scenes({"ribosome": 1}, SHAPE, crowders={"tric": 2}, volumes=kind, seed=4)
+    order = Scenes({"ribosome": 1}, SHAPE, crowders={"tric": 2}, volumes=kind, seed=4, halves=kind == "copick")
     assert list(generate_scenes(tmp_path, run, references, order, VOXEL)) == ["scene_0001"]
     (pick,) = pd.read_csv(tmp_path / "picks.csv").to_dict("records")
     place = np.array([pick[f"{a}_A"] for a in "zyx"]) / VOXEL
@@ -110,7 +111,8 @@ def test_one_molecule_is_found_in_every_file(tmp_path: Path, run, references, ki
         tomogram = zarr.open(next(folder.glob("VoxelSpacing*/generated.zarr")))["0"][:]
         (point,) = json.loads(next(folder.glob("Picks/*ribosome.json")).read_text())["points"]
         np.testing.assert_allclose([point["location"][a] for a in "zyx"], place * VOXEL, atol=1e-3)
-        found = cg.load_particles(tmp_path, box=24, protein="dark")
+        assert point["instance_id"] == pick["molecule"] == 1
+        found = cg.load_particles(tmp_path, box=24, protein="dark")  # of the tomogram, not of its halves
         assert list(found.table["class_name"]) == ["ribosome"]
     assert classes.shape == tomogram.shape == SHAPE and set(np.unique(classes)) == {0, 1}
     weight = np.where(classes, density, 0)
@@ -148,6 +150,41 @@ def test_a_stopped_job_goes_on_with_the_same_bytes(tmp_path: Path, run, referenc
     )
     with pytest.raises(ValueError, match=r"another order \(counts, seed\): choose"):
         list(generate_scenes(tmp_path / "b", run, references, Scenes({"ribosome": 3}, SHAPE, n=2, seed=1), VOXEL))
+
+
+def test_processes_share_the_tomograms_of_an_order(tmp_path: Path, run, references) -> None:
+    """One that is at work keeps others off its tomogram; whoever makes the last one writes the tables."""
+    order = Scenes({"ribosome": 2, "tric": 1}, SHAPE, n=2, volumes="copick")
+    (tmp_path / "tables").mkdir()
+    with (
+        claimed(tmp_path / "tables" / "scene_0001.csv") as ours,
+        claimed(tmp_path / "tables" / "scene_0001.csv") as too,
+    ):
+        assert ours and not too
+        assert list(generate_scenes(tmp_path, run, references, order, VOXEL)) == ["scene_0002"]
+    assert not (tmp_path / "picks.csv").exists()
+    assert list(generate_scenes(tmp_path, run, references, order, VOXEL)) == ["scene_0001"]
+    assert len(pd.read_csv(tmp_path / "picks.csv")) == 6 and not list(tmp_path.rglob("*.lock"))
+
+
+def test_the_number_of_a_molecule_is_that_of_its_pick(tmp_path: Path, run, references) -> None:
+    """With crowders between them, which have no labels."""
+    order = Scenes({"tric": 4}, SHAPE, crowders={"ribosome": 2}, seed=3)
+    list(generate_scenes(tmp_path, run, references, order, VOXEL))
+    molecules = mrcfile.read(tmp_path / "tomograms" / "scene_0001_molecules.mrc")
+    for pick in pd.read_csv(tmp_path / "picks.csv").to_dict("records"):
+        centre = np.argwhere(molecules == pick["molecule"]).mean(0) * VOXEL
+        assert np.linalg.norm(centre - [pick[f"{a}_A"] for a in "zyx"]) < 2 * VOXEL
+    table = pd.read_csv(tmp_path / "tables" / "scene_0001.csv")
+    assert table["particle"].astype(int).tolist() == table["molecule"].tolist() == [1, 2, 3, 4]
+
+
+def test_a_density_that_is_nothing_at_these_voxels_is_said(tmp_path: Path) -> None:
+    """As where a header says 1 A in place of 13.68."""
+    density = class_references(("tric",), 24, VOXEL)["tric"].numpy()
+    mrcfile.write(tmp_path / "t.mrc", density, voxel_size=1.0)
+    with pytest.raises(ValueError, match="too small for voxels of 22.8 A"), pytest.warns(UserWarning):
+        class_references(("t",), 24, VOXEL, {"t": str(tmp_path / "t.mrc")})
 
 
 def test_a_folder_of_something_else_is_left_alone_and_a_failed_order_leaves_nothing(
@@ -276,7 +313,7 @@ def test_a_part_of_a_runs_classes_and_more_tomograms_of_one_order(tmp_path: Path
     capsys.readouterr()
     assert command.main([*order, "--n", "2"]) == 0 and "1 of them made now" in capsys.readouterr().out
     assert (tmp_path / "out" / "tomograms" / "scene_0001.mrc").read_bytes() == first
-    assert command.main(order) == 2 and "another order (n)" in capsys.readouterr().err
+    assert command.main(order) == 2 and "another order (n; it holds 2)" in capsys.readouterr().err
     card = tmp_path / "out" / "scenes.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | {"background": "0"}))
     assert command.main([*order, "--n", "2"]) == 2 and "another order (background)" in capsys.readouterr().err

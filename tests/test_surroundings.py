@@ -199,6 +199,16 @@ def test_the_command_takes_surroundings_and_a_background(tmp_path: Path, capsys:
     assert command.main([*told, *around, "--background", str(tmp_path / "empty.mrc")]) == 0
     assert set(np.unique(mrcfile.read(tmp_path / "out/tomograms/scene_0001_classes.mrc"))) == {0, 1, 2, 3}
     capsys.readouterr()
+    mrcfile.write(tmp_path / "none.mrc", background, voxel_size=1.0)
+    assert command.main([*told, "--background", str(tmp_path / "none.mrc")]) == 2
+    assert "give the size behind its name: FILE@22.8" in capsys.readouterr().err
+    np.save(tmp_path / "none.npy", background)
+    assert command.main([*told, "--background", str(tmp_path / "none.npy")]) == 2
+    assert "no reliable voxel size in this kind of file; give FILE@22.8" in capsys.readouterr().err
+    elsewhere = [*told[:2], str(tmp_path / "other"), *told[3:]]
+    assert command.main([*elsewhere, "--background", f"{tmp_path / 'none.npy'}@22.8"]) == 0
+    capsys.readouterr()
+    assert command.main([*told, "--around", "{gold}"]) == 2 and '{"gold": 5}' in capsys.readouterr().err
     assert command.main([*told, "--around", '{"vesicle": 1}']) == 2
     assert "vesicle is not known; expected some of planes, vesicles" in capsys.readouterr().err
 
@@ -208,7 +218,12 @@ def test_the_command_takes_surroundings_and_a_background(tmp_path: Path, capsys:
     [
         (dict(planes=-1), "planes is -1"),
         (dict(gold=1.5), "gold is 1.5; expected a whole number"),
-        (dict(vesicles="three"), "a value of a wrong kind"),
+        (dict(gold=5.0), "gold is 5.0; expected a whole number"),
+        (dict(gold_diameter_A=float("nan")), "gold_diameter_A is nan"),
+        (dict(vesicle_radius_A=[200]), "vesicle_radius_A is .*expected least and greatest"),
+        (dict(in_membranes={"tric": 2.0}, tubes=1), "expected whole numbers from 1"),
+        (dict(vesicles="three"), "vesicles is three; expected a whole number"),
+        (dict(gold_diameter_A="wide"), "a value of a wrong kind"),
         (dict(vesicle_radius_A=[300, 200]), "vesicle_radius_A is 300 to 200"),
         (dict(tube_radius_A=[10, 20]), "expected a range from 50 A on"),
         (dict(gold_diameter_A=0), "gold_diameter_A is 0"),
@@ -228,3 +243,6 @@ def test_what_finds_no_room_is_said(references) -> None:
     placed = draw(Surroundings(vesicles=1, in_membranes={"ribosome": 400}), SHAPE, VOXEL, rng())
     with pytest.raises(ValueError, match=r"room for \d+ of 400 molecules in membranes"):
         scene.place(references, {}, SHAPE, VOXEL, rng(), placed=placed)
+    with pytest.raises(ValueError, match="A wide and the ice 50 A: make it thicker"):
+        thin = draw(Surroundings(ice_A=50), SHAPE, VOXEL, rng())
+        scene.place(references, {"ribosome": 1}, SHAPE, VOXEL, rng(), placed=thin)

@@ -14,6 +14,7 @@ from ..config import OWN_DATA, RunConfig, make_config
 from ..generation import TrainedRun, load_run
 from ..particles.report import describe
 from ..particles.tomogram import read_tomogram
+from ..particles.volume_files import NO_VOXEL_SIZE, suffix_of
 from ..physics.acquisition import acquisition
 from ..physics.pick_error import LEAST, as_picked
 from ..reproducibility.files import read_json
@@ -22,6 +23,7 @@ from ..run_folder import fingerprint
 from ..scenes import Scenes, Simulated, generate_scenes
 from ..simulator.microscope.simulate import MICROSCOPES
 from ..simulator.sets import class_references, density_maps, subtomograms
+from ..simulator.specimen.render import parse_source
 from ..simulator.surroundings import surroundings
 from ..streaming import places
 from ..volumes.domains import Domains
@@ -296,7 +298,7 @@ def generate_tomograms(
         membranes, gold and ice: names and values of `simulator.surroundings.Surroundings`, as in {"vesicles": 3}.
     background
         a measured tomogram, or a part of one, that holds no molecules of these classes and is at least as large: the
-        molecules are added to it, in place of generated noise.
+        molecules are added to it, in place of generated noise. FILE@10 where the file lacks its voxel size, angstrom.
     volumes
         "mrc" or "copick".
     protein
@@ -323,9 +325,15 @@ def generate_tomograms(
     order = Scenes(dict(counts), tuple(shape), n, seed, dict(crowders or {}), volumes, protein, halves, beside)
     measured = None
     if background:
-        measured, found = read_tomogram(background, protein=protein)
+        source, said = parse_source(str(background))
+        if not said and suffix_of(Path(source)) in NO_VOXEL_SIZE:
+            raise ValueError(f"{background}: no reliable voxel size in this kind of file; give FILE@{voxel:g}.")
+        measured, found = read_tomogram(source, said.get("map_voxel_size_A"), protein=protein)
         if abs(found / voxel - 1) > SAME_VOXEL:
-            raise ValueError(f"{background}: voxels of {found:g} A; expected the {voxel:g} A of the run's particles.")
+            raise ValueError(
+                f"{background}: voxels of {found:g} A; expected the {voxel:g} A of the run's particles. If the file is "
+                f"wrong, give the size behind its name: FILE@{voxel:g}."
+            )
     references = class_references(names, min(shape), voxel, given)
     source = Simulated(MICROSCOPES[str(run)], snr) if simulated else load_run(run)
     noise = None if simulated else noise_of(Path(run))

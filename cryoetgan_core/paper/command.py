@@ -122,7 +122,7 @@ def tilts_used(run: "api.TrainedRun", both: Domains) -> str:
     ranges = [f"{low:.0f} to {high:.0f}" for low, high in run.G.recordings[:, 2:].unique(dim=0).tolist()]
     shown = ", ".join(ranges[:SHOWN]) + (f" and {len(ranges) - SHOWN} more" if len(ranges) > SHOWN else "")
     told = {"tilt_min_deg", "tilt_max_deg"} <= set(table) and table["tilt_min_deg"].notna().all()
-    source = "as the files say" if told and run.config.tilt_range == "known" else "estimated from the particles"
+    source = "as told" if told and run.config.tilt_range == "known" else "estimated from the particles"
     return f"tilts {shown} degrees, {source}"
 
 
@@ -212,10 +212,14 @@ def _scenes(
     """Write labelled tomograms of a physics run or a simulated microscope."""
     there, size = len(list((output / "tables").glob("*.csv"))), _sizes(shape)
     volume_A3 = math.prod(size) * api.tomogram_source(run, voxel_size_A, snr)[1] ** 3
-    told |= {"voxel_size_A": voxel_size_A, "snr": snr, "n": n, "around": parse_json("around", around)}
+    told |= {"voxel_size_A": voxel_size_A, "snr": snr, "n": n, "around": parse_json("around", around, '{"gold": 5}')}
     told["crowders"] = parse_counts(crowders, volume_A3) if crowders else {}
     target = api.generate_tomograms(output, run, parse_counts(counts, volume_A3), size, progress=True, **told)
-    print(f"{target}: {n} tomograms with labels and picks, {n - there} of them made now")
+    done = len(list((output / "tables").glob("*.csv")))
+    if done < n:
+        print(f"{output}: {done} of {n} tomograms; another process is at the others, and writes the tables at the end")
+    else:
+        print(f"{target}: {n} tomograms with labels and picks, {max(n - there, 0)} of them made now")
 
 
 def _sizes(shape: str) -> tuple[int, ...]:

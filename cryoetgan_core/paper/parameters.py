@@ -93,18 +93,14 @@ def parse_files(files: str) -> dict[str, tuple[str, dict]]:
     return found
 
 
-def parse_json(parameter: str, text: str) -> dict:
-    """The JSON object that a notebook's parameter holds."""
+def parse_json(parameter: str, text: str, example: str = '{"noise_level": 0.5}') -> dict:
+    """The JSON object that a parameter holds; `example` is one in messages."""
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f'Parameter {parameter!r} is {text!r}; expected JSON such as {{"noise_level": 0.5}} ({error}).'
-        ) from None
+        raise ValueError(f"Parameter {parameter!r} is {text!r}; expected JSON such as {example} ({error}).") from None
     if not isinstance(found, dict):
-        raise ValueError(
-            f'Parameter {parameter!r} is {text!r}; expected JSON of names and values such as {{"noise_level": 0.5}}.'
-        )
+        raise ValueError(f"Parameter {parameter!r} is {text!r}; expected JSON of names and values such as {example}.")
     return found
 
 

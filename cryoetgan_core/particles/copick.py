@@ -8,6 +8,7 @@ Positions are in angstrom from the tomogram's first voxel; a pick's 4 x 4 matrix
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, particle_centres, p
 
 RUNS = "ExperimentRuns"
 CHUNK = 128  # voxels along each axis
+HALVES = ("even", "odd")  # tomograms of half of the dose
 
 
 def is_project(path: Path) -> bool:
@@ -65,7 +67,7 @@ def project_roots(path: Path) -> list[Path]:
 
 
 def tomogram_of(roots: list[Path], run: str, voxel_size_A: float | None, kind: str | None) -> tuple[Path, float]:
-    """The zarr store of a run's tomogram, and its voxel size; the only one there, or the one asked for.
+    """The zarr store of a run's tomogram, and its voxel size; the only one there beside HALVES, or the one asked for.
 
     Raises ValueError when none fits, or several do.
     """
@@ -84,11 +86,13 @@ def tomogram_of(roots: list[Path], run: str, voxel_size_A: float | None, kind: s
                     and kind in (None, store.stem)
                 ):
                     found[store] = voxel
+    if kind is None:
+        found = {s: voxel for s, voxel in found.items() if s.stem not in HALVES} or found
     if len(found) != 1:
         names = [f"{s.stem} at {v:g} A" for s, v in found.items()]
         raise ValueError(
             f"{roots[0]}: run {run!r} has {', '.join(names) or 'no such tomogram'}; expected one. Choose by "
-            "tomogram_kind and voxel_size_A"
+            'voxel_size_A and tomogram_kind, in the shell --options \'{"tomogram_kind": "..."}\''
         )
     return next(iter(found.items()))
 
@@ -146,7 +150,8 @@ def write_volume(
     voxel_size_A: float,
     segmentation_of: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a volume (Z, Y, X) where a project has it, as OME-Zarr 0.4 of one level, uncompressed; returns the store.
+    """Write a volume (Z, Y, X) where a project has it, as OME-Zarr 0.4 of one level, uncompressed, and at once; returns
+    the store.
 
     Parameters
     ----------
@@ -162,7 +167,8 @@ def write_volume(
         kind = "-multilabel" if np.issubdtype(volume.dtype, np.integer) else ""
         picker = f"{segmentation_of['user']}_{segmentation_of['session']}"
         store = root / RUNS / run / "Segmentations" / f"{voxel_size_A:.3f}_{picker}_{name}{kind}.zarr"
-    group = zarr.open_group(store, mode="w", zarr_format=2)
+    unfinished = store.with_name(f".{store.name}.unfinished")  # of a killed process: written over
+    group = zarr.open_group(unfinished, mode="w", zarr_format=2)
     chunks = tuple(min(CHUNK, s) for s in volume.shape)
     group.create_array(
         "0", data=np.ascontiguousarray(volume), chunks=chunks, compressors=None, config={"write_empty_chunks": True},
@@ -179,6 +185,8 @@ def write_volume(
             "datasets": [{"path": "0", "coordinateTransformations": [scale]}],
         }
     ]
+    shutil.rmtree(store, ignore_errors=True)
+    unfinished.rename(store)
     return store
 
 
@@ -201,13 +209,10 @@ def write_config(root: Path, class_names: list[str], segmented: Sequence[str] = 
 
 def write_picks(root: Path, table: pd.DataFrame, *, user: str, session: str, oriented: bool = True) -> list[Path]:
     """Write the particles of a table as picks, where they lie (a shift in their box is added where it is known): a file
-    for each tomogram and class.
-
-    Returns the files.
-
+    for each tomogram and class; returns the files. The ``instance_id`` of a pick is its row in its tomogram, from 1.
     `oriented` says whether their angles mean anything.
     """
-    files = []
+    files, rows = [], table.groupby("tomogram").cumcount() + 1
     for (run, name), part in table.groupby(["tomogram", "class_name"], sort=True):
         matrices = np.tile(np.eye(4), (len(part), 1, 1))
         if part[list(ANGLE_COLUMNS)].notna().all(axis=None):
@@ -216,10 +221,10 @@ def write_picks(root: Path, table: pd.DataFrame, *, user: str, session: str, ori
             {
                 "location": dict(zip("xyz", map(float, p), strict=True)),
                 "transformation_": m.tolist(),
-                "instance_id": 0,
+                "instance_id": int(row),
                 "score": 1.0,
             }
-            for p, m in zip(particle_centres(part), matrices, strict=True)
+            for p, m, row in zip(particle_centres(part), matrices, rows[part.index], strict=True)
         ]
         record = {
             "pickable_object_name": object_name(name), "user_id": user, "session_id": session, "run_name": run,

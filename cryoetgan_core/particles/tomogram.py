@@ -191,7 +191,8 @@ def read_labelled_tomogram(
     voxel_size_A
         overrides that of the tomogram's header; that of the label volume is not read.
     class_names
-        name of each label, by number or, as JSON has it, by the number as text.
+        name of each label, by number or, as JSON has it, by the number as text; labels without a name are left out.
+        None: all labels, by their numbers.
 
     Raises ValueError as `read_tomogram` and `cut_cubes`, and when the two volumes differ in shape or no component has
     `min_voxels` voxels (fewer are crumbs of a label).
@@ -211,6 +212,10 @@ def read_labelled_tomogram(
     if found.empty:
         raise ValueError(f"{labels_path}: no connected label of {min_voxels} voxels or more; is it a label volume?")
     named = {str(label): name for label, name in (class_names or {}).items()}
+    if named:
+        found = found[found["label"].astype(str).isin(list(named))]
+        if found.empty:
+            raise ValueError(f"{labels_path}: none of the labels {', '.join(named)} is there; class_names names others")
     return cut_cubes(
         volume,
         voxel,

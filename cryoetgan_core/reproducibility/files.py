@@ -1,6 +1,7 @@
 """Files that are whole or not there, and that are checked when read: a damaged one is named, with what to do."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -8,7 +9,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 
 TEMPORARY = ".tmp"  # how the names of unfinished files end; they begin with a dot
 UNIQUE = 32 * "[0-9a-f]"  # what stands in such a name and in no other
+LOCK = ".lock"  # of `claimed`
 CHECKSUM = "sha256"  # the entry of a safetensors file's metadata
 SETTINGS_CHECKSUM = "config_json_sha256"  # and of weights, of the config.json that they belong to
 WITHOUT_CHECKSUM = {"steps_done", "fingerprint", "config_hash"}  # the metadata of files from before there was one
@@ -61,6 +63,32 @@ def _no_room(error: Exception) -> bool:
     said = str(error)
     named = any(f"(os error {number})" in said or f"errno = {number}," in said for number in full)
     return getattr(error, "errno", None) in full or named
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether `path` is this process's to write until the block ends: not where another one is at it. A process that
+    dies gives up what it claimed; one that fails leaves neither lock nor empty folders. On a disk without locks
+    everybody may write.
+    """
+    lock = path.with_name(f".{path.name}{LOCK}")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass
+        try:
+            yield True
+        except BaseException:
+            lock.unlink(missing_ok=True)
+            with suppress(OSError):  # where they hold something
+                lock.parent.rmdir()
+                lock.parent.parent.rmdir()
+            raise
 
 
 def remove_temporaries(folder: Path, *, below: bool = False, older_than_s: float = 0.0) -> None:

@@ -89,6 +89,10 @@ def place(
                 f"place: {name} is {2 * r:.0f} A wide and the tomogram {' x '.join(f'{e:.0f}' for e in extent)} A "
                 "(z, y, x): make it larger."
             )
+        if placed and 0 < placed.order.ice_A < 2 * r:
+            raise ValueError(
+                f"place: {name} is {2 * r:.0f} A wide and the ice {placed.order.ice_A:g} A: make it thicker."
+            )
         for k in range(counts[name]):
             n = len(names)
             for _ in range(TRIES):

@@ -21,7 +21,7 @@ from .microscope.projection import project
 from .microscope.simulate import Microscope, Recordings, draw_recordings, reconstruct, record
 from .microscope.transfer import wavelength_A
 from .specimen import ASSEMBLIES, pose_to_relion_angles, random_rotations, random_shifts, reference_map, rotate_volume
-from .specimen.crowding import Crowding, Neighbours, place_neighbours
+from .specimen.crowding import LEAST_DENSITY, Crowding, Neighbours, place_neighbours
 from .specimen.render import parse_source
 
 RESOLUTION_VOXELS = 2.2  # density maps are low-passed to this many voxels, just above Nyquist
@@ -81,7 +81,13 @@ def _class_reference(
     grid = {"voxel_size_A": voxel_size_A, "resolution_A": resolution_voxels * voxel_size_A} | options
     make = _embedded if source in ASSEMBLIES else reference_map
     if name != "membrane":
-        return make(source, **grid).clone()
+        made = make(source, **grid).clone()
+        if not (made > LEAST_DENSITY).any():
+            raise ValueError(
+                f"{source}: too small for voxels of {voxel_size_A:g} A, which show nothing of it. If its header is "
+                "wrong, give its voxel size behind its name, as in FILE@13.68."
+            )
+        return made
     rim = 3  # voxels over which the disc fades
     radius = math.sqrt(3) * (box / 2 + MAX_SHIFT * box) + rim
     disc = make(source, **grid, box=2 * math.ceil(radius))

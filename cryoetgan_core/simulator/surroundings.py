@@ -7,6 +7,7 @@ to its mid-plane, so its density and its labels need no mesh.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -65,20 +66,22 @@ class Surroundings:
 
     def __post_init__(self) -> None:
         for name in (*MEMBRANES, "gold"):
-            if getattr(self, name) % 1 or getattr(self, name) < 0:
+            if not isinstance(getattr(self, name), Integral) or getattr(self, name) < 0:
                 raise ValueError(f"Surroundings: {name} is {getattr(self, name)}; expected a whole number, 0 or more.")
         for name in ("vesicle_radius_A", "tube_radius_A"):
+            if len(getattr(self, name)) != 2:
+                raise ValueError(f"Surroundings: {name} is {getattr(self, name)}; expected least and greatest.")
             low, high = getattr(self, name)
             if not 2 * HALF_MEMBRANE_A <= low <= high:
                 raise ValueError(
                     f"Surroundings: {name} is {low:g} to {high:g}; expected a range from {2 * HALF_MEMBRANE_A:g} A on."
                 )
-        if self.gold_diameter_A <= 0 or self.ice_A < 0 or abs(self.ice_tilt_deg) > 45:
+        if not (self.gold_diameter_A > 0 and self.ice_A >= 0 and abs(self.ice_tilt_deg) <= 45):
             raise ValueError(
                 f"Surroundings: gold_diameter_A is {self.gold_diameter_A:g}, ice_A {self.ice_A:g} and ice_tilt_deg "
                 f"{self.ice_tilt_deg:g}; expected more than 0, 0 or more, and -45 to 45."
             )
-        if any(n % 1 or n < 1 for n in self.in_membranes.values()):
+        if any(not isinstance(n, Integral) or n < 1 for n in self.in_membranes.values()):
             raise ValueError(f"Surroundings: in_membranes is {dict(self.in_membranes)}; expected whole numbers from 1.")
         if self.in_membranes and not (self.planes or self.vesicles or self.tubes):
             names = ", ".join(self.in_membranes)

@@ -226,5 +226,5 @@ def check_class_names(names: Iterable[str]) -> None:
     if unsafe:
         raise ValueError(
             f"Class names {unsafe}; expected letters, digits, '_', '.', '+', '-' and single spaces between them, "
-            "beginning with a letter or digit, since files and tables carry them."
+            "beginning with a letter or digit, since files and tables carry them. Rename them, in picks and labels too."
         )

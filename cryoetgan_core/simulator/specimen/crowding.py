@@ -11,6 +11,7 @@ from torch import Tensor
 from ...volumes.poses import random_rotations
 
 HALF_MEMBRANE_A = 25.0  # from the mid-plane of a bilayer to the outside of its head groups
+LEAST_DENSITY = 0.3  # of a molecule; protein is 1
 OVERLAP = 0.9  # centres may come as near as this part of the sum of two radii: molecules are not balls
 
 
@@ -46,8 +47,8 @@ def volume_A3(reference: Tensor, voxel_size_A: float) -> float:
 
 
 def radius_A(reference: Tensor, voxel_size_A: float) -> float:
-    """Radius around the centre that holds all but 2 % of the voxels above a density of 0.3."""
-    index = (reference > 0.3).nonzero().float() - reference.shape[-1] // 2
+    """Radius around the centre that holds all but 2 % of the voxels above LEAST_DENSITY."""
+    index = (reference > LEAST_DENSITY).nonzero().float() - reference.shape[-1] // 2
     return float(index.norm(dim=1).quantile(0.98)) * voxel_size_A
 
 
