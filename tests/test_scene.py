@@ -174,6 +174,8 @@ def test_the_star_files_hold_what_was_recorded(references: dict, table: object, 
     assert abs(first) == rows["rlnTomoYTilt"].abs().min()  # dose-symmetric: the least tilted one first
     glob = starfile.read(tmp_path / "tomograms.star")
     assert [int(np.squeeze(glob[f"rlnTomoSize{a}"])) for a in "ZYX"] == list(SHAPE)
+    with pytest.raises(ValueError, match="places in tomograms, and no extracted particles"):
+        cg.load_particles(tmp_path / "particles.star")
     particles = starfile.read(tmp_path / "particles.star")["particles"]
     back = particles[[f"rlnCenteredCoordinate{a}Angst" for a in "XYZ"]].to_numpy(float)
     centre = np.array(SHAPE[::-1]) / 2 * VOXEL

@@ -246,7 +246,7 @@ class Results:
         """F1 on DeepFinder's tomograms of pickers trained on tomograms of one source, or of template matching, from
         Table 23.
         """
-        kind = "templates" if source == TEMPLATES else "picker_long" if wide else "picker"
+        kind = "templates" if source == TEMPLATES else f"picker_{LONG[source]}" if wide else "picker"
         (r,) = self([f"deepfinder_{kind}_seed{self.seeds[0]}"])
         return mean([scores["f1"] for scores in r["scores"][source]])
 

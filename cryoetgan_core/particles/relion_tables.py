@@ -221,6 +221,17 @@ def particle_files(path: Path) -> tuple[Path, Path | None, dict]:
     """Particle file, tomogram file (None where there is none) and the particle file's blocks, from an optimisation set
     or a particle file; the table of RELION 3.0, which has no name, as "particles".
     """
+    found, tomograms, blocks = _particle_files(path)
+    table = blocks["particles"]
+    if "rlnImageName" not in table and "rlnTomoName" in table:
+        raise ValueError(
+            f"{found}: places in tomograms, and no extracted particles; give the tomograms, and this file as "
+            "coordinates="
+        )
+    return found, tomograms, blocks
+
+
+def _particle_files(path: Path) -> tuple[Path, Path | None, dict]:
     blocks = read_star(path)
     if "particles" in blocks:
         beside = path.parent / "tomograms.star"
