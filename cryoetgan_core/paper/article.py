@@ -169,5 +169,5 @@ def table(name: str) -> object:
 
 
 def claims() -> object:
-    """Every claim with what was found, and pass or FAIL."""
+    """Every claim with what was found: pass, not resolved or FAIL."""
     return claims_table(PROFILE, SEEDS).style.hide(axis="index")
