@@ -29,7 +29,7 @@ from .results import read_results
 from .simulated_sets import default_device
 
 LEVELS = np.linspace(3, 20, 35)  # thresholds, standard deviations of a template's scores
-ROTATIONS = 600  # of each template: 24 degrees apart
+ROTATIONS, FINE = 600, 2400  # of each template: 24 degrees apart, and 15
 TEMPLATES = "template matching"
 
 
@@ -62,10 +62,10 @@ def matched_heights(
 
 
 def make_simulated(
-    config: RunConfig, rotations: int = ROTATIONS, recorded: int = 12, tested: int = picker.TESTED_ON
+    config: RunConfig, rotations: int = ROTATIONS, recorded: int = 12, tested: int = picker.TESTED_ON, own: int = 1
 ) -> dict:
-    """Scores on the tomograms that the pickers of `picker` are tested on; thresholds are set on the fourth that they
-    were trained on with real labels.
+    """Scores on the tomograms that the pickers of `picker` are tested on; thresholds are set on the last `own` of the
+    four that they were trained on with real labels.
     """
     references, _, voxel_size_A = what_is_picked(config)
     radii = {name: radius_A(r, voxel_size_A) for name, r in references.items()}
@@ -76,11 +76,13 @@ def make_simulated(
     )
     in_voxels = [radii[name] / voxel_size_A for name in sorted(radii)]
     matching = partial(matched_heights, references=references, radii=in_voxels, factor=factor, rotations=rotations)
-    rows = picked_right(matching, [trained_on[picker.TRAINED_ON - 1]], tested_on, voxel_size_A, radii, LEVELS)
+    labelled_ones = trained_on[picker.TRAINED_ON - own : picker.TRAINED_ON]
+    rows = picked_right(matching, labelled_ones, tested_on, voxel_size_A, radii, LEVELS)
     return {
         "rows": rows,
         "scores": {TEMPLATES: [scores(pd.DataFrame(rows))]},
         "rotations": rotations,
+        "thresholds_from": own,
         "voxel_size_A": voxel_size_A,
         "data_hash": array_hash(*(volume for volume, _ in (*trained_on, *tested_on))),
     } | described(config, "paper.template_matching")
@@ -115,11 +117,13 @@ def make_deepfinder(folder: Path, config: RunConfig, rotations: int = ROTATIONS)
 def planned(profile: str, seed: int) -> dict[str, Case]:
     """The results by name."""
     few = dict(rotations=3, recorded=picker.TRAINED_ON, tested=1) if profile == "smoke" else {}
-    return {
-        name.replace("picker", "templates"): Case(case.config, partial(make_simulated, **few))
-        for name, case in picker.planned(profile, seed).items()
-        if "long" not in name
-    }
+    plan = {}
+    for dataset in DATASETS:
+        config = picker.planned(profile, seed)[f"picker_{dataset}_seed{seed}"].config
+        fine = dict(rotations=FINE, own=picker.TRAINED_ON) | few
+        plan[f"templates_{dataset}_seed{seed}"] = Case(config, partial(make_simulated, **few))
+        plan[f"templates_{dataset}_fine_seed{seed}"] = Case(config, partial(make_simulated, **fine))
+    return plan
 
 
 def planned_foreign(profile: str, seed: int) -> dict[str, Case]:
