@@ -9,7 +9,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ..config import PROFILES
-from ..evaluation.baselines import BACKGROUND, CTF, FORMULAS, WHITE
+from ..evaluation.baselines import BACKGROUND, CTF, FORMULAS, RELEASED, WHITE
 from ..evaluation.downstream import GENERATED, PHYSICS, REAL
 from ..reproducibility import paths
 from .cell_left_out import OFF, PUT_IN
@@ -89,6 +89,7 @@ def numbers() -> dict[str, str]:
     found |= {"evening_steps": f"{evening:,}"}
     found |= {f"snr_estimated_{dataset}": f"{snr:g}" for dataset, snr in ABLATED.items()}
     found |= {"authors_physics": f"{r.authors(PHYSICS):.1f}", "authors_real": f"{r.authors(REAL):.1f}"}
+    found["authors_released"] = f"{r.authors(RELEASED):.1f}"
     for name in ("ribosomes", "deepfinder", "empiar10499", "emd1155", "microtubule"):
         found[f"{name}_angular"] = _joined([f"{ratio:.2f}" for ratio in r.folds(name, "angular")])
     found["downstream_gan_each"] = _joined([f"{v:.1f}" for v in r.downstream(GENERATED)])

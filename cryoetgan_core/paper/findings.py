@@ -144,14 +144,10 @@ class Results:
         """`pickers` over those with real labels, one value a draw."""
         return list(np.divide(self.pickers(dataset, source), self.pickers(dataset, REAL)))
 
-    def strongest_picker(self) -> tuple[str, list[float]]:
-        """Of the CTF formula's pickers and template matching the one whose `picker_shares` are larger, each the smaller
-        of S1 and S2; and these.
-        """
-        each = {
-            name: smaller(*(self.picker_shares(dataset, source) for dataset in ("S1", "S2")))
-            for name, source in (("CTF formula and wedge", CTF_WEDGE), (TEMPLATES, TEMPLATES))
-        }
+    def strongest_picker(self, dataset: str) -> tuple[str, list[float]]:
+        """Of the CTF formula's pickers and template matching the one whose `picker_shares` are larger; and these."""
+        sources = (("CTF formula and wedge", CTF_WEDGE), (TEMPLATES, TEMPLATES))
+        each = {name: self.picker_shares(dataset, source) for name, source in sources}
         name = max(each, key=lambda name: mean(each[name]))
         return name, each[name]
 
