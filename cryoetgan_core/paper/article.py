@@ -63,6 +63,9 @@ def numbers() -> dict[str, str]:
     found |= {"flow": over_draws(r.competitor(), 1, (0, 100)), "flow_steps": f"{TRAINED}"}
     found["wrong_signs"] = f"{r.wrong_signs()} of {len(SEEDS)}"
     found["wide_pickers"] = over_draws(r.wide_picker(PHYSICS), 3, (0, 1))
+    found["wide_pickers_S1"] = over_draws(r.wide_picker(PHYSICS, "S1"), 3, (0, 1))
+    found["wide_less_templates_S1"] = over_draws(r.wide_less_templates("S1"), 3)
+    found["wide_less_fine_S1"] = over_draws(r.wide_less_templates("S1", "_fine"), 3)
     found["wide_pickers_real"] = over_draws(r.wide_picker(REAL), 3, (0, 1))
     found["wide_less_formula"] = _joined([f"{v:.3f}" for v in r.wide_less_formula()])
     found["wide_less_templates"] = over_draws(r.wide_less_templates(), 3)

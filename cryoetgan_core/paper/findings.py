@@ -208,19 +208,21 @@ class Results:
             for found, put_in in zip(row["found"], r["offset"]["put_in"], strict=True)
         )
 
-    def wide_picker(self, source: str) -> list[float]:
-        """F1 on held-out tomograms of S2 of the wide picker of a source, one value a draw, from Table 26."""
-        results = self([f"picker_S2_{LONG[source]}_seed{s}" for s in self.seeds])
+    def wide_picker(self, source: str, dataset: str = "S2") -> list[float]:
+        """F1 on held-out tomograms of a set of the larger picker of a source, one value a draw, from Table 26."""
+        results = self([f"picker_{dataset}_{LONG[source]}_seed{s}" for s in self.seeds])
         return [r["learning_curves"][source][str(LONG_TRAINED_ON)][0]["f1"] for r in results]
 
     def wide_less_formula(self) -> list[float]:
-        """F1 of the generator's wide picker less that of the CTF formula's, in each draw of S2, from Table 26."""
+        """F1 of the generator's larger picker less that of the CTF formula's, in each draw of S2, from Table 26."""
         return list(np.subtract(self.wide_picker(PHYSICS), self.wide_picker(CTF_WEDGE)))
 
-    def wide_less_templates(self) -> list[float]:
-        """F1 of the generator's wide picker less that of template matching, in each draw of S2, from Table 26."""
-        matched = self([f"templates_S2_seed{s}" for s in self.seeds])
-        pairs = zip(self.wide_picker(PHYSICS), matched, strict=True)
+    def wide_less_templates(self, dataset: str = "S2", kind: str = "") -> list[float]:
+        """F1 of the generator's larger picker less that of template matching (of `kind` "" or "_fine"), in each draw of
+        a set, from Table 26.
+        """
+        matched = self([f"templates_{dataset}{kind}_seed{s}" for s in self.seeds])
+        pairs = zip(self.wide_picker(PHYSICS, dataset), matched, strict=True)
         return [f1 - r["scores"][TEMPLATES][0]["f1"] for f1, r in pairs]
 
     def in_coloured_noise(self) -> tuple[float, float]:
