@@ -238,7 +238,7 @@ def test_a_reference_classifier_that_never_names_a_class_is_begun_anew(monkeypat
     def trained(*starts: list[int]) -> tuple[list[int], int]:
         begun = []
 
-        def train(config, volumes, labels, classes, seed, start, device, progress):
+        def train(config, volumes, labels, classes, start, device):
             begun.append(start)
             return Named(starts[start])
 
