@@ -57,17 +57,21 @@ def resolution_A(fsc: torch.Tensor, voxel_size_A: float, threshold: float = 0.5)
     return 2 * (len(fsc) - 1) * voxel_size_A / last if last else float("inf")
 
 
+def _features(name: str, real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both sets in double precision. Raises ValueError if one has fewer than two points or the widths differ."""
+    if min(len(real), len(fake)) < 2 or real.shape[1] != fake.shape[1]:
+        raise ValueError(
+            f"{name}: features {tuple(real.shape)} and {tuple(fake.shape)}: expected (N, C), (M, C), N and M > 1."
+        )
+    return real.double(), fake.double()
+
+
 def frechet_distance(real: torch.Tensor, fake: torch.Tensor) -> float:
     """|mu_r - mu_f|^2 + Tr(C_r + C_f - 2 (C_r C_f)^(1/2)) of features (N, C) and (M, C).
 
     Raises ValueError if a set has fewer than two points or the widths differ.
     """
-    if min(len(real), len(fake)) < 2 or real.shape[1] != fake.shape[1]:
-        raise ValueError(
-            f"frechet_distance: features {tuple(real.shape)} and {tuple(fake.shape)}: expected (N, C), (M, C), N and M "
-            "> 1."
-        )
-    real, fake = real.double(), fake.double()
+    real, fake = _features("frechet_distance", real, fake)
     mean = (real.mean(0) - fake.mean(0)).square().sum()
     c_real, c_fake = real.T.cov(), fake.T.cov()
     # The product of two covariances has real, non-negative eigenvalues: their roots sum to the trace of its root.
@@ -89,12 +93,7 @@ def kernel_distance(real: torch.Tensor, fake: torch.Tensor) -> float:
 
     Raises ValueError if a set has fewer than two points or the widths differ.
     """
-    if min(len(real), len(fake)) < 2 or real.shape[1] != fake.shape[1]:
-        raise ValueError(
-            f"kernel_distance: features {tuple(real.shape)} and {tuple(fake.shape)}: expected (N, C), (M, C), N and M "
-            "> 1."
-        )
-    real, fake = real.double(), fake.double()
+    real, fake = _features("kernel_distance", real, fake)
 
     def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return (a @ b.T / a.shape[1] + 1) ** 3
