@@ -24,7 +24,7 @@ MOST_TO_ESTIMATE = 2000  # subtomograms that the physics generator is estimated 
 MEASURED, REAL_BACKGROUND = "measured", "real background"  # noise of the physics generator
 HELD_OUT_EVERY, LEAST_HELD_OUT = 4, 64  # particle, to choose between them; generated volumes compared, at least
 CLEARLY = 0.8  # of the distance with measured noise, for real background to be taken: few particles tell it poorly
-READ_EVERY = 50  # steps on a GPU
+SHOWN = ("critic_Y", "adversarial_Y", "cycle_x")  # losses beside the progress bar
 LOG_REMEDY = "delete it, and training goes on from its checkpoint with a log that begins there"
 
 
@@ -97,14 +97,6 @@ def _log_so_far(folder: Path, steps: int) -> list[dict]:
     return read_log(folder, steps) if (folder / "log.jsonl").exists() else [{"step": steps, "seconds": 0.0}]
 
 
-def reads(trainer: Trainer) -> bool:
-    """Whether losses are read from the device after the step that was done: always on a CPU; on a GPU now and then,
-    because to read them is to wait for it.
-    """
-    gpu, done = trainer.device.type == "cuda", trainer.steps_done
-    return not gpu or done % READ_EVERY == 0 or done % trainer.config.checkpoint_every == 0 or trainer.finished
-
-
 def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: bool = False) -> Path:
     """Train to the configured number of steps in `folder`, resuming what is there; returns the path of the weights.
 
@@ -129,8 +121,6 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
     if not first:
         while not trainer.finished:
             trainer.step()
-            if reads(trainer):
-                trainer.check()
         trainer.processes.wait()
         return folder / "weights.safetensors"
     if not trainer.finished:
@@ -150,29 +140,12 @@ def train(trainer: Trainer, folder: Path, *, progress: bool = True, replace: boo
             desc=f"{config.preset} seed {config.seed}",
         ) as bar,
     ):
-        waiting = []  # steps whose losses were not read from the device
         while not trainer.finished:
             values = trainer.step()
-            waiting.append({"step": trainer.steps_done, "seconds": round(time.perf_counter() - start, 2)} | values)
+            record = {"step": trainer.steps_done, "seconds": round(time.perf_counter() - start, 2)} | values
+            log.write(json.dumps(record) + "\n")
             bar.update()
-            if not reads(trainer):
-                continue
-            trainer.check()
-            shown = torch.stack(
-                [torch.stack([torch.as_tensor(record[k]) for k in values]) for record in waiting]
-            ).tolist()
-            log.writelines(
-                json.dumps(record | dict(zip(values, row, strict=True))) + "\n"
-                for record, row in zip(waiting, shown, strict=True)
-            )
-            bar.set_postfix(
-                {
-                    k: f"{v:.3f}"
-                    for k, v in zip(values, shown[-1], strict=True)
-                    if k in ("critic_Y", "adversarial_Y", "cycle_x")
-                }
-            )
-            waiting = []
+            bar.set_postfix({k: f"{values[k]:.3f}" for k in SHOWN if k in values})
             if trainer.steps_done % config.checkpoint_every == 0:
                 log.flush()
                 save_checkpoint(trainer, folder)

@@ -24,8 +24,8 @@ from .particles.copick import RUNS, object_name, write_picks
 from .particles.writers import FORMATS, IN_TOMOGRAMS, PICKER, place_in_mosaic, write_tables, write_volumes
 from .reproducibility.files import read_json, remove_temporaries, write_atomically
 from .reproducibility.seeds import stream
-from .simulator.sets import MAX_SHIFT, UPSAMPLE, poses_of
-from .volumes.poses import pose_to_relion_angles, random_rotations, random_shifts, rotate_volume
+from .simulator.sets import MAX_SHIFT, densities_of
+from .volumes.poses import pose_to_relion_angles, random_rotations, random_shifts
 from .volumes.table import check_class_names, particle_table
 
 OPTICS = ("voltage_kV", "cs_mm", "amplitude_contrast")  # columns of the table, where the training particles' files told
@@ -139,21 +139,6 @@ def particles_of(
     return particle_table(
         len(rows), class_name=classes, particle=[f"{i:09d}" for i in numbers], tomogram="generated-1", **columns
     )
-
-
-def densities_of(
-    table: pd.DataFrame, references: Mapping[str, torch.Tensor], box: int, voxel_size_A: float
-) -> torch.Tensor:
-    """Density maps (N, D, D, D) of the classes and poses of a table."""
-    rotations, shifts = poses_of(table)
-    out = torch.empty(len(table), box, box, box)
-    for name, reference in references.items():
-        own = torch.from_numpy((table["class_name"] == name).to_numpy(copy=True))
-        if own.any():
-            out[own] = rotate_volume(
-                reference, rotations[own], shifts[own], voxel_size_A, box=box, upsample=UPSAMPLE
-            ).float()
-    return out
 
 
 def provenance(

@@ -99,8 +99,6 @@ class Trainer:
             for name, names in groups.items()
         }
         self.pools = {"Y": torch.empty(0), "X": torch.empty(0)}
-        # the first step that did, or 0
-        self.failed = {name: torch.zeros((), dtype=torch.long, device=self.device) for name in groups}
         self._ready()
 
     def _ready(self) -> None:
@@ -132,11 +130,10 @@ class Trainer:
         noise = config.noise_level * torch.randn(x.shape, generator=rng, device=self.device)
         return self.scaling.x(x + noise), y
 
-    def step(self) -> dict[str, torch.Tensor]:
-        """One update of both generators, then one of both critics; returns the losses by name, left on the device:
-        reading one waits for the step.
+    def step(self) -> dict[str, float]:
+        """One update of both generators, then one of both critics; returns the losses by name.
 
-        On a GPU nothing here waits, and a loss or gradient that is not finite is found by `check`.
+        Raises TrainingDiverged for a loss or gradient that is not finite.
         """
         config = self.config
         rates = {"generators": config.learning_rate, "critics": config.critic_learning_rate}
@@ -152,21 +149,13 @@ class Trainer:
             log, finite = log | made["log"], finite | {"critics": made["finite"]}
         self.steps_done += 1
         for name, fine in finite.items():
-            self.failed[name] = torch.where((self.failed[name] == 0) & ~fine, self.steps_done, self.failed[name])
-        if self.device.type == "cpu":
-            self.check()
-        return dict(zip(log, self.processes.mean(torch.stack(list(log.values()))), strict=True))
-
-    def check(self) -> None:
-        """Raise TrainingDiverged if a step so far met a loss or gradient that is not finite."""
-        for name, step in self.failed.items():
-            if step:
+            if not fine:
                 raise TrainingDiverged(
-                    f"A loss or gradient of the {name} is not finite at step {int(step)} of preset "
-                    f"{self.config.preset!r}: lower "
-                    "learning_rate, or turn spectral_norm or gradient_penalty on. The last checkpoint is from before "
-                    "it."
+                    f"A loss or gradient of the {name} is not finite at step {self.steps_done} of preset "
+                    f"{config.preset!r}: lower learning_rate, or turn spectral_norm or gradient_penalty on. The last "
+                    "checkpoint is from before it."
                 )
+        return dict(zip(log, self.processes.mean(torch.stack(list(log.values()))).tolist(), strict=True))
 
     def _inputs(self) -> tuple[dict[str, Tree], dict[str, torch.Tensor]]:
         """This process's part of what a step needs, random numbers included: volumes and draws of the generators, and

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cryoetgan_core.paper import article
+from cryoetgan_core.paper.record import code_of, is_older
 
 SOURCE = Path(__file__).resolve().parents[1] / "article"
 TEXT = (SOURCE / "article.md").read_text()
@@ -47,12 +48,10 @@ def test_every_figure_and_table_is_shown_with_its_origin() -> None:
     assert {f"from_{name}" for name in set(article.artefacts()) - elsewhere} <= set(GLUED)
 
 
-def test_what_older_code_made_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_older_code_made_is_marked() -> None:
     record = {"preset": "physics", "module": "paper.proof", "code_hash": "0" * 12}
-    assert article._is_older(record)
-    assert article._is_older(record | {"module": "gone.long_ago"})
-    monkeypatch.setattr(article, "code_of", lambda module, generator: "0" * 12)
-    assert not article._is_older(record)
+    assert is_older(record) and is_older(record | {"module": "gone.long_ago"})
+    assert not is_older(record | {"code_hash": code_of("paper.proof", "physics")})
 
 
 def test_it_builds_without_a_warning(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import torch
 from cryoetgan_core.config import make_config
 from cryoetgan_core.paper import denoiser
 from cryoetgan_core.reproducibility.seeds import stream
-from cryoetgan_core.simulator.sets import class_references, density_maps
+from cryoetgan_core.simulator.sets import class_references, densities_of, density_maps
 
 
 def test_the_density_of_a_particle_is_found_from_its_pose() -> None:
     references = class_references(("ribosome", "tric"), 24, 22.8)
     x = density_maps(references, 3, 24, 22.8, stream(0, "x"))
-    found = denoiser.densities_in(x, ("ribosome", "tric"), 24)
+    found = densities_of(x.table, references, 24, 22.8)
     assert denoiser.correlations(found, torch.from_numpy(x.volumes)).min() > 0.99
     swapped = denoiser.correlations(found.flip(0), torch.from_numpy(x.volumes))
     assert swapped.max() < 0.9

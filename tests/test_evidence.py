@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from common import rng
 from sklearn.metrics import roc_auc_score
 
 from cryoetgan_core.config import DATASETS, make_config
@@ -38,10 +39,6 @@ from cryoetgan_core.simulator.microscope import transfer
 from cryoetgan_core.simulator.sets import class_references, density_maps, poses_of, subtomograms
 from cryoetgan_core.simulator.specimen import rotate_volume
 from cryoetgan_core.volumes.domains import Domains
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

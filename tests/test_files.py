@@ -145,11 +145,16 @@ def test_tensors_come_back_and_every_flipped_byte_and_cut_is_named(tmp_path: Pat
             load_tensors(path, "do this")
 
 
-def test_files_from_before_there_was_a_checksum_are_read(tmp_path: Path) -> None:
-    save_file(TENSORS, tmp_path / "a", metadata={"config_hash": "0"})
-    assert load_tensors(tmp_path / "a", "")[1] == {"config_hash": "0"}
-    save_file(TENSORS, tmp_path / "b")
-    assert torch.equal(load_tensors(tmp_path / "b", "")[0]["a"], TENSORS["a"])
+def test_tensors_without_a_checksum_are_not_taken(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "a")
+    with pytest.raises(ValueError, match="do not fit their checksum"):
+        load_tensors(tmp_path / "a", "do this")
+
+
+def test_the_package_loads_where_only_posix_has_a_module() -> None:
+    """As on Windows."""
+    missing = "import sys; sys.modules.update(fcntl=None, resource=None)"
+    subprocess.run([sys.executable, "-c", f"{missing}; import cryoetgan_core.paper, cryoetgan_core.scenes"], check=True)
 
 
 @pytest.mark.parametrize("text", ["", '{"a": 1', "[1]", "\x00\x00", "{'a': 1}"])

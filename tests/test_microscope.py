@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from common import rng
 from torch_fourier_slice import backproject_2d_to_3d, project_3d_to_2d
 
 from cryoetgan_core.evaluation.metrics import fourier_shell_correlation, resolution_A
@@ -34,10 +35,6 @@ RELEASED = (
 )
 BLOBS = ((3, -2, 4, 2.0, 1.0), (-5, 3, -1, 1.6, 0.7), (0, -6, -3, 2.2, 0.5))  # z, y, x, sigma, height
 PERFECT = dict(b_factor_A2=0.0, total_dose_e_A2=0.0, ice_thickness_A=0.0, field_A=0.0, defocus_spread_um=0.0)
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def band_power(volumes: torch.Tensor, voxel_size_A: float, coarsest_A: float, finest_A: float) -> torch.Tensor:

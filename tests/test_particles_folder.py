@@ -1,12 +1,11 @@
 """Folders, stacks and arrays of volumes, their labels, and the one entry for particles of any kind."""
 
-from pathlib import Path
-
 import h5py
 import mrcfile
 import numpy as np
 import pytest
 import torch
+from common import SHARED, needs_shared
 from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.particles.folder import load_particles, read_volumes
@@ -14,8 +13,7 @@ from cryoetgan_core.particles.relion_stacks import write_star
 from cryoetgan_core.simulator.sets import class_references, poses_of
 from cryoetgan_core.volumes.poses import rotate_volume
 
-SIMULATED = Path(__file__).resolve().parents[2] / "shared" / "data" / "simulated"
-needs_shared = pytest.mark.skipif(not SIMULATED.exists(), reason="the simulated files of ../shared are not here")
+SIMULATED = SHARED / "simulated"
 
 
 def volumes(n=3, edge=6):

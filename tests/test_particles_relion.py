@@ -1,7 +1,6 @@
 """Tilt-stack particles: a known volume projected and recovered, broken files, and real ribosomes."""
 
 import shutil
-from pathlib import Path
 
 import mrcfile
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 import pytest
 import starfile
 import torch
+from common import SHARED, needs_shared
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
 
@@ -24,9 +24,7 @@ from cryoetgan_core.particles.relion_stacks import (
 from cryoetgan_core.particles.tilt_stack import ctf_of_tilts
 from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-RIBOSOMES = SHARED / "data" / "experimental" / "ribosome_tiltstacks"
-needs_ribosomes = pytest.mark.skipif(not RIBOSOMES.exists(), reason="the real tilt stacks of ../shared are not here")
+RIBOSOMES = SHARED / "experimental" / "ribosome_tiltstacks"
 
 SIZE, PIXEL = 24, 12.0
 TILTS = np.arange(-60, 61, 3.0)
@@ -467,7 +465,7 @@ def test_particle_set_refuses_what_does_not_fit():
             ParticleSet(volumes, rows, voxel)
 
 
-@needs_ribosomes
+@needs_shared
 def test_real_ribosomes_agree_with_their_average():
     given = mrcfile.read(RIBOSOMES / "average_box32_12A.mrc")
     star = RIBOSOMES / "optimisation_set.star"
@@ -479,7 +477,7 @@ def test_real_ribosomes_agree_with_their_average():
     assert average_correlation(star, RIBOSOMES / "average_box32_12A.mrc") == pytest.approx(0.66, abs=0.01)
 
 
-@needs_ribosomes
+@needs_shared
 def test_real_ribosomes_have_their_wedge():
     found = read_tilt_stack_particles(RIBOSOMES / "optimisation_set.star")
     assert len(found) == 30 and found.table["tomogram"].nunique() == 3

@@ -2,11 +2,10 @@
 person would ask about.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from common import SHARED, needs_shared
 
 from cryoetgan_core.paper.plotting import report_figure
 from cryoetgan_core.particles.report import beam_axis_of, describe
@@ -16,7 +15,6 @@ from cryoetgan_core.simulator.microscope.simulate import MICROSCOPES
 from cryoetgan_core.simulator.sets import class_references, subtomograms
 from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 BOX, VOXEL_A = 24, 15.0
 
 
@@ -36,7 +34,7 @@ def test_no_axis_is_named_where_there_is_no_wedge():
     assert beam_axis_of(torch.randn(8, BOX, BOX, BOX, generator=stream(0, "n")))[0] is None
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the files of ../shared are not here")
+@needs_shared
 def test_the_beam_axis_of_measured_tomograms():
     hiv, _ = read_tomogram(SHARED / "experimental" / "emd1155_hiv" / "emd_1155.ccp4")
     tubule, _ = read_tomogram(SHARED / "experimental" / "microtubule" / "13pf_MT.tif", 10.52)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from common import SHARED, needs_shared
 from scipy.ndimage import gaussian_filter
 
 from cryoetgan_core.paper import own_data
@@ -16,8 +17,7 @@ from cryoetgan_core.particles.picked import background
 from cryoetgan_core.particles.picking import find_candidates, label_centres
 from cryoetgan_core.particles.tomogram import cut_cubes, read_labelled_tomogram, read_tomogram
 
-EXPERIMENTAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "experimental"
-needs_shared = pytest.mark.skipif(not EXPERIMENTAL.exists(), reason="the real files of ../shared are not here")
+EXPERIMENTAL = SHARED / "experimental"
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.float16, np.float32])

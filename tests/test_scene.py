@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import starfile
 import torch
+from common import rng
 
 import cryoetgan_core as cg
 from cryoetgan_core.paper import command
@@ -26,10 +27,6 @@ SCOPE = Microscope(-48, 60, 6.0, defocus_spread_um=0.0)
 @pytest.fixture(scope="module")
 def references() -> dict[str, torch.Tensor]:
     return class_references(("ribosome", "tric"), 24, VOXEL)
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

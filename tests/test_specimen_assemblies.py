@@ -1,10 +1,10 @@
 """The built-in assemblies: mass, centre, size, symmetry, hollowness, agreement with real structures."""
 
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
+from common import SHARED, needs_shared
 
 from cryoetgan_core.evaluation.metrics import fourier_shell_correlation, resolution_A
 from cryoetgan_core.simulator.specimen import (
@@ -22,8 +22,6 @@ from cryoetgan_core.simulator.specimen.geometry import PROTEIN_DENSITY_DA_A3, ba
 from cryoetgan_core.simulator.specimen.shape import centre_of_mass
 from cryoetgan_core.volumes.alignment import align
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared are not here")
 MOLECULES = [name for name in ASSEMBLIES if name != "membrane"]
 SYMMETRIC = [name for name in MOLECULES if ASSEMBLIES[name].point_group != "C1"]
 
@@ -161,7 +159,7 @@ def test_fill_gives_a_ball_its_volume():
 def test_radius_of_gyration_of_the_real_molecule(name, real, options):
     grid = {"voxel_size_A": 10.0, "resolution_A": 25.0, "box": 48}
     ours = radius_of_gyration(reference_map(name, **grid), 10.0, level=0.15)
-    theirs = radius_of_gyration(reference_map(SHARED / "data" / real, **grid, **options), 10.0, level=0.15)
+    theirs = radius_of_gyration(reference_map(SHARED / real, **grid, **options), 10.0, level=0.15)
     assert ours == pytest.approx(theirs, rel=0.10)
 
 
@@ -177,7 +175,7 @@ def test_radius_of_gyration_of_the_real_molecule(name, real, options):
 )
 def test_embedded_models_agree_with_the_real_molecule_to_a_resolution(name, real, options, limit_A):
     grid = {"voxel_size_A": 12.0, "resolution_A": 26.0, "box": 32}
-    ours, theirs = reference_map(name, **grid), reference_map(SHARED / "data" / real, **grid, **options)
+    ours, theirs = reference_map(name, **grid), reference_map(SHARED / real, **grid, **options)
     rotation, _ = align(ours, theirs, grid=1500)
     turned = rotate_volume(ours, rotation[None], torch.zeros(1, 3), 12.0)[0]
     assert resolution_A(fourier_shell_correlation(turned, theirs), 12.0) < limit_A
@@ -197,7 +195,7 @@ def test_align_finds_a_known_pose():
 
 @needs_shared
 def test_every_density_and_model_goes_in_by_one_call_and_comes_out_centred():
-    files = [p for folder in ("density_maps", "atomic_models") for p in sorted((SHARED / "data" / folder).iterdir())]
+    files = [p for folder in ("density_maps", "atomic_models") for p in sorted((SHARED / folder).iterdir())]
     assert len(files) > 15
     for path in files:
         with warnings.catch_warnings():
@@ -215,5 +213,5 @@ def test_radius_of_gyration_of_the_26s_without_half_of_its_core():
     points, weights = fill([b for b in proteasome() if b.part != "20S distal"], 1600.0 - 340.0)
     points = (points - (points * weights[:, None]).sum(0) / weights.sum()).flip(1)
     ours = render_points(points, weights * (1000 / PROTEIN_DENSITY_DA_A3), 40, 10.0, 25.0)
-    real = reference_map(SHARED / "data/density_maps/4cr2.mrc", voxel_size_A=10.0, resolution_A=25.0, box=40)
+    real = reference_map(SHARED / "density_maps/4cr2.mrc", voxel_size_A=10.0, resolution_A=25.0, box=40)
     assert radius_of_gyration(ours, 10.0, 0.15) == pytest.approx(radius_of_gyration(real, 10.0, 0.15), rel=0.10)

@@ -8,13 +8,11 @@ import gemmi
 import numpy as np
 import pytest
 import torch
+from common import SHARED, needs_shared
 
 from cryoetgan_core.simulator.microscope.noise import PROTEIN_CONTRAST_V
 from cryoetgan_core.simulator.specimen.atoms import read_atoms, read_structure
 from cryoetgan_core.simulator.specimen.geometry import PROTEIN_DENSITY_DA_A3
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared are not here")
 
 ATOM = "ATOM  {:5d}  CA {}{} {}{:4d}    {:8.3f}{:8.3f}{:8.3f}{:6.2f} 20.00           C\n"
 
@@ -82,6 +80,6 @@ def mean_potential(path: Path) -> float:
 @needs_shared
 @pytest.mark.parametrize("name", ["3j9i.pdb", "4v1w.cif"])
 def test_protein_contrast_of_the_microscope_is_that_of_real_entries(name):
-    path = SHARED / "data/atomic_models" / name
+    path = SHARED / "atomic_models" / name
     volume_A3 = read_atoms(path)[1].sum().item() * 1000 / PROTEIN_DENSITY_DA_A3
     assert mean_potential(path) / volume_A3 == pytest.approx(PROTEIN_CONTRAST_V, rel=0.02)

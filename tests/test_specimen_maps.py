@@ -2,12 +2,12 @@
 
 import gzip
 import warnings
-from pathlib import Path
 
 import mrcfile
 import numpy as np
 import pytest
 import torch
+from common import SHARED, needs_shared
 
 from cryoetgan_core.paper import choose, parse_files, parse_maps
 from cryoetgan_core.simulator.sets import class_references
@@ -15,9 +15,6 @@ from cryoetgan_core.simulator.specimen import radius_of_gyration, read_map, refe
 from cryoetgan_core.simulator.specimen.render import parse_source
 from cryoetgan_core.simulator.specimen.shape import centre_of_mass, outline_level, split_molecules
 from cryoetgan_core.volumes.maps import resample
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared are not here")
 
 
 def gaussian(size, centre, sigma):
@@ -155,7 +152,7 @@ def test_arguments_that_do_not_apply():
 
 @needs_shared
 def test_4v94_holds_two_molecules():
-    path = SHARED / "data/density_maps/4v94.mrc"
+    path = SHARED / "density_maps/4v94.mrc"
     parts = split_molecules(read_map(path)[0])
     assert len(parts) == 2
     assert radius_of_gyration(parts[0], 10.0) == pytest.approx(radius_of_gyration(parts[1], 10.0), rel=0.02)
@@ -168,7 +165,7 @@ def test_4v94_holds_two_molecules():
 @needs_shared
 def test_odd_headers_of_real_maps():
     with pytest.warns(UserWarning, match="placeholder"):
-        read_map(SHARED / "data/density_maps/emd_5225_13.68A_30.mrc")
-    assert read_map(SHARED / "data/density_maps/emd_3197.map")[1] == pytest.approx(11.4)
-    tomogram, voxel = read_map(SHARED / "data/experimental/emd1155_hiv/emd_1155.ccp4")
+        read_map(SHARED / "density_maps/emd_5225_13.68A_30.mrc")
+    assert read_map(SHARED / "density_maps/emd_3197.map")[1] == pytest.approx(11.4)
+    tomogram, voxel = read_map(SHARED / "experimental/emd1155_hiv/emd_1155.ccp4")
     assert sorted(tomogram.shape) == [91, 141, 281] and voxel == pytest.approx(16.4, abs=0.05)

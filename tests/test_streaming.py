@@ -33,8 +33,8 @@ from cryoetgan_core.reproducibility.files import temporary
 from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.run_folder import train
 from cryoetgan_core.simulator.microscope.simulate import MICROSCOPES
-from cryoetgan_core.simulator.sets import MAX_SHIFT, class_references, density_maps, subtomograms
-from cryoetgan_core.streaming import Order, densities_of, generate_to, missing_parts, particles_of
+from cryoetgan_core.simulator.sets import MAX_SHIFT, class_references, densities_of, density_maps, subtomograms
+from cryoetgan_core.streaming import Order, generate_to, missing_parts, particles_of
 from cryoetgan_core.training import Trainer
 from cryoetgan_core.volumes.table import particle_centres
 
@@ -107,20 +107,6 @@ def test_what_is_written_is_read_again(tmp_path, trained, kind):
             np.testing.assert_array_equal([mrcfile.read(f) for f in files], values[3:6])
     if kind == "zarr":
         np.testing.assert_array_equal(zarr.open_array(tmp_path / "volumes" / "particles.zarr", mode="r")[:], wanted)
-
-
-def test_files_of_the_first_version_are_refused(tmp_path, trained):
-    """Their angles were inverse."""
-    make(tmp_path, trained, Order(2, SHARES))
-    star = tmp_path / "particles.star"
-    blocks = starfile.read(star, always_dict=True)
-    blocks["optics"] = blocks["optics"].drop(columns=["rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"])
-    starfile.write(blocks, star, overwrite=True)
-    with pytest.raises(ValueError, match="first version"):
-        load_particles(star)
-    pd.read_csv(tmp_path / "particles.csv").drop(columns="voxel_size_A").to_csv(tmp_path / "particles.csv", index=False)
-    with pytest.raises(ValueError, match="without voxel_size_A.*\n?.*first version"):
-        load_particles(tmp_path / "particles.csv")
 
 
 @pytest.mark.parametrize("kind", ["mrc", "hdf5", "zarr", "copick", "deepfinder"])

@@ -8,6 +8,7 @@ import mrcfile
 import numpy as np
 import pytest
 import torch
+from common import rng
 from scipy.spatial.transform import Rotation
 
 import cryoetgan_core as cg
@@ -27,10 +28,6 @@ from cryoetgan_core.volumes.poses import relion_angles_to_pose
 VOXEL, SHAPE = 15.0, (64, 96, 96)
 EXTENT = np.array(SHAPE) * VOXEL
 ALL = dict(planes=1, vesicles=2, tubes=1, vesicle_radius_A=(200, 250), gold=3)
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

@@ -21,17 +21,24 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(torch.randn(12, 18, 18, 18, generator=rng) for _ in "xy")
 
 
-def test_nan_stops_and_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
-    config = make_config("smoke", steps=6, checkpoint_every=1)
+def test_a_training_that_fails_saves_nothing_from_the_bad_step_on(tmp_path: Path) -> None:
+    config = make_config("smoke", steps=12, checkpoint_every=4)
     trainer = Trainer(config, *data())
-    trainer.step()
-    save_checkpoint(trainer, tmp_path)
-    good = (tmp_path / "checkpoint.safetensors").read_bytes()
-    with torch.no_grad():
-        trainer.networks["G"].first.weight.fill_(float("nan"))
-    with pytest.raises(TrainingDiverged, match="generators is not finite at step 2"):
-        trainer.step()
-    assert (tmp_path / "checkpoint.safetensors").read_bytes() == good
+    step = trainer.step
+
+    def failing() -> dict[str, float]:
+        if trainer.steps_done == 5:
+            with torch.no_grad():
+                trainer.networks["G"].first.weight.fill_(float("nan"))
+        return step()
+
+    trainer.step = failing
+    with pytest.raises(TrainingDiverged, match="generators is not finite at step 6 "):
+        train(trainer, tmp_path, progress=False)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 5
+    again = Trainer(config, *data())
+    assert load_checkpoint(again, tmp_path) and again.steps_done == 4
+    assert all(bool(v.isfinite().all()) for v in again.tensors().values())
 
 
 @cache

@@ -13,7 +13,7 @@ from ..physics.fourier_grid import coordinates, wedge
 from ..reproducibility.seeds import stream
 from ..simulator.microscope.released import released_simulator
 from ..simulator.microscope.simulate import Microscope, draw_recordings, reconstruct
-from ..simulator.sets import image_size, subtomograms
+from ..simulator.sets import Poses, image_size, subtomograms
 from ..volumes.domains import Domains
 
 WHITE, K_SQUARED, CTF, RELEASED = (
@@ -142,6 +142,35 @@ def wrong_microscope(
     return standardised_set(torch.from_numpy(made.volumes))
 
 
+def more_real(
+    domains: Domains,
+    references: Mapping[str, torch.Tensor],
+    per_class: int,
+    config: RunConfig,
+    generator: torch.Generator,
+    *,
+    noise_std: float | None = None,
+    microscope: Microscope | None = None,
+    alone: bool = False,
+    poses: Poses | None = None,
+) -> torch.Tensor:
+    """Subtomograms (N, D, D, D), raw, simulated as the real ones of `domains` were: microscope, noise level and
+    neighbours are theirs unless given, none where `alone`.
+    """
+    dataset = DATASETS[config.dataset]
+    made = subtomograms(
+        references, per_class, config.box, domains.Y_test.voxel_size_A, microscope or dataset.microscope, generator,
+        snr=config.snr, noise_std=noise_std or noise_level(domains), crowding=None if alone else dataset.crowding,
+        poses=poses,
+    )  # fmt: skip
+    return torch.from_numpy(made.volumes)
+
+
+def noise_level(domains: Domains) -> float:
+    """Of the simulated real subtomograms: standard deviation of a pixel of the tilt images."""
+    return float(domains.Y_test.table["noise_std"].iloc[0])
+
+
 def controls(
     domains: Domains, references: Mapping[str, torch.Tensor], config: RunConfig
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -153,17 +182,13 @@ def controls(
     """
     train, test, dataset = domains.volumes("Y_train"), domains.Y_test, DATASETS[config.dataset]
     mean, std = train.mean(), train.std()
-    noise_std, voxel_size_A = float(test.table["noise_std"].iloc[0]), test.voxel_size_A
+    noise_std, voxel_size_A = noise_level(domains), test.voxel_size_A
     labels, total = domains.labels("Y_test"), len(test)
 
     def real(name: str, factor: float = 1.0, only: str = "") -> torch.Tensor:
-        chosen = {only: references[only]} if only else dict(references)
-        made = subtomograms(
-            chosen, total // len(chosen), config.box, voxel_size_A, dataset.microscope,
-            stream(config.data_seed, "control", name),
-            snr=config.snr, noise_std=factor * noise_std, crowding=dataset.crowding,
-        )  # fmt: skip
-        return (torch.from_numpy(made.volumes) - mean) / std
+        chosen, rng = {only: references[only]} if only else references, stream(config.data_seed, "control", name)
+        made = more_real(domains, chosen, total // len(chosen), config, rng, noise_std=factor * noise_std)
+        return (made - mean) / std
 
     only = domains.classes[1]
     sets = {

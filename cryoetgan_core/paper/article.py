@@ -20,7 +20,7 @@ from .findings import Results, mean
 from .picking import CTF_WEDGE
 from .plotting import over_draws
 from .proof import ABLATED, HEADLINE_SNR
-from .record import code_of
+from .record import is_older
 from .template_matching import TEMPLATES
 from .wrong_input import LEARNED, MENDED, NO_CTF, OFF_CENTRE, UNLABELLED
 from .wrong_input import NAMES as WRONG_INPUTS
@@ -140,16 +140,7 @@ def drawn_from(name: str) -> str:
         if found:
             parts.append(f"{label} {found[0]}" + (f" and {len(found) - 1} more" if len(found) > 1 else ""))
     parts.append(f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}")
-    return ", ".join(parts) + (", **older code**." if any(map(_is_older, results.values())) else ".")
-
-
-def _is_older(result: dict) -> bool:
-    """Whether the code that made a result has changed since; `result` as a figure's record holds it."""
-    generator = "physics" if result["preset"] == "physics" else "paper"
-    try:
-        return code_of(result["module"], generator) != result["code_hash"]
-    except ValueError:  # its module is gone
-        return True
+    return ", ".join(parts) + (", **older code**." if any(map(is_older, results.values())) else ".")
 
 
 def glue_all() -> None:

@@ -10,9 +10,7 @@ from ..config import DATASETS, RunConfig, make_config
 from ..evaluation.metrics import fourier_shell_correlation
 from ..generation import load_run, restore
 from ..physics.fourier_grid import wedge
-from ..simulator.sets import class_references, poses_of
-from ..volumes.poses import rotate_volume
-from ..volumes.table import ParticleSet
+from ..simulator.sets import class_references, densities_of
 from .case import Case
 from .pretrained import TRAINED_IN, pretrained
 from .record import described
@@ -24,18 +22,6 @@ CYCLES = {"cycle30": dict(cycle_x=30.0), "cycle100": dict(cycle_x=100.0), "cycle
 STRONG = "cycle100"  # the run whose weights come with the repository
 CHOSEN_ON = 20  # training particles of each class that its width is chosen on
 RESTORED, FILTERED, SEEN, RAW = "F(y)", "Gaussian filter", "density within the wedge", "y itself"
-
-
-def densities_in(particles: ParticleSet, classes: tuple[str, ...], box: int) -> torch.Tensor:
-    """The density (N, D, D, D) of each particle in its pose."""
-    voxel_size_A = particles.voxel_size_A
-    references = class_references(classes, box, voxel_size_A)
-    rotations, shifts = poses_of(particles.table)
-    found = torch.empty(len(particles), box, box, box)
-    for name, reference in references.items():
-        here = torch.from_numpy((particles.table["class_name"] == name).to_numpy(copy=True))
-        found[here] = rotate_volume(reference, rotations[here], shifts[here], voxel_size_A, box=box).float()
-    return found
 
 
 def correlations(volumes: torch.Tensor, wanted: torch.Tensor) -> np.ndarray:
@@ -59,9 +45,12 @@ def make_denoiser(config: RunConfig, trained: str) -> dict:
     run = load_run(pretrained(trained))
     first = domains.Y_train.table.groupby("class_name", sort=False).head(CHOSEN_ON).index.to_numpy(copy=True)
     chosen = domains.Y_train.select(first)
-    tried, truth = torch.from_numpy(np.array(chosen.volumes)), densities_in(chosen, domains.classes, config.box)
+    voxel_size_A = domains.X_test.voxel_size_A
+    references = class_references(domains.classes, config.box, voxel_size_A)
+    tried = torch.from_numpy(np.array(chosen.volumes))
+    truth = densities_of(chosen.table, references, config.box, voxel_size_A)
     sigma = max(SIGMAS, key=lambda s: float(correlations(_filtered(tried, s), truth).mean()))
-    y, truth = domains.volumes("Y_test"), densities_in(domains.Y_test, domains.classes, config.box)
+    y, truth = domains.volumes("Y_test"), densities_of(domains.Y_test.table, references, config.box, voxel_size_A)
     mask = wedge(config.box, scope.tilt_min_deg, scope.tilt_max_deg)
     seen = torch.fft.irfftn(torch.fft.rfftn(truth, dim=(1, 2, 3)) * mask, s=(config.box,) * 3, dim=(1, 2, 3))
     made = {RESTORED: restore(run, run.scaling.y(y)), FILTERED: _filtered(y, sigma), SEEN: seen, RAW: y}
@@ -84,7 +73,7 @@ def make_denoiser(config: RunConfig, trained: str) -> dict:
         "sigma_voxels": sigma,
         "sheet": sheet,
         "classes": list(domains.classes),
-        "voxel_size_A": domains.X_test.voxel_size_A,
+        "voxel_size_A": voxel_size_A,
     } | described(config, "paper.denoiser", domains)
 
 

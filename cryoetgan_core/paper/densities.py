@@ -65,8 +65,7 @@ def make_given(
 
 def given_names(profile: str, seed: int) -> list[str]:
     """Results of Table 9; the smoke profile has the first two."""
-    names = [f"physics_given_{given.replace(' ', '-')}_seed{seed}" for given in GIVEN]
-    return names if profile != "smoke" else names[:2]
+    return list(planned(profile, seed))[: 2 if profile == "smoke" else None]
 
 
 def planned(profile: str, seed: int) -> dict[str, Case]:

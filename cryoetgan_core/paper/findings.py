@@ -19,7 +19,7 @@ from .picking import CTF_WEDGE
 from .plan import noise_variant, run_name
 from .plotting import audit_table
 from .proof import ablation_names, comparison_names
-from .record import code_of
+from .record import is_older
 from .template_matching import TEMPLATES
 from .wrong_input import LEARNED, NAMES, NOISE, POOR
 
@@ -44,8 +44,7 @@ class Results:
 
     def older(self) -> bool:
         """Whether the code that made one of the results used has changed since."""
-        results = [self._read[key] for key in self.used]
-        return any(r["code_hash"] != code_of(r["module"], r["config"]["generator"]) for r in results)
+        return any(is_older(self._read[key]) for key in self.used)
 
     def runs(self, dataset: str, preset: str = "adapted") -> list[dict]:
         """Runs of the evening profile, whatever the profile of the other results."""

@@ -14,7 +14,15 @@ import torch
 
 from ..build import Scaling
 from ..config import DATASETS, RunConfig, make_config
-from ..evaluation.baselines import BACKGROUND, WRONG_MICROSCOPE, empty_ice, on_background, wrong_microscope
+from ..evaluation.baselines import (
+    BACKGROUND,
+    WRONG_MICROSCOPE,
+    empty_ice,
+    more_real,
+    noise_level,
+    on_background,
+    wrong_microscope,
+)
 from ..evaluation.compare import told_apart
 from ..evaluation.downstream import PHYSICS, REAL, TRUE, benchmark, reference_sets
 from ..evaluation.metrics import angular_log_ratio, angular_power_spectra, fourier_shell_correlation
@@ -26,7 +34,7 @@ from ..physics.generator import PhysicsGenerator
 from ..reproducibility import paths
 from ..reproducibility.seeds import stream
 from ..simulator.microscope.simulate import transfer_function
-from ..simulator.sets import class_references, poses_of, subtomograms
+from ..simulator.sets import class_references, poses_of
 from ..volumes.domains import Domains
 from .case import Case
 from .record import described
@@ -99,22 +107,17 @@ def make_comparison(config: RunConfig) -> dict:
     y = domains.volumes("Y_train")
     real_train, real_test = (y - y.mean()) / y.std(), (domains.volumes("Y_test") - y.mean()) / y.std()
     references = class_references(domains.classes, config.box, voxel_size_A)
-    noise_std = float(domains.Y_train.table["noise_std"].iloc[0])
 
     def another(half: str, per_class: int) -> torch.Tensor:
-        made = subtomograms(
-            references, per_class, config.box, voxel_size_A, dataset.microscope,
-            stream(config.data_seed, "true settings", half),
-            snr=config.snr, noise_std=noise_std, crowding=dataset.crowding,
-        )  # fmt: skip
-        return (torch.from_numpy(made.volumes) - y.mean()) / y.std()
+        made = more_real(domains, references, per_class, config, stream(config.data_seed, "true settings", half))
+        return (made - y.mean()) / y.std()
 
     def made_from(half: str, per_class: int) -> dict[str, torch.Tensor]:
         x, seed = domains.volumes(f"X_{half}"), config.seed + (1 if half == "train" else 2)
         return {TRUE: another(half, per_class), PHYSICS: generate(run, x, seed=seed)}
 
     sets = reference_sets(domains, dataset.microscope, config.snr, config.data_seed)
-    background = empty_ice(len(real_test), config, noise_std, voxel_size_A)
+    background = empty_ice(len(real_test), config, noise_level(domains), voxel_size_A)
     rng = stream(config.data_seed, "downstream", BACKGROUND)
     sets[BACKGROUND] = on_background(
         domains.volumes("X_train"), background, voxel_size_A, dataset.microscope, config.snr, rng
@@ -214,17 +217,14 @@ def _repeats(
     """
     first = domains.X_test.table.groupby("class_name", sort=False).head(1)
     densities = domains.volumes("X_test")[first.index.to_numpy(copy=True)]
-    rotations, shifts = poses_of(first)
-    n, voxel_size_A, count = config.box, domains.X_test.voxel_size_A, repeats if noise else CLEAN
-    recorded = subtomograms(
-        class_references(domains.classes, n, voxel_size_A), count, n, voxel_size_A, DATASETS[config.dataset].microscope,
-        stream(config.seed, "repeats"), snr=config.snr,
-        noise_std=float(domains.Y_train.table["noise_std"].iloc[0]) if noise else 1e-6,
-        crowding=DATASETS[config.dataset].crowding,
-        poses=(rotations.repeat_interleave(count, 0), shifts.repeat_interleave(count, 0)),
+    references = class_references(domains.classes, config.box, domains.X_test.voxel_size_A)
+    count = repeats if noise else CLEAN
+    recorded = more_real(
+        domains, references, count, config, stream(config.seed, "repeats"), noise_std=None if noise else 1e-6,
+        poses=poses_of(first, count),
     )  # fmt: skip
     generated = generate_repeats(run, densities, repeats=repeats, seed=config.seed + 3)
-    return densities, generated, run.scaling.y(torch.from_numpy(recorded.volumes)).unflatten(0, (len(densities), count))
+    return densities, generated, run.scaling.y(recorded).unflatten(0, (len(densities), count))
 
 
 def _mean_fsc(generated: torch.Tensor, recorded: torch.Tensor) -> list[float]:
@@ -248,9 +248,7 @@ def make_defocus_knob(config: RunConfig, repeats: int = 200) -> dict:
     voxel_size_A, n = domains.X_train.voxel_size_A, config.box
     first = domains.X_test.table.groupby("class_name", sort=False).head(1)
     densities = domains.volumes("X_test")[first.index.to_numpy(copy=True)]
-    rotations, shifts = poses_of(first)
     references = class_references(domains.classes, n, voxel_size_A)
-    noise_std = float(domains.Y_train.table["noise_std"].iloc[0])
     # where the wedge leaves something, and a radius: the sums over shells
     at, reached = lookup(n, "radius"), wedge(n, scope.tilt_min_deg, scope.tilt_max_deg, 2 * n).flatten() > 0.99
 
@@ -277,13 +275,11 @@ def make_defocus_knob(config: RunConfig, repeats: int = 200) -> dict:
         )
         many = densities.repeat_interleave(repeats, 0)
         generated = generate(run, many, seed=config.seed + 5, defocus_um=defoci, **told)
-        recorded = subtomograms(
-            references, repeats, n, voxel_size_A, microscope, stream(config.seed, "knob", name), snr=config.snr,
-            noise_std=noise_std,
-            crowding=DATASETS[config.dataset].crowding,
-            poses=(rotations.repeat_interleave(repeats, 0), shifts.repeat_interleave(repeats, 0)),
+        recorded = more_real(
+            domains, references, repeats, config, stream(config.seed, "knob", name), microscope=microscope,
+            poses=poses_of(first, repeats),
         )  # fmt: skip
-        real = run.scaling.y(torch.from_numpy(recorded.volumes))
+        real = run.scaling.y(recorded)
         shape = (len(densities), repeats)
         curves[f"generated, {name}"], curves[f"recorded, {name}"] = (
             transfer_of(generated.unflatten(0, shape)),

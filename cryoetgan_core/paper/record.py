@@ -18,6 +18,15 @@ def code_of(module: str, generator: str) -> str:
     return code_hash(module, without=PHYSICS if module == RUNS and generator == "paper" else ())
 
 
+def is_older(result: dict) -> bool:
+    """Whether the code that made a result, or a result that a figure's record names, has changed since."""
+    generator = result["config"]["generator"] if "config" in result else result["preset"]
+    try:
+        return code_of(result["module"], "physics" if generator == "physics" else "paper") != result["code_hash"]
+    except ValueError:  # its module is gone
+        return True
+
+
 def described(
     config: RunConfig, module: str, domains: Domains | None = None, classifier: torch.nn.Module | None = None
 ) -> dict:

@@ -14,7 +14,7 @@ from ..config import OWN_DATA, RunConfig
 from ..reproducibility import paths
 from ..reproducibility.files import read_json, write_atomically
 from ..reproducibility.provenance import provenance
-from .record import code_of
+from .record import is_older
 from .simulated_sets import DATA_FIELDS
 
 OWN, COMMITTED = "own", "committed"
@@ -103,7 +103,7 @@ def show_source(results: Mapping[str, dict]) -> None:
     commits = sorted({r["provenance"]["commit"] + ("" if r["provenance"]["clean"] else ", changed") for r in all_of})
     machines = sorted({r["provenance"]["gpu"] or r["provenance"]["processor"] for r in all_of})
     print(f"Results ({len(all_of)}) from {folder}; commit {', '.join(commits)}; {', '.join(machines)}")
-    older = [name for name, r in results.items() if r["code_hash"] != code_of(r["module"], r["config"]["generator"])]
+    older = [name for name, r in results.items() if is_older(r)]
     if older:
         print(
             f"The code has changed since for {len(older)} of them "

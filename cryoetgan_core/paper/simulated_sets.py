@@ -4,12 +4,12 @@ after.
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from ..config import DATASETS, RunConfig
+from ..evaluation.baselines import more_real
 from ..evaluation.classification import save_classifier, train_classifier
 from ..evaluation.compare import floor
 from ..models import C3D
@@ -86,28 +86,13 @@ def simulate_data(config: RunConfig, maps: dict[str, str] | None = None) -> Doma
     save_domains(domains, folder)
     classifier = fit_classifier(config, domains)
     save_classifier(classifier, folder / "classifier.safetensors")
-    redrawn = redraw(
-        config, domains, class_references(domains.classes, config.box, domains.X_test.voxel_size_A, maps), "floor"
-    )
+    references = class_references(domains.classes, config.box, domains.X_test.voxel_size_A, maps)
+    redrawn = more_real(domains, references, config.test_per_class, config, stream(config.data_seed, "redraw", "floor"))
     write_atomically(
         folder / "floor.json", lambda p: p.write_text(json.dumps(floor(domains, redrawn, classifier), indent=1))
     )
     write_atomically(folder / "data.json", lambda p: p.write_text(json.dumps(data_record(config, maps), indent=1)))
     return domains
-
-
-def redraw(config: RunConfig, domains: Domains, references: Mapping[str, torch.Tensor], purpose: str) -> torch.Tensor:
-    """Another draw of the real test half, (N, D, D, D), raw: same microscope and noise level; other poses, tomograms
-    and noise.
-    """
-    dataset = DATASETS[config.dataset]
-    made = subtomograms(
-        references, config.test_per_class, config.box, domains.Y_test.voxel_size_A, dataset.microscope,
-        stream(config.data_seed, "redraw", purpose), snr=config.snr,
-        noise_std=float(domains.Y_test.table["noise_std"].iloc[0]),
-        crowding=dataset.crowding,
-    )  # fmt: skip
-    return torch.from_numpy(made.volumes)
 
 
 def has_data(config: RunConfig) -> bool:
@@ -151,15 +136,8 @@ def recorded_repeats(config: RunConfig, domains: Domains, repeats: int = 40) -> 
 
     Defocus, neighbours and noise differ from one to the next.
     """
-    dataset, classes = DATASETS[config.dataset], domains.classes
     first = domains.X_test.table.groupby("class_name", sort=False).head(1)
-    rotations, shifts = poses_of(first)
     maps = read_json(data_folder(config) / "data.json", SIMULATE_AGAIN)["maps"]
-    made = subtomograms(
-        class_references(classes, config.box, domains.X_test.voxel_size_A, maps), repeats, config.box,
-        domains.X_test.voxel_size_A,
-        dataset.microscope, stream(config.data_seed, "repeats"), snr=config.snr,
-        noise_std=float(domains.Y_test.table["noise_std"].iloc[0]), crowding=dataset.crowding,
-        poses=(rotations.repeat_interleave(repeats, 0), shifts.repeat_interleave(repeats, 0)),
-    )  # fmt: skip
-    return torch.from_numpy(made.volumes).unflatten(0, (len(classes), repeats))
+    references = class_references(domains.classes, config.box, domains.X_test.voxel_size_A, maps)
+    rng, poses = stream(config.data_seed, "repeats"), poses_of(first, repeats)
+    return more_real(domains, references, repeats, config, rng, poses=poses).unflatten(0, (len(references), repeats))

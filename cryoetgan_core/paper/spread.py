@@ -8,11 +8,12 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
 from ..config import DATASETS, RunConfig, make_config
+from ..evaluation.baselines import more_real
 from ..generation import TrainedRun, generate_repeats, load_run, restore
 from ..reproducibility import paths
 from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
-from ..simulator.sets import class_references, poses_of, subtomograms
+from ..simulator.sets import class_references, poses_of
 from ..volumes.domains import Domains
 from .case import Case
 from .plan import run_name
@@ -31,22 +32,18 @@ INSIDE_90 = 1.645  # standard deviations
 
 def recorded(
     config: RunConfig, domains: Domains, rows: np.ndarray, repeats: int, *, alone: bool = False, noise: bool = True
-) -> np.ndarray:
+) -> torch.Tensor:
     """Recordings (len(rows), repeats, D, D, D), raw, of test densities in their poses, class after class; without
     neighbours where `alone`, and without `noise` where that is false.
     """
-    dataset, test = DATASETS[config.dataset], domains.X_test
     maps = read_json(data_folder(config) / "data.json", SIMULATE_AGAIN)["maps"] if has_data(config) else None
-    references = class_references(domains.classes, config.box, test.voxel_size_A, maps)
-    rotations, shifts = poses_of(test.table.iloc[rows])
-    made = subtomograms(
-        references, repeats * len(rows) // len(references), config.box, test.voxel_size_A, dataset.microscope,
-        stream(config.data_seed, "spread", len(rows), alone, noise), snr=config.snr,
-        noise_std=float(domains.Y_test.table["noise_std"].iloc[0]) if noise else 1e-9,
-        crowding=None if alone else dataset.crowding,
-        poses=(rotations.repeat_interleave(repeats, 0), shifts.repeat_interleave(repeats, 0)),
+    references = class_references(domains.classes, config.box, domains.X_test.voxel_size_A, maps)
+    rng = stream(config.data_seed, "spread", len(rows), alone, noise)
+    made = more_real(
+        domains, references, repeats * len(rows) // len(references), config, rng, noise_std=None if noise else 1e-9,
+        alone=alone, poses=poses_of(domains.X_test.table.iloc[rows], repeats),
     )  # fmt: skip
-    return made.volumes.reshape(len(rows), repeats, *(config.box,) * 3)
+    return made.unflatten(0, (len(rows), repeats))
 
 
 def trained(config: RunConfig) -> TrainedRun:
@@ -92,7 +89,7 @@ def _reliability(config: RunConfig, run: TrainedRun, domains: Domains, per_class
     """`reliability` over test densities of every class, each in its pose and recorded once."""
     rows = domains.X_test.table.groupby("class_name", sort=False).head(per_class).index.to_numpy(copy=True)
     errors, deviations = [], []
-    real = run.scaling.y(torch.from_numpy(recorded(config, domains, rows, 1)))[:, 0]
+    real = run.scaling.y(recorded(config, domains, rows, 1))[:, 0]
     # a new value against the mean and s.d. of `generations` others, under a normal distribution
     finite = (1 + 1 / generations) ** 0.5
     for x, y in zip(domains.volumes("X_test")[rows].split(1), real, strict=True):
@@ -131,7 +128,7 @@ def make_spread(config: RunConfig) -> dict:
     nothing = generate_repeats(run, torch.zeros_like(x), repeats=repeats, seed=config.seed + 1)
 
     def recordings(**options: object) -> np.ndarray:
-        return run.scaling.y(torch.from_numpy(recorded(config, domains, rows, repeats, **options))).numpy()
+        return run.scaling.y(recorded(config, domains, rows, repeats, **options)).numpy()
 
     of_microscope, noise_free = recordings(), recordings(alone=True, noise=False)
     noise, variance, of_recordings = (np.asarray(v).var(1, ddof=1) for v in (nothing, made, noise_free))

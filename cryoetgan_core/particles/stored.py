@@ -75,7 +75,7 @@ def read_particles_csv(path: str | Path, *, protein: str = "bright") -> Particle
     if missing or table.empty:
         raise ValueError(
             f"{path}: {len(table)} rows, without {', '.join(sorted(missing))}; expected particles.csv of generated "
-            "particles. (Those of the first version had inverse angles: generate them again.)"
+            "particles"
         )
     if table["x_A"].notna().any():
         raise ValueError(

@@ -69,8 +69,7 @@ def read_subtomogram_star(
     wiener
         added to the weights of pseudo-subtomograms, in units of one slice of CTF 1.
 
-    Raises ValueError when a block, column or volume is missing, a name leads out of the folder, boxes differ, or the
-    first version of this package wrote the file, whose angles were inverse.
+    Raises ValueError when a block, column or volume is missing, a name leads out of the folder, or boxes differ.
     """
     sign = protein_sign(protein, path)
     path, tomograms, blocks = particle_files(Path(path))
@@ -78,11 +77,6 @@ def read_subtomogram_star(
     if "optics" not in blocks:
         blocks["optics"] = _optics_of_relion_3_0(table, path, voxel_size_A)
     optics = table_of(blocks, "optics", path, ("rlnImagePixelSize", "rlnImageSize"))
-    if CLASS in table and "rlnVoltage" not in optics:
-        raise ValueError(
-            f"{path}: the first version of this package wrote it, with inverse angles; generate or write the particles "
-            "again"
-        )
     numeric(optics, ("rlnImagePixelSize", "rlnImageSize"), path)
     if len(optics[["rlnImageSize", "rlnImagePixelSize"]].drop_duplicates()) != 1:
         raise ValueError(f"{path}: optics groups differ in box or voxel size; read them one by one")

@@ -1,7 +1,6 @@
 """Files that are whole or not there, and that are checked when read: a damaged one is named, with what to do."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -21,7 +21,6 @@ UNIQUE = 32 * "[0-9a-f]"  # what stands in such a name and in no other
 LOCK = ".lock"  # of `claimed`
 CHECKSUM = "sha256"  # the entry of a safetensors file's metadata
 SETTINGS_CHECKSUM = "config_json_sha256"  # and of weights, of the config.json that they belong to
-WITHOUT_CHECKSUM = {"steps_done", "fingerprint", "config_hash"}  # the metadata of files from before there was one
 
 
 def temporary(path: Path) -> Path:
@@ -73,22 +72,25 @@ def claimed(path: Path) -> Iterator[bool]:
     """
     lock = path.with_name(f".{path.name}{LOCK}")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:
-            pass
-        try:
-            yield True
-        except BaseException:
-            lock.unlink(missing_ok=True)
-            with suppress(OSError):  # where they hold something
-                lock.parent.rmdir()
-                lock.parent.parent.rmdir()
-            raise
+    held = FileLock(lock, timeout=0)
+    try:
+        held.acquire()
+    except Timeout:
+        yield False
+        return
+    except OSError:
+        pass
+    try:
+        yield True
+    except BaseException:
+        held.release()
+        lock.unlink(missing_ok=True)
+        with suppress(OSError):  # where they hold something
+            lock.parent.rmdir()
+            lock.parent.parent.rmdir()
+        raise
+    finally:
+        held.release()
 
 
 def remove_temporaries(folder: Path, *, below: bool = False, older_than_s: float = 0.0) -> None:
@@ -138,8 +140,6 @@ def load_tensors(path: Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or cut off ({error}): {remedy}.") from None
     wanted = metadata.pop(CHECKSUM, None)
-    if wanted is None and set(metadata) <= WITHOUT_CHECKSUM:
-        return tensors, metadata
     if _checksum(tensors, metadata) != wanted:
         raise ValueError(f"{path} is damaged: its contents do not fit their checksum: {remedy}.")
     return tensors, metadata

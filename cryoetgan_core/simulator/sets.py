@@ -112,10 +112,10 @@ RECORDED = (
 Poses = tuple[torch.Tensor, torch.Tensor]  # rotations (N, 3, 3) on xyz, shifts (N, 3) zyx in angstrom
 
 
-def poses_of(table: pd.DataFrame) -> Poses:
-    """The poses that a table of `density_maps` or `subtomograms` tells."""
+def poses_of(table: pd.DataFrame, repeats: int = 1) -> Poses:
+    """The poses that a table of `density_maps` or `subtomograms` tells, each `repeats` times."""
     shifts = torch.tensor(table[["shift_z_A", "shift_y_A", "shift_x_A"]].to_numpy(copy=True))
-    return rotations_of(table), shifts
+    return rotations_of(table).repeat_interleave(repeats, 0), shifts.repeat_interleave(repeats, 0)
 
 
 def _posed(
@@ -161,6 +161,21 @@ def density_maps(
         for reference, i in zip(references.values(), range(0, len(table), per_class), strict=True)
     ]
     return ParticleSet(torch.cat(volumes).float().numpy(), table, voxel_size_A)
+
+
+def densities_of(
+    table: pd.DataFrame, references: Mapping[str, torch.Tensor], box: int, voxel_size_A: float
+) -> torch.Tensor:
+    """Density maps (N, D, D, D) of the classes and poses of a table."""
+    rotations, shifts = poses_of(table)
+    out = torch.empty(len(table), box, box, box)
+    for name, reference in references.items():
+        own = torch.from_numpy((table["class_name"] == name).to_numpy(copy=True))
+        if own.any():
+            out[own] = rotate_volume(
+                reference, rotations[own], shifts[own], voxel_size_A, box=box, upsample=UPSAMPLE
+            ).float()
+    return out
 
 
 def exit_projections(
