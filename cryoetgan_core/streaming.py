@@ -29,6 +29,7 @@ from .volumes.poses import pose_to_relion_angles, random_rotations, random_shift
 from .volumes.table import check_class_names, particle_table
 
 OPTICS = ("voltage_kV", "cs_mm", "amplitude_contrast")  # columns of the table, where the training particles' files told
+SAME_VOXEL = 0.01  # as part of a voxel's size
 MASK_LEVEL = 0.3  # of a density whose protein is 1: inside
 LONGEST_WRITE_S = 3600.0  # of one file: an unfinished one that is older was left by a writer that died
 
@@ -194,16 +195,20 @@ def generate_to(
     Raises
     ------
     ValueError
-        When a class has no reference, the shard does not exist, or the folder holds the parts of another order.
+        When a class has no reference, the voxels are not those of the run, the shard does not exist, or the folder
+        holds the parts of another order.
     """
     if not 0 <= shard < shards:
         raise ValueError(f"generate_to: shard {shard} of {shards}; expected 0 to {shards - 1}.")
     unknown = sorted(set(order.shares) - set(references))
     if unknown:
         raise ValueError(f"generate_to: no density for {', '.join(unknown)}; there are {', '.join(references)}.")
-    folder.mkdir(parents=True, exist_ok=True)
     noted = run_folder / "source.json"
     source = read_json(noted, "train the run again") if noted.exists() else {}
+    trained_on = source.get("voxel_size_A", voxel_size_A)
+    if abs(voxel_size_A / trained_on - 1) > SAME_VOXEL:
+        raise ValueError(f"generate_to: voxels of {voxel_size_A:g} A; the run was trained on {trained_on:g} A.")
+    folder.mkdir(parents=True, exist_ok=True)
     optics, picks = source.get("optics", {}), source.get("picks", {})
     card = provenance(run_folder, run, references, order, voxel_size_A) | ({"picks": picks} if picks else {})
     path = folder / "provenance.json"
@@ -216,8 +221,9 @@ def generate_to(
         raise ValueError(f"{folder} holds a copick project of another origin: choose an empty folder.")
     other = held is not None and held != json.loads(json.dumps(card))
     if other and replace:
-        for old in [*(folder / "parts").glob("*"), *folder.glob("particles*"), *folder.glob("copick.json"), path]:
-            old.unlink()
+        tables = [folder / f"particles{end}" for end in (".csv", ".tbl", ".star", "_relion5.star", ".xml")]
+        for old in [*(folder / "parts").glob("*"), *tables, folder / "copick.json", path]:
+            old.unlink(missing_ok=True)
         for old in (folder / "volumes", folder / "tomograms", *(folder / RUNS).glob("generated-*")):
             shutil.rmtree(old, ignore_errors=True)
     elif other:

@@ -101,6 +101,8 @@ def test_resolve_run_refuses_what_is_not_there() -> None:
         paper.resolve_run("smoke", "S3_adapted_seed0", "", "", 0, "{}")
     with pytest.raises(ValueError, match="expected JSON"):
         paper.resolve_run("smoke", "", "S1", "adapted", 0, "{noise}")
+    with pytest.raises(ValueError, match="'dataset' is 'own'; expected one of S1, S2"):
+        paper.resolve_run("smoke", "", "own", "adapted", 0, "{}")
     with pytest.raises(ValueError, match="names and values"):
         paper.resolve_run("smoke", "", "S1", "adapted", 0, "[1]")
     name, config = paper.resolve_run("smoke", "", "S1", "adapted", 2, '{"noise_level": 0.7}')

@@ -10,7 +10,7 @@ import torch
 
 from cryoetgan_core.config import make_config
 from cryoetgan_core.paper import own_data
-from cryoetgan_core.paper.doubts import _half_radius
+from cryoetgan_core.paper.doubts import _half_radius, doubts
 from cryoetgan_core.paper.runs import train_on
 from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
@@ -58,6 +58,21 @@ def test_hdf5_is_a_stack_or_a_tomogram_by_its_dimensions(tmp_path: Path) -> None
 
 def particles(n: int, **columns: object) -> ParticleSet:
     return ParticleSet(smooth(n, 24), particle_table(n, particle=[str(i) for i in range(n)], **columns), 20.0)
+
+
+def test_densities_are_noted_with_paths_that_hold_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.mrc").touch()
+    told = own_data.absolute("tric, one=a.mrc#0@13.68, two=pdb:3j9i")
+    assert told == f"tric, one={tmp_path / 'a.mrc'}#0@13.68, two=pdb:3j9i"
+
+
+def test_numbered_classes_that_no_density_names_are_doubted() -> None:
+    numbered = particles(40, class_name=["1", "2"] * 20)
+    assert "of 2 classes (1, 2), which the densities do not name" in doubts(numbered, "ribosome")[0]
+    assert not any("name" in doubt for doubt in doubts(particles(40, class_name="1"), "ribosome"))
 
 
 def test_the_halves_do_not_share_voxels() -> None:

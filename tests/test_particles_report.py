@@ -66,4 +66,4 @@ def test_what_is_odd_is_said(recorded):
     table = particle_table(24, class_name=["a"] * 22 + ["b"] * 2, tomogram="t")
     said = " ".join(describe(ParticleSet(np.sign(odd).astype(np.float32), table, VOXEL_A)).warnings)
     assert "3 of the 24 particles looked at are constant" in said
-    assert "b (2)" in said and "Only one tomogram" in said and "values only" in said
+    assert "b (2)" in said and "Only one tomogram: every third particle is held out" in said and "values only" in said

@@ -719,7 +719,9 @@ def test_a_condition_changes_what_it_says(condition: str, as_recorded: Domains, 
         mismatch.mismatched(config, "fog")
 
 
-def test_tomograms_with_too_few_particles_are_refused_before_anything_is_estimated(particles, monkeypatch) -> None:
+def test_tomograms_that_cannot_be_left_out_are_refused_before_anything_is_estimated(
+    particles, monkeypatch, tmp_path
+) -> None:
     def none(*arguments: object, **options: object) -> None:
         raise AssertionError("estimated")
 
@@ -728,12 +730,14 @@ def test_tomograms_with_too_few_particles_are_refused_before_anything_is_estimat
     for sizes, found in (
         ([1, 15], "'a' has 1 particles, all others 15"),
         ([14, 2], "'a' has 14 particles, all others 2"),
-        ([16], "'a' has 16 particles, all others 0"),
+        ([16], "needs particles of several tomograms"),
     ):
         names = [name for name, size in zip("ab", sizes, strict=False) for _ in range(size)]
         mixed = dataclasses.replace(y, table=y.table.assign(tomogram=names))
         with pytest.raises(ValueError, match=found):
-            real.make_real(mixed, "tric", make_config("smoke", "own", "physics", batch=4), "few")
+            real.make_real(mixed, "tric", make_config("smoke", "own", "physics", batch=4), tmp_path)
+    with pytest.raises(ValueError, match="needs one density"):
+        real.make_real(mixed, "tric, ribosome", make_config("smoke", "own", "physics", batch=4), tmp_path)
 
 
 def test_the_rule_prefers_the_closer_set() -> None:

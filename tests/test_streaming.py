@@ -177,6 +177,9 @@ def test_a_copick_project_comes_out_and_goes_in(tmp_path, trained):
 def test_a_particle_far_off_its_centre_is_whole_in_a_mosaic(tmp_path, trained):
     """A run's folder notes that its particles lie off; a box round each pick is read from the copick project."""
     folder = shutil.copytree(trained[0], tmp_path / "run")
+    (folder / "source.json").write_text('{"voxel_size_A": 10.0}')
+    with pytest.raises(ValueError, match=f"voxels of {VOXEL_A:g} A; the run was trained on 10 A"):
+        make(tmp_path / "x", (folder, *trained[1:]), Order(2, SHARES))
     (folder / "source.json").write_text('{"picks": {"scatter_A": 30.0, "offset_zyx_A": [75.0, 0.0, -60.0]}}')
     order = Order(6, SHARES, seed=2, part=4, volumes="copick")
     list(generate_to(tmp_path / "out", folder, trained[1], trained[2], order, VOXEL_A))
@@ -247,8 +250,10 @@ def test_another_order_does_not_mix_in(tmp_path, trained):
     with pytest.raises(ValueError, match="shard 2 of 2"):
         make(tmp_path / "x", trained, order, shard=2, shards=2)
     assert hashes(tmp_path) == before
-    anew = dataclasses.replace(order, seed=1)
+    anew, mine = dataclasses.replace(order, seed=1), tmp_path / "particles_of_mine.txt"
+    mine.touch()
     make(tmp_path, trained, anew, replace=True)
+    mine.unlink()  # was not taken for one of ours
     make(tmp_path / "y", trained, anew)
     assert {k: v for k, v in hashes(tmp_path).items() if not k.startswith("y/")} == hashes(tmp_path / "y")
     card = json.loads((tmp_path / "provenance.json").read_text())

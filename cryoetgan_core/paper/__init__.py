@@ -30,7 +30,7 @@ from .parameters import (
 )
 from .plan import ABLATION, ablation_variant, noise_variant, planned_runs, recipes, resolve_run, run_name
 from .proof import VARIANTS, ablation_names, comparison_names
-from .real import real_case, real_volumes
+from .real import left_out_in_turn, make_real
 from .record import code_of, described
 from .results import committed, is_committed, made, measured, read_results, show_source
 from .runs import train_on

@@ -25,7 +25,7 @@ from ..simulator.microscope.simulate import MICROSCOPES
 from ..simulator.sets import class_references, density_maps, subtomograms
 from ..simulator.specimen.render import parse_source
 from ..simulator.surroundings import surroundings
-from ..streaming import places
+from ..streaming import SAME_VOXEL, places
 from ..volumes.domains import Domains
 from ..volumes.poses import random_rotations
 from ..volumes.table import SHIFT_COLUMNS, ParticleSet
@@ -36,7 +36,6 @@ from .parameters import choose
 from .runs import train_on
 
 LOG = logging.getLogger(__name__)
-SAME_VOXEL = 0.01
 
 
 def train(

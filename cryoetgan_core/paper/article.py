@@ -65,6 +65,7 @@ def numbers() -> dict[str, str]:
     found["wide_pickers"] = over_draws(r.wide_picker(PHYSICS), 3, (0, 1))
     found["wide_pickers_S1"] = over_draws(r.wide_picker(PHYSICS, "S1"), 3, (0, 1))
     found["wide_less_templates_S1"] = over_draws(r.wide_less_templates("S1"), 3)
+    found["fine_errors"] = "{} of {:,}".format(*r.matching_errors())
     found["wide_less_fine_S1"] = over_draws(r.wide_less_templates("S1", "_fine"), 3)
     found["wide_pickers_real"] = over_draws(r.wide_picker(REAL), 3, (0, 1))
     found["wide_less_formula"] = _joined([f"{v:.3f}" for v in r.wide_less_formula()])
@@ -92,6 +93,8 @@ def numbers() -> dict[str, str]:
     found |= {"evening_steps": f"{evening:,}"}
     found |= {f"snr_estimated_{dataset}": f"{snr:g}" for dataset, snr in ABLATED.items()}
     found |= {"authors_physics": f"{r.authors(PHYSICS):.1f}", "authors_real": f"{r.authors(REAL):.1f}"}
+    for name, source in (("authors_physics_each", PHYSICS), ("authors_real_each", REAL)):
+        found[name] = " and ".join(f"{v:.1f}" for v in r.authors_each(source))
     found["authors_released"] = f"{r.authors(RELEASED):.1f}"
     for name in ("ribosomes", "deepfinder", "empiar10499", "emd1155", "microtubule"):
         found[f"{name}_angular"] = _joined([f"{ratio:.2f}" for ratio in r.folds(name, "angular")])
@@ -100,6 +103,7 @@ def numbers() -> dict[str, str]:
     for name, source in (("gan", GENERATED), ("ctf", CTF), ("white", WHITE), ("real", REAL), ("physics", PHYSICS)):
         found[f"downstream_{name}"] = over_draws(r.downstream(source), 1, (0, 100))
     found["no_wedge_auc"] = f"{r.without('S2', 'without wedge', 'auc'):.2f}"
+    found["no_wedge_auc_S1"] = f"{r.without('S1', 'without wedge', 'auc'):.2f}"
     found |= {"sign": f"{r.high_fsc('all'):.2f}", "no_sign": f"{r.high_fsc('without sign'):.2f}"}
     shares = sorted(r.mismatched())
     found |= {"mismatch_least": f"{shares[0]:.2f}", "mismatch_median": f"{np.median(shares):.2f}"}

@@ -20,7 +20,13 @@ def doubts(particles: ParticleSet, densities: str) -> list[str]:
     names, files = parse_densities(densities)
     box, voxel = particles.volumes.shape[-1], particles.voxel_size_A
     found, labelled = [], sorted(set(particles.table["class_name"]) - {""})
-    if not all(name.isdigit() for name in labelled):  # RELION's class numbers name no molecule
+    if all(name.isdigit() for name in labelled) and not set(names) & set(labelled):  # RELION's numbers name no molecule
+        if len(labelled) > 1:
+            found.append(
+                f"The particles are of {len(labelled)} classes ({', '.join(labelled[:9])}), which the densities do not "
+                f"name: all of them count as {' and '.join(names)}. If a class is another molecule, leave it out."
+            )
+    else:
         unseen = [name for name in names if name not in labelled]
         if unseen:
             found.append(

@@ -224,6 +224,14 @@ class Results:
         pairs = zip(self.wide_picker(PHYSICS, dataset), matched, strict=True)
         return [f1 - r["scores"][TEMPLATES][0]["f1"] for f1, r in pairs]
 
+    def matching_errors(self) -> tuple[int, int]:
+        """Molecules of S1 that the finer template matching missed or picked falsely, and all molecules, over all draws;
+        from Table 26.
+        """
+        rows = [row for r in self([f"templates_S1_fine_seed{s}" for s in self.seeds]) for row in r["rows"]]
+        wrong = sum(row["picks"] + row["molecules"] - 2 * row["right"] for row in rows)
+        return wrong, sum(row["molecules"] for row in rows)
+
     def in_coloured_noise(self) -> tuple[float, float]:
         """F1 on S2 of pickers of the formula with back-projected noise, and of the generator's of the same draws and
         seed, from Tables 24 and 19.
@@ -319,10 +327,14 @@ class Results:
         (r,) = self([f"foreign_{name}_seed{self.seeds[0]}"])
         return _accuracy(r, source)
 
-    def authors(self, source: str) -> float:
-        """Accuracy on the authors' particles after training on a source, mean over the probes."""
+    def authors_each(self, source: str) -> list[float]:
+        """Accuracy on the authors' particles of each classifier trained on a source."""
         (result,) = self([f"foreign_authors_seed{self.seeds[0]}"])
-        return float(np.mean([row["accuracy"] for row in result["rows"] if row["source"] == source]))
+        return [row["accuracy"] for row in result["rows"] if row["source"] == source]
+
+    def authors(self, source: str) -> float:
+        """The mean of `authors_each`."""
+        return mean(self.authors_each(source))
 
     def client(self, check: str) -> float:
         """Least number of a check with a client's own program, from the committed table of `clients.ipynb`."""

@@ -52,7 +52,7 @@ def make_ribosomes(folder: Path, config: RunConfig) -> dict:
     particles = own_data.load_particles(folder / RIBOSOMES / "optimisation_set.star", config.box, 13.68)
     densities = f"ribosome={folder / MAPS / '4v4r.mrc'}"
     average = str(folder / RIBOSOMES / "average_box32_12A.mrc")
-    numbers, _ = make_real(particles, densities, config, "ribosomes", average)
+    numbers, _ = make_real(particles, densities, config, paths.runs(config.profile) / "real" / "ribosomes", average)
     return numbers | described(config, MODULE)
 
 

@@ -29,7 +29,7 @@ from ..particles.volume_files import (
 from ..reproducibility.seeds import stream
 from ..simulator.sets import class_references, density_maps
 from ..simulator.specimen import ASSEMBLIES
-from ..simulator.specimen.render import source_exists
+from ..simulator.specimen.render import parse_source, source_exists
 from ..volumes.domains import Domains
 from ..volumes.lazy import filled
 from ..volumes.maps import resample
@@ -194,6 +194,14 @@ def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
         raise ValueError("densities is empty; expected class=FILE or a built-in class.")
     check_class_names(names)
     return tuple(names), files
+
+
+def absolute(densities: str) -> str:
+    """Densities as `parse_densities` reads them, with paths that hold from any folder."""
+    names, files = parse_densities(densities)
+    whole = {name: f"{Path(file).absolute()}" for name, file in files.items() if Path(parse_source(file)[0]).exists()}
+    told = files | {name: path for name, path in whole.items() if "," not in path}
+    return ", ".join(f"{name}={told[name]}" if name in told else name for name in names)
 
 
 def _posed(densities: str, n: int, box: int, voxel_size_A: float, generator: torch.Generator) -> ParticleSet:

@@ -31,7 +31,8 @@ def keep_source(
     """
     table = particles.table
     optics = {c: float(table[c].iloc[0]) for c in OPTICS if c in table and table[c].nunique(dropna=False) == 1}
-    card = {"densities": densities, "voxel_size_A": particles.voxel_size_A, "optics": optics} | {"picks": picks or {}}
+    card = {"densities": own_data.absolute(densities), "voxel_size_A": particles.voxel_size_A, "optics": optics}
+    card["picks"] = picks or {}
     write_atomically(folder / "source.json", lambda p: p.write_text(json.dumps(card, indent=1)))
 
 

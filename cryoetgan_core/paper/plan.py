@@ -1,7 +1,7 @@
 """Which runs make up the paper, by name."""
 
 from ..config import DATASETS, PROFILES, RunConfig, make_config
-from .parameters import parse_json
+from .parameters import choose, parse_json
 from .simulated_sets import DATA_FIELDS
 
 ALL = ("adapted", "described", "released")
@@ -68,6 +68,7 @@ def resolve_run(profile: str, run: str, dataset: str, preset: str, seed: int, ch
         if run not in plan:
             raise ValueError(f"Parameter 'run' is {run!r}; planned are {', '.join(plan)} (and other seeds).")
         return run, plan[run]
+    choose("dataset", dataset, DATASETS)
     fields = parse_json("changes", changes)
     reserved = {"profile", "dataset", "preset", "seed", *DATA_FIELDS}
     if reserved & set(fields):

@@ -1,18 +1,15 @@
-"""The physics generator on few measured particles: estimated from all tilt series but one, judged on that one, in
-turn.
-"""
+"""A generator on few measured particles: estimated from all tilt series but one, judged on that one, in turn."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from ..config import OWN_DATA, RunConfig, make_config
+from ..config import RunConfig
 from ..evaluation.compare import told_apart
 from ..evaluation.metrics import fourier_shell_correlation
 from ..generation import generate
-from ..reproducibility import paths
+from ..physics.acquisition import acquisition
+from ..physics.pick_error import as_picked
 from ..reproducibility.seeds import stream
 from ..simulator.sets import class_references, density_maps
 from ..volumes.alignment import align, unposed
@@ -23,7 +20,6 @@ from ..volumes.table import ParticleSet
 from . import own_data
 from .record import described
 from .runs import train_on
-from .stand_ins import make_stand_in
 
 SPLITS = 20  # into halves
 FOLDS = 3  # tomograms at most that are left out in turn
@@ -56,11 +52,38 @@ def density_in_poses(
     return placed.float(), rotations, correlation
 
 
+def left_out_in_turn(particles: ParticleSet, densities: str, config: RunConfig) -> list[str]:
+    """The tomograms that `make_real` leaves out: FOLDS at most.
+
+    Raises ValueError where it cannot: densities of several classes, one tomogram, or too few particles in it or without
+    it.
+    """
+    names, _ = own_data.parse_densities(densities)
+    if len(names) != 1:
+        raise ValueError(
+            f"To leave tomograms out in turn needs one density, that of the particles; {densities!r} names "
+            f"{len(names)}."
+        )
+    counts = particles.table["tomogram"].value_counts()
+    if len(counts) < 2:
+        raise ValueError("To leave tomograms out in turn needs particles of several tomograms; these name one or none.")
+    tomograms = sorted(counts.index)[:FOLDS]
+    for tomogram in tomograms:
+        test, train = int(counts[tomogram]), int(counts.sum() - counts[tomogram])
+        if test < 2 or train < config.batch:
+            raise ValueError(
+                f"Tomogram {tomogram!r} has {test} particles, all others {train}; expected at least 2, and "
+                f"{config.batch}."
+            )
+    return tomograms
+
+
 def make_real(
-    particles: ParticleSet, densities: str, config: RunConfig, name: str, average: str = ""
+    particles: ParticleSet, densities: str, config: RunConfig, folder: Path, average: str = "", *, mend: bool = False
 ) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Estimate from all tomograms but one, generate as many as that one holds, and compare, for up to FOLDS tomograms
-    in turn.
+    """Estimate or train from all tomograms but one, generate as many as that one holds, and compare, for tomogram after
+    tomogram. Runs are kept in `folder`. `mend` moves the densities of the physics generator as far off centre as the
+    particles are found to be.
 
     Returns
     -------
@@ -72,19 +95,11 @@ def make_real(
     volumes
         "real" and "generated" (N, D, D, D) of all folds in network units, in the same order.
 
-    Raises ValueError when a tomogram, or what is left without it, holds too few particles; before anything is
-    estimated.
+    Raises ValueError as `left_out_in_turn`, before anything is estimated.
     """
-    counts = particles.table["tomogram"].value_counts()
-    tomograms = sorted(counts.index)[:FOLDS]
-    for tomogram in tomograms:
-        test, train = int(counts[tomogram]), int(counts.sum() - counts[tomogram])
-        if test < 2 or train < config.batch:
-            raise ValueError(
-                f"Tomogram {tomogram!r} has {test} particles, all others {train}; expected at least 2, and "
-                f"{config.batch}."
-            )
-    reference = class_references(*_named(densities, particles, config))
+    tomograms = left_out_in_turn(particles, densities, config)
+    names, files = own_data.parse_densities(densities)
+    reference = class_references(names, config.box, particles.voxel_size_A, files)
     x_halves = [
         density_maps(reference, n, config.box, particles.voxel_size_A, stream(config.data_seed, "real X", half))
         for half, n in (("train", config.train_per_class), ("test", config.test_per_class))
@@ -95,11 +110,14 @@ def make_real(
         cube = resample(next(iter(reference.values())), voxel_size_A, new_voxel_size_A=voxel_size_A, box=config.box)
         placed, rotations, correlation = density_in_poses(cube, average, particles)
     folds, real, generated, turned = {}, [], [], []
-    for tomogram in tomograms:
+    for number, tomogram in enumerate(tomograms):
         left = (particles.table["tomogram"] == tomogram).to_numpy(copy=True)
         train, test = particles.select(~left), particles.select(left)
         both = Domains(*x_halves, train, test)
-        run = train_on(config, both, paths.runs(config.profile) / "real" / name / tomogram, replace=True)
+        if mend and config.generator == "physics":
+            tilts = acquisition(train, tilt_range=config.tilt_range).tilt_range_deg
+            both = as_picked(both, config.data_seed, tilts).domains
+        run = train_on(config, both, folder / f"without_{number}", replace=True)
         if placed is None:
             x = both.volumes("X_test")[: len(test)]
         else:
@@ -112,11 +130,11 @@ def make_real(
         folds[tomogram] = {
             "generated": _distances(wanted, as_many) | {"auc": told_apart(wanted, volumes)["auc"]},
             "real": _distances(wanted, floor) | {"auc": told_apart(wanted, floor[: len(wanted)])["auc"]},
-            "tilt_range_deg": list(run.G.tilt_range_deg),
+            "tilt_range_deg": list(run.G.tilt_range_deg) if config.generator == "physics" else None,
         }
         real.append(wanted)
         generated.append(volumes)
-    numbers = {"folds": folds, "particles": len(particles), "tomograms": len(counts)}
+    numbers = {"folds": folds, "particles": len(particles), "tomograms": particles.table["tomogram"].nunique()}
     numbers["voxel_size_A"] = particles.voxel_size_A
     if placed is not None:
         zero = torch.zeros(len(torch.cat(turned)), 3)
@@ -141,47 +159,6 @@ def as_many_others(volumes: torch.Tensor, generator: torch.Generator) -> torch.T
     return 2 * half / (1 + half)
 
 
-def _named(densities: str, particles: ParticleSet, config: RunConfig) -> tuple:
-    """Arguments of `class_references` for one class."""
-    names, files = own_data.parse_densities(densities)
-    if len(names) != 1:
-        raise ValueError(f"densities: {densities!r} names {len(names)} classes; expected one, that of the particles.")
-    return names, config.box, particles.voxel_size_A, files
-
-
 def _distances(real: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
     """Distances without a trained network."""
     return {k: v for k, v in told_apart(real, other).items() if k != "auc"}
-
-
-def real_case(
-    profile: str,
-    name: str,
-    particles: str,
-    options: dict,
-    densities: str,
-    average: str,
-    target_voxel_size_A: float,
-    box: int,
-    seed: int,
-) -> Callable[[], dict]:
-    """The call that measures particles on disk, or, without them, a simulated stand-in; volumes are kept beside the
-    runs for `real_volumes`.
-    """
-
-    def make() -> dict:
-        config = make_config(profile, OWN_DATA, "physics", box=box, seed=seed)
-        folder = paths.runs(profile) / "real" / name
-        source = Path(particles) if particles else make_stand_in(folder / "input", seed)
-        measured = own_data.load_particles(source, box, target_voxel_size_A, **options)
-        numbers, volumes = make_real(measured, densities, config, name, average)
-        np.savez(folder / "volumes.npz", **{k: v.numpy() for k, v in volumes.items()})
-        return numbers
-
-    return make
-
-
-def real_volumes(profile: str, name: str) -> dict[str, np.ndarray]:
-    """Volumes (N, D, D, D) of `make_real` that `real_case` kept, "real" and "generated"."""
-    with np.load(paths.runs(profile) / "real" / name / "volumes.npz", allow_pickle=False) as file:
-        return {k: file[k] for k in file.files}

@@ -158,7 +158,8 @@ def is_3d_star(path: Path) -> bool:
 
 def _known(path: Path, options: dict, *readers) -> dict:
     """The options, once each is a parameter of one of the readers."""
-    allowed = {p for r in readers for p in inspect.signature(r).parameters} - {"path", "volume"}
+    allowed = {p for r in (load_particles, *readers) for p in inspect.signature(r).parameters}
+    allowed -= {"path", "volume", "options", "readers"}
     unknown = sorted(set(options) - allowed)
     if unknown:
         raise ValueError(f"{path}: unknown options {unknown}; expected some of {sorted(allowed)}")

@@ -105,7 +105,10 @@ def describe(particles: ParticleSet) -> Report:
             "generator would memorise them."
         )
     if table["tomogram"].nunique() < 2:
-        warnings.append("Only one tomogram: test particles are taken from another part of it.")
+        placed = np.isfinite(table[["x_A", "y_A", "z_A"]].to_numpy(float)).all()
+        held_out = "particles at one side of it are" if placed else "every third particle is"
+        named = "Only one tomogram" if table["tomogram"].any() else "No tomogram is named"
+        warnings.append(f"{named}: {held_out} held out for the tests.")
     volumes = torch.from_numpy(values[values.reshape(len(values), -1).std(1) > 0])
     if not len(volumes):
         raise ValueError(f"describe: all {flat} particles looked at are constant; expected some that are not.")

@@ -157,8 +157,12 @@ def real_table(result: dict) -> pd.DataFrame:
     in brackets.
     """
     names = ("spectrum", "angular", "moments", "autocorrelation", "auc")
+
+    def wedge(tilts: list[float] | None) -> str:
+        return "{:.0f} to {:.0f}".format(*tilts) if tilts else "-"
+
     rows = {
-        tomogram: {"wedge used (°)": f"{fold['tilt_range_deg'][0]:.0f} to {fold['tilt_range_deg'][1]:.0f}"}
+        tomogram: {"wedge used (°)": wedge(fold["tilt_range_deg"])}
         | {name: f"{fold['generated'][name]:.2f} ({fold['real'][name]:.2f})" for name in names}
         for tomogram, fold in result["folds"].items()
     }
