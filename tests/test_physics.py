@@ -3,6 +3,7 @@ user may ask of it.
 """
 
 import dataclasses
+import json
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from cryoetgan_core.evaluation.metrics import angular_log_ratio, angular_power_s
 from cryoetgan_core.evaluation.selection import distance
 from cryoetgan_core.generation import generate, generate_repeats, load_run, restore
 from cryoetgan_core.paper import mismatch, proof, real
-from cryoetgan_core.paper.plotting import comparison_table
+from cryoetgan_core.paper.plotting import comparison_table, real_table
 from cryoetgan_core.paper.runs import train_on
 from cryoetgan_core.particles.relion_series import tilts_deg
 from cryoetgan_core.physics.acquisition import Acquisition, acquisition
@@ -738,6 +739,21 @@ def test_tomograms_that_cannot_be_left_out_are_refused_before_anything_is_estima
             real.make_real(mixed, "tric", make_config("smoke", "own", "physics", batch=4), tmp_path)
     with pytest.raises(ValueError, match="needs one density"):
         real.make_real(mixed, "tric, ribosome", make_config("smoke", "own", "physics", batch=4), tmp_path)
+
+
+@pytest.mark.parametrize("preset", ["physics", "adapted"])
+def test_tomograms_are_left_out_with_the_settings_asked_for(particles, tmp_path, preset) -> None:
+    """And runs stay in the folder given, also where tomograms are named by paths."""
+    y = particles[1].select(np.arange(12))
+    names = [f"{tmp_path}/data/TS_{i % 2}.mrc" for i in range(12)]
+    mixed = dataclasses.replace(y, table=y.table.assign(tomogram=names))
+    config = make_config("smoke", "own", preset, box=y.volumes.shape[-1], batch=4, steps=1)
+    numbers, volumes = real.make_real(mixed, "tric", config, tmp_path / "runs", mend=True)
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_dir()) == ["runs", "without_0", "without_1"]
+    made_by = {json.loads(p.read_text())["preset"] for p in tmp_path.rglob("config.json")}
+    assert made_by == {preset} and len(volumes["generated"]) == len(volumes["real"]) == 12
+    wedges = real_table(numbers)["wedge used (°)"]
+    assert all((" to " in w) == (preset == "physics") for w in wedges)
 
 
 def test_the_rule_prefers_the_closer_set() -> None:
