@@ -254,7 +254,7 @@ PROFILES = {
         noise_levels=(0.0, 0.2),
     ),
     "quick": Profile(
-        "laptop; every figure in under 40 minutes on 2 cores",
+        "laptop; every figure in under an hour on 2 cores",
         {"S1": 24, "S2": 24, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
         dict(
