@@ -78,12 +78,12 @@ def claimed(path: Path) -> Iterator[bool]:
     except Timeout:
         yield False
         return
-    except OSError:
+    except (OSError, NotImplementedError):  # the latter of filelock before version 4
         pass
     try:
         yield True
     except BaseException:
-        held.release()
+        held.release()  # an open file cannot be removed on Windows
         lock.unlink(missing_ok=True)
         with suppress(OSError):  # where they hold something
             lock.parent.rmdir()
