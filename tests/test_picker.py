@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cryoetgan_core.config import DATASETS
-from cryoetgan_core.paper import picker, picking, template_matching, wrong_input
+from cryoetgan_core.paper import picker, picker_and_templates, picking, template_matching, wrong_input
 from cryoetgan_core.paper.case import Case
 from cryoetgan_core.physics.fourier_grid import window
 from cryoetgan_core.reproducibility.seeds import stream
@@ -126,6 +126,38 @@ def test_the_flank_of_a_molecule_is_none_of_another_class() -> None:
     assert kept[1, 10, 10, 13] == 11 and kept[0, 10, 10, 10] == 9 and np.isfinite(kept).sum() == 3
 
 
+def test_templates_tell_the_class_of_what_the_network_cannot_tell_apart() -> None:
+    """The network finds every molecule and hardly knows its class; templates score high in the corners, too."""
+    rng, shape, radii = np.random.default_rng(0), (20, 200, 200), {"a": 40.0, "b": 40.0}
+    own = []
+    for _ in range(2):
+        places = np.stack(np.meshgrid(10, np.arange(15, 190, 20), np.arange(15, 190, 20), indexing="ij"), -1)
+        places = places.reshape(-1, 3)
+        classes = rng.integers(2, size=len(places))
+        maps = np.concatenate([np.full((2, *shape), 1e-6), rng.normal(0, 1, (2, *shape))])
+        for place, number in zip(places, classes, strict=True):
+            maps[(slice(0, 2), *place)] = rng.uniform(0.3, 0.5, 2)
+            beside = tuple(place + [0, 1, -1])  # the best score lies a voxel or so away
+            maps[(2 + number, *beside)], maps[(3 - number, *beside)] = 12.0, 9.0
+        maps[2:, 2, 3, 3] = 30.0  # no molecule
+        own.append((maps, table({n: VOXEL * places[classes == k] for k, n in enumerate(radii)})))
+    heights = picker_and_templates.fitted(own[:1], VOXEL, radii)
+    of = {"a": 4.0, "b": 4.0}
+    for maps, truth in own:
+        found = heights(maps)
+        for height, name in zip(found, radii, strict=True):
+            picks = np.argwhere(height > 0.5)
+            wanted = truth.loc[truth["class_name"] == name, ["z_A", "y_A", "x_A"]].to_numpy() / VOXEL
+            assert picking.matched(picks, wanted, of[name]) == len(picks) == len(wanted) > 20
+    assert not np.isfinite(heights(np.zeros_like(own[0][0]))).any()  # where the network sees nothing
+
+
+def test_a_place_is_of_the_class_of_the_nearest_molecule_in_reach() -> None:
+    truth = table({"a": [(50, 50, 50)], "b": [(50, 50, 80)]})
+    places = np.array([[5, 5, 5], [5, 5, 7], [5, 5, 12], [5, 9, 5]])
+    assert picker_and_templates.true_class(places, truth, VOXEL, RADII).tolist() == [0, 1, 2, 0]
+
+
 def test_mirror_images_of_a_tomogram_are_put_back_before_they_are_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = np.zeros((12, 16, 20), np.float32)
     volume[3, 4, 5], volume[8, 12, 15] = 0.9, 0.6
@@ -166,6 +198,9 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
     assert list(long["learning_curves"]) == [picking.CTF_WEDGE] and len(long["rows"]) == 3
     assert len(looked_at) == picker.LONG_OWN + 1  # tomograms that set the thresholds, and one that is tested on
     assert len(made(template_matching.planned("smoke", 0)["templates_S1_seed0"])["rows"]) == 3
+    both = made(picker_and_templates.planned("smoke", 0)["picker_and_templates_S1_seed0"])
+    ways = {picker.PHYSICS, template_matching.TEMPLATES, picker_and_templates.BOTH}
+    assert set(both["scores"]) == ways and len(both["rows"]) == 3 * 3
 
 
 def test_a_learned_transfer_function_is_divided_by_the_power_of_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:

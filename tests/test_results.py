@@ -255,8 +255,8 @@ def test_every_profile_is_planned_whole(checkout: Path) -> None:
         assert int(planned["simulate_data"]) == 2 * seeded and int(planned["train"]) == runs * seeded
         cases = paper.planned_cases(profile, [int(seed) for seed in seeds.split()])
         # trained by a rule of their own; made by name, where its library is, or of the weights of the repository
-        apart = "runs competitor denoiser labels long_runs picker switches template_matching wrong_input"
-        apart = {f"paper.{m}" for m in [*apart.split(), *(["pick_errors"] if profile != "quick" else [])]}
+        apart = "runs competitor denoiser labels long_runs picker picker_and_templates switches template_matching"
+        apart = {f"paper.{m}" for m in f"{apart} wrong_input {'' if profile == 'quick' else 'pick_errors'}".split()}
         assert int(planned["measure"]) == sum(case.module not in apart for case in cases.values()) > 40
         assert {"figures_1_to_4", "noise_and_loss", "metric_audit", "training_data", "physics_measurements"} <= set(
             planned

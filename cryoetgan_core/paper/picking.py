@@ -159,12 +159,15 @@ def probabilities(network: torch.nn.Module, volume: np.ndarray) -> np.ndarray:
     return np.stack([gaussian_filter(one, 1.0) for one in found])
 
 
-def heights_apart(network: torch.nn.Module, volume: np.ndarray, radii: list[float]) -> np.ndarray:
-    """Mean of `probabilities` over a tomogram and its mirror images, at the maxima that `kept_apart` leaves; radii
-    (voxels) in the order of sorted classes.
-    """
+def mean_probabilities(network: torch.nn.Module, volume: np.ndarray) -> np.ndarray:
+    """Mean of `probabilities` over a tomogram and its mirror images."""
     each = (np.flip(probabilities(network, np.flip(volume, f).copy()), [a + 1 for a in f]) for f in FLIPS)
-    return kept_apart(sum(each) / len(FLIPS), radii, THRESHOLDS[0])
+    return sum(each) / len(FLIPS)
+
+
+def heights_apart(network: torch.nn.Module, volume: np.ndarray, radii: list[float]) -> np.ndarray:
+    """`mean_probabilities` at the maxima that `kept_apart` leaves; radii (voxels) in the order of sorted classes."""
+    return kept_apart(mean_probabilities(network, volume), radii, THRESHOLDS[0])
 
 
 def peaks(height: np.ndarray, radius: float, least: float) -> tuple[np.ndarray, np.ndarray]:
