@@ -15,6 +15,7 @@ from .competitor import OT_FLOW
 from .mismatch import mismatch_names
 from .pick_errors import FEW
 from .picker import LONG, LONG_TRAINED_ON
+from .picker_and_templates import BOTH
 from .picking import CTF_WEDGE
 from .plan import noise_variant, run_name
 from .plotting import audit_table
@@ -24,6 +25,7 @@ from .template_matching import TEMPLATES
 from .wrong_input import LEARNED, NAMES, NOISE, POOR
 
 NOISE_DRAWS = (0, 1)  # of Table 3
+JOINT_DRAWS = (0, 1)  # of Table 27
 
 
 class Results:
@@ -222,6 +224,20 @@ class Results:
         """
         matched = self([f"templates_{dataset}{kind}_seed{s}" for s in self.seeds])
         pairs = zip(self.wide_picker(PHYSICS, dataset), matched, strict=True)
+        return [f1 - r["scores"][TEMPLATES][0]["f1"] for f1, r in pairs]
+
+    def joint_picker(self, source: str) -> list[float]:
+        """F1 on held-out tomograms of S2 of the generator's larger picker (PHYSICS), of templates by what the generator
+        learned (TEMPLATES), or of BOTH, one value a draw, from Table 27.
+        """
+        return [r["scores"][source]["f1"] for r in self([f"picker_and_templates_S2_seed{s}" for s in JOINT_DRAWS])]
+
+    def joint_less_templates(self) -> list[float]:
+        """F1 of BOTH less that of template matching that is given the CTF parameters and labels, in each draw of Table
+        27.
+        """
+        matched = self([f"templates_S2_seed{s}" for s in JOINT_DRAWS])
+        pairs = zip(self.joint_picker(BOTH), matched, strict=True)
         return [f1 - r["scores"][TEMPLATES][0]["f1"] for f1, r in pairs]
 
     def matching_errors(self) -> tuple[int, int]:
