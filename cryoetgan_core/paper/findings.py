@@ -240,13 +240,16 @@ class Results:
         pairs = zip(self.joint_picker(BOTH), matched, strict=True)
         return [f1 - r["scores"][TEMPLATES][0]["f1"] for f1, r in pairs]
 
+    def joint_errors(self) -> tuple[int, int]:
+        """Molecules that BOTH missed or picked falsely, and all molecules, over the draws of Table 27."""
+        results = self([f"picker_and_templates_S2_seed{s}" for s in JOINT_DRAWS])
+        return _errors([row for r in results for row in r["rows"] if row["source"] == BOTH])
+
     def matching_errors(self) -> tuple[int, int]:
         """Molecules of S1 that the finer template matching missed or picked falsely, and all molecules, over all draws;
         from Table 26.
         """
-        rows = [row for r in self([f"templates_S1_fine_seed{s}" for s in self.seeds]) for row in r["rows"]]
-        wrong = sum(row["picks"] + row["molecules"] - 2 * row["right"] for row in rows)
-        return wrong, sum(row["molecules"] for row in rows)
+        return _errors([row for r in self([f"templates_S1_fine_seed{s}" for s in self.seeds]) for row in r["rows"]])
 
     def in_coloured_noise(self) -> tuple[float, float]:
         """F1 on S2 of pickers of the formula with back-projected noise, and of the generator's of the same draws and
@@ -362,6 +365,12 @@ class Results:
         """By how many controls a metric is fooled, from the audit."""
         table = audit_table(self([f"audit_S1_seed{self.seeds[0]}"])[0], {}).set_index("metric")
         return float(table.loc[metric, "fooled by"])
+
+
+def _errors(rows: list[dict]) -> tuple[int, int]:
+    """Molecules that were missed or picked falsely, and all molecules, of rows of picks."""
+    wrong = sum(row["picks"] + row["molecules"] - 2 * row["right"] for row in rows)
+    return wrong, sum(row["molecules"] for row in rows)
 
 
 def _accuracy(result: dict, source: str) -> float:
