@@ -232,12 +232,12 @@ class Results:
         """
         return [r["scores"][source]["f1"] for r in self([f"picker_and_templates_S2_seed{s}" for s in JOINT_DRAWS])]
 
-    def joint_less_templates(self) -> list[float]:
-        """F1 of BOTH less that of template matching that is given the CTF parameters and labels, in each draw of Table
-        27.
+    def joint_less_templates(self, source: str = BOTH) -> list[float]:
+        """`joint_picker` less the F1 of template matching that is given the CTF parameters and labels, in each draw of
+        Table 27.
         """
         matched = self([f"templates_S2_seed{s}" for s in JOINT_DRAWS])
-        pairs = zip(self.joint_picker(BOTH), matched, strict=True)
+        pairs = zip(self.joint_picker(source), matched, strict=True)
         return [f1 - r["scores"][TEMPLATES][0]["f1"] for f1, r in pairs]
 
     def joint_errors(self) -> tuple[int, int]:
