@@ -144,11 +144,13 @@ def test_templates_tell_the_class_of_what_the_network_cannot_tell_apart() -> Non
     heights = picker_and_templates.fitted(own[:1], VOXEL, radii)
     of = {"a": 4.0, "b": 4.0}
     for maps, truth in own:
-        found = heights(maps)
-        for height, name in zip(found, radii, strict=True):
-            picks = np.argwhere(height > 0.5)
-            wanted = truth.loc[truth["class_name"] == name, ["z_A", "y_A", "x_A"]].to_numpy() / VOXEL
-            assert picking.matched(picks, wanted, of[name]) == len(picks) == len(wanted) > 20
+        simpler = picker_and_templates.by_best_template(maps, list(of.values()))
+        assert simpler[np.isfinite(simpler)].max() == pytest.approx(0.5, abs=0.03)  # the network's probability
+        for found, least in ((heights(maps), 0.5), (simpler, 0.1)):
+            for height, name in zip(found, radii, strict=True):
+                picks = np.argwhere(height > least)
+                wanted = truth.loc[truth["class_name"] == name, ["z_A", "y_A", "x_A"]].to_numpy() / VOXEL
+                assert picking.matched(picks, wanted, of[name]) == len(picks) == len(wanted) > 20
     assert not np.isfinite(heights(np.zeros_like(own[0][0]))).any()  # where the network sees nothing
 
 
@@ -199,8 +201,8 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
     assert len(looked_at) == picker.LONG_OWN + 1  # tomograms that set the thresholds, and one that is tested on
     assert len(made(template_matching.planned("smoke", 0)["templates_S1_seed0"])["rows"]) == 3
     both = made(picker_and_templates.planned("smoke", 0)["picker_and_templates_S1_seed0"])
-    ways = {picker.PHYSICS, template_matching.TEMPLATES, picker_and_templates.BOTH}
-    assert set(both["scores"]) == ways and len(both["rows"]) == 3 * 3
+    ways = {picker.PHYSICS, template_matching.TEMPLATES, picker_and_templates.BEST, picker_and_templates.BOTH}
+    assert set(both["scores"]) == ways and len(both["rows"]) == 4 * 3
 
 
 def test_a_learned_transfer_function_is_divided_by_the_power_of_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:

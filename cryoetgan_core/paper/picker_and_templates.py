@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from scipy.ndimage import maximum_filter
+from scipy.special import expit
 
 from ..config import DATASETS, RunConfig
 from ..evaluation.downstream import PHYSICS
@@ -39,6 +40,7 @@ from .template_matching import LEVELS, ROTATIONS, TEMPLATES, template_scores
 from .wrong_input import matched_filter
 
 BOTH = "picker and templates"
+BEST = "picker, class of the best template"
 LEAST = 0.02  # probability of a place that is looked at
 REACH = 5  # voxels a side of the cube in which the largest probability and score are taken
 CERTAIN = 1e-4  # a probability that is nearer to 0 or 1 counts as this far from it
@@ -107,6 +109,17 @@ def fitted(
     return heights
 
 
+def by_best_template(maps: np.ndarray, radii: list[float]) -> np.ndarray:
+    """Heights (C, Z, Y, X) from maps (`candidates`), nothing fitted: at each place where a network sees a molecule, its
+    largest probability, for the class whose templates fit best; elsewhere -inf.
+    """
+    places, features = candidates(maps, radii)
+    probabilities, matched = np.split(features, 2, axis=1)
+    found = np.full((len(radii), *maps.shape[1:]), -np.inf, np.float32)
+    found[(matched.argmax(1), *places.T)] = expit(probabilities.max(1))
+    return kept_apart(found, radii, 0.0)
+
+
 def make_both(
     config: RunConfig,
     trained_on: int = picker.LONG_TRAINED_ON,
@@ -116,7 +129,7 @@ def make_both(
     tested: int = picker.TESTED_ON,
 ) -> dict:
     """Scores, on held-out tomograms of the simulator, of the generator's larger picker, of template matching by what
-    the generator learned, and of BOTH. All thresholds are set, and the regression is fitted, on the same `own`
+    the generator learned, of BEST and of BOTH. All thresholds are set, and the regression is fitted, on the same `own`
     tomograms of the generator; the network is trained on the others of `trained_on`.
     """
     references, counts, voxel_size_A = what_is_picked(config)
@@ -138,6 +151,7 @@ def make_both(
     ways = {
         PHYSICS: (lambda found: kept_apart(found[:classes], in_voxels, THRESHOLDS[0]), THRESHOLDS),
         TEMPLATES: (lambda found: kept_apart(found[classes:], in_voxels, LEVELS[0]), LEVELS),
+        BEST: (partial(by_best_template, radii=in_voxels), THRESHOLDS),
         BOTH: (fitted(own_maps, voxel_size_A, radii), THRESHOLDS),
     }
     rows = [
