@@ -17,7 +17,7 @@ from .claims import claims_table
 from .competitor import TRAINED
 from .denoiser import FILTERED, RESTORED
 from .findings import Results, mean
-from .picker_and_templates import BOTH
+from .picker_and_templates import BEST, BOTH
 from .picking import CTF_WEDGE
 from .plotting import over_draws
 from .proof import ABLATED, HEADLINE_SNR
@@ -68,7 +68,7 @@ def numbers() -> dict[str, str]:
     found["wide_less_templates_S1"] = over_draws(r.wide_less_templates("S1"), 3)
     found["fine_errors"] = "{} of {:,}".format(*r.matching_errors())
     found["wide_less_fine_S1"] = over_draws(r.wide_less_templates("S1", "_fine"), 3)
-    for name, source in (("both", BOTH), ("picker", PHYSICS), ("templates", TEMPLATES)):
+    for name, source in (("both", BOTH), ("picker", PHYSICS), ("templates", TEMPLATES), ("best", BEST)):
         found[f"joint_{name}"] = _joined([f"{v:.3f}" for v in r.joint_picker(source)])
     found["joint_less_templates"] = _joined([f"{v:.3f}" for v in r.joint_less_templates()])
     found["joint_errors"] = "{} of {:,}".format(*r.joint_errors())
