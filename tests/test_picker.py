@@ -205,6 +205,42 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
     assert set(both["scores"]) == ways and len(both["rows"]) == 4 * 3
 
 
+def test_deepfinders_tomograms_test_what_was_estimated_from_the_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    """Estimated from tomogram `fold`, trained and fitted on its scenes, tested on the other one."""
+    monkeypatch.setenv("CRYOETGAN_RUNS", str(tmp_path))
+    reference, row = torch.zeros(8, 8, 8), table({"a": [(20, 20, 20)]})
+    reference[2:6, 2:6, 2:6] = 1
+    used = {}
+
+    def labelled(path):
+        return np.full((4, 4, 4), float("tomo2" in path.name)), row, {"a": reference}
+
+    def estimated(config, tomograms, *_):
+        used["estimated"] = [float(v.mean()) for v, _ in tomograms]
+        return "run", None
+
+    def compared(network, run, own, tested_on, *_):
+        used.update(network=network, own=[v for v, _ in own], tested=[float(v.mean()) for v, _ in tested_on])
+        return [{"source": "x", "class_name": "a", "picks": 1, "molecules": 2, "right": 1}]
+
+    for name, stand_in in {
+        "labelled": labelled,
+        "estimated": estimated,
+        "scenes_of": lambda run, references, number, *_: ((row, {"": k}) for k in range(number)),
+        "train_picker": lambda tomograms, *_: [v for v, _ in tomograms],
+        "compared": compared,
+    }.items():
+        monkeypatch.setattr(picker_and_templates, name, stand_in)
+    plan = picker_and_templates.planned_foreign("smoke", 0)
+    for fold, case in enumerate(plan.values()):
+        result = case.make(tmp_path, case.config)
+        assert used == {"estimated": [fold], "network": [0, 1], "own": [2], "tested": [1 - fold]}
+        assert result["scores"]["x"]["f1"] == pytest.approx(2 / 3) and result["module"] == "paper.picker_and_templates"
+    assert list(plan) == [f"deepfinder_picker_and_templates_{fold}_seed0" for fold in (0, 1)]
+
+
 def test_a_learned_transfer_function_is_divided_by_the_power_of_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that passes everything, with noise of amplitude 2 but for a quarter of that along y."""
     shape, size = (16, 24, 32), 16

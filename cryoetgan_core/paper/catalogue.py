@@ -103,7 +103,9 @@ def foreign_cases(profile: str, seed: int) -> dict[str, Case]:
     cases = {}
     for module in (foreign, parts, cell, cell_left_out, deepfinder_picker):
         cases |= module.planned(profile, seed)
-    return cases | pick_errors.planned_foreign(profile, seed) | template_matching.planned_foreign(profile, seed)
+    for module in (pick_errors, template_matching, picker_and_templates):
+        cases |= module.planned_foreign(profile, seed)
+    return cases
 
 
 def find_case(profile: str, name: str) -> Case:

@@ -5,6 +5,7 @@ pickers are tested on the other.
 """
 
 import time
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from scipy import ndimage
 from ..config import OWN_DATA, RunConfig, make_config
 from ..evaluation.baselines import WHITE
 from ..evaluation.downstream import PHYSICS, REAL
+from ..generation import TrainedRun
 from ..particles.picking import label_centres
 from ..particles.volume_files import read_hdf5
 from ..reproducibility import paths
@@ -81,12 +83,9 @@ def make_deepfinder(
         trained = paths.runs(config.profile) / "foreign" / f"deepfinder_picker_{fold}"
         run, noise_power = estimated(config, [(volume, table)], references, voxel, trained)
         ranges.append(list(run.G.tilt_range_deg))
-        order = Scenes(
-            dict.fromkeys(references, EACH), LARGER, max(scenes, 1), config.seed, protein="bright", halves=True
-        )
         made = {source: [(volume, table)] * (own + 1) if source == REAL else [] for source in sources}
-        for number in range(scenes):
-            placed, volumes = make_scene(run, references, order, number, voxel, noise_power)
+        made_ones = scenes_of(run, references, scenes, config.seed, noise_power)
+        for number, (placed, volumes) in enumerate(made_ones):
             snr = float(np.var(volumes[""]) / (np.var(volumes["even"] - volumes["odd"]) / 4) - 1)
             made[PHYSICS].append((volumes[""], placed))
             for source, seen in ((WEDGE, seen_by_tilts(LARGER, *ranges[-1])), (WHITE, None)):
@@ -113,6 +112,15 @@ def make_deepfinder(
         "scenes": scenes,
         "data_hash": array_hash(*(b[0] for b in both)),
     } | described(config, "paper.deepfinder_picker")
+
+
+def scenes_of(
+    run: TrainedRun, references: Mapping[str, torch.Tensor], number: int, seed: int, noise_power: torch.Tensor | None
+) -> Iterator[tuple[pd.DataFrame, dict[str, np.ndarray]]]:
+    """What `make_scene` gives of as many scenes with EACH molecules of every class."""
+    order = Scenes(dict.fromkeys(references, EACH), LARGER, max(number, 1), seed, protein="bright", halves=True)
+    for k in range(number):
+        yield make_scene(run, references, order, k, DEEPFINDER_VOXEL_A, noise_power)
 
 
 def labelled(path: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str, torch.Tensor]]:

@@ -8,20 +8,25 @@ probability of each class. It is fitted on tomograms of the generator too. Needs
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.ndimage import maximum_filter
 from scipy.special import expit
 
 from ..config import DATASETS, RunConfig
 from ..evaluation.downstream import PHYSICS
+from ..generation import TrainedRun
 from ..reproducibility import paths
 from ..reproducibility.provenance import array_hash
 from ..simulator.specimen.crowding import radius_A
 from ..volumes.table import POSITION_COLUMNS
-from . import picker
+from . import deepfinder_picker, picker
 from .case import Case
+from .deepfinder_picker import labelled, scenes_of
+from .foreign import DEEPFINDER, DEEPFINDER_VOXEL_A
 from .picker import recorded_tomograms, tomograms_of, what_is_picked
 from .picking import (
     THRESHOLDS,
@@ -120,6 +125,40 @@ def by_best_template(maps: np.ndarray, radii: list[float]) -> np.ndarray:
     return kept_apart(found, radii, 0.0)
 
 
+def compared(
+    network: torch.nn.Module,
+    run: TrainedRun,
+    own: list[Tomogram],
+    tested_on: list[Tomogram],
+    references: Mapping[str, torch.Tensor],
+    voxel_size_A: float,
+    rotations: int,
+) -> list[dict]:
+    """Rows of `picked_right`, with "source": a network's picks, those of templates seen through the transfer function
+    of `run`, BEST and BOTH. All thresholds are set, and the regression is fitted, on `own` tomograms.
+    """
+    radii = {name: radius_A(r, voxel_size_A) for name, r in references.items()}
+    in_voxels, classes = [radii[name] / voxel_size_A for name in sorted(radii)], len(radii)
+
+    def maps(volume: np.ndarray) -> np.ndarray:
+        factor = matched_filter(run, volume.shape)
+        seen, matched = mean_probabilities(network, volume), template_scores(volume, references, factor, rotations)
+        return np.concatenate([seen, matched])
+
+    own_maps, tested_maps = ([(maps(v), table) for v, table in some] for some in (own, tested_on))
+    ways = {
+        PHYSICS: (lambda found: kept_apart(found[:classes], in_voxels, THRESHOLDS[0]), THRESHOLDS),
+        TEMPLATES: (lambda found: kept_apart(found[classes:], in_voxels, LEVELS[0]), LEVELS),
+        BEST: (partial(by_best_template, radii=in_voxels), THRESHOLDS),
+        BOTH: (fitted(own_maps, voxel_size_A, radii), THRESHOLDS),
+    }
+    return [
+        {"source": name} | row
+        for name, (heights, levels) in ways.items()
+        for row in picked_right(heights, own_maps, tested_maps, voxel_size_A, radii, levels)
+    ]
+
+
 def make_both(
     config: RunConfig,
     trained_on: int = picker.LONG_TRAINED_ON,
@@ -128,53 +167,79 @@ def make_both(
     rotations: int = ROTATIONS,
     tested: int = picker.TESTED_ON,
 ) -> dict:
-    """Scores, on held-out tomograms of the simulator, of the generator's larger picker, of template matching by what
-    the generator learned, of BEST and of BOTH. All thresholds are set, and the regression is fitted, on the same `own`
-    tomograms of the generator; the network is trained on the others of `trained_on`.
+    """Scores, on held-out tomograms of the simulator, of the ways of `compared`; the network is the generator's larger
+    picker. The last `own` of the `trained_on` tomograms of the generator set thresholds, the others train the network.
     """
     references, counts, voxel_size_A = what_is_picked(config)
     radii = {name: radius_A(r, voxel_size_A) for name, r in references.items()}
-    in_voxels = [radii[name] / voxel_size_A for name in sorted(radii)]
     recorded, tested_on = recorded_tomograms(config, picker.TRAINED_ON, tested)
     folder = paths.runs(config.profile) / "picker_and_templates" / f"{config.dataset}_seed{config.seed}"
     run, noise_power = estimated(config, recorded, references, voxel_size_A, folder)
     made = tomograms_of(PHYSICS, config, run, noise_power, references, counts, voxel_size_A, trained_on)
     network = train_picker(made[:-own], voxel_size_A, radii, 1000 * config.seed, steps, WIDE)
-    factor = matched_filter(run, picker.SHAPE)
+    rows = compared(network, run, made[-own:], tested_on, references, voxel_size_A, rotations)
+    return _result(rows, config, steps, rotations, trained_on, [*recorded, *tested_on])
 
-    def maps(volume: np.ndarray) -> np.ndarray:
-        seen, matched = mean_probabilities(network, volume), template_scores(volume, references, factor, rotations)
-        return np.concatenate([seen, matched])
 
-    own_maps, tested_maps = ([(maps(v), table) for v, table in some] for some in (made[-own:], tested_on))
-    classes = len(radii)
-    ways = {
-        PHYSICS: (lambda found: kept_apart(found[:classes], in_voxels, THRESHOLDS[0]), THRESHOLDS),
-        TEMPLATES: (lambda found: kept_apart(found[classes:], in_voxels, LEVELS[0]), LEVELS),
-        BEST: (partial(by_best_template, radii=in_voxels), THRESHOLDS),
-        BOTH: (fitted(own_maps, voxel_size_A, radii), THRESHOLDS),
-    }
-    rows = [
-        {"source": name} | row
-        for name, (heights, levels) in ways.items()
-        for row in picked_right(heights, own_maps, tested_maps, voxel_size_A, radii, levels)
+def make_deepfinder(
+    folder: Path,
+    config: RunConfig,
+    fold: int,
+    trained_on: int = picker.LONG_TRAINED_ON,
+    own: int = picker.LONG_OWN,
+    steps: int = picker.LONG_STEPS,
+    rotations: int = ROTATIONS,
+) -> dict:
+    """The same on one of DeepFinder's two tomograms; the generator is estimated from the other, number `fold`, whose
+    molecules are the densities (see `deepfinder_picker`).
+    """
+    both = [labelled(folder / name) for name in DEEPFINDER]
+    (volume, table, references), other = both[fold], both[1 - fold]
+    radii = {name: radius_A(r, DEEPFINDER_VOXEL_A) for name, r in references.items()}
+    estimate = paths.runs(config.profile) / "picker_and_templates" / f"deepfinder_{fold}"
+    run, noise_power = estimated(config, [(volume, table)], references, DEEPFINDER_VOXEL_A, estimate)
+    made = [
+        (volumes[""], placed) for placed, volumes in scenes_of(run, references, trained_on, config.seed, noise_power)
     ]
+    network = train_picker(made[:-own], DEEPFINDER_VOXEL_A, radii, 1000 * config.seed, steps, WIDE)
+    rows = compared(network, run, made[-own:], [other[:2]], references, DEEPFINDER_VOXEL_A, rotations)
+    return _result(rows, config, steps, rotations, trained_on, both)
+
+
+def _result(
+    rows: list[dict], config: RunConfig, steps: int, rotations: int, trained_on: int, tomograms: list[tuple]
+) -> dict:
     return {
         "scores": {source: scores(part) for source, part in pd.DataFrame(rows).groupby("source")},
         "rows": rows,
         "steps": steps,
         "rotations": rotations,
         "trained_on": trained_on,
-        "data_hash": array_hash(*(volume for volume, _ in (*recorded, *tested_on))),
+        "data_hash": array_hash(*(t[0] for t in tomograms)),
     } | described(config, "paper.picker_and_templates")
 
 
 def planned(profile: str, seed: int) -> dict[str, Case]:
     """The results by name."""
-    small = dict(trained_on=3, own=1, steps=3, rotations=3, tested=1) if profile == "smoke" else {}
+    few = _few(profile) | ({"tested": 1} if profile == "smoke" else {})
     return {
         f"picker_and_templates_{dataset}_seed{seed}": Case(
-            proof_config(profile, dataset, picker.SNR, seed), partial(make_both, **small)
+            proof_config(profile, dataset, picker.SNR, seed), partial(make_both, **few)
         )
         for dataset in DATASETS
     }
+
+
+def planned_foreign(profile: str, seed: int) -> dict[str, Case]:
+    """The results on DeepFinder's tomograms, by name."""
+    like = deepfinder_picker.planned(profile, seed)[f"deepfinder_picker_seed{seed}"]
+    return {
+        f"deepfinder_picker_and_templates_{fold}_seed{seed}": Case(
+            like.config, partial(make_deepfinder, fold=fold, **_few(profile)), like.files
+        )
+        for fold in range(len(DEEPFINDER))
+    }
+
+
+def _few(profile: str) -> dict[str, int]:
+    return dict(trained_on=3, own=1, steps=3, rotations=3) if profile == "smoke" else {}
