@@ -96,17 +96,13 @@ def test_several_tomograms_become_one_set(tmp_path: Path) -> None:
     ]
     with pytest.raises(ValueError, match=r"^[^()]*p.csv: its particles lie in TS_2; none of these"):
         cg.load_particles(tmp_path / "TS_1.mrc", box=8, coordinates=tmp_path / "p.csv")
+    (tmp_path / "p.csv").write_text("x_A,y_A,z_A\n120,120,100\n")
+    with pytest.raises(ValueError, match="does not say in which of the 2 tomograms"):
+        cg.load_particles(tmp_path / "TS_*.mrc", box=8, coordinates=tmp_path / "p.csv")
     with pytest.raises(ValueError, match="2 tomograms and 1 label volumes"):
         cg.load_particles(tmp_path / "TS_*.mrc", box=8, labels_path=tmp_path / "TS_1.mrc")
     with pytest.raises(ValueError, match="no file fits"):
         cg.load_particles(tmp_path / "X_*.mrc", box=8, n=1)
-
-
-def test_grey_values_are_no_labels(tmp_path: Path) -> None:
-    data = np.random.default_rng(0).normal(size=(20, 24, 24)).astype(np.float32)
-    mrcfile.write(tmp_path / "t.mrc", data, voxel_size=10.0)
-    with pytest.raises(ValueError, match="are no labels; expected whole numbers"):
-        cg.load_particles(tmp_path / "t.mrc", box=8, labels_path=tmp_path / "t.mrc")
 
 
 def test_the_folder_of_a_relion_project_finds_its_particles(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,6 +24,7 @@ from cryoetgan_core.volumes.lazy import reading
 from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
 EDGE = 6
+STACK = np.zeros((2, 4, 4, 4))
 CASES: dict[str, tuple] = {}  # name to message, maker of the input in an empty folder, options
 
 
@@ -83,6 +84,11 @@ case("mixed boxes", "b.mrc: shape .*crop them", lambda f: map_file(two(f), cube(
 case("not a cube", "a.mrc: shape .*a cube; crop them", lambda f: map_file(f / "a.mrc", cube()[:, :, :4].copy()) and f)
 case("mixed voxel sizes", "voxel sizes from 9 to 12 A", lambda f: map_file(two(f), voxel=12.0) and f)
 case("no voxel size", "b.mrc: the header's voxel size", lambda f: map_file(two(f), voxel=0.0) and f)
+case(
+    "longer than its header says",
+    "b.mrc: .*longer than",
+    lambda f: (p := two(f)).write_bytes(p.read_bytes() + bytes(512)) and f,
+)
 case("text called gz", "b.mrc.gz: ", lambda f: (two(f).parent / "b.mrc.gz").write_text("not packed " * 100) and f)
 
 
@@ -141,6 +147,11 @@ case("EM without a voxel size", "give voxel_size_A", lambda f: em(f).parent)
 case(
     "TIFF of one image", "a.tif: shape .*2-D", lambda f: tifffile.imwrite(f / "a.tif", cube()[0]) or f, voxel_size_A=9.0
 )
+case(
+    "mrcs of other axes",
+    "a.mrcs: .*axis order",
+    lambda f: patched(map_file(f / "a.mrcs"), (64, 2, "<i4"), (68, 1, "<i4")) or f / "a.mrcs",
+)
 case("mrcs of images", "a.mrcs: .*no stack of cubes", lambda f: map_file(f / "a.mrcs", cube()[:4].copy()))
 
 
@@ -150,7 +161,6 @@ def saved(path, data=None, **arrays):
     return path
 
 
-STACK = np.zeros((2, 4, 4, 4))
 for name, message, data in (
     ("of objects", ".*object", np.array([{}], object)),
     ("of complex numbers", ".*complex", STACK.astype(complex)),
@@ -200,6 +210,20 @@ def zarr_with_a_missing_chunk(folder):
     return folder / "a.zarr"
 
 
+def zarr_larger_than_memory(folder):
+    """2^19 volumes of 24^3 in a store that holds none of them: only its description is read."""
+    zarr.create_array(folder / "a.zarr", shape=(1 << 19, 24, 24, 24), chunks=(1 << 19, 24, 24, 24), dtype="i1")
+    return folder / "a.zarr"
+
+
+def hdf5_whose_voxels_lie_elsewhere(folder):
+    layout = h5py.VirtualLayout((8, 8, 8), "f4")
+    layout[:] = h5py.VirtualSource("gone.h5", "v", (8, 8, 8))
+    with h5py.File(folder / "a.h5", "w") as handle:
+        handle.create_virtual_dataset("v", layout)
+    return folder / "a.h5", {"box": 4, "n": 1}
+
+
 def zarr_whose_metadata_lie(folder):
     group = zarr.open_group(folder / "a.zarr", mode="w")
     group.create_array("1", data=np.ones((8, 8, 8), np.float32))
@@ -214,9 +238,12 @@ def zarr_with_broken_metadata(folder):
 
 
 case("HDF5 of several", "a.h5: datasets", lambda f: hdf5(f, a=STACK, b=STACK), voxel_size_A=9.0)
+case("HDF5 of complex numbers", "a.h5.*real", lambda f: hdf5(f, v=STACK[0] * 1j), box=4, n=1, voxel_size_A=9.0)
+case("HDF5, voxels elsewhere", "its voxels lie in other files", hdf5_whose_voxels_lie_elsewhere, voxel_size_A=9.0)
 case("HDF5 of five dimensions", "a.h5:v: .*5-D", lambda f: hdf5(f, v=STACK[None]), voxel_size_A=9.0)
 case("zarr, empty", "a.zarr: .*zarr", lambda f: (f / "a.zarr").mkdir() or f / "a.zarr", voxel_size_A=9.0)
 case("zarr, a missing chunk", "a.zarr: .*chunks are missing", zarr_with_a_missing_chunk, voxel_size_A=9.0)
+case("zarr, larger than memory", "1 of 1 chunks are missing", zarr_larger_than_memory, voxel_size_A=9.0)
 case("zarr, lying metadata", "a.zarr: .*not there", zarr_whose_metadata_lie, voxel_size_A=9.0)
 case("zarr, broken metadata", "a.zarr: .*cannot be read as zarr", zarr_with_broken_metadata, voxel_size_A=9.0)
 
@@ -252,6 +279,12 @@ for name, message, changes in (
     ("beyond the stack", "names volume 9", {"rlnImageName": ["9@v.mrc"]}),
 ):
     case(f"STAR, {name}", f"p.star: {message}", lambda f, c=changes: star(f, **c))
+for message, rows in {
+    "line 7 has 3 words, expected 4": "1 2 3\n",
+    "data_particles a second time": "1 2 3 4\n\ndata_particles\n\nloop_\n_rlnCoordinateX\n1\n",
+}.items():
+    text = f"data_particles\nloop_\n_rlnTomoName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n{rows}"
+    case(f"STAR, {message}", f"p.star: .*{message}", lambda f, text=text: written(f / "p.star", text))
 other_box = lambda f: (star(f), map_file(f / "v.mrc", cube(edge=8)))[0]  # noqa: E731
 case("STAR of another box", "v.mrc: .*expected 6 on every side", other_box)
 
@@ -276,10 +309,11 @@ for name, message, file, text in (
 ):
     case(f"coordinates {name}", message, lambda f, file=file, text=text: tomogram(f, text, file))
 case("tomogram without a box", "t.mrc: a tomogram needs box=", lambda f: map_file(f / "t.mrc", cube(edge=20)))
-for message, labels in (("shape", cube(1, edge=12)), ("no connected label", cube(0, edge=20))):
+LABELS = {"shape": cube(1, edge=12).astype(np.int8), "no connected label": cube(0, edge=20).astype(np.int8)}
+for message, labels in (LABELS | {".*are no labels; expected whole numbers": cube(edge=20)}).items():
 
     def labelled(folder, labels=labels):
-        path = map_file(folder / "labels.mrc", labels.astype(np.int8))
+        path = map_file(folder / "labels.mrc", labels)
         return map_file(folder / "t.mrc", cube(edge=20)), {"labels_path": path, "box": 6, "voxel_size_A": 9.0}
 
     case(f"labels, {message}", f"labels.mrc: {message}", labelled)

@@ -93,13 +93,6 @@ def test_labels_that_imod_stored_as_signed_bytes(tmp_path: Path) -> None:
     assert list(particles.table["class_name"]) == ["3"] and centre(particles)[0] == 40
 
 
-def test_a_map_longer_than_its_header_says_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.mrc", tomogram())
-    path.write_bytes(path.read_bytes() + b"\0" * 512)
-    with pytest.raises(ValueError, match="longer than its header says"):
-        read_map(path)
-
-
 def test_an_extended_header_that_is_not_there(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mrc", tomogram(), i92=1536)
     with pytest.warns(UserWarning, match="1536 bytes is not there"):
@@ -120,26 +113,8 @@ def test_a_big_endian_map(tmp_path: Path) -> None:
     assert read_map(path)[0][SPOT] == 40
 
 
-def test_a_stack_of_other_axes_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.mrcs", np.zeros((8, 4, 4), np.float32), i64=2, i68=1)
-    with pytest.raises(ValueError, match="axis order"):
-        load_particles(path)
-
-
 # STAR files
 COORDINATES = ("rlnTomoName", "rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
-
-
-def test_a_row_short_of_a_word_is_refused_with_its_line(tmp_path: Path) -> None:
-    path = star(tmp_path / "p.star", ("particles", COORDINATES, [("TS_1", 9, 8, 5), ("TS_1", 9, 8)]))
-    with pytest.raises(ValueError, match="line 10 has 3 words, expected 4"):
-        read_star(path)
-
-
-def test_a_block_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    block = ("particles", COORDINATES, [("TS_1", 9, 8, 5)])
-    with pytest.raises(ValueError, match="data_particles a second time"):
-        read_star(star(tmp_path / "p.star", block, block))
 
 
 def test_positions_of_another_binning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -180,6 +155,9 @@ def test_picks_that_miss_the_tomogram(tmp_path: Path, caplog: pytest.LogCaptureF
 @pytest.mark.parametrize(
     ("tomograms", "wanted", "chosen"),
     [
+        (("002",), "001.mrc", "none of these is the tomogram"),
+        (("TS_1",), "TS_10.mrc", "none of these is the tomogram"),
+        (("TS_1_2", "TS_1_3"), "TS_1.mrc", "could all be the tomogram"),
         (("Position_1", "Position_1_2", "Position_1_3"), "Position_1.mrc", "Position_1"),
         (("TS_1", "TS_1_2"), "TS_1_2_10.00Apx.mrc", "TS_1_2"),
         (("TS_1.mrc.tomostar",), "TS_1_10.00Apx.mrc", "TS_1.mrc.tomostar"),
@@ -188,17 +166,12 @@ def test_picks_that_miss_the_tomogram(tmp_path: Path, caplog: pytest.LogCaptureF
 )
 def test_picks_of_the_right_tomogram(tmp_path: Path, tomograms: tuple, wanted: str, chosen: str) -> None:
     (tmp_path / "p.csv").write_text("tomogram,x_A,y_A,z_A\n" + "".join(f"{t},1,2,3\n" for t in tomograms))
-    table = in_tomogram(read_coordinates(tmp_path / "p.csv", 10.0), wanted, tmp_path / "p.csv")
-    assert list(table["tomogram"]) == [chosen]
-
-
-@pytest.mark.parametrize(
-    ("tomograms", "wanted"), [(("002",), "001.mrc"), (("TS_1",), "TS_10.mrc"), (("TS_1_2", "TS_1_3"), "TS_1.mrc")]
-)
-def test_picks_of_no_certain_tomogram_are_refused(tmp_path: Path, tomograms: tuple, wanted: str) -> None:
-    (tmp_path / "p.csv").write_text("tomogram,x_A,y_A,z_A\n" + "".join(f"{t},1,2,3\n" for t in tomograms))
-    with pytest.raises(ValueError, match="none of these is the tomogram|could all be the tomogram"):
-        in_tomogram(read_coordinates(tmp_path / "p.csv", 10.0), wanted, tmp_path / "p.csv")
+    picks = read_coordinates(tmp_path / "p.csv", 10.0)
+    if chosen in tomograms:
+        assert list(in_tomogram(picks, wanted, tmp_path / "p.csv")["tomogram"]) == [chosen]
+    else:
+        with pytest.raises(ValueError, match=chosen):
+            in_tomogram(picks, wanted, tmp_path / "p.csv")
 
 
 def test_an_empty_shift_is_none_and_leaves_the_others(tmp_path: Path) -> None:
@@ -449,15 +422,6 @@ def test_particles_of_eman2(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(particles.volumes[:]), data)
 
 
-def test_hdf5_whose_voxels_lie_elsewhere_is_refused(tmp_path: Path) -> None:
-    layout = h5py.VirtualLayout((8, 8, 8), "f4")
-    layout[:] = h5py.VirtualSource("gone.h5", "v", (8, 8, 8))
-    with h5py.File(tmp_path / "a.h5", "w") as handle:
-        handle.create_virtual_dataset("v", layout)
-    with pytest.raises(ValueError, match="its voxels lie in other files"):
-        load_particles(tmp_path / "a.h5", box=4, n=1, voxel_size_A=10.0)
-
-
 def image(path: Path, data: np.ndarray, scale: list, axes: str = "zyx", unit: str = "angstrom", **more: object) -> Path:
     group = zarr.open_group(path, mode="w", zarr_format=2)
     group.create_array("0", data=data)
@@ -504,7 +468,7 @@ def test_tables_of_a_spreadsheet_with_decimal_commas(tmp_path: Path) -> None:
 def test_two_tables_in_a_folder_of_volumes(tmp_path: Path) -> None:
     for k in "ab":
         write(tmp_path / f"{k}.mrc", np.random.default_rng(0).normal(size=(6,) * 3).astype(np.float32))
-    (tmp_path / "labels.csv").write_text("particle,label\r\na.mrc,x\r\nb.mrc,y\r\n")
+    (tmp_path / "labels.csv").write_text("particle,label\r\nb.mrc,y\r\na.mrc,x\r\n")
     (tmp_path / "scores.csv").write_text("particle,score\na.mrc,1\nb.mrc,2\n")
     assert list(load_particles(tmp_path).table["class_name"]) == ["x", "y"]
     (tmp_path / "more.csv").write_text("particle,label\na.mrc,x\nb.mrc,y\n")

@@ -28,7 +28,7 @@ from cryoetgan_core.evaluation.metrics import (
 )
 
 
-@pytest.mark.parametrize("scale", [0.5, 0.98, 1.0, 1.5])
+@pytest.mark.parametrize("scale", [0.01, 0.5, 0.98, 1.0, 1.5])
 def test_manifold_scores_equal_prdc(scale: float) -> None:
     rng = np.random.default_rng(0)
     real, fake = rng.standard_normal((70, 20)), scale * rng.standard_normal((55, 20)) + 0.1
@@ -36,12 +36,6 @@ def test_manifold_scores_equal_prdc(scale: float) -> None:
     ours = manifold_scores(torch.tensor(real), torch.tensor(fake), k=5)
     for name, value in theirs.items():
         assert ours[name] == pytest.approx(value, abs=1e-9), name
-
-
-def test_density_saturates_for_volumes_at_the_mean() -> None:
-    real = torch.randn(40, 400)
-    scores = manifold_scores(real, 0.01 * torch.randn(30, 400))
-    assert scores == {"precision": 1, "recall": 0, "density": 40 / 5, "coverage": 1}
 
 
 def test_frechet_distance_equals_the_matrix_square_root() -> None:

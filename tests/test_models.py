@@ -20,7 +20,7 @@ from cryoetgan_core.layers.convolution import (
     same_padding,
 )
 from cryoetgan_core.losses import gradient_penalty
-from cryoetgan_core.models import C3D, Discriminator, Generator
+from cryoetgan_core.models import Discriminator, Generator
 
 LARGE = [(conv_valid, (2, i, 11, 10, 12), (o, i, 7, 7, 7), 1) for i, o in ((1, 5), (2, 1), (5, 1), (2, 6), (4, 4))]
 SMALL = [
@@ -174,13 +174,6 @@ def test_discriminator_without_instance_norm_sees_amplitude() -> None:
         spread[norm] = float((a - b).abs().max() / a.abs().max())
     assert spread["none"] > 0.5
     assert spread["instance"] < 0.05
-
-
-def test_c3d_shapes() -> None:
-    network = C3D(4, 24, width=2, dense=8, batch_norm=True)
-    y = torch.randn(3, 1, 24, 24, 24)
-    assert network(y).shape == (3, 4)
-    assert network.features(y).shape == (3, 8)
 
 
 def test_unknown_options_are_named() -> None:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import h5py
 import mrcfile
 import numpy as np
 import pytest
@@ -44,16 +43,6 @@ def test_a_folder_is_resampled_to_the_voxel_asked_for(tmp_path: Path) -> None:
     assert np.corrcoef(coarse.volumes[0].ravel(), smooth(3, 48)[0, ::2, ::2, ::2].ravel())[0, 1] > 0.97
     with pytest.raises(ValueError, match="48\\^3 voxels of 10 A; expected at least 24\\^3 of 30 A"):
         own_data.load_particles(folder, 24, 30.0)
-
-
-def test_hdf5_is_a_stack_or_a_tomogram_by_its_dimensions(tmp_path: Path) -> None:
-    for name, data in (("stack", smooth(4, 24)), ("tomogram", smooth(1, 80)[0])):
-        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
-            file["dataset"] = data
-    options = {"voxel_size_A": 12.0}
-    assert own_data.load_particles(tmp_path / "stack.h5", 24, **options).volumes.shape == (4, 24, 24, 24)
-    cubes = own_data.load_particles(tmp_path / "tomogram.h5", 20, **options, n=5)
-    assert cubes.volumes.shape[1:] == (20, 20, 20) and cubes.voxel_size_A == 12.0
 
 
 def particles(n: int, **columns: object) -> ParticleSet:
@@ -99,22 +88,6 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             own_data.parse_densities(densities)
-
-
-@pytest.mark.parametrize("tomograms", [["", ""], ["a", "a"], ["a", "b"]])
-def test_picks_say_in_which_of_several_tomograms_they_lie(tmp_path: Path, tomograms: list[str]) -> None:
-    for name in "ab":
-        volume = np.random.default_rng(0).normal(size=(30, 30, 30)).astype(np.float32)
-        mrcfile.write(tmp_path / f"{name}.mrc", volume, voxel_size=20.0)
-    rows = [f"{10 + k},15,15,{tomogram}" for k, tomogram in enumerate(tomograms)]
-    (tmp_path / "picks.csv").write_text("\n".join(["x,y,z,tomogram", *rows]))
-    picks = {"coordinates": tmp_path / "picks.csv", "coordinate_voxel_size_A": 20.0}
-    if not any(tomograms):
-        with pytest.raises(ValueError, match="does not say in which of the 2 tomograms"):
-            own_data.load_particles(f"{tmp_path}/*.mrc", 8, **picks)
-        assert len(own_data.load_particles(tmp_path / "a.mrc", 8, **picks)) == 2
-        return
-    assert own_data.load_particles(f"{tmp_path}/*.mrc", 8, **picks).table["tomogram"].tolist() == tomograms
 
 
 @pytest.mark.parametrize("picks", [60, 12])

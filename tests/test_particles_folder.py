@@ -8,6 +8,7 @@ import torch
 from common import SHARED, needs_shared
 from scipy.spatial.transform import Rotation
 
+import cryoetgan_core as cg
 from cryoetgan_core.particles.folder import load_particles, read_volumes
 from cryoetgan_core.particles.relion_stacks import write_star
 from cryoetgan_core.simulator.sets import class_references, poses_of
@@ -28,22 +29,6 @@ def blobs(edge):
     return sum(h * torch.exp(-((z - a) ** 2 + (y - b) ** 2 + (x - c) ** 2) / 6.0) for a, b, c, h in centres)
 
 
-def folder_of(path, data, voxel=9.0):
-    path.mkdir()
-    for i, volume in enumerate(data):
-        mrcfile.write(path / f"v{i}.mrc", volume, voxel_size=voxel)
-    return path
-
-
-def test_folder_with_labels(tmp_path):
-    folder = folder_of(tmp_path / "a", volumes())
-    (folder / "truth.csv").write_text("particle,label\nv2.mrc,b\nv0.mrc,a\nv1.mrc,a\n")
-    found = load_particles(folder)
-    np.testing.assert_array_equal(found.volumes, volumes())
-    assert found.table["class_name"].tolist() == ["a", "a", "b"] and found.voxel_size_A == pytest.approx(9.0)
-    np.testing.assert_array_equal(load_particles(folder, protein="dark").volumes, -volumes())
-
-
 @pytest.mark.parametrize("kind", [".npy", ".npz", ".h5", ".mrcs", "4-D .mrcs"])
 def test_stacks(tmp_path, kind):
     data, path = volumes(), tmp_path / f"a{kind[-5:].strip()}" if "mrcs" in kind else tmp_path / f"a{kind}"
@@ -58,7 +43,7 @@ def test_stacks(tmp_path, kind):
         with mrcfile.new(path) as handle:
             handle.set_data(data if "4-D" in kind else data.reshape(-1, 6, 6))
             handle.voxel_size = 9.0
-    found = load_particles(path, voxel_size_A=8.0, labels={"0": "a", "1": "b", "2": "b"})
+    found = cg.load_particles(path, voxel_size_A=8.0, labels={"0": "a", "1": "b", "2": "b"})
     np.testing.assert_array_equal(found.volumes, data)
     assert found.voxel_size_A == 8.0 and found.table["class_name"].tolist() == ["a", "b", "b"]
     if "mrcs" in kind:

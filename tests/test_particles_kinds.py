@@ -136,13 +136,6 @@ def test_chosen_and_changed_cubes_stay_in_a_scratch_file(monkeypatch):
     np.testing.assert_array_equal(some.volumes, -volumes(5)[[0, 2, 3]])
 
 
-def test_a_stack_on_disk_may_hold_more_than_memory(tmp_path):
-    """2^19 volumes of 24^3 in a store that holds none of them: only its description is read."""
-    zarr.create_array(tmp_path / "a.zarr", shape=(1 << 19, 24, 24, 24), chunks=(1 << 19, 24, 24, 24), dtype="i1")
-    with pytest.raises(ValueError, match="1 of 1 chunks are missing"):
-        load_particles(tmp_path / "a.zarr", voxel_size_A=10.0)
-
-
 def test_cubes_of_many_picks_go_through_a_scratch_file(tmp_path, monkeypatch):
     monkeypatch.setattr("cryoetgan_core.volumes.lazy.MOST_IN_MEMORY", 2 * 8**3)
     data = np.random.default_rng(1).normal(size=(24, 32, 40)).astype(np.float32)

@@ -51,15 +51,6 @@ def test_beam_axis_is_turned_not_swapped(tmp_path, axis):
     assert abs({"x": x, "y": y}[axis][2]) == 2
 
 
-def test_what_is_no_tomogram(tmp_path):
-    with h5py.File(tmp_path / "complex.h5", "w") as handle:
-        handle["a"] = np.zeros((4, 4, 4), complex)
-    (tmp_path / "a.txt").touch()
-    for name, message in {"complex.h5": "real", "a.txt": "a kind"}.items():
-        with pytest.raises(ValueError, match=message):
-            read_tomogram(tmp_path / name, 8.0)
-
-
 def test_cubes_hold_the_voxels_around_their_point():
     volume = np.random.default_rng(0).normal(size=(20, 24, 28)).astype(np.float32)
     cut = cut_cubes(volume, 10.0, 8, coordinates=[(4, 5, 6), (15, 18, 23)])

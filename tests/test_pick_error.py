@@ -23,6 +23,7 @@ from cryoetgan_core.volumes.table import ParticleSet
 
 BOX, VOXEL = 24, 20.0
 ALL = (-90.0, 90.0)  # tilts: no missing wedge
+SHIFTS = ["shift_z_A", "shift_y_A", "shift_x_A"]
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +58,9 @@ def test_picks_that_are_all_off_in_one_direction_are_told_from_scattered_ones(
     wanted = (3.0, -2.0, 1.0)
     y = recorded(densities, error, 1.0, wanted)
     both, found, offset = as_picked(Domains(densities, densities, y, y), 0, ALL)
-    place = y.table[["shift_z_A", "shift_y_A", "shift_x_A"]].to_numpy().mean(0) / VOXEL
+    place = y.table[SHIFTS].to_numpy().mean(0) / VOXEL
     assert np.abs(offset - place).max() < 0.3 and np.abs(place - wanted).max() < 0.6
-    moved = (
-        both.X_train.table[["shift_z_A", "shift_y_A", "shift_x_A"]].to_numpy()
-        - densities.table[["shift_z_A", "shift_y_A", "shift_x_A"]].to_numpy()
-    )
+    moved = (both.X_train.table[SHIFTS] - densities.table[SHIFTS]).to_numpy()
     assert np.abs(moved.mean(0) / VOXEL - wanted).max() < 0.6
     assert found == (pytest.approx(spread(y), rel=0.25) if error else 0)
 
@@ -106,19 +104,32 @@ def test_the_user_is_told_which_way_picks_are_off(
         cg.densities_for("ribosome", 5, BOX, VOXEL, run=tmp_path / "nope")
 
 
-@pytest.mark.parametrize("noise", [2.0, 50.0])
-def test_centred_picks_and_noise_alone_leave_the_densities_as_they_are(densities: ParticleSet, noise: float) -> None:
-    y = recorded(densities, 0, noise)
-    both = Domains(densities, densities, y, y)
-    assert as_picked(both, 0, ALL).domains is both
-
-
-def test_other_densities_that_are_spread_alike_are_left_as_they_are() -> None:
-    """The mean power of few densities is noisy, and a blur would smooth it."""
+def other_densities(densities: ParticleSet) -> tuple[ParticleSet, ParticleSet]:
+    """Few, so that their mean power is noisy, and a blur would smooth it."""
     references = class_references(("proteasome",), 32, 10.0)
     y = recorded(density_maps(references, 120, 32, 10.0, stream(0, "X")), 0)
-    few = density_maps(references, 40, 32, 10.0, stream(2, "X"))
-    both = Domains(few, few, y, y)
+    return density_maps(references, 40, 32, 10.0, stream(2, "X")), y
+
+
+def membranes(densities: ParticleSet) -> tuple[ParticleSet, ParticleSet]:
+    x = density_maps(class_references(("membrane",), BOX, VOXEL), 40, BOX, VOXEL, stream(0, "X"))
+    return x, recorded(x, 3.0, 0.1)
+
+
+@pytest.mark.parametrize(
+    "case",
+    {
+        "centred picks": lambda x: (x, recorded(x, 0, 2.0)),
+        "noise alone": lambda x: (x, recorded(x, 0, 50.0)),
+        "few particles": lambda x: (x, recorded(x, 3.0, 0.1).select(np.arange(120) < 7)),
+        "others, spread alike": other_densities,
+        "membranes": membranes,
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_densities_that_are_left_as_they_are(densities: ParticleSet, case: tuple) -> None:
+    x, y = case[1](densities)
+    both = Domains(x, x, y, y)
     assert as_picked(both, 0, ALL).domains is both
 
 
@@ -133,19 +144,6 @@ def test_mean_power_seen_by_uneven_tilts_has_the_symmetry_that_is_assumed(box: i
     wanted = torch.stack(power).mean(0)
     assert (_symmetric(power[0][None])[0] - wanted).abs().max() < 0.01 * wanted.max()
     assert (power[0] - wanted).abs().max() > 0.1 * wanted.max()
-
-
-def test_membranes_are_not_moved() -> None:
-    x = density_maps(class_references(("membrane",), BOX, VOXEL), 40, BOX, VOXEL, stream(0, "X"))
-    y = recorded(x, 3.0, 0.1)
-    both = Domains(x, x, y, y)
-    assert as_picked(both, 0, ALL).domains is both
-
-
-def test_few_subtomograms_leave_the_densities_as_they_are(densities: ParticleSet) -> None:
-    y = recorded(densities, 3.0, 0.1).select(np.arange(120) < 7)
-    both = Domains(densities, densities, y, y)
-    assert as_picked(both, 0, ALL).domains is both
 
 
 def test_what_the_table_tells_is_not_blamed_on_the_picks(
@@ -163,12 +161,12 @@ def test_what_the_table_tells_is_not_blamed_on_the_picks(
 
 
 def test_the_table_of_moved_densities_tells_where_they_lie(densities: ParticleSet) -> None:
-    moved, columns = off_centre(densities, 1.5, stream(0, "moved")), ["shift_z_A", "shift_y_A", "shift_x_A"]
+    moved = off_centre(densities, 1.5, stream(0, "moved"))
     places = [
         np.array([center_of_mass(np.clip(v - 0.3 * v.max(), 0, None)) for v in half.volumes])
         for half in (moved, densities)
     ]
-    told = (moved.table[columns] - densities.table[columns]).to_numpy() / VOXEL
+    told = (moved.table[SHIFTS] - densities.table[SHIFTS]).to_numpy() / VOXEL
     assert np.abs(places[0] - places[1] - told).mean() < 0.1 and told.std() == pytest.approx(1.5, rel=0.1)
 
 
@@ -185,14 +183,14 @@ def test_training_says_that_picks_lie_off_centre(
         levels[error] = float(run.G.T[:5].abs().mean())
     assert caplog.text.count("off the centres of their boxes") == 1
     assert 0.7 < levels[3.0] / levels[0] < 1.3
-    columns, lie = ["shift_z_A", "shift_y_A", "shift_x_A"], {}
+    lie = {}
     for error in (0, 3.0):
         folder = tmp_path / str(error)
         x = cg.densities_for("ribosome", 100, BOX, VOXEL, run=folder)
         maps, order = class_references(("ribosome",), BOX, VOXEL), cg.Order(100, {"ribosome": 1.0})
         list(cg.generate_to(folder / "made", folder, cg.load_run(folder), maps, order, VOXEL))
         for table in (x.table, cg.load_particles(folder / "made" / "particles.csv").table):
-            lie.setdefault(error, []).append(table[columns].to_numpy() / VOXEL)
+            lie.setdefault(error, []).append(table[SHIFTS].to_numpy() / VOXEL)
     told = float(re.search(r"lie about (.*) voxels", caplog.text).group(1))
     assert 2.4 < told < 3.6 and all(off.std() == pytest.approx(told, rel=0.15) for off in lie[3.0])
     assert all(np.abs(off).max() <= 0.06 * BOX for off in lie[0])

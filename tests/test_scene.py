@@ -212,23 +212,18 @@ def test_one_command_writes_simulated_tomograms_that_this_package_reads(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("source", "told", "message"),
     [
-        ([], "give --voxel-size-A"),
-        (["--voxel-size-A", "15", "--background", "empty.mrc"], "it is for runs"),
-        (["--voxel-size-A", "15", "--snr", "-1"], "snr is -1.0; expected a positive ratio"),
+        (str(cg.pretrained("S1_physics")), ["--voxel-size-A", "15"], "leave out --voxel-size-A and snr"),
+        ("S1", [], "give --voxel-size-A"),
+        ("S1", ["--voxel-size-A", "15", "--background", "empty.mrc"], "it is for runs"),
+        ("S1", ["--voxel-size-A", "15", "--snr", "-1"], "snr is -1.0; expected a positive ratio"),
     ],
 )
-def test_what_a_simulated_microscope_lacks_is_said(told: list[str], message: str, capsys, tmp_path: Path) -> None:
-    assert command.main(["scenes", "S1", str(tmp_path / "t"), "--counts", "tric=1", "--shape", "32 64 64", *told]) == 2
+def test_what_a_source_of_scenes_lacks_or_has_is_said(source, told, message, capsys, tmp_path: Path) -> None:
+    order = ["scenes", source, str(tmp_path / "t"), "--counts", "tric=1", "--shape", "32 64 64", *told]
+    assert command.main(order) == 2
     assert message in capsys.readouterr().err and not list(tmp_path.rglob("*.mrc"))
-
-
-def test_a_run_has_its_own_noise(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
-    run = str(cg.pretrained("S1_physics"))
-    told = ["--counts", "tric=1", "--voxel-size-A", "15"]
-    assert command.main(["scenes", run, str(tmp_path / "t"), *told]) == 2
-    assert "leave out --voxel-size-A and snr" in capsys.readouterr().err
 
 
 def test_a_membrane_is_not_placed() -> None:

@@ -14,18 +14,11 @@ def test_peak_memory_is_that_of_this_process_in_MiB() -> None:
     assert benchmark.peak_memory_MiB() >= 1.5 * before and len(block)
 
 
-@pytest.mark.parametrize(("system", "counted"), [("linux", 2**20), ("darwin", 2**30)])
-def test_peak_memory_of_a_system_that_counts_otherwise(
-    monkeypatch: pytest.MonkeyPatch, system: str, counted: int
-) -> None:
+@pytest.mark.parametrize(("system", "counted"), [("linux", 2**20), ("darwin", 2**30), ("win32", 2**30)])
+def test_peak_memory_of_a_system_that_counts_otherwise(monkeypatch: pytest.MonkeyPatch, system, counted) -> None:
     usage = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: SimpleNamespace(ru_maxrss=counted))
-    monkeypatch.setattr(benchmark, "resource", usage)
+    memory = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=counted))
+    monkeypatch.setattr(benchmark, "resource", None if system == "win32" else usage)
+    monkeypatch.setattr(benchmark.psutil, "Process", lambda: memory)
     monkeypatch.setattr(benchmark.sys, "platform", system)
     assert benchmark.peak_memory_MiB() == 1024
-
-
-def test_peak_memory_without_the_resource_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "resource", None)
-    memory = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=3 * 2**20))
-    monkeypatch.setattr(benchmark.psutil, "Process", lambda: memory)
-    assert benchmark.peak_memory_MiB() == 3
