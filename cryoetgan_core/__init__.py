@@ -26,7 +26,7 @@ import importlib
 import importlib.metadata
 
 _HOMES = {
-    "load_particles": "paper.own_data",
+    "load_particles": "particles.folder",
     "describe": "particles.report",
     "densities_for": "paper.api",
     "train": "paper.api",

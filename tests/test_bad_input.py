@@ -308,7 +308,7 @@ for name, message, file, text in (
     ("of unknown kind", "p.xyz: not a kind of coordinates", "p.xyz", "1 2 3\n"),
 ):
     case(f"coordinates {name}", message, lambda f, file=file, text=text: tomogram(f, text, file))
-case("tomogram without a box", "t.mrc: a tomogram needs box=", lambda f: map_file(f / "t.mrc", cube(edge=20)))
+case("tomogram without a box", "t.mrc is a tomogram of .*give box=", lambda f: map_file(f / "t.mrc", cube(edge=20)))
 LABELS = {"shape": cube(1, edge=12).astype(np.int8), "no connected label": cube(0, edge=20).astype(np.int8)}
 for message, labels in (LABELS | {".*are no labels; expected whole numbers": cube(edge=20)}).items():
 

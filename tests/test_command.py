@@ -11,8 +11,9 @@ import mrcfile
 import numpy as np
 import pytest
 
-from cryoetgan_core.paper import command, own_data
+from cryoetgan_core.paper import command
 from cryoetgan_core.paper.stand_ins import make_stand_in
+from cryoetgan_core.particles.folder import load_particles
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_simulate_writes_what_load_particles_reads(tmp_path: Path, capsys: pytes
     arguments = ["simulate", str(tmp_path / "out"), "3", "--densities", "ribosome, tric", "--box", "24"]
     assert command.main([*arguments, "--voxel-size-A", "22.8", "--microscope", "S2"]) == 0
     assert "6 volumes of 24^3 voxels of 22.8 A; ribosome 3, tric 3" in capsys.readouterr().out
-    found = own_data.load_particles(tmp_path / "out")
+    found = load_particles(tmp_path / "out")
     assert sorted(found.table["class_name"]) == ["ribosome"] * 3 + ["tric"] * 3
 
 
@@ -123,7 +124,7 @@ def test_a_stopped_command_says_that_it_can_go_on(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.own_data, "load_particles", stop)
+    monkeypatch.setattr(command, "load_particles", stop)
     assert command.main(["describe", "somewhere.star"]) == 130 and "stopped" in capsys.readouterr().err
 
 

@@ -15,7 +15,6 @@ import torch
 import zarr
 from scipy.spatial.transform import Rotation
 
-from cryoetgan_core.paper import own_data
 from cryoetgan_core.particles.coordinates import in_tomogram, read_coordinates
 from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.picked import background
@@ -304,7 +303,7 @@ def test_a_project_of_subtomograms_is_told_as_bright(tmp_path: Path) -> None:
     """Its volumes are no tomogram's, though a box may be asked for."""
     made = density_maps(class_references(("tric",), 24, 15.0), 2, 24, 15.0, torch.Generator().manual_seed(1))
     write_star(made, tmp_path / "particles.star", tmp_path / "volumes")
-    assert own_data.load_particles(tmp_path, 24).table.attrs["read_with"]["protein"] == "bright"
+    assert load_particles(tmp_path, 24).table.attrs["read_with"]["protein"] == "bright"
 
 
 # names that go up a folder
@@ -319,7 +318,7 @@ def test_names_go_up_a_folder_within_the_project_and_never_out_of_it(tmp_path: P
         load_particles(path)
     found = load_particles(path, project_root=tmp_path / "project")
     np.testing.assert_array_equal(found.volumes[0], made.volumes[0])
-    assert len(own_data.load_particles(path, 24, project_root=tmp_path / "project")) == 2
+    assert len(load_particles(path, 24, project_root=tmp_path / "project")) == 2
     path.write_text(text)  # named from the root
     assert len(load_particles(path, project_root=tmp_path / "project")) == 2
     (tmp_path / "project" / "default_pipeline.star").touch()  # RELION's own project needs no word

@@ -11,6 +11,7 @@ from cryoetgan_core.config import make_config
 from cryoetgan_core.paper import own_data
 from cryoetgan_core.paper.doubts import _half_radius, doubts
 from cryoetgan_core.paper.runs import train_on
+from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
 CONFIG = make_config("smoke", "own")
@@ -35,14 +36,14 @@ def write_folder(folder: Path, volumes: np.ndarray, voxel: float) -> Path:
 
 def test_a_folder_is_resampled_to_the_voxel_asked_for(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "volumes", smooth(3, 48), 10.0)
-    same = own_data.load_particles(folder, 24)
-    coarse = own_data.load_particles(folder, 24, 20.0)
+    same = load_particles(folder, 24)
+    coarse = load_particles(folder, 24, 20.0)
     assert (same.voxel_size_A, coarse.voxel_size_A) == (10.0, 20.0)
     assert same.volumes.shape == coarse.volumes.shape == (3, 24, 24, 24)
     np.testing.assert_allclose(same.volumes, smooth(3, 48)[:, 12:36, 12:36, 12:36], atol=1e-4)
     assert np.corrcoef(coarse.volumes[0].ravel(), smooth(3, 48)[0, ::2, ::2, ::2].ravel())[0, 1] > 0.97
     with pytest.raises(ValueError, match="48\\^3 voxels of 10 A; expected at least 24\\^3 of 30 A"):
-        own_data.load_particles(folder, 24, 30.0)
+        load_particles(folder, 24, 30.0)
 
 
 def particles(n: int, **columns: object) -> ParticleSet:
@@ -79,7 +80,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 particles split into"):
         own_data.domains(particles(2), "ribosome", CONFIG)
     with pytest.raises(ValueError, match="no such file"):
-        own_data.load_particles(tmp_path / "nothing.star", 24)
+        load_particles(tmp_path / "nothing.star", 24)
     for densities, message in (
         ("", "empty"),
         ("ribosom", "no built-in class"),
@@ -99,7 +100,7 @@ def test_background_is_offered_where_enough_particles_can_choose(tmp_path: Path,
     (tmp_path / "picks.csv").write_text("x,y,z\n" + "\n".join(f"{x},{y},20" for y, x in points))
     options = {"coordinates": str(tmp_path / "picks.csv"), "coordinate_voxel_size_A": 20.0, "protein": "bright"}
     config = make_config("smoke", "own", "physics", test_per_class=8)
-    particles = own_data.load_particles(tmp_path / "t.mrc", 24, **options)
+    particles = load_particles(tmp_path / "t.mrc", 24, **options)
     both = own_data.domains(particles, "ribosome", config)
     if picks == 12:
         assert len(both.Y_train) < own_data.LEAST_TO_CHOOSE and both.background is None

@@ -23,7 +23,6 @@ import torch
 import zarr
 from scipy.spatial.transform import Rotation
 
-from cryoetgan_core.paper import own_data
 from cryoetgan_core.particles.coordinates import dynamo_to_relion, relion_to_dynamo
 from cryoetgan_core.particles.copick import read_picks, write_picks
 from cryoetgan_core.particles.folder import load_particles
@@ -420,7 +419,7 @@ def test_a_run_of_the_data_portal_goes_in_with_one_call(tmp_path, monkeypatch):
         load_particles("portal:16463", box=8, voxel_size_A=5.0)
     with pytest.raises(ValueError, match="no such run"):
         load_particles("portal:1", box=8)
-    found = own_data.load_particles("portal:16463", 8, protein="bright")
+    found = load_particles("portal:16463", 8, protein="bright")
     assert len(load_particles("portal:16463", box=8, voxel_size_A=10.05)) == 3  # nearly what the portal says
     np.testing.assert_array_equal(found.volumes, cubes(data))
     np.testing.assert_allclose(found.table[["rot_deg", "tilt_deg", "psi_deg"]], ANGLES, atol=1e-6)

@@ -11,7 +11,6 @@ import torch
 from common import SHARED, needs_shared
 from scipy.ndimage import gaussian_filter
 
-from cryoetgan_core.paper import own_data
 from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.picked import background
 from cryoetgan_core.particles.picking import find_candidates, label_centres
@@ -108,7 +107,7 @@ def test_background_keeps_off_picks_whose_boxes_do_not_fit(tmp_path: Path) -> No
     rows = "\n".join(f"{x},{y},{z}" for z, y, x in fits + at_the_face)
     (tmp_path / "picks.csv").write_text("x,y,z\n" + rows)
     options = {"coordinates": str(tmp_path / "picks.csv"), "coordinate_voxel_size_A": 10.0}
-    particles = own_data.load_particles(tmp_path / "t.mrc", box, **options)
+    particles = load_particles(tmp_path / "t.mrc", box, **options)
     assert len(particles) == len(fits) and len(particles.table.attrs["left_out"]) == len(at_the_face)
     empty = background(particles, options, [str(tmp_path / "t.mrc")])
     windows = np.lib.stride_tricks.sliding_window_view(volume, (box,) * 3)
@@ -137,7 +136,7 @@ def test_background_holds_neither_picks_nor_what_nobody_picked_nor_vacuum(tmp_pa
         options = {"voxel_size_A": 10.0}
     (tmp_path / "picks.csv").write_text("x,y,z\n" + "\n".join(f"{x},{y},{z}" for z, y, x in picked))
     options |= {"coordinates": str(tmp_path / "picks.csv"), "coordinate_voxel_size_A": 10.0}
-    particles = own_data.load_particles(path, box, **options)
+    particles = load_particles(path, box, **options)
     empty = background(particles, options, [str(path)])
     assert len(empty) > 50 and set(empty.table["source"]) == {str(path)}
     windows = np.lib.stride_tricks.sliding_window_view(volume, (box,) * 3)

@@ -19,6 +19,7 @@ from ..config import OWN_DATA, RunConfig, make_config
 from ..evaluation.downstream import PHYSICS
 from ..evaluation.metrics import fourier_shell_correlation
 from ..generation import TrainedRun, load_run
+from ..particles.folder import load_particles
 from ..particles.picking import find_candidates
 from ..particles.tomogram import read_tomogram
 from ..physics.fourier_grid import coordinates, wedge
@@ -150,7 +151,7 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
 
 def estimated(folder: Path, config: RunConfig) -> tuple[TrainedRun, int]:
     """The generator, on the CPU, from cubes round density maxima of the cell; and how many there were."""
-    cubes = own_data.load_particles(folder / CELL, config.box, n=CUBES, protein="dark")
+    cubes = load_particles(folder / CELL, config.box, n=CUBES, protein="dark")
     domains = own_data.domains(cubes, f"ribosome={folder / CELL_MAP}", config)
     trained = paths.runs(config.profile) / "foreign" / "cell"
     train_on(config, domains, trained, replace=True)

@@ -25,6 +25,7 @@ from ..config import OWN_DATA, PRESETS, PROFILES, RunConfig, make_config
 from ..engine.processes import processes
 from ..evaluation.metrics import angular_log_ratio, angular_power_spectra
 from ..generation import load_run
+from ..particles.folder import load_particles
 from ..particles.relion_writer import write_star
 from ..particles.report import describe
 from ..scenes import KINDS
@@ -34,7 +35,7 @@ from ..streaming import FORMATS, Order, generate_to, missing_parts
 from ..training import Trainer
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
-from . import api, own_data
+from . import api
 from .doubts import doubts
 from .own_data import parse_densities
 from .own_runs import source_of
@@ -54,7 +55,7 @@ READER = (
 
 def _read(subtomograms: list[str], box: int | None, target_voxel_size_A: float, told: dict) -> ParticleSet:
     path = subtomograms if len(subtomograms) > 1 else subtomograms[0]
-    return own_data.load_particles(path, box, target_voxel_size_A, **reader_options(**told))
+    return load_particles(path, box, target_voxel_size_A, **reader_options(**told))
 
 
 def _described(subtomograms: list[str], box: int, target_voxel_size_A: float, told: dict, picture: Path | None) -> None:
@@ -84,7 +85,7 @@ def _trained(
     """Estimate or train a generator on particles, in the folder `run`."""
     changes = reader_options(options=changes)
     make_config(profile, OWN_DATA, preset, **({"box": box or 24, "seed": seed} | changes))
-    own_data.parse_densities(densities)  # both refused before the particles are read
+    parse_densities(densities)  # both refused before the particles are read
     particles = _read(subtomograms, box, target_voxel_size_A, told)
     for warning in [*describe(particles).warnings, *doubts(particles, densities)]:
         print("-", in_shell(warning))

@@ -16,6 +16,7 @@ from ..evaluation.classification import probe_logits, train_probe
 from ..evaluation.compare import told_apart
 from ..evaluation.downstream import benchmark, generated_set, reference_sets
 from ..generation import generate
+from ..particles.folder import load_particles
 from ..particles.picked import MOST_EMPTY, cut_empty
 from ..particles.volume_files import read_hdf5
 from ..reproducibility import paths
@@ -49,7 +50,7 @@ AUTHORS_FILES = (AUTHORS, *(f"{MAPS}/{file.split('#')[0]}" for file in AUTHORS_M
 
 def make_ribosomes(folder: Path, config: RunConfig) -> dict:
     """Ribosomes of three tilt series, each series left out in turn (`real.make_real`), at 13.68 A a voxel."""
-    particles = own_data.load_particles(folder / RIBOSOMES / "optimisation_set.star", config.box, 13.68)
+    particles = load_particles(folder / RIBOSOMES / "optimisation_set.star", config.box, 13.68)
     densities = f"ribosome={folder / MAPS / '4v4r.mrc'}"
     average = str(folder / RIBOSOMES / "average_box32_12A.mrc")
     numbers, _ = make_real(particles, densities, config, paths.runs(config.profile) / "real" / "ribosomes", average)
@@ -60,7 +61,7 @@ def make_cubes(folder: Path, config: RunConfig, *, tomogram: str, density: str, 
     """Cubes of one tomogram, split by position: distances of generated and, as the floor, of the training cubes from
     those left out.
     """
-    particles = own_data.load_particles(folder / tomogram, config.box, **options)
+    particles = load_particles(folder / tomogram, config.box, **options)
     name, equals, file = density.partition("=")
     both = own_data.domains(particles, f"{name}={folder / file}" if equals else name, config)
     run = train_on(config, both, paths.runs(config.profile) / "foreign" / Path(tomogram).stem, replace=True)
@@ -80,7 +81,7 @@ def make_cubes(folder: Path, config: RunConfig, *, tomogram: str, density: str, 
 
 def authors_domains(folder: Path, config: RunConfig) -> Domains:
     """Both domains of the paper authors' particles, told contrast and beam axis."""
-    particles = own_data.load_particles(folder / AUTHORS, config.box, protein="dark", beam_axis="x")
+    particles = load_particles(folder / AUTHORS, config.box, protein="dark", beam_axis="x")
     densities = ", ".join(f"{name}={folder / MAPS / file}" for name, file in AUTHORS_MAPS.items())
     return own_data.domains(particles, densities, config)
 

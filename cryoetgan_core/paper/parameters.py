@@ -117,8 +117,8 @@ def reader_options(
     tilts: str = "",
     options: str = "{}",
 ) -> dict:
-    """Options of `own_data.load_particles` from a notebook's parameters or the command's arguments; what is empty or 0
-    is left to the files.
+    """Options of `load_particles` from a notebook's parameters or the command's arguments; what is empty or 0 is left
+    to the files.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ from ..config import OWN_DATA, RunConfig, make_config
 from ..evaluation.compare import told_apart
 from ..evaluation.downstream import PHYSICS, benchmark
 from ..generation import TrainedRun, generate
+from ..particles.folder import load_particles
 from ..physics.acquisition import acquisition
 from ..physics.estimate import estimate
 from ..physics.generator import PhysicsGenerator
@@ -24,7 +25,7 @@ def _domains(data: str, folder: Path, config: RunConfig) -> Domains:
     """The paper authors' particles with their densities, or ribosomes of three tilt series, the last of which tests."""
     if data == "authors":
         return authors_domains(folder, config)
-    particles = own_data.load_particles(folder / RIBOSOMES / "optimisation_set.star", config.box, 13.68)
+    particles = load_particles(folder / RIBOSOMES / "optimisation_set.star", config.box, 13.68)
     return own_data.domains(particles, f"ribosome={folder / MAPS / '4v4r.mrc'}", config)
 
 
