@@ -20,7 +20,6 @@ from cryoetgan_core.evaluation.metrics import (
     log_spectrum_distance,
     manifold_scores,
     nearest_real,
-    prediction_interval,
     radial_power_spectrum,
     resolution_A,
     student_interval,
@@ -154,7 +153,7 @@ def test_student_interval_is_that_of_scipy() -> None:
 def test_prediction_interval_holds_the_next_value_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     draws = rng.standard_normal((4000, 6))
-    ends = np.array([prediction_interval(five)[1:] for five in draws[:, :5]])
+    ends = np.array([student_interval(five, of_next=True)[1:] for five in draws[:, :5]])
     held = (ends[:, 0] <= draws[:, 5]) & (draws[:, 5] <= ends[:, 1])
     assert 0.94 < held.mean() < 0.96
 

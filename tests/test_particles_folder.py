@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 import cryoetgan_core as cg
 from cryoetgan_core.particles.folder import load_particles, read_volumes
-from cryoetgan_core.particles.relion_stacks import write_star
+from cryoetgan_core.particles.relion_writer import write_star
 from cryoetgan_core.simulator.sets import class_references, poses_of
 from cryoetgan_core.volumes.poses import rotate_volume
 

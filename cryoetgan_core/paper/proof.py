@@ -302,22 +302,13 @@ def proof_config(profile: str, dataset: str, snr: float, seed: int, **changes: o
 
 def comparison_names(profile: str, seeds: list[int]) -> list[str]:
     """Results that Table 7 and Figure 12 read; the smoke profile has one."""
-    names = [
-        f"physics_{dataset}_snr{snr:g}_seed{seed}"
-        for seed in seeds for dataset in DATASETS for snr in SNRS if snr == HEADLINE_SNR or seed == seeds[0]
-    ]  # fmt: skip
+    names = [name for name, case in planned(profile, seeds).items() if case.make is make_comparison]
     return names if profile != "smoke" else [f"physics_S1_snr{HEADLINE_SNR:g}_seed{seeds[0]}"]
 
 
 def ablation_names(profile: str, seeds: list[int]) -> list[str]:
     """Results that Table 8 reads; the smoke profile has two."""
-    names = [
-        f"physics_ablation_{dataset}_{variant.replace(' ', '-')}_seed{seed}"
-        for seed in seeds
-        for dataset in ABLATED
-        for variant in (WHOLE, *VARIANTS)
-    ]
-    return names if profile != "smoke" else names[:2]
+    return [name for name in planned(profile, seeds) if "_ablation_" in name][: 2 if profile == "smoke" else None]
 
 
 def planned(profile: str, seeds: list[int]) -> dict[str, Case]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..config import DATASETS
-from ..particles.relion_stacks import write_star
+from ..particles.relion_writer import write_star
 from ..reproducibility.seeds import stream
 from ..simulator.sets import class_references, subtomograms
 from ..volumes.table import ParticleSet

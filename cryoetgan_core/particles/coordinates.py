@@ -16,11 +16,10 @@ from ..volumes.em import read_em
 from ..volumes.table import ANGLE_COLUMNS, POSITION_COLUMNS, SHIFT_COLUMNS, check_voxel_size, particle_table, read_csv
 from .names import tomogram_name
 from .relion_tables import ANGLES, ORIGINS, numeric, read_star, series_pixels, table_of, without_turned_boxes
+from .relion_writer import CENTRED, COORDINATES
 
 LOG = logging.getLogger(__name__)
 SUFFIXES = (".star", ".tbl", ".csv", ".em")
-_CENTRED = tuple(f"rlnCenteredCoordinate{a}Angst" for a in "XYZ")  # RELION 5
-_VOXELS = tuple(f"rlnCoordinate{a}" for a in "XYZ")
 _M = tuple(f"wrpCoordinate{a}1" for a in "XYZ")  # M: angstrom, at the first frame
 _M_ANGLES = tuple(f"wrpAngle{a}1" for a in ("Rot", "Tilt", "Psi"))
 _CSV_NAMES = {
@@ -155,22 +154,22 @@ def _from_star(
     if set(_M) <= set(table):
         numeric(table, _M, path)
         position, angles = table[list(_M)].to_numpy(float), _M_ANGLES
-    elif set(_CENTRED) <= set(table):
+    elif set(CENTRED) <= set(table):
         if shape_zyx is None:
             raise ValueError(
                 f"{path}: positions are measured from the tomogram's centre (RELION 5); give the tomogram's shape"
             )
-        numeric(table, _CENTRED, path)
-        position = table[list(_CENTRED)].to_numpy(float) + np.array(shape_zyx[::-1]) / 2 * voxel_size_A
+        numeric(table, CENTRED, path)
+        position = table[list(CENTRED)].to_numpy(float) + np.array(shape_zyx[::-1]) / 2 * voxel_size_A
         angles = ANGLES
-    elif set(_VOXELS) <= set(table):
-        numeric(table, _VOXELS, path)
-        position = table[list(_VOXELS)].to_numpy(float)
+    elif set(COORDINATES) <= set(table):
+        numeric(table, COORDINATES, path)
+        position = table[list(COORDINATES)].to_numpy(float)
         position = position * _unit(table, blocks, path, coordinate_voxel_size_A, voxel_size_A)[:, None]
         angles = ANGLES
     else:
         raise ValueError(
-            f"{path}: data_{name} has no {_VOXELS[0]}, {_CENTRED[0]} or {_M[0]} (and Y, Z); it holds "
+            f"{path}: data_{name} has no {COORDINATES[0]}, {CENTRED[0]} or {_M[0]} (and Y, Z); it holds "
             f"{', '.join(table)[:200]}"
         )
     if set(ORIGINS) <= set(table):  # moves the particle's centre by minus its value

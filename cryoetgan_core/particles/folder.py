@@ -19,9 +19,10 @@ from .coordinates import NotInTableError, in_tomogram, read_coordinates
 from .data_portal import fetch_run, is_portal_run
 from .picked import cut_at, read_copick
 from .plain_volumes import KINDS, STACK_SUFFIXES, read_volumes
-from .relion_stacks import read_subtomogram_star, read_tilt_stack_particles
+from .relion_stacks import read_tilt_stack_particles
 from .relion_tables import particle_files, within_project
 from .stored import read_particles_csv
+from .subtomogram_star import read_subtomogram_star
 from .tilt_files import with_tilts
 from .tomogram import cut_cubes, read_labelled_tomogram, read_tomogram
 from .turned import beam_to_z, mirrored

@@ -27,17 +27,7 @@ from ..volumes.maps import read_map, resample
 from ..volumes.poses import relion_angles_to_pose
 from ..volumes.table import ParticleSet, check_voxel_size, particle_table, protein_sign
 from .relion_series import TiltStack, open_tilt_stacks, read_images, recorded
-from .relion_writer import write_star
-from .subtomogram_star import read_subtomogram_star
-from .tilt_stack import check_wiener, ctf_of_tilts, insert_tilts, to_volume
-
-__all__ = [
-    "average_correlation",
-    "average_with_poses",
-    "read_subtomogram_star",
-    "read_tilt_stack_particles",
-    "write_star",
-]
+from .tilt_stack import WIENER, check_wiener, ctf_of_tilts, insert_tilts, to_volume
 
 
 def read_tilt_stack_particles(
@@ -46,7 +36,7 @@ def read_tilt_stack_particles(
     box: int | None = None,
     target_voxel_size_A: float | None = None,
     protein: Literal["bright", "dark"] = "bright",
-    wiener: float = 0.1,
+    wiener: float = WIENER,
     coordinate_voxel_size_A: float | None = None,
     class_name: str = "",
     limit: int | None = None,
@@ -97,14 +87,7 @@ def read_tilt_stack_particles(
     return ParticleSet(volumes, _table(path, stacks, coordinate_voxel_size_A or pixel, class_name), voxel)
 
 
-def average_with_poses(
-    path: str | Path,
-    *,
-    use_poses: bool = True,
-    mirror_z: bool = False,
-    protein: Literal["bright", "dark"] = "bright",
-    wiener: float = 0.1,
-) -> tuple[Tensor, Tensor]:
+def average_with_poses(path: str | Path, *, mirror_z: bool = False) -> tuple[Tensor, Tensor]:
     """Mean of all particles in the frame of the reference, Wiener-filtered by its own half sets.
 
     All tilts of all particles go into one transform, each behind its pose. The Fourier shell correlation F
@@ -113,8 +96,6 @@ def average_with_poses(
 
     Parameters
     ----------
-    use_poses
-        False leaves every particle as it lies, which is the control.
     mirror_z
         return the mirror image along z, for files whose tomograms are mirror images: see this module's text.
 
@@ -125,25 +106,21 @@ def average_with_poses(
 
     Raises ValueError as `read_tilt_stack_particles`, and for fewer than two particles.
     """
-    sign = protein_sign(protein, path)
-    check_wiener(wiener)
     stacks = open_tilt_stacks(path)
     if len(stacks) < 2:
         raise ValueError(f"{path}: {len(stacks)} particle, expected two or more to average")
     halves = [0, 0]
     for i, stack in enumerate(stacks):
         images, matrices, ctf = _inputs(stack)
-        if use_poses:
-            matrices = matrices @ relion_angles_to_pose(*torch.tensor(stack.angles_deg)).to(matrices.dtype)
+        matrices = matrices @ relion_angles_to_pose(*torch.tensor(stack.angles_deg)).to(matrices.dtype)
         if mirror_z:
             matrices = matrices * torch.tensor([1.0, 1.0, -1.0])
         halves[i % 2] = halves[i % 2] + insert_tilts(images, matrices, ctf, premultiplied=stack.premultiplied)
-    first, second = (to_volume(half, wiener) for half in halves)
+    first, second = (to_volume(half, WIENER) for half in halves)
     correlation, shell = _shell_correlation(first, second)
     gain = 2 * correlation.clamp(0, 1) / (1 + correlation.clamp(0, 1))
-    full = to_volume(halves[0] + halves[1], wiener)
-    filtered = torch.fft.ifftn(torch.fft.fftn(full) * gain[shell]).real
-    return sign * filtered, correlation
+    full = to_volume(halves[0] + halves[1], WIENER)
+    return torch.fft.ifftn(torch.fft.fftn(full) * gain[shell]).real, correlation
 
 
 def _shell_correlation(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,19 +141,7 @@ def _shell_correlation(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 def _inputs(stack: TiltStack) -> tuple[Tensor, Tensor, Tensor]:
     """Visible images (T, B, B), projection matrices (T, 3, 3) and CTF of one particle."""
-    tilts = stack.tilts[stack.visible]
-    column = {c: torch.tensor(tilts[c].to_numpy(np.float32)) for c in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")}
-    ctf = ctf_of_tilts(
-        column["rlnDefocusU"],
-        column["rlnDefocusV"],
-        column["rlnDefocusAngle"],
-        voltage_kV=stack.voltage_kV,
-        spherical_aberration_mm=stack.spherical_aberration_mm,
-        amplitude_contrast=stack.amplitude_contrast,
-        pixel_size_A=stack.pixel_size_A,
-        size=2 * stack.size,
-    )
-    return read_images(stack), torch.tensor(stack.matrices[stack.visible], dtype=torch.float32), ctf
+    return read_images(stack), torch.tensor(stack.matrices[stack.visible], dtype=torch.float32), ctf_of_tilts(stack)
 
 
 def _table(path: str | Path, stacks: list[TiltStack], unit_A: float, class_name: str) -> pd.DataFrame:

@@ -7,44 +7,39 @@ units of one perfectly transferred slice. Images as they were recorded, ``CTF V 
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_ctf import calculate_ctf_2d
 from torch_fourier_slice import insert_central_slices_rfft_3d_multichannel
 from torch_fourier_slice.volume_utils import separable_sinc2_correction
 
+from .relion_series import TiltStack
+
+WIENER = 0.1  # see above
 PAD = 2  # boxes are doubled before interpolating between Fourier voxels
 
 
-def ctf_of_tilts(
-    defocus_u_A: Tensor,
-    defocus_v_A: Tensor,
-    defocus_angle_deg: Tensor,
-    *,
-    voltage_kV: float,
-    spherical_aberration_mm: float,
-    amplitude_contrast: float,
-    pixel_size_A: float,
-    size: int,
-) -> Tensor:
-    """CTF (T, size, size // 2 + 1) of T tilts, laid out as the half spectra to insert; positive at zero frequency:
-    images in which protein is bright.
+def ctf_of_tilts(stack: TiltStack) -> Tensor:
+    """CTF (T, P, P // 2 + 1), with P = PAD * size, of the visible tilts of a particle, laid out as the half spectra to
+    insert; positive at zero frequency: images in which protein is bright.
 
-    Defocus is in angstrom, positive is underfocus, as STAR files have it. The angle goes to torch-ctf as the
-    STAR file has it: of the eight sign and offset choices this one follows the power spectra of real stacks.
+    The angle of the defocus goes to torch-ctf as the STAR file has it: of the eight sign and offset choices this one
+    follows the power spectra of real stacks.
     """
+    tilts, size = stack.tilts[stack.visible], PAD * stack.size
+    u, v, angle = (torch.tensor(tilts[f"rlnDefocus{c}"].to_numpy(np.float32)) for c in ("U", "V", "Angle"))
     # torch-ctf returns NaN for V > U, which WarpTools writes: the same ellipse with its long axis named first
-    swapped = defocus_v_A > defocus_u_A
-    long, short = torch.maximum(defocus_u_A, defocus_v_A), torch.minimum(defocus_u_A, defocus_v_A)
+    long, short = torch.maximum(u, v), torch.minimum(u, v)
     ctf = calculate_ctf_2d(
         defocus=(long + short) / 2e4,
         astigmatism=(long - short) / 2e4,
-        astigmatism_angle=torch.where(swapped, defocus_angle_deg + 90, defocus_angle_deg),
-        voltage=voltage_kV,
-        spherical_aberration=spherical_aberration_mm,
-        amplitude_contrast=amplitude_contrast,
+        astigmatism_angle=torch.where(v > u, angle + 90, angle),
+        voltage=stack.voltage_kV,
+        spherical_aberration=stack.spherical_aberration_mm,
+        amplitude_contrast=stack.amplitude_contrast,
         phase_shift=0.0,
-        pixel_size=pixel_size_A,
+        pixel_size=stack.pixel_size_A,
         image_shape=(size, size),
         rfft=True,
         fftshift=True,

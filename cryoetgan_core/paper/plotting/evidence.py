@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ...evaluation.baselines import CTF, FORMULAS, RELEASED, WHITE, WRONG_MICROSCOPE
 from ...evaluation.downstream import GENERATED, PHYSICS, REAL, gap_closed
-from ...evaluation.metrics import prediction_interval, student_interval
+from ...evaluation.metrics import student_interval
 from .artefacts import PAGE_WIDTH_IN
 from .tables import BOUNDS, over_draws
 
@@ -58,7 +58,7 @@ def audit_table(audit: dict, runs: Mapping[str, dict]) -> pd.DataFrame:
     others = [name for name in controls if name not in perfect]
     rows = []
     for metric, (_, digits) in AUDITED.items():
-        mean, low, high = prediction_interval([controls[name]["metrics"][metric] for name in perfect])
+        mean, low, high = student_interval([controls[name]["metrics"][metric] for name in perfect], of_next=True)
         low, high = np.clip((low, high), *BOUNDS.get(metric, (-np.inf, np.inf)))
         row = {
             "metric": metric.replace("_", " "),
