@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a worker: sums are then always in the same order
 # Set before nbval starts its kernels, which inherit them.
 if "PYTEST_XDIST_WORKER" in os.environ or "CRYOETGAN_RUNS" not in os.environ:
     _folder = tempfile.mkdtemp(prefix="cryoetgan-tests-")

@@ -22,11 +22,6 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 PAPERS = [name for name, preset in PRESETS.items() if preset.get("generator") != "physics"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def trainer(
     preset: str = "released",
     use: Acceleration = Acceleration(),  # noqa: B008

@@ -53,11 +53,6 @@ BOX, VOXEL_A, SMALL = 24, 15.0, 16
 S2 = dataclasses.replace(MICROSCOPES["S2"], defocus_um=8.0, defocus_spread_um=0.2, ice_thickness_A=300.0)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @lru_cache
 def white_volumes(low: int, high: int, falling: bool = False, n: int = 24) -> torch.Tensor:
     """Reconstructions (n, BOX, BOX, BOX) of white images, 2 degrees apart; their power falls fivefold to the highest

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import mrcfile
@@ -15,7 +14,7 @@ import zarr
 
 import cryoetgan_core as cg
 from cryoetgan_core.evaluation.metrics import angular_log_ratio, angular_power_spectra
-from cryoetgan_core.paper import command
+from cryoetgan_core.paper import clients, command
 from cryoetgan_core.paper.own_runs import noise_of
 from cryoetgan_core.particles.relion_writer import write_star
 from cryoetgan_core.physics.any_size import mean_power, recorded, white
@@ -278,25 +277,13 @@ def test_relion_averages_what_lies_at_the_picks_to_the_molecule(tmp_path: Path, 
     """Cut out of the specimen at the picks of two scenes, with the poses of picks.star."""
     order = Scenes({"ribosome": 40}, (64, 160, 160), n=2)
     list(generate_scenes(tmp_path, run, references, order, VOXEL))
-    cut = [
-        cg.load_particles(
-            tmp_path / "tomograms" / f"{order.name(k)}_density.mrc",
-            box=24,
-            coordinates=tmp_path / "picks.star",
-            protein="bright",
-        )
-        for k in range(order.n)
-    ]
-    table = pd.concat([c.table for c in cut], ignore_index=True)
-    particles = cg.ParticleSet(np.concatenate([c.volumes for c in cut]), table, VOXEL)
+    densities = f"{tmp_path}/tomograms/*_density.mrc"
+    particles = cg.load_particles(densities, 24, coordinates=tmp_path / "picks.star", protein="bright")
     write_star(particles, tmp_path / "cut" / "particles.star", tmp_path / "cut" / "volumes")
-    command = ["relion_reconstruct", "--i", "particles.star", "--o", "average.mrc", "--3d_rot"]
-    subprocess.run(command, cwd=tmp_path / "cut", check=True, capture_output=True)
-    average = mrcfile.read(tmp_path / "cut" / "average.mrc")
+    average = clients.reconstructed(tmp_path / "cut", "particles.star")
     wanted = rotate_volume(references["ribosome"], torch.eye(3)[None], torch.zeros(1, 3), VOXEL, box=24)[0].numpy()
     mirrored = np.roll(wanted[::-1], 1, axis=0)
-    assert np.corrcoef(average.ravel(), wanted.ravel())[0, 1] > 0.99
-    assert np.corrcoef(average.ravel(), mirrored.ravel())[0, 1] < 0.9
+    assert clients.correlation(average, wanted) > 0.99 and clients.correlation(average, mirrored) < 0.9
 
 
 def test_a_part_of_a_runs_classes_and_more_tomograms_of_one_order(tmp_path: Path, references, capsys) -> None:

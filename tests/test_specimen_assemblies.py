@@ -21,8 +21,10 @@ from cryoetgan_core.simulator.specimen.builders import proteasome
 from cryoetgan_core.simulator.specimen.geometry import PROTEIN_DENSITY_DA_A3, ball, fill, point_group, rod
 from cryoetgan_core.simulator.specimen.shape import centre_of_mass
 from cryoetgan_core.volumes.alignment import align
+from cryoetgan_core.volumes.poses import relion_angles_to_pose
 
 MOLECULES = [name for name in ASSEMBLIES if name != "membrane"]
+ODD = relion_angles_to_pose(*torch.tensor([35.0, 65.0, 0.0], dtype=torch.float64))[None]  # in no point group here
 SYMMETRIC = [name for name in MOLECULES if ASSEMBLIES[name].point_group != "C1"]
 
 
@@ -77,16 +79,8 @@ def test_point_group_holds_and_other_turns_do_not(name):
     ops = ops[:: max(1, len(ops) // 6)]
     turned = rotate_volume(volume, ops, torch.zeros(len(ops), 3), 5.0)
     assert min(correlation(volume, t) for t in turned) > 0.97
-    odd = rotate_volume(volume, relion_like(35.0, 65.0), torch.zeros(1, 3), 5.0)[0]
+    odd = rotate_volume(volume, ODD, torch.zeros(1, 3), 5.0)[0]
     assert correlation(volume, odd) < 0.96
-
-
-def relion_like(rot, tilt):
-    """One rotation that belongs to no point group here."""
-    a, b = torch.deg2rad(torch.tensor([rot, tilt], dtype=torch.float64))
-    rz = torch.tensor([[a.cos(), -a.sin(), 0], [a.sin(), a.cos(), 0], [0, 0, 1]], dtype=torch.float64)
-    ry = torch.tensor([[b.cos(), 0, b.sin()], [0, 1, 0], [-b.sin(), 0, b.cos()]], dtype=torch.float64)
-    return (rz @ ry)[None]
 
 
 @pytest.mark.parametrize(("name", "radius_A"), [("apoferritin", 50), ("t20s", 35), ("tric", 50), ("dnab", 38)])
@@ -185,9 +179,9 @@ def test_embedded_models_agree_with_the_real_molecule_to_a_resolution(name, real
 
 def test_align_finds_a_known_pose():
     volume = reference_map("ribosome", voxel_size_A=14.0, resolution_A=30.0, box=28)
-    turned = rotate_volume(volume, relion_like(35.0, 65.0), torch.zeros(1, 3), 14.0)[0]
+    turned = rotate_volume(volume, ODD, torch.zeros(1, 3), 14.0)[0]
     rotation, score = align(volume, turned, grid=1500)
-    angle = torch.rad2deg(torch.acos(((rotation @ relion_like(35.0, 65.0)[0].T).trace() - 1) / 2))
+    angle = torch.rad2deg(torch.acos(((rotation @ ODD[0].T).trace() - 1) / 2))
     assert angle < 4 and score > 0.98
     with pytest.raises(ValueError, match="expected the same"):
         align(volume, volume[:5])

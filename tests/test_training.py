@@ -43,7 +43,6 @@ def test_a_training_that_fails_saves_nothing_from_the_bad_step_on(tmp_path: Path
 
 @cache
 def losses_after(steps: int = 2, **changes: object) -> tuple[float, ...]:
-    torch.set_num_threads(1)
     trainer = Trainer(make_config("smoke", **changes), *data())
     for _ in range(steps):
         values = trainer.step()
