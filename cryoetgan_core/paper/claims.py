@@ -142,11 +142,10 @@ CLAIMS = (
           "given the CTF parameters and thresholds from a labelled tomogram (S2)",
           "training_data", "F1, larger - template matching", lambda r: r.wide_less_templates(), ">", -0.02, "0.01", 3),
     Claim("A larger picker trained on generated tomograms and templates seen through the generator, taken together, "
-          "are ahead of template matching, which is given the CTF parameters and thresholds from a labelled tomogram "
-          "(S2, in each of two draws)",
-          "training_data", "F1, both - template matching, smaller of two draws",
-          lambda r: min(r.joint_less_templates()), ">", 0.01, "0.01", 3, headline=True,
-          beside=lambda r: ("the larger picker alone", min(r.joint_less_templates(PHYSICS)))),
+          "are ahead of template matching with as many rotations, which is given the CTF parameters and thresholds "
+          "from a labelled tomogram (S2)",
+          "training_data", "F1, both - template matching", lambda r: r.joint_less_templates(), ">", 0, "0.01", 3,
+          headline=True, beside=lambda r: ("the larger picker alone", r.joint_less_templates(PHYSICS))),
     Claim("Larger pickers trained on generated tomograms pick as well as those trained on as many with real labels "
           "(S2)",
           "training_data", "F1 / real's",

@@ -25,7 +25,7 @@ from .template_matching import TEMPLATES
 from .wrong_input import LEARNED, NAMES, NOISE, POOR
 
 NOISE_DRAWS = (0, 1)  # of Table 3
-JOINT_DRAWS = (0, 1)  # of Table 27
+FINE_DRAWS = (0,)  # of S2 that the finer template matching was measured on
 
 
 class Results:
@@ -230,19 +230,20 @@ class Results:
         """F1 on held-out tomograms of S2 of the generator's larger picker (PHYSICS), of templates by what the generator
         learned (TEMPLATES), or of BOTH, one value a draw, from Table 27.
         """
-        return [r["scores"][source]["f1"] for r in self([f"picker_and_templates_S2_seed{s}" for s in JOINT_DRAWS])]
+        return [r["scores"][source]["f1"] for r in self([f"picker_and_templates_S2_seed{s}" for s in self.seeds])]
 
-    def joint_less_templates(self, source: str = BOTH) -> list[float]:
+    def joint_less_templates(self, source: str = BOTH, fine: bool = False) -> list[float]:
         """`joint_picker` less the F1 of template matching that is given the CTF parameters and labels, in each draw of
-        Table 27.
+        Table 27; `fine`: of the finer one, in each of FINE_DRAWS.
         """
-        matched = self([f"templates_S2_seed{s}" for s in JOINT_DRAWS])
-        pairs = zip(self.joint_picker(source), matched, strict=True)
-        return [f1 - r["scores"][TEMPLATES][0]["f1"] for f1, r in pairs]
+        joint = dict(zip(self.seeds, self.joint_picker(source), strict=True))
+        draws, kind = (FINE_DRAWS, "_fine") if fine else (self.seeds, "")
+        matched = self([f"templates_S2{kind}_seed{s}" for s in draws])
+        return [joint[s] - r["scores"][TEMPLATES][0]["f1"] for s, r in zip(draws, matched, strict=True)]
 
     def joint_errors(self) -> tuple[int, int]:
         """Molecules that BOTH missed or picked falsely, and all molecules, over the draws of Table 27."""
-        results = self([f"picker_and_templates_S2_seed{s}" for s in JOINT_DRAWS])
+        results = self([f"picker_and_templates_S2_seed{s}" for s in self.seeds])
         return _errors([row for r in results for row in r["rows"] if row["source"] == BOTH])
 
     def matching_errors(self) -> tuple[int, int]:
