@@ -56,13 +56,13 @@ def read_tilt_stack_particles(
     protein
         how the stacks show it; the result is always bright.
     wiener
-        constant c of `backproject`; smaller lifts weakly transferred frequencies, noise with them.
+        constant c of `tilt_stack`; smaller lifts weakly transferred frequencies, noise with them.
     coordinate_voxel_size_A
         unit of rlnCoordinateX, Y, Z; by default the pixel of the stacks, which is what WarpTools writes.
     limit
         read this many particles only.
 
-    Raises ValueError from this function and `relion_files`, before any back-projection, when a file or column is
+    Raises ValueError, here and in `open_tilt_stacks`, before any back-projection, when a file or column is
     missing, stacks do not match the tables, or a name leads out of the file's folder.
     """
     sign = protein_sign(protein, path)

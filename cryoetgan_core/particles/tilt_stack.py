@@ -16,7 +16,7 @@ from torch_fourier_slice.volume_utils import separable_sinc2_correction
 
 from .relion_series import TiltStack
 
-WIENER = 0.1  # see above
+WIENER = 0.1  # c, unless another is given
 PAD = 2  # boxes are doubled before interpolating between Fourier voxels
 
 
