@@ -180,6 +180,11 @@ def test_thresholds_are_those_that_are_best_on_all_tomograms_of_its_own() -> Non
     assert [row["picks"] for row in rows] == [1, 1] and [row["right"] for row in rows] == [1, 1]
     rows = picking.picked_right(lambda volume: volume, own[:1], own[2:], VOXEL, {"a": 15.0, "b": 15.0})
     assert [row["picks"] for row in rows] == [2, 2]
+    heights[2][:, 5, 5, 11] = 0.3  # below the middle of the thresholds from 0.1 to 0.75, which are equally good
+    some = own[:1], own[2:], VOXEL, {"a": 15.0, "b": 15.0}
+    for middle, picks in ((False, 2), (True, 1)):
+        rows = picking.picked_right(lambda volume: volume, *some, middle=middle)
+        assert [row["picks"] for row in rows] == [picks, picks]
 
 
 def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
@@ -199,7 +204,9 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
     long = made(picker.planned("smoke", 0)["picker_S1_long_formula_seed0"])
     assert list(long["learning_curves"]) == [picking.CTF_WEDGE] and len(long["rows"]) == 3
     assert len(looked_at) == picker.LONG_OWN + 1  # tomograms that set the thresholds, and one that is tested on
-    assert len(made(template_matching.planned("smoke", 0)["templates_S1_seed0"])["rows"]) == 3
+    matched = made(template_matching.planned("smoke", 0)["templates_S1_four_seed0"])
+    assert len(matched["rows"]) == len(matched["rows_middle"]) == 3
+    assert list(matched["scores"]) == [template_matching.TEMPLATES, template_matching.MIDDLE]
     both = made(picker_and_templates.planned("smoke", 0)["picker_and_templates_S1_seed0"])
     ways = {picker.PHYSICS, template_matching.TEMPLATES, picker_and_templates.BEST, picker_and_templates.BOTH}
     assert set(both["scores"]) == ways and len(both["rows"]) == 4 * 3

@@ -219,7 +219,7 @@ CLAIMS = (
     Claim("Twenty particles sufficed to estimate the physics generator (S1, one data set)",
           "physics_measurements", "accuracy / real's", lambda r: r.few(20), ">", 0.85, "0.05", 2),
     Claim("In a search round the true pose generated particles align no worse than real ones (S1, SNR 0.1, one data "
-          "set; TRiC, nearly symmetric, aligns better, which is a mismatch, too)",
+          "set; TRiC and membranes, of high symmetry, are hardly aligned, real or generated)",
           "physics_measurements", "median error, generated - real (degrees), worst class",
           lambda r: max(r.pose_losses()), "<", 1.5, "1", 1, headline=True),
     Claim("Adversarial training of the physics generator, tried and removed, did not help (earlier code)",

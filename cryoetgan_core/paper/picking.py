@@ -230,12 +230,16 @@ def counted(
     return pd.DataFrame(rows)
 
 
-def best_thresholds(counts: pd.DataFrame) -> dict[str, float]:
-    """The threshold of each class at which its F1 is largest, from `counted`."""
-    return {
-        name: max(part["threshold"].unique(), key=lambda t, part=part: scores(part[part["threshold"] == t])["f1"])
-        for name, part in counts.groupby("class_name")
-    }
+def best_thresholds(counts: pd.DataFrame, middle: bool = False) -> dict[str, float]:
+    """The threshold of each class at which its F1 is largest, from `counted`; of equally good ones the lowest, or the
+    `middle` one.
+    """
+    chosen = {}
+    for name, part in counts.groupby("class_name"):
+        f1 = {threshold: scores(same)["f1"] for threshold, same in part.groupby("threshold")}
+        best = [threshold for threshold, value in f1.items() if value == max(f1.values())]
+        chosen[name] = best[len(best) // 2 if middle else 0]
+    return chosen
 
 
 def picked_right(
@@ -245,10 +249,13 @@ def picked_right(
     voxel_size_A: float,
     radii_A: Mapping[str, float],
     thresholds: np.ndarray = THRESHOLDS,
+    middle: bool = False,
 ) -> list[dict]:
-    """Rows of `counted` of each tomogram tested on, at the thresholds that are best on a picker's own ones."""
+    """Rows of `counted` of each tomogram tested on, at the thresholds that are best on a picker's own ones
+    (`best_thresholds`).
+    """
     each = [counted(heights_of(volume), table, voxel_size_A, radii_A, thresholds) for volume, table in own]
-    chosen = best_thresholds(pd.concat(each))
+    chosen = best_thresholds(pd.concat(each), middle)
     rows = []
     for number, (volume, table) in enumerate(tested_on):
         found = counted(heights_of(volume), table, voxel_size_A, radii_A, thresholds)

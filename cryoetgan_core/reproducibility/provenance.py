@@ -33,7 +33,7 @@ def _processor() -> str:
 
 
 def provenance() -> dict[str, object]:
-    """Commit, whether the tree was that commit, package versions, processor, threads and GPU.
+    """Commit, whether the tree was that commit, package versions, processor and its instructions, threads and GPU.
 
     Outside a git checkout the commit is "no git checkout"; the hash of the code (`code_hash`) names it there too.
     """
@@ -47,6 +47,7 @@ def provenance() -> dict[str, object]:
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # they decide the last digits
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -24,7 +24,7 @@ from .specimen import ASSEMBLIES, pose_to_relion_angles, random_rotations, rando
 from .specimen.crowding import LEAST_DENSITY, Crowding, Neighbours, place_neighbours
 from .specimen.render import parse_source
 
-RESOLUTION_VOXELS = 2.2  # density maps are low-passed to this many voxels, just above Nyquist
+RESOLUTION_VOXELS = 2.2  # density maps are low-passed to this resolution, so that nothing is left at Nyquist
 MARGIN = 0.25  # the tilt images reach this fraction of the subtomogram's box beyond it on each side
 UPSAMPLE = 2  # Fourier upsampling before a reference is turned: 2 to 3 % relative error
 MAX_SHIFT = 0.06  # particles sit off centre by up to this fraction of the box, as picks do
