@@ -1,5 +1,6 @@
 """Picks against molecules whose places are known; a picker that is trained where MONAI is installed."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -167,6 +168,27 @@ def test_mirror_images_of_a_tomogram_are_put_back_before_they_are_averaged(monke
     found = picking.heights_apart(None, volume, [2.0, 2.0])
     assert {tuple(p) for p in np.argwhere(np.isfinite(found)).tolist()} == {(0, 3, 4, 5), (0, 8, 12, 15)}
     assert found[0, 3, 4, 5] == pytest.approx(0.9)
+
+
+def test_a_stopped_training_ends_in_the_same_weights(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    pytest.importorskip("monai")
+    rng = np.random.default_rng(0)
+    tomograms = [(rng.normal(size=(48, 52, 56)).astype(np.float32), table({"a": [(200, 200, 200)]}))]
+    monkeypatch.setattr(picking, "KEPT", 2)
+    train = partial(picking.train_picker, tomograms, VOXEL, {"a": 40.0}, steps=4, size=((4, 8), 1))
+    whole, loaded = train(seed=0), []
+    scheduler, step = torch.optim.lr_scheduler.OneCycleLR, torch.optim.lr_scheduler.OneCycleLR.step
+    with monkeypatch.context() as stopped:
+        stopped.setattr(scheduler, "step", lambda self: step(self) if self.last_epoch < 3 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(seed=0, folder=tmp_path)
+    monkeypatch.setattr(torch, "load", lambda *a, load=torch.load, **k: loaded.append(load(*a, **k)) or loaded[-1])
+    again = train(seed=0, folder=tmp_path)
+    assert [found["done"] for found in loaded] == [2]
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
+    train(seed=0, folder=tmp_path)
+    train(seed=1, folder=tmp_path)  # another seed starts anew
+    assert [found["done"] for found in loaded] == [2, 4]
 
 
 def test_thresholds_are_those_that_are_best_on_all_tomograms_of_its_own() -> None:

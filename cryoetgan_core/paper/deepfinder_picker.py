@@ -74,7 +74,7 @@ def make_deepfinder(
     `apart`: pickers are WIDE, and pick by `heights_apart`.
     """
     both = [labelled(folder / name) for name in DEEPFINDER]
-    rows, ranges, voxel = [], [], DEEPFINDER_VOXEL_A
+    rows, ranges, voxel, kept = [], [], DEEPFINDER_VOXEL_A, paths.runs(config.profile) / "pickers"
     for fold, (known, other) in enumerate((both, both[::-1])):
         volume, table, references = known
         radii = {name: radius_A(r, voxel) for name, r in references.items()}
@@ -96,7 +96,7 @@ def make_deepfinder(
             levels = FIXED if source == REAL else THRESHOLDS
             for repeat in range(repeats):
                 start = time.process_time()
-                network = train_picker(tomograms[:-own], voxel, radii, 1000 * config.seed + repeat, steps, size)
+                network = train_picker(tomograms[:-own], voxel, radii, 1000 * config.seed + repeat, steps, size, kept)
                 heights = partial(heights_of, network)
                 found = picked_right(heights, tomograms[-own:], [other[:2]], voxel, radii, levels)
                 rows += [{"source": source, "fold": fold, "repeat": repeat} | row for row in found]

@@ -137,7 +137,7 @@ def make_picker(
     trained_on = more[:TRAINED_ON]
     folder = paths.runs(config.profile) / "picker" / f"{config.dataset}_seed{config.seed}"
     run, noise_power = estimated(config, trained_on, references, voxel_size_A, folder)
-    rows, shown = [], {}
+    rows, shown, kept = [], {}, paths.runs(config.profile) / "pickers"
     for source, many in orders:
         made = more[:many]
         if source != REAL:
@@ -145,7 +145,7 @@ def make_picker(
         shown.setdefault(source, normalised(made[0][0])[None, SHAPE[0] // 2])
         for repeat in range(repeats):
             start = time.process_time()
-            network = train_picker(made[:-own], voxel_size_A, radii, 1000 * config.seed + repeat, steps, size)
+            network = train_picker(made[:-own], voxel_size_A, radii, 1000 * config.seed + repeat, steps, size, kept)
             found = picked_right(partial(heights_of, network), made[-own:], tested_on, voxel_size_A, radii)
             rows += [{"source": source, "trained_on": many, "repeat": repeat} | row for row in found]
             rows[-1]["seconds"] = round(time.process_time() - start, 1)

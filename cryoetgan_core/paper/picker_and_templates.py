@@ -174,9 +174,10 @@ def make_both(
     radii = {name: radius_A(r, voxel_size_A) for name, r in references.items()}
     recorded, tested_on = recorded_tomograms(config, picker.TRAINED_ON, tested)
     folder = paths.runs(config.profile) / "picker_and_templates" / f"{config.dataset}_seed{config.seed}"
+    kept = paths.runs(config.profile) / "pickers"
     run, noise_power = estimated(config, recorded, references, voxel_size_A, folder)
     made = tomograms_of(PHYSICS, config, run, noise_power, references, counts, voxel_size_A, trained_on)
-    network = train_picker(made[:-own], voxel_size_A, radii, 1000 * config.seed, steps, WIDE)
+    network = train_picker(made[:-own], voxel_size_A, radii, 1000 * config.seed, steps, WIDE, kept)
     rows = compared(network, run, made[-own:], tested_on, references, voxel_size_A, rotations)
     return _result(rows, config, steps, rotations, trained_on, [*recorded, *tested_on])
 
@@ -197,11 +198,12 @@ def make_deepfinder(
     (volume, table, references), other = both[fold], both[1 - fold]
     radii = {name: radius_A(r, DEEPFINDER_VOXEL_A) for name, r in references.items()}
     estimate = paths.runs(config.profile) / "picker_and_templates" / f"deepfinder_{fold}"
+    kept = paths.runs(config.profile) / "pickers"
     run, noise_power = estimated(config, [(volume, table)], references, DEEPFINDER_VOXEL_A, estimate)
     made = [
         (volumes[""], placed) for placed, volumes in scenes_of(run, references, trained_on, config.seed, noise_power)
     ]
-    network = train_picker(made[:-own], DEEPFINDER_VOXEL_A, radii, 1000 * config.seed, steps, WIDE)
+    network = train_picker(made[:-own], DEEPFINDER_VOXEL_A, radii, 1000 * config.seed, steps, WIDE, kept)
     rows = compared(network, run, made[-own:], [other[:2]], references, DEEPFINDER_VOXEL_A, rotations)
     return _result(rows, config, steps, rotations, trained_on, both)
 

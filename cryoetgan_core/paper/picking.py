@@ -18,6 +18,8 @@ from ..generation import TrainedRun, load_run
 from ..particles.picked import LEAST_EMPTY, cut_at, cut_empty
 from ..physics.any_size import mean_power
 from ..physics.pick_error import as_picked
+from ..reproducibility.files import write_atomically
+from ..reproducibility.provenance import array_hash, code_hash
 from ..reproducibility.seeds import stream
 from ..simulator.microscope.simulate import Microscope
 from ..simulator.sets import density_maps
@@ -35,6 +37,7 @@ THRESHOLDS = np.linspace(0.1, 0.9, 17)
 CTF_WEDGE = "(density x CTF formula + noise) x wedge"
 CHUNKS = 16  # in which maxima are looked at
 EMPTY = 64  # boxes without a molecule that are cut from a tomogram
+KEPT = 100  # steps after which the state of a training is kept
 
 Size = tuple[tuple[int, ...], int]
 Tomogram = tuple[np.ndarray, pd.DataFrame]  # protein bright; a row a molecule
@@ -109,8 +112,13 @@ def train_picker(
     seed: int,
     steps: int = STEPS,
     size: Size = NARROW,
+    folder: Path | None = None,
 ) -> torch.nn.Module:
-    """A U-Net trained on patches of tomograms, half of them round a molecule. Tomograms get mean 0 and variance 1."""
+    """A U-Net trained on patches of tomograms, half of them round a molecule. Tomograms get mean 0 and variance 1.
+
+    In a `folder` the state is kept every KEPT steps: a stopped training goes on from there, if tomograms, settings and
+    code are the same, and ends in the same weights.
+    """
     from monai.losses import DiceCELoss
 
     with torch.random.fork_rng(devices=[]):
@@ -122,7 +130,18 @@ def train_picker(
     volumes = [torch.from_numpy(normalised(v)).to(default_device()) for v, _ in tomograms]
     labels = [torch.from_numpy(targets(t, v.shape, voxel_size_A, radii_A)).to(default_device()) for v, t in tomograms]
     places = [t[list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A for _, t in tomograms]
-    for _ in range(steps):
+    done, parts = 0, {"network": network, "optimizer": optimizer, "rates": rates}
+    kept = None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        inputs = np.array([seed, steps, *size[0], size[1]]), *(v.cpu().numpy() for v in (*volumes, *labels))
+        kept = folder / f"{array_hash(*inputs)}_{code_hash('paper.picking')}.pt"
+    if kept and kept.exists():
+        found = torch.load(kept, map_location=default_device(), weights_only=True)
+        done, rng.bit_generator.state = found["done"], found["rng"]
+        for name, part in parts.items():
+            part.load_state_dict(found[name])
+    for step in range(done, steps):
         x, y = [], []
         for k in range(BATCH):
             i = int(rng.integers(len(volumes)))
@@ -140,6 +159,10 @@ def train_picker(
         loss.backward()
         optimizer.step()
         rates.step()
+        if kept and (step + 1) % KEPT == 0:
+            state = {name: part.state_dict() for name, part in parts.items()}
+            state |= {"done": step + 1, "rng": rng.bit_generator.state}
+            write_atomically(kept, lambda path, state=state: torch.save(state, path))
     return network.eval()
 
 
