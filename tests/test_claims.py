@@ -42,8 +42,8 @@ def test_the_readme_holds_no_measured_number_outside_the_claims() -> None:
 
 
 def test_a_claim_that_does_not_hold_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    wrong = claims.Claim("Two is less than one", "none", "two", lambda results: 2.0, "<", 1.0, "0")
-    right = claims.Claim("One is one", "none", "one", lambda results: 1.0, "=", 1.0, "0")
+    wrong = claims.Claim("Two is less than one", "none", "two", lambda results: 2.0, "<", 1.0, 0)
+    right = claims.Claim("One is one", "none", "one", lambda results: 1.0, "=", 1.0, 0)
     monkeypatch.setattr(claims, "CLAIMS", (right, wrong))
     monkeypatch.setattr(sys, "argv", ["claims", "--seeds", "0"])
     assert claims.main() == 1
@@ -53,14 +53,15 @@ def test_a_claim_that_does_not_hold_fails(monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_an_interval_that_includes_the_limit_resolves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = claims.Claim(
-        "Two is more than one", "none", "two", lambda r: [0.0, 2.0, 4.0], ">", 1.0, "0", beside=lambda r: ("none", 1.5)
+        "Two is more than one", "none", "two", lambda r: [0.0, 2.0, 4.0], ">", 1.0, 0, beside=lambda r: ("none", 1.5)
     )
-    clear = claims.Claim("Two is more than one", "none", "two", lambda r: [1.9, 2.0, 2.1], ">", 1.0, "0")
-    monkeypatch.setattr(claims, "CLAIMS", (noisy, clear))
+    clear = claims.Claim("Two is more than one", "none", "two", lambda r: [1.9, 2.0, 2.1], ">", 1.0, 0.9)
+    near = claims.Claim("Two is more than one", "none", "two", lambda r: [2.0, 2.0], ">", 1.0, 1.1)
+    monkeypatch.setattr(claims, "CLAIMS", (noisy, clear, near))
     table = claims.claims_table("quick", [0])
-    assert table["result"].tolist() == ["not resolved", "pass"]
-    assert table["found"].tolist() == ["2.0 [-3.0, 7.0]", "2.0 [1.8, 2.2]"]  # Student's t of two degrees of freedom
-    assert table["strongest baseline"].tolist() == ["1.5 (none)", ""]
+    assert table["result"].tolist() == ["not resolved", "pass", "pass, near the limit"]
+    assert table["found"].tolist() == ["2.0 [-3.0, 7.0]", "2.0 [1.8, 2.2]", "2.0 in each"]  # Student's t
+    assert table["strongest baseline"].tolist() == ["1.5 (none)", "", ""]
 
 
 def test_each_claim_names_a_notebook() -> None:

@@ -89,6 +89,7 @@ def numbers() -> dict[str, str]:
     of_cell = {"hand": PHYSICS, "formula": CTF_WEDGE, "maxima": "strongest density maxima", "moved": "picks, moved"}
     for name, source in of_cell.items():
         found[f"cell_{name}"] = f"{r.hand(source):.1f}"
+    found["cell_off_picks"] = f"{r.hand_off_picks():.1f}"
     put_in = {f"_{k}": f"ribosomes put in, {level:g}" for k, level in zip(("weak", "strong"), PUT_IN, strict=True)}
     for name, source in ({"": PHYSICS, "_formula": CTF_WEDGE, "_off": OFF} | put_in).items():
         found[f"left_out{name}"] = _joined([f"{errors:.1f}" for errors in r.half_left_out(source)])
@@ -101,6 +102,7 @@ def numbers() -> dict[str, str]:
     found |= {"evening_steps": f"{evening:,}"}
     found |= {f"snr_estimated_{dataset}": f"{snr:g}" for dataset, snr in ABLATED.items()}
     found |= {"authors_physics": f"{r.authors(PHYSICS):.1f}", "authors_real": f"{r.authors(REAL):.1f}"}
+    found["authors_step"] = f"{r.authors_step():.2f}"
     for name, source in (("authors_physics_each", PHYSICS), ("authors_real_each", REAL)):
         found[name] = " and ".join(f"{v:.1f}" for v in r.authors_each(source))
     found["authors_released"] = f"{r.authors(RELEASED):.1f}"

@@ -117,7 +117,6 @@ def make_left_out(folder: Path, config: RunConfig, rotations: int = 4000) -> dic
         rows += [{"left_out": side, "hand": "difference"} | row for row in over_tiles(both, voxel, config.seed)]
     return {
         "rows": rows,
-        "picks_of": picked["code_hash"],
         "put_in": list(PUT_IN),
         "voxel_size_A": voxel,
         "box": BOX,
@@ -141,8 +140,10 @@ def compared(
 
 
 def off_picks(places: np.ndarray, picks: list[np.ndarray], radius: float) -> np.ndarray:
-    """Those of places (N, 3) that lie further than a radius from picks (M, 3) of any kind, all in voxels."""
-    return places[KDTree(np.concatenate(picks)).query(places)[0] > radius]
+    """Those rows of `places`, which begin with z, y and x, that lie further than a radius from picks (M, 3) of any
+    kind, all in voxels.
+    """
+    return places[KDTree(np.concatenate(picks)).query(places[:, :3])[0] > radius]
 
 
 def put_in(

@@ -11,10 +11,12 @@ from ..evaluation.downstream import PHYSICS, REAL
 from ..reproducibility import paths
 from ..reproducibility.files import read_json
 from .catalogue import compared_draws, results_of
+from .cell import MAXIMA, over_tiles
+from .cell_left_out import OFF, off_picks
 from .competitor import OT_FLOW
 from .mismatch import mismatch_names
 from .pick_errors import FEW
-from .picker import LONG, LONG_TRAINED_ON
+from .picker import LONG, LONG_TRAINED_ON, SOURCES
 from .picker_and_templates import BOTH
 from .picking import CTF_WEDGE
 from .plan import noise_variant, run_name
@@ -226,6 +228,11 @@ class Results:
         pairs = zip(self.wide_picker(PHYSICS, dataset), matched, strict=True)
         return [f1 - r["scores"][TEMPLATES][0]["f1"] for f1, r in pairs]
 
+    def templates_less_pickers(self) -> list[float]:
+        """F1 on S2 of template matching less that of the best source of small pickers, from Table 19, in each draw."""
+        best = max((self.pickers("S2", source) for source in SOURCES), key=mean)
+        return list(np.subtract(self.pickers("S2", TEMPLATES), best))
+
     def joint_picker(self, source: str) -> list[float]:
         """F1 on held-out tomograms of S2 of the generator's larger picker (PHYSICS), of templates by what the generator
         learned (TEMPLATES), or of BOTH, one value a draw, from Table 27.
@@ -279,6 +286,15 @@ class Results:
         """How much better a ribosome's map fits picks in a cell than its mirror image, in standard errors."""
         (r,) = self([f"cell_seed{self.seeds[0]}"])
         (row,) = [row for row in r["rows"] if row["source"] == source]
+        return row["better"] / row["error"]
+
+    def hand_off_picks(self) -> float:
+        """The same of density maxima that neither picker picked."""
+        (r,) = self([f"cell_seed{self.seeds[0]}"])
+        judged = {source: r["slices"][f"judged, {source}"] for source in (PHYSICS, CTF_WEDGE, MAXIMA)}
+        picks = [judged[PHYSICS][:, :3], judged[CTF_WEDGE][:, :3]]
+        off = off_picks(judged[MAXIMA], picks, r["radius_A"] / r["voxel_size_A"])
+        *_, row = over_tiles(judged | {OFF: off}, r["voxel_size_A"], r["config"]["seed"])  # as in Table 21
         return row["better"] / row["error"]
 
     def half_left_out(self, source: str) -> list[float]:
@@ -351,6 +367,11 @@ class Results:
         """Accuracy on the authors' particles of each classifier trained on a source."""
         (result,) = self([f"foreign_authors_seed{self.seeds[0]}"])
         return [row["accuracy"] for row in result["rows"] if row["source"] == source]
+
+    def authors_step(self) -> float:
+        """By how many points one test particle moves an accuracy on the authors' particles."""
+        (result,) = self([f"foreign_authors_seed{self.seeds[0]}"])
+        return float(np.diff(sorted({row["accuracy"] for row in result["rows"]})).min())
 
     def authors(self, source: str) -> float:
         """The mean of `authors_each`."""

@@ -32,10 +32,12 @@ BOUNDS = {
 
 def over_draws(values: Sequence[float], digits: int, bounds: tuple[float, float] = (-np.inf, np.inf)) -> str:
     """'mean [low, high]': Student's 95 % interval over independent data draws and training seeds, cut off at `bounds`;
-    one value alone.
+    one value alone; 'value in each' where several draws gave the same one, whose spread is not known.
     """
     mean, low, high = student_interval(values, bounds=bounds)
     texts = [f"{round(v, digits) + 0.0:.{digits}f}" for v in (mean, low, high)]  # -0.00 becomes 0.00
+    if len(values) > 1 and len(set(values)) == 1:
+        return f"{texts[0]} in each"
     return texts[0] if len(values) == 1 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
