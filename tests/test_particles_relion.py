@@ -273,9 +273,6 @@ def test_a_star_file_tells_optics_and_wedge(tmp_path):
         np.testing.assert_allclose(weight[far & (tilt > low + 6) & (tilt < high - 6)], 1, atol=0.01)
         np.testing.assert_allclose(weight[far & (kx > 0) & ((tilt < low - 8) | (tilt > high + 8))], 0, atol=0.01)
     assert load_particles(tmp_path / "out.star").table["tomogram"].tolist() == ["TS_1", "TS_1", ""]
-    turned_axis = ParticleSet(particles.volumes, table.assign(tilt_axis_deg=30.0), 10.0)
-    write_star(turned_axis, tmp_path / "axis.star", tmp_path / "volumes")
-    assert "rlnCtfImage" not in starfile.read(tmp_path / "axis.star")["particles"]
 
 
 def pseudo_subtomograms(folder, kind, premultiplied=1):

@@ -18,7 +18,7 @@ from .simulated_sets import simulated_domains
 
 SIGMAS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)  # voxels, of the Gaussian filter
 # weights of the cycle: is it what keeps F from returning the density?
-CYCLES = {"cycle30": dict(cycle_x=30.0), "cycle100": dict(cycle_x=100.0), "cycles30": dict(cycle_x=30.0, cycle_y=30.0)}
+CYCLES = {"cycle30": dict(cycle_x=30.0), "cycle100": dict(cycle_x=100.0)}
 STRONG = "cycle100"  # the run whose weights come with the repository
 CHOSEN_ON = 20  # training particles of each class that its width is chosen on
 RESTORED, FILTERED, SEEN, RAW = "F(y)", "Gaussian filter", "density within the wedge", "y itself"

@@ -26,7 +26,7 @@ from .simulated_sets import data_folder, default_device, load_data, recorded_rep
 
 DRAWS = (0, 1)
 TRAININGS = 10  # of each switch on each draw
-NOISE_LEVELS = (0.0, 0.2, 0.5, 1.0)
+NOISE_LEVELS = (0.0, ADAPTED_NOISE)
 KEPT = ("accuracy", "fid", "inception_score", "spectrum", "angular", "moments", "auc", "molecule", "psnr")
 FAILED_BELOW = 10.0  # points over chance: a training whose volumes teach a classifier no more than that has failed
 

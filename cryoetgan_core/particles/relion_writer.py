@@ -143,10 +143,9 @@ def write_star(particles: ParticleSet, path: str | Path, volumes_mrc_dir: str | 
 
 
 def _tilts_about_y(table: pd.DataFrame) -> bool:
-    """Whether all particles' tilt range is known, and their tilt axis is y."""
+    """Whether all particles' tilt range is known."""
     ends = ["tilt_min_deg", "tilt_max_deg"]
-    known = set(ends) <= set(table) and table[ends].notna().all(axis=None)
-    return bool(known and ("tilt_axis_deg" not in table or (table["tilt_axis_deg"] == 0).all()))
+    return bool(set(ends) <= set(table) and table[ends].notna().all(axis=None))
 
 
 def star_head(optics: Mapping[str, object], columns: list[str], general: str = "") -> str:

@@ -193,11 +193,9 @@ def tilt_series(
         variance of the tomogram of the molecules, without noise, over that of the noise, of all voxels; None: electrons
         are counted.
 
-    Raises ValueError for a tilt axis other than y, or an SNR that is not positive.
+    Raises ValueError for an SNR that is not positive.
     """
     shape = check_shape(shape)
-    if microscope.tilt_axis_deg:
-        raise ValueError(f"tilt_series: tilt axis at {microscope.tilt_axis_deg:g} degrees; expected 0, which is y.")
     if snr is not None and not snr > 0:
         raise ValueError(f"tilt_series: snr is {snr}; expected a positive ratio, or None to count electrons.")
     angles = microscope.angles_deg

@@ -104,7 +104,7 @@ def _embedded(name: str, **grid: float) -> torch.Tensor:
 
 # Fields of the microscope that every particle's row carries
 RECORDED = (
-    "tilt_min_deg", "tilt_max_deg", "tilt_step_deg", "tilt_axis_deg", "scheme", "voltage_kV", "cs_mm",
+    "tilt_min_deg", "tilt_max_deg", "tilt_step_deg", "scheme", "voltage_kV", "cs_mm",
     "amplitude_contrast", "phase_shift_deg",
     "astigmatism_um", "astigmatism_angle_deg", "b_factor_A2", "tilt_error_deg", "shift_error_A", "correction",
     "dose_weighting", "protein",

@@ -13,10 +13,8 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from torch_fourier_slice.slice_insertion import insert_central_slices_rfft_3d
 
 from .projection import sinc2
-from .tilt_scheme import tilt_matrices
 
 PAD_FACTOR = 2.4  # transform size over box: below 2.4, ghosts of the linear interpolation reach the box's corners
 
@@ -119,7 +117,6 @@ def back_project(
     *,
     weights: Callable[[tuple[int, int]], torch.Tensor] | None = None,
     regularisation: float = 0.0,
-    tilt_axis_deg: float = 0.0,
 ) -> torch.Tensor:
     """Weighted back-projection of images (T, B, n, n) to volumes (B, box, box, box).
 
@@ -142,9 +139,6 @@ def back_project(
         shape (h, w); 1 where not given. With numerator h and weight h^2 the result is a Wiener filter.
     regularisation
         added to the sum of the weights, as 1 / SNR in a Wiener filter.
-    tilt_axis_deg
-        angle of the tilt axis with y, towards -x. Other than 0 it goes through torch-fourier-slice, some ten times
-        slower.
 
     Raises ValueError when images and angles disagree.
     """
@@ -155,8 +149,6 @@ def back_project(
             "angles."
         )
     box = n if box is None else box
-    if tilt_axis_deg:
-        return _back_project_any_axis(images, tilt_matrices(angles_deg, tilt_axis_deg), box, weights, regularisation)
     size = transform_size(n, box)
     spectra = insert_slices(images, angles_deg, size, weights=weights, regularisation=regularisation)
     inverse = _inverse_transform(size, box, images.device)
@@ -165,38 +157,3 @@ def back_project(
     before = n // 2 - box // 2
     volumes = F.pad(volumes, [-before, box - n + before])
     return volumes.permute(2, 0, 3, 1).contiguous()
-
-
-def _back_project_any_axis(
-    images: torch.Tensor,
-    matrices: torch.Tensor,
-    box: int,
-    weights: Callable[[tuple[int, int]], torch.Tensor] | None,
-    regularisation: float,
-) -> torch.Tensor:
-    """`back_project` for any tilt axis, particle by particle, through torch-fourier-slice."""
-    n = images.shape[-1]
-    size = transform_size(n, box)
-    before = size // 2 - n // 2
-    spectra = torch.fft.rfft2(torch.fft.ifftshift(F.pad(images, [before, size - n - before] * 2), dim=(-2, -1)))
-    spectra = torch.fft.fftshift(spectra, dim=-2)
-    weight = sinc2(size, images.device)
-    turn = matrices.mT.to(images.device)  # theirs take detector coordinates to the volume's: the inverse of ours
-    if weights is not None:
-        denominators = torch.fft.fftshift(weights((size, size))[..., : size // 2 + 1], dim=-2).expand(
-            -1, len(spectra[0]), -1, -1
-        )
-    volumes = []
-    for i, one in enumerate(spectra.unbind(1)):
-        total, count = insert_central_slices_rfft_3d(one, (size,) * 3, turn)
-        below = count.clamp(min=1.0)
-        if weights is not None:
-            seen, _ = insert_central_slices_rfft_3d(denominators[:, i].to(one.dtype), (size,) * 3, turn)
-            below = seen.real * (1 / count.clamp(min=1e-6)).clamp(min=1.0)
-        volume = torch.fft.irfftn(
-            torch.fft.ifftshift(total / (below + regularisation).clamp(min=1e-6), dim=(-3, -2)), s=(size,) * 3
-        )
-        volumes.append(torch.fft.fftshift(volume) / (weight[:, None, None] * weight[:, None] * weight))
-    start = size // 2 - box // 2
-    inner = slice(start, start + box)
-    return torch.stack(volumes)[:, inner, inner, inner]

@@ -17,7 +17,7 @@ from .tilt_scheme import recording_order, tilt_angles, tilt_matrices
 
 CORRECTIONS = ("none", "phase_flip", "wiener")
 RANGES = {  # what a field may be, ends included
-    "tilt_axis_deg": (-180, 180), "tilt_error_deg": (0, 10), "shift_error_A": (0, 1000), "voltage_kV": (60, 1200),
+    "tilt_error_deg": (0, 10), "shift_error_A": (0, 1000), "voltage_kV": (60, 1200),
     "cs_mm": (0, 10),
     "amplitude_contrast": (0, 1), "phase_shift_deg": (-180, 180), "defocus_um": (-50, 50), "defocus_spread_um": (0, 20),
     "astigmatism_um": (0, 5), "astigmatism_angle_deg": (-180, 180), "ice_thickness_A": (0, 1e5), "field_A": (0, 1e6),
@@ -29,7 +29,7 @@ RANGES = {  # what a field may be, ends included
 
 @dataclass(frozen=True)
 class Microscope:
-    """How a tilt series is recorded and reconstructed. Angles in degrees, lengths as named."""
+    """How a tilt series is recorded and reconstructed; the tilt axis is y. Angles in degrees, lengths as named."""
 
     tilt_min_deg: float = -60.0
     tilt_max_deg: float = 60.0
@@ -37,7 +37,6 @@ class Microscope:
     scheme: str = (
         "dose_symmetric"  # order of the tilts: "dose_symmetric" or "bidirectional" (`tilt_scheme.recording_order`)
     )
-    tilt_axis_deg: float = 0.0  # of the tilt axis with y, towards -x
     # standard deviation of the true tilts from those assumed in the reconstruction, one draw a tilt and tomogram
     tilt_error_deg: float = 0.0
     shift_error_A: float = 0.0  # standard deviation of what alignment leaves, each axis, one draw a tilt and tomogram
@@ -135,7 +134,7 @@ def draw_recordings(microscope: Microscope, n: int, tomograms: int, generator: t
     defocus = microscope.defocus_um + microscope.defocus_spread_um * (2 * torch.rand(tomograms, **kind) - 1)
     true = angles[:, None] + microscope.tilt_error_deg * torch.randn(len(angles), tomograms, **kind)
     shift = microscope.shift_error_A * torch.randn(len(angles), tomograms, 2, **kind)
-    tilts = tilt_matrices(true, microscope.tilt_axis_deg)[:, tomogram]
+    tilts = tilt_matrices(true)[:, tomogram]
     depth = (tilts[:, :, 2] * position.flip(-1)).sum(-1)
     return Recordings(tomogram, position, (defocus[tomogram] + depth / 1e4).float(), tilts, shift[:, tomogram].float())
 
@@ -200,7 +199,6 @@ def reconstruct(
         box,
         weights=(lambda shape: gain(shape, False).square()) if wiener else None,
         regularisation=microscope.wiener_regularisation if wiener else 0.0,
-        tilt_axis_deg=microscope.tilt_axis_deg,
     )
     return volumes if microscope.protein == "bright" else -volumes
 

@@ -45,16 +45,12 @@ def recording_order(angles_deg: torch.Tensor, scheme: str) -> torch.Tensor:
     return rank
 
 
-def tilt_matrices(angles_deg: torch.Tensor, axis_deg: float = 0.0) -> torch.Tensor:
-    """Rotations (..., 3, 3) of the specimen, acting on xyz column vectors, for tilt angles (...).
+def tilt_matrices(angles_deg: torch.Tensor) -> torch.Tensor:
+    """Rotations (..., 3, 3) of the specimen about y, acting on xyz column vectors, for tilt angles (...).
 
-    The axis makes `axis_deg` with y, counted from y towards -x. About y a point at (x, y, z) comes to x cos(tilt) - z
-    sin(tilt) on the detector.
+    A point at (x, y, z) comes to x cos(tilt) - z sin(tilt) on the detector.
     """
-    tilt, axis = torch.deg2rad(angles_deg.double()), torch.deg2rad(torch.tensor(axis_deg, dtype=torch.float64))
+    tilt = torch.deg2rad(angles_deg.double())
     zero, one = torch.zeros_like(tilt), torch.ones_like(tilt)
     rows = ((tilt.cos(), zero, -tilt.sin()), (zero, one, zero), (tilt.sin(), zero, tilt.cos()))
-    about_y = torch.stack([torch.stack(row, -1) for row in rows], -2)
-    c, s = float(axis.cos()), float(axis.sin())
-    turn = torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=torch.float64)
-    return turn @ about_y @ turn.T
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)

@@ -1,4 +1,4 @@
-"""What else lies around a particle: neighbours at a stated crowding, and membranes. Lengths in angstrom, shifts zyx."""
+"""What else lies around a particle: neighbours at a stated crowding. Lengths in angstrom, shifts zyx."""
 
 import math
 from collections.abc import Mapping
@@ -20,15 +20,12 @@ class Crowding:
     """How full the ice is."""
 
     volume_fraction: float = 0.0  # part of the volume that other molecules take
-    membrane_probability: float = 0.0  # that a bilayer passes beside a particle
-    membrane_gap_A: float = 30.0  # between the particle's surface and that bilayer
 
     def __post_init__(self) -> None:
-        if not 0 <= self.volume_fraction <= 0.3 or not 0 <= self.membrane_probability <= 1:
+        if not 0 <= self.volume_fraction <= 0.3:
             raise ValueError(
-                f"Crowding: volume fraction {self.volume_fraction} and membrane probability "
-                f"{self.membrane_probability}; expected 0 to 0.3 "
-                "(denser packings need more than random placing) and 0 to 1."
+                f"Crowding: volume fraction {self.volume_fraction}; expected 0 to 0.3 (denser packings need more than "
+                "random placing)."
             )
 
 
@@ -74,16 +71,9 @@ def place_neighbours(
         (d, d, d) densities by name.
     names, rotations, shifts_A
         kind (n), pose (n, 3, 3) on xyz and shift (n, 3) zyx of every particle.
-
-    Raises ValueError when membranes are asked for and `references` has none.
     """
     references = {name: r.cpu() for name, r in references.items()}
     kinds = list(references)
-    if crowding.membrane_probability and "membrane" not in kinds:
-        raise ValueError(
-            f"place_neighbours: membranes are asked for, but the references are {', '.join(kinds)}; add one named "
-            "'membrane'."
-        )
     balls = [k for k, name in enumerate(kinds) if name != "membrane"]
     radius = {k: radius_A(references[kinds[k]], voxel_size_A) for k in balls}
     owners, chosen, turns, places = [], [], [], []
@@ -93,7 +83,7 @@ def place_neighbours(
         mean_volume = sum(volume_A3(references[kinds[k]], voxel_size_A) for k in balls) / len(balls)
         mean = crowding.volume_fraction * 4 / 3 * math.pi * reach_A**3 / mean_volume
     counts = torch.poisson(torch.full((len(names),), mean), generator=generator).long().tolist()
-    beside = (torch.rand(len(names), generator=generator) < crowding.membrane_probability).tolist()
+    torch.rand(len(names), generator=generator)  # numbers that an earlier version drew: sets stay what they were
     for i, name in enumerate(names):
         taken: list[tuple[Tensor, float]] = []  # centre and radius of balls
         planes: list[tuple[Tensor, Tensor]] = []  # point and normal of bilayers
@@ -101,15 +91,6 @@ def place_neighbours(
             planes.append((shifts_A[i], rotations[i, :, 2].flip(0)))
         else:
             taken.append((shifts_A[i], radius[kinds.index(name)]))
-            if beside[i]:
-                turn = random_rotations(1, generator)[0]
-                normal = turn[:, 2].flip(0)  # the bilayer's own normal is z
-                point = shifts_A[i] + normal * (taken[0][1] + crowding.membrane_gap_A + HALF_MEMBRANE_A)
-                planes.append((point, normal))
-                owners.append(i)
-                chosen.append(kinds.index("membrane"))
-                turns.append(turn)
-                places.append(point)
         for _ in range(counts[i]):
             kind = balls[int(torch.randint(len(balls), (1,), generator=generator))]
             direction = torch.randn(10, 3, **uniform)
