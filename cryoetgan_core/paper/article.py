@@ -70,10 +70,11 @@ def numbers() -> dict[str, str]:
     found["wide_less_fine_S1"] = over_draws(r.wide_less_templates("S1", "_fine"), 3)
     for name, source in (("both", BOTH), ("picker", PHYSICS), ("templates", TEMPLATES), ("best", BEST)):
         found[f"joint_{name}"] = _joined([f"{v:.3f}" for v in r.joint_picker(source)])
+    found["best_templates"] = _joined([f"{v:.3f}" for v in r.best_templates()])
     found["joint_less_templates"] = over_draws(r.joint_less_templates(), 3)
     found["joint_less_templates_each"] = _joined([f"{v:.3f}" for v in r.joint_less_templates()])
     found["joint_less_best"] = over_draws(list(np.subtract(r.joint_picker(BOTH), r.joint_picker(BEST))), 3)
-    found["joint_less_fine"] = _joined([f"{v:.3f}" for v in r.joint_less_templates(fine=True)])
+    found["joint_less_fine"] = _joined([f"{v:.3f}" for v in r.joint_less_fine()])
     found["joint_errors"] = "{} of {:,}".format(*r.joint_errors())
     found["wide_pickers_real"] = over_draws(r.wide_picker(REAL), 3, (0, 1))
     found["wide_less_formula"] = _joined([f"{v:.3f}" for v in r.wide_less_formula()])

@@ -21,9 +21,9 @@ from .picker_and_templates import BOTH
 from .picking import CTF_WEDGE
 from .plan import noise_variant, run_name
 from .plotting import audit_table
-from .proof import ablation_names, comparison_names
+from .proof import HEADLINE_SNR, ablation_names, comparison_names
 from .record import is_older
-from .template_matching import TEMPLATES
+from .template_matching import MIDDLE, TEMPLATES
 from .wrong_input import LEARNED, NAMES, NOISE, POOR
 
 NOISE_DRAWS = (0, 1)  # of Table 3
@@ -67,15 +67,14 @@ class Results:
             values.append(float(own.loc[most == most.max(), "accuracy"].mean()))
         return values
 
-    def _comparisons(self, snr: float) -> list[dict]:
-        return self(
-            [name for name in comparison_names(self.profile, compared_draws(self.seeds)) if f"_snr{snr:g}_" in name]
-        )
+    def _comparisons(self, dataset: str) -> list[dict]:
+        """Those of Table 7 at HEADLINE_SNR, one a draw."""
+        names = comparison_names(self.profile, compared_draws(self.seeds))
+        return self([name for name in names if f"_{dataset}_snr{HEADLINE_SNR:g}_" in name])
 
-    def comparison(self, dataset: str, source: str, snr: float = 0.05) -> list[float]:
-        """The same at an SNR, from the comparisons of Table 7."""
-        found = [r for r in self._comparisons(snr) if _is(r, dataset, snr)]
-        return [float(np.mean([row["accuracy"] for row in r["rows"] if row["source"] == source])) for r in found]
+    def comparison(self, dataset: str, source: str) -> list[float]:
+        """The same from the comparisons of Table 7."""
+        return [_accuracy(r, source) for r in self._comparisons(dataset)]
 
     def shares(self, dataset: str, source: str = PHYSICS) -> list[float]:
         """The same over that of real subtomograms, one value a draw."""
@@ -97,9 +96,9 @@ class Results:
         """Accuracy on real (S1) after training on volumes of flow matching, one value a draw."""
         return [_accuracy(r, OT_FLOW) for r in self([f"competitor_S1_seed{s}" for s in self.seeds])]
 
-    def apart(self, dataset: str, source: str, metric: str, snr: float = 0.05) -> list[float]:
+    def apart(self, dataset: str, source: str, metric: str) -> list[float]:
         """A metric of a source's volumes against real test ones, from the comparisons of Table 7."""
-        return [r["metrics"][source][metric] for r in self._comparisons(snr) if _is(r, dataset, snr)]
+        return [r["metrics"][source][metric] for r in self._comparisons(dataset)]
 
     def without(self, dataset: str, variant: str, metric: str) -> float:
         """A metric of a form of the estimate at the first seed, from Table 8."""
@@ -239,14 +238,22 @@ class Results:
         """
         return [r["scores"][source]["f1"] for r in self([f"picker_and_templates_S2_seed{s}" for s in self.seeds])]
 
-    def joint_less_templates(self, source: str = BOTH, fine: bool = False) -> list[float]:
-        """`joint_picker` less the F1 of template matching that is given the CTF parameters and labels, in each draw of
-        Table 27; `fine`: of the finer one, in each of FINE_DRAWS.
+    def best_templates(self) -> list[float]:
+        """F1 on S2 of template matching that is given the CTF parameters, 600 rotations and thresholds from four
+        labelled tomograms, one value a draw, from Table 27; the better rule for equally good thresholds, on average.
         """
-        joint = dict(zip(self.seeds, self.joint_picker(source), strict=True))
-        draws, kind = (FINE_DRAWS, "_fine") if fine else (self.seeds, "")
-        matched = self([f"templates_S2{kind}_seed{s}" for s in draws])
-        return [joint[s] - r["scores"][TEMPLATES][0]["f1"] for s, r in zip(draws, matched, strict=True)]
+        matched = self([f"templates_S2_four_seed{s}" for s in self.seeds])
+        return max(([r["scores"][rule][0]["f1"] for r in matched] for rule in (TEMPLATES, MIDDLE)), key=mean)
+
+    def joint_less_templates(self) -> list[float]:
+        """`joint_picker` of BOTH less `best_templates`."""
+        return list(np.subtract(self.joint_picker(BOTH), self.best_templates()))
+
+    def joint_less_fine(self) -> list[float]:
+        """The same less the F1 of the finer template matching, in each of FINE_DRAWS."""
+        joint = dict(zip(self.seeds, self.joint_picker(BOTH), strict=True))
+        matched = self([f"templates_S2_fine_seed{s}" for s in FINE_DRAWS])
+        return [joint[s] - r["scores"][TEMPLATES][0]["f1"] for s, r in zip(FINE_DRAWS, matched, strict=True)]
 
     def joint_errors(self) -> tuple[int, int]:
         """Molecules that BOTH missed or picked falsely, and all molecules, over the draws of Table 27."""
@@ -398,10 +405,6 @@ def _errors(rows: list[dict]) -> tuple[int, int]:
 def _accuracy(result: dict, source: str) -> float:
     """Accuracy on real after training on a source, mean over the probes of a result."""
     return mean([row["accuracy"] for row in result["rows"] if row["source"] == source])
-
-
-def _is(result: dict, dataset: str, snr: float) -> bool:
-    return result["config"]["dataset"] == dataset and result["config"]["snr"] == snr
 
 
 def mean(values: Sequence[float]) -> float:
