@@ -62,6 +62,8 @@ class Scenes:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"Scenes: {name} is {getattr(self, name)!r}; expected {' or '.join(allowed)}.")
         check_class_names(self.around.in_membranes)
+        if self.volumes == "copick":
+            copick.check_object_names(self.labelled)
         both = ", ".join(sorted(set(self.labelled) & set(self.crowders)))
         if both:
             raise ValueError(f"Scenes: {both} is counted and a crowder too; expected each class in one of them.")

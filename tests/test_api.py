@@ -1,5 +1,6 @@
 """What a user's program calls."""
 
+import shutil
 from pathlib import Path
 
 import mrcfile
@@ -96,6 +97,10 @@ def test_several_tomograms_become_one_set(tmp_path: Path) -> None:
     ]
     with pytest.raises(ValueError, match=r"^[^()]*p.csv: its particles lie in TS_2; none of these"):
         cg.load_particles(tmp_path / "TS_1.mrc", box=8, coordinates=tmp_path / "p.csv")
+    (tmp_path / "other").mkdir()
+    again = shutil.copy(tmp_path / "TS_2.mrc", tmp_path / "other")
+    with pytest.raises(ValueError, match=r"TS_2.mrc and .*TS_2.mrc would take the same particles"):
+        cg.load_particles([tmp_path / "TS_2.mrc", again], box=8, coordinates=tmp_path / "p.csv")
     (tmp_path / "p.csv").write_text("x_A,y_A,z_A\n120,120,100\n")
     with pytest.raises(ValueError, match="does not say in which of the 2 tomograms"):
         cg.load_particles(tmp_path / "TS_*.mrc", box=8, coordinates=tmp_path / "p.csv")

@@ -51,6 +51,7 @@ def test_simulate_writes_what_load_particles_reads(tmp_path: Path, capsys: pytes
     assert "6 volumes of 24^3 voxels of 22.8 A; ribosome 3, tric 3" in capsys.readouterr().out
     found = load_particles(tmp_path / "out")
     assert sorted(found.table["class_name"]) == ["ribosome"] * 3 + ["tric"] * 3
+    assert command.main(arguments) == 2 and "holds particles already" in capsys.readouterr().err
 
 
 def test_doubts_are_said_before_a_training(particles: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -67,6 +68,8 @@ def test_doubts_are_said_before_a_training(particles: Path, tmp_path: Path, caps
         (["describe", "nowhere.star"], "nowhere.star: no such file"),
         (["describe", "{particles}", "--options", "{wrong"], "options"),
         (["train", "{particles}", "{run}", "--densities", "ribosome=nowhere.mrc"], "'nowhere.mrc' of class 'ribosome'"),
+        (["train", "{particles}", "{run}", "--densities", "tric", "--changes", "{}x"], "Parameter 'changes' is '{}x'"),
+        (["simulate", "{run}", "0", "--densities", "tric"], "n is 0; expected one particle"),
         (["generate", "{run}", "{run}", "3"], "source.json is missing"),
     ],
 )

@@ -86,6 +86,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         ("ribosom", "no built-in class"),
         ("ribosome=/nowhere.mrc", "is no file"),
         ("a/b=pdb:3j9i", "Class names"),
+        ("tric, tric", "'tric' twice"),
     ):
         with pytest.raises(ValueError, match=message):
             own_data.parse_densities(densities)

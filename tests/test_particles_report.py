@@ -7,8 +7,9 @@ import pytest
 import torch
 from common import SHARED, needs_shared
 
+import cryoetgan_core as cg
 from cryoetgan_core.paper.plotting import report_figure
-from cryoetgan_core.particles.report import beam_axis_of, describe
+from cryoetgan_core.particles.report import beam_axis_of, describe, unlike_tomograms
 from cryoetgan_core.particles.tomogram import read_tomogram
 from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.simulator.microscope.simulate import MICROSCOPES
@@ -51,6 +52,25 @@ def test_the_report_of_a_sound_set(recorded):
     frequency, power = report.spectrum
     assert frequency[-1] == pytest.approx(0.5 / VOXEL_A) and (power > 0).all()
     assert len(report_figure(report).axes) == 7
+
+
+def test_the_mean_grey_value_of_a_file_moves_no_tilt(recorded):
+    far = describe(ParticleSet(recorded.volumes + 250 * recorded.volumes.std(), recorded.table, VOXEL_A))
+    assert far.tilts_seen == pytest.approx(describe(recorded).tilts_seen, abs=1)
+
+
+@pytest.mark.parametrize(("scale", "offset", "odd"), [(1, 0, False), (1, 2, True), (3, 0, True)])
+def test_tomograms_of_other_grey_values_are_named(recorded, scale, offset, odd):
+    one, other = recorded.table["tomogram"].unique()
+    volumes, second = recorded.volumes.copy(), (recorded.table["tomogram"] == other).to_numpy()
+    volumes[second] = scale * volumes[second] + offset * volumes.std()
+    particles = ParticleSet(volumes, recorded.table, VOXEL_A)
+    said = unlike_tomograms(particles)
+    assert bool(said) is odd and said in ["", *describe(particles).warnings]
+    if odd:
+        assert one in said and other in said
+        with pytest.raises(ValueError, match="differ too much for one generator"):
+            cg.train(particles, "ribosome", "nowhere", profile="smoke")
 
 
 def test_what_is_odd_is_said(recorded):

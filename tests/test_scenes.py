@@ -207,6 +207,7 @@ def test_a_folder_of_something_else_is_left_alone_and_a_failed_order_leaves_noth
         (dict(shape=(7, 8, 8)), "three even sizes"),
         (dict(volumes="tiff"), "volumes is 'tiff'"),
         (dict(protein="grey"), "protein is 'grey'"),
+        (dict(counts={"a_b": 1, "a-b": 1}, volumes="copick"), "'a-b' and 'a_b' both 'a-b'"),
         (dict(crowders={"tric": 1}), "tric is counted and a crowder too"),
         (dict(n=0), "n is 0; expected one tomogram"),
         (dict(counts={}), "counts is empty"),
@@ -220,6 +221,24 @@ def test_an_order_that_cannot_be_is_refused(changes: dict, message: str) -> None
 def test_the_papers_generator_is_refused(references) -> None:
     with pytest.raises(ValueError, match="scenes need a physics run"):
         make_scene(cg.load_run(cg.pretrained("S1_adapted")), references, Scenes({"tric": 1}, SHAPE), 0, VOXEL)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # few particles, of one tomogram
+def test_scenes_are_as_bright_as_the_tomograms_of_the_run(tmp_path: Path, run, references) -> None:
+    order = Scenes({"tric": 24}, (48, 120, 120), protein="bright")
+    list(generate_scenes(tmp_path / "own", run, references, order, VOXEL))
+    told = dict(coordinates=tmp_path / "own" / "picks.csv", protein="bright")
+    particles = cg.load_particles(tmp_path / "own" / "tomograms" / "scene_0001.mrc", 24, **told)
+    cg.train(particles, "tric", tmp_path / "run", profile="smoke")
+    for protein, sign in (("", 1), ("dark", -1)):
+        out = tmp_path / f"out{protein}"
+        cg.generate_tomograms(out, tmp_path / "run", {"tric": 4}, (48, 96, 96), protein=protein)
+        volume, density = (mrcfile.read(out / "tomograms" / f"scene_0001{kind}.mrc") for kind in ("", "_density"))
+        assert sign * np.corrcoef(volume.ravel(), density.ravel())[0, 1] > 0.05
+    source = tmp_path / "run" / "source.json"
+    source.write_text(json.dumps(json.loads(source.read_text()) | {"tomograms": {"beam_axis": "y"}}))
+    with pytest.raises(ValueError, match="turn the background"):
+        cg.generate_tomograms(tmp_path / "z", tmp_path / "run", {"tric": 1}, (48, 96, 96), background="a.mrc")
 
 
 def test_the_command_and_the_call_write_the_same(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

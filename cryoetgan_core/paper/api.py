@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from .. import generation
 from ..config import OWN_DATA, RunConfig, make_config
 from ..generation import TrainedRun, load_run
-from ..particles.report import describe
+from ..particles.report import describe, unlike_tomograms
 from ..particles.tomogram import read_tomogram
 from ..particles.volume_files import NO_VOXEL_SIZE, suffix_of
 from ..physics.acquisition import acquisition
@@ -30,8 +30,8 @@ from ..volumes.domains import Domains
 from ..volumes.poses import random_rotations
 from ..volumes.table import SHIFT_COLUMNS, ParticleSet
 from . import own_data
-from .doubts import doubts
-from .own_runs import keep_noise, keep_source, noise_of, picks_of, source_of
+from .doubts import cut_by_box, doubts
+from .own_runs import keep_noise, keep_source, noise_of, picks_of, read_as, source_of
 from .parameters import choose
 from .runs import train_on
 
@@ -79,12 +79,20 @@ def train(
     if not isinstance(particles, ParticleSet):
         raise ValueError(f"train: particles are {type(particles).__name__}; expected what load_particles gives")
     densities = densities if isinstance(densities, str) else ", ".join(f"{k}={v}" for k, v in densities.items())
+    refuse_unlike(particles)
     for text in [*describe(particles).warnings, *doubts(particles, densities)]:
         warnings.warn(text, stacklevel=2)
     box = particles.volumes.shape[-1]
     config = make_config(profile, OWN_DATA, preset, **({"box": box, "seed": seed} | changes))
     both = domains(particles, densities, config)
     return train_domains(config, both, folder, densities, progress=progress, replace=replace)
+
+
+def refuse_unlike(particles: ParticleSet) -> None:
+    """Raise ValueError for particles of tomograms whose grey values differ too much (`report.unlike_tomograms`)."""
+    text = unlike_tomograms(particles)
+    if text:
+        raise ValueError(text)
 
 
 def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domains:
@@ -170,6 +178,8 @@ def densities_for(
         When the folder is no run on particles.
     """
     (names, files), rng = own_data.parse_densities(densities), stream(seed, "densities")
+    for text in cut_by_box(names, files, box, voxel_size_A):
+        LOG.warning(text)
     references, count = class_references(names, box, voxel_size_A, files), n * len(names)
     picks = {} if run is None else picks_of(Path(run))
     poses = random_rotations(count, rng), places(count, box, voxel_size_A, rng, picks)
@@ -228,7 +238,11 @@ def simulate(
     """
     names, files = own_data.parse_densities(densities)
     scope = choose("microscope", microscope, MICROSCOPES)
+    if n < 1:
+        raise ValueError(f"simulate: n is {n}; expected one particle of each class or more.")
     references = class_references(names, box, voxel_size_A, files)
+    for text in cut_by_box(names, files, box, voxel_size_A):
+        LOG.warning(text)
     return subtomograms(references, n, box, voxel_size_A, scope, stream(seed, "simulate"), snr=snr)
 
 
@@ -268,7 +282,7 @@ def generate_tomograms(
     around: Mapping[str, object] | None = None,
     background: str | Path = "",
     volumes: str = "mrc",
-    protein: str = "dark",
+    protein: str = "",
     halves: bool = False,
     seed: int = 0,
     progress: bool = False,
@@ -301,7 +315,8 @@ def generate_tomograms(
     volumes
         "mrc" or "copick".
     protein
-        how the tomograms, and the background, show it: "dark" or "bright".
+        how the tomograms, and the background, show it: "dark" or "bright". "": as the tomograms of the run's particles
+        do; dark where there were none. The beam is along z, whatever it was in those.
     halves
         write two recordings of half of the dose too, for denoisers; of a simulated microscope, reconstructions of
         every other image.
@@ -310,12 +325,21 @@ def generate_tomograms(
     ------
     ValueError
         For a run of the paper's generator, a class without a density, molecules that find no room, a background of
-        another voxel size, or a folder with another order.
+        another voxel size or another beam axis, or a folder with another order.
     """
     trained, voxel = tomogram_source(run, voxel_size_A, snr)
     simulated = str(run) in MICROSCOPES
     if simulated and background:
         raise ValueError(f"A background for the simulated microscope {run}: it is for runs; leave it out.")
+    told = {} if simulated else read_as(Path(run))
+    protein, axis = protein or told.get("protein", "dark"), told.get("beam_axis", "z")
+    if axis != "z":
+        if background:
+            raise ValueError(
+                f"{background}: the run's tomograms have the beam along {axis}, generated ones along z: turn the "
+                "background so that the beam is along z, and train the run on tomograms turned alike."
+            )
+        LOG.warning("The run's tomograms have the beam along %s; those made here have it along z.", axis)
     beside = surroundings(around or {})
     names = tuple(sorted({*counts, *(crowders or {}), *beside.in_membranes}))
     # of the run's densities, those asked for: others may be gone

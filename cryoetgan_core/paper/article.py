@@ -71,7 +71,7 @@ def numbers() -> dict[str, str]:
     for name, source in (("both", BOTH), ("picker", PHYSICS), ("templates", TEMPLATES), ("best", BEST)):
         found[f"joint_{name}"] = _joined([f"{v:.3f}" for v in r.joint_picker(source)])
     found["best_templates"] = _joined([f"{v:.3f}" for v in r.best_templates()])
-    found["joint_less_templates"] = over_draws(r.joint_less_templates(), 3)
+    found["joint_less_templates"] = over_draws(r.joint_less_templates(), 4)
     found["joint_less_templates_each"] = _joined([f"{v:.3f}" for v in r.joint_less_templates()])
     found["joint_less_best"] = over_draws(list(np.subtract(r.joint_picker(BOTH), r.joint_picker(BEST))), 3)
     found["joint_less_fine"] = _joined([f"{v:.3f}" for v in r.joint_less_fine()])

@@ -36,7 +36,7 @@ from ..training import Trainer
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from . import api
-from .doubts import doubts
+from .doubts import cut_by_box, doubts
 from .own_data import parse_densities
 from .own_runs import source_of
 from .parameters import parse_json, parse_shares, reader_options
@@ -83,10 +83,11 @@ def _trained(
     replace: bool,
 ) -> None:
     """Estimate or train a generator on particles, in the folder `run`."""
-    changes = reader_options(options=changes)
+    changes = parse_json("changes", changes, '{"transfer": "ctf"}')
     make_config(profile, OWN_DATA, preset, **({"box": box or 24, "seed": seed} | changes))
     parse_densities(densities)  # both refused before the particles are read
     particles = _read(subtomograms, box, target_voxel_size_A, told)
+    api.refuse_unlike(particles)
     for warning in [*describe(particles).warnings, *doubts(particles, densities)]:
         print("-", in_shell(warning))
     config = make_config(profile, OWN_DATA, preset, **({"box": particles.volumes.shape[-1], "seed": seed} | changes))
@@ -102,6 +103,13 @@ def _trained(
     trained = api.train_domains(config, both, run, densities, progress=True, replace=replace)
     if config.generator == "physics":
         print(tilts_used(trained, both))
+        if both.background is None:
+            print(
+                "noise estimated from the particles (no empty boxes): for `scenes` of crowded tomograms signal and "
+                "noise may be far off at low frequencies"
+            )
+        else:
+            print(f"noise of {len(both.background)} empty boxes, for `scenes`")
     print(compared(trained, both))
     print(f"{run}: {preset} generator; next: cryoetgan generate {run} FOLDER NUMBER")
 
@@ -161,6 +169,8 @@ def _generated(
     with processes() as these:  # which gives each its own GPU
         trained = load_run(run, default_device())
         references = class_references(names, trained.config.box, voxel_size_A, files)
+        for text in cut_by_box(names, files, trained.config.box, voxel_size_A):
+            print("-", text)
         parts = generate_to(output, run, trained, references, order, voxel_size_A, shard=these.rank, shards=these.count)
         mine = -(-len(missing_parts(output, order)) // these.count)
         made = list(tqdm(parts, total=mine, desc="parts", disable=these.rank > 0))
@@ -176,6 +186,8 @@ def _simulated(
     output: Path, n: int, densities: str, microscope: str, snr: float, box: int, voxel_size_A: float, seed: int
 ) -> None:
     """Write labelled subtomograms of the microscope simulator, n of each class."""
+    if (output / "particles.star").exists():
+        raise ValueError(f"{output} holds particles already: give another folder.")
     made = api.simulate(densities, n, box, voxel_size_A, microscope=microscope, snr=snr, seed=seed)
     output.mkdir(parents=True, exist_ok=True)
     write_star(made, output / "particles.star", output / "volumes")
@@ -326,7 +338,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--snr", type=float, default=None, help=snr)
     made.add_argument("--n", type=int, default=1, help="tomograms")
     made.add_argument("--volumes", default="mrc", choices=KINDS, help="kind of file")
-    made.add_argument("--protein", default="dark", choices=("dark", "bright"), help="how the tomograms show it")
+    shown = "how the tomograms, and the background, show it; else as the run's tomograms, or dark"
+    made.add_argument("--protein", default="", choices=("", "dark", "bright"), help=shown)
     made.add_argument(
         "--halves", action="store_true", help="write two recordings of half of the dose too, for denoisers"
     )

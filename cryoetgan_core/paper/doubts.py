@@ -1,6 +1,7 @@
 """What looks wrong when particles and densities are put side by side."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -39,20 +40,36 @@ def doubts(particles: ParticleSet, densities: str) -> list[str]:
                 f"No density for the particles of {', '.join(without)}: leave them out, or add their densities."
             )
     wide = class_references(names, 2 * box, voxel, files)
+    found += _cut(wide, box)
     for name, volume in wide.items():
-        far = (volume > OUTLINE * volume.max()).nonzero() - volume.shape[-1] // 2
-        extent = 2 * int(far.abs().max()) + 1 if len(far) else 0
-        if extent > box:
-            found.append(
-                f"{name} is about {extent} voxels wide and cut by its box of {box}: choose a larger box (a membrane or "
-                "filament may be cut)."
-            )
-        elif LEAST_BOX * extent > box:
+        extent = _extent(volume)
+        if extent <= box and LEAST_BOX * extent > box:
             found.append(
                 f"{name} is {extent} of {box} voxels wide. Use a box of at least "
                 f"{math.ceil(LEAST_BOX * extent)} voxels ({LEAST_BOX} times the particle), if your files allow it."
             )
     return found + _sizes(particles, {name: _half_radius(volume) * voxel for name, volume in wide.items()})
+
+
+def cut_by_box(names: Sequence[str], files: Mapping[str, str], box: int, voxel_size_A: float) -> list[str]:
+    """A sentence about each class whose density a `box` (voxels a side) cuts."""
+    return _cut(class_references(names, 2 * box, voxel_size_A, files), box)
+
+
+def _cut(wide: Mapping[str, torch.Tensor], box: int) -> list[str]:
+    """The same of densities in boxes of twice the size."""
+    return [
+        f"{name} is about {_extent(volume)} voxels wide and cut by its box of {box}: choose a larger box (a membrane "
+        "or filament may be cut)."
+        for name, volume in wide.items()
+        if _extent(volume) > box
+    ]
+
+
+def _extent(volume: torch.Tensor) -> int:
+    """Voxels across what a density's outline holds, about the centre of its box."""
+    far = (volume > OUTLINE * volume.max()).nonzero() - volume.shape[-1] // 2
+    return 2 * int(far.abs().max()) + 1 if len(far) else 0
 
 
 def _sizes(particles: ParticleSet, radii_A: dict[str, float]) -> list[str]:

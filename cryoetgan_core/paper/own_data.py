@@ -29,6 +29,8 @@ def parse_densities(densities: str) -> tuple[tuple[str, ...], dict[str, str]]:
             raise ValueError(
                 f"densities: {name!r} is no built-in class; expected class=FILE or one of {', '.join(ASSEMBLIES)}."
             )
+        if name in names:
+            raise ValueError(f"densities names {name!r} twice; expected each class once.")
         names.append(name)
         if equals:
             files[name] = path

@@ -14,7 +14,7 @@ from ..generation import TrainedRun
 from ..physics.any_size import mean_power
 from ..reproducibility.files import read_json, write_atomically
 from ..streaming import OPTICS
-from ..volumes.table import ParticleSet
+from ..volumes.table import LEFT_OUT, ParticleSet
 from . import own_data
 from .runs import train_on
 from .stand_ins import labelled_stand_in
@@ -26,13 +26,15 @@ def keep_source(
     folder: Path, densities: str, particles: ParticleSet, picks: Mapping[str, object] | None = None
 ) -> None:
     """Note beside a run on a user's particles what it was trained with: what `source_of` tells `generate.ipynb`, the
-    optics that `streaming.generate_to` writes into STAR files, and how far off centre it draws particles (`picks` of
-    `streaming.places`).
+    optics that `streaming.generate_to` writes into STAR files, how far off centre it draws particles (`picks` of
+    `streaming.places`), and how the tomograms were read, if there were any (`read_as`).
     """
     table = particles.table
     optics = {c: float(table[c].iloc[0]) for c in OPTICS if c in table and table[c].nunique(dropna=False) == 1}
     card = {"densities": own_data.absolute(densities), "voxel_size_A": particles.voxel_size_A, "optics": optics}
     card["picks"] = picks or {}
+    if LEFT_OUT in table.attrs:  # cut out of tomograms
+        card["tomograms"] = {k: v for k, v in table.attrs.get("read_with", {}).items() if k in ("protein", "beam_axis")}
     write_atomically(folder / "source.json", lambda p: p.write_text(json.dumps(card, indent=1)))
 
 
@@ -71,6 +73,15 @@ def picks_of(folder: Path) -> dict[str, object]:
     Raises FileNotFoundError when the folder is no run on particles.
     """
     return _source(folder).get("picks", {})
+
+
+def read_as(folder: Path) -> dict[str, str]:
+    """How the tomograms that a run's particles were cut out of were read, as `keep_source` noted: "protein" and, where
+    it was told, "beam_axis"; empty for a run on subtomograms.
+
+    Raises FileNotFoundError when the folder is no run on particles.
+    """
+    return _source(folder).get("tomograms", {})
 
 
 def _source(folder: Path) -> dict:

@@ -142,6 +142,17 @@ def object_name(class_name: str) -> str:
     return class_name.replace("_", "-").replace(" ", "-")
 
 
+def check_object_names(class_names: Sequence[str]) -> None:
+    """Raise ValueError for two classes that copick would call alike (`object_name`)."""
+    called: dict[str, str] = {}
+    for name in class_names:
+        other = called.setdefault(object_name(name), name)
+        if other != name:
+            raise ValueError(
+                f"copick would call the classes {other!r} and {name!r} both {object_name(name)!r}: rename one."
+            )
+
+
 def write_volume(
     root: Path,
     run: str,
@@ -196,6 +207,7 @@ def write_config(root: Path, class_names: list[str], segmented: Sequence[str] = 
     Classes are its particles, labelled from 1; `segmented` are objects that only segmentations have.
     """
     names = [*class_names, *segmented]
+    check_object_names(names)
     objects = [{"name": object_name(n), "is_particle": n not in segmented, "label": k + 1} for k, n in enumerate(names)]
     config = {
         "config_type": "filesystem", "name": "CryoETGAN",

@@ -217,7 +217,7 @@ def _together(paths: list, box: int | None, target_voxel_size_A: float | None, o
     if "labels_path" in options and (labels is None or len(labels) != len(paths)):
         raise ValueError(f"{len(paths)} tomograms and {len(labels or [1])} label volumes; expected one for each")
     if len(paths) > 1 and isinstance(options.get("coordinates"), str | Path):
-        _check_named(Path(options["coordinates"]), len(paths))
+        _check_named(Path(options["coordinates"]), paths)
     sets: list[ParticleSet] = []
     for i, path in enumerate(paths):
         own = options | ({"labels_path": labels[i]} if labels else {})
@@ -229,19 +229,34 @@ def _together(paths: list, box: int | None, target_voxel_size_A: float | None, o
     if not sets:
         raise ValueError(f"{options.get('coordinates')}: no particles of {', '.join(map(str, paths[:5]))}")
     table = pd.concat([s.table for s in sets], ignore_index=True)
-    table.attrs = sets[0].table.attrs | {LEFT_OUT: [one for s in sets for one in s.table.attrs.get(LEFT_OUT, [])]}
+    table.attrs = dict(sets[0].table.attrs)
+    if LEFT_OUT in table.attrs:  # cut out of tomograms
+        table.attrs[LEFT_OUT] = [one for s in sets for one in s.table.attrs.get(LEFT_OUT, [])]
     volumes = filled((s.volumes[i] for s in sets for i in range(len(s))), len(table))
     return ParticleSet(volumes, table, sets[0].voxel_size_A)
 
 
-def _check_named(picks: Path, tomograms: int) -> None:
-    """Raise ValueError for picks that do not say which of several tomograms they lie in."""
+def _check_named(picks: Path, tomograms: list) -> None:
+    """Raise ValueError for picks that do not say in which of several tomograms they lie, or that two of them take."""
     named = read_coordinates(picks, 1.0, (1, 1, 1), coordinate_voxel_size_A=1.0)["tomogram"]  # places do not matter
     if (named == "").all() or (picks.suffix.lower() in (".tbl", ".em") and named.nunique() == 1):
         raise ValueError(
-            f"{picks}: does not say in which of the {tomograms} tomograms its particles lie; add a column with the "
-            "tomogram's name, or read one tomogram with its own picks."
+            f"{picks}: does not say in which of the {len(tomograms)} tomograms its particles lie; add a column with "
+            "the tomogram's name, or read one tomogram with its own picks."
         )
+    table, taken = named.to_frame().assign(row=range(len(named))), {}
+    for path in tomograms:
+        try:
+            rows = in_tomogram(table, Path(path).name, picks)["row"]
+        except NotInTableError:
+            continue
+        other = next((taken[row] for row in rows if row in taken), None)
+        if other is not None:
+            raise ValueError(
+                f"{picks}: the tomograms {other} and {path} would take the same particles; give one of them, or give "
+                "their tomograms names of their own."
+            )
+        taken |= dict.fromkeys(rows, path)
 
 
 def optimisation_set(path: Path) -> Path:

@@ -17,6 +17,7 @@ BAND = (0.12, 0.42)  # cycles per voxel
 DARK, SEEN, ENOUGH = 6.0, 3.0, 50  # s.d. of the mean's middle; particles
 TILT_STEP_DEG, AXIS_DEG = 5.0, 30.0
 FAR_DEG = 15.0  # between told and seen tilts
+UNLIKE = 2.0  # ratio of the s.d. of two tomograms
 NO_WEDGE = 0.8  # a weakest cone with more of the power of the next one is no missing wedge
 
 
@@ -82,7 +83,7 @@ def describe(particles: ParticleSet) -> Report:
 
     Warned of: grey values that all are the same in a particle, classes of few particles, one tomogram only, a missing
     wedge that is not along z or not where the files say, protein that looks dark, a mean without a particle, voxels
-    that take few values.
+    that take few values, tomograms whose grey values differ too much for one generator.
 
     Raises
     ------
@@ -109,7 +110,11 @@ def describe(particles: ParticleSet) -> Report:
         held_out = "particles at one side of it are" if placed else "every third particle is"
         named = "Only one tomogram" if table["tomogram"].any() else "No tomogram is named"
         warnings.append(f"{named}: {held_out} held out for the tests.")
+    unlike = unlike_tomograms(particles)
+    if unlike:
+        warnings.append(unlike)
     volumes = torch.from_numpy(values[values.reshape(len(values), -1).std(1) > 0])
+    volumes = volumes - volumes.mean((1, 2, 3), keepdim=True)
     if not len(volumes):
         raise ValueError(f"describe: all {flat} particles looked at are constant; expected some that are not.")
     axis, cones = beam_axis_of(volumes)
@@ -162,6 +167,29 @@ def describe(particles: ParticleSet) -> Report:
     )
 
 
+def unlike_tomograms(particles: ParticleSet) -> str:
+    """A sentence about the two tomograms whose grey values differ most, where that spoils what is estimated from both:
+    their means by more than a standard deviation, or their standard deviations by more than UNLIKE times. Else "".
+    """
+    chosen = np.unique(np.linspace(0, len(particles) - 1, min(len(particles), LOOKED_AT)).round().astype(int))
+    values = np.asarray(particles.volumes[chosen], np.float32).reshape(len(chosen), -1)
+    each = pd.DataFrame({"mean": values.mean(1), "variance": values.var(1)})
+    of = each.groupby(particles.table["tomogram"].to_numpy()[chosen]).mean()
+    of["sd"] = np.sqrt(of["variance"])
+    if len(of) < 2 or not of["sd"].min() > 0:
+        return ""
+    ends = [of["mean"].idxmin(), of["mean"].idxmax()]
+    if of["mean"].max() - of["mean"].min() <= of["sd"].min():
+        ends = [of["sd"].idxmin(), of["sd"].idxmax()]
+        if of["sd"].max() <= UNLIKE * of["sd"].min():
+            return ""
+    low, high = (f"{name} (mean {of['mean'][name]:.3g}, s.d. {of['sd'][name]:.3g})" for name in ends)
+    return (
+        f"The grey values of particles of the tomograms {low} and {high} differ too much for one generator: scale each "
+        "tomogram to mean 0 and s.d. 1 first, or train a run for each."
+    )
+
+
 def _over_tilts(volumes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Tilt of each bin and mean power there, over the greatest, away from the tilt axis and in BAND."""
     bins = round(180 / TILT_STEP_DEG)
@@ -179,6 +207,6 @@ def _over_shells(volumes: torch.Tensor, voxel_size_A: float) -> tuple[np.ndarray
     """Spatial frequency in 1/angstrom and mean power of shells one Fourier voxel wide."""
     box = volumes.shape[-1]
     shell = (coordinates(box)[0] * box).round().long().flatten()
-    power = windowed_power(volumes - volumes.mean((1, 2, 3), keepdim=True)).flatten()
+    power = windowed_power(volumes).flatten()
     mean = (torch.bincount(shell, power) / torch.bincount(shell))[1 : box // 2 + 1]
     return np.arange(1, box // 2 + 1) / box / voxel_size_A, mean.numpy()
