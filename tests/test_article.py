@@ -58,6 +58,8 @@ def test_comparisons_that_are_said_in_words_hold() -> None:
         and above_zero(r.wide_less_templates("S1", "_fine")),
         "In each of the three data sets both together are ahead of it": min(r.joint_less_templates()) > 0,
         "is not resolved. With four times as many rotations": level(r.joint_less_templates()),
+        "is ahead of the larger pickers there in each data set, but not clearly": max(r.wide_less_best()) < 0
+        and level(r.wide_less_best()),
         "which was measured on the first data set, they are ahead": min(r.joint_less_fine()) > 0,
         "On S1 this does not differ clearly from what the CTF formula reaches": level(gan),
         "all formulas stay near chance": max(r.authors(source) for source in FORMULAS) < 30,  # chance: 25

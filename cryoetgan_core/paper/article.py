@@ -70,6 +70,7 @@ def numbers() -> dict[str, str]:
     found["wide_less_fine_S1"] = over_draws(r.wide_less_templates("S1", "_fine"), 3)
     for name, source in (("both", BOTH), ("picker", PHYSICS), ("templates", TEMPLATES), ("best", BEST)):
         found[f"joint_{name}"] = _joined([f"{v:.3f}" for v in r.joint_picker(source)])
+    found["wide_less_best"] = over_draws(r.wide_less_best(), 3)
     found["best_templates"] = _joined([f"{v:.3f}" for v in r.best_templates()])
     found["joint_less_templates"] = over_draws(r.joint_less_templates(), 4)
     found["joint_less_templates_each"] = _joined([f"{v:.3f}" for v in r.joint_less_templates()])

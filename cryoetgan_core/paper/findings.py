@@ -245,6 +245,10 @@ class Results:
         matched = self([f"templates_S2_four_seed{s}" for s in self.seeds])
         return max(([r["scores"][rule][0]["f1"] for r in matched] for rule in (TEMPLATES, MIDDLE)), key=mean)
 
+    def wide_less_best(self) -> list[float]:
+        """F1 on S2 of the generator's larger picker less `best_templates`."""
+        return list(np.subtract(self.wide_picker(PHYSICS), self.best_templates()))
+
     def joint_less_templates(self) -> list[float]:
         """`joint_picker` of BOTH less `best_templates`."""
         return list(np.subtract(self.joint_picker(BOTH), self.best_templates()))
