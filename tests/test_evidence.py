@@ -189,7 +189,7 @@ def test_downstream_intervals_are_over_draws_not_over_probes() -> None:
     table = plotting.downstream_table(
         [result(0, [50.0, 90.0]), result(1, [60.0, 80.0]), result(2, [70.0, 70.0])]
     ).set_index("trained on")
-    assert table.loc[CTF].iloc[0] == "70.0 [70.0, 70.0]" and table.loc[CTF, "draws"] == 3
+    assert table.loc[CTF].iloc[0] == "70.0 in each" and table.loc[CTF, "draws"] == 3
     alone = plotting.downstream_table([result(0, [50.0, 90.0])]).set_index("trained on")
     assert alone.loc[CTF].iloc[0] == "70.0"
 

@@ -225,16 +225,16 @@ def test_the_papers_generator_is_refused(references) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # few particles, of one tomogram
 def test_scenes_are_as_bright_as_the_tomograms_of_the_run(tmp_path: Path, run, references) -> None:
-    order = Scenes({"tric": 24}, (48, 120, 120), protein="bright")
+    order = Scenes({"tric": 60}, (72, 160, 160), protein="bright")
     list(generate_scenes(tmp_path / "own", run, references, order, VOXEL))
     told = dict(coordinates=tmp_path / "own" / "picks.csv", protein="bright")
     particles = cg.load_particles(tmp_path / "own" / "tomograms" / "scene_0001.mrc", 24, **told)
     cg.train(particles, "tric", tmp_path / "run", profile="smoke")
     for protein, sign in (("", 1), ("dark", -1)):
         out = tmp_path / f"out{protein}"
-        cg.generate_tomograms(out, tmp_path / "run", {"tric": 4}, (48, 96, 96), protein=protein)
+        cg.generate_tomograms(out, tmp_path / "run", {"tric": 12}, (48, 96, 96), protein=protein)
         volume, density = (mrcfile.read(out / "tomograms" / f"scene_0001{kind}.mrc") for kind in ("", "_density"))
-        assert sign * np.corrcoef(volume.ravel(), density.ravel())[0, 1] > 0.05
+        assert sign * np.corrcoef(volume.ravel(), density.ravel())[0, 1] > 0.03  # of noise: 0.002
     source = tmp_path / "run" / "source.json"
     source.write_text(json.dumps(json.loads(source.read_text()) | {"tomograms": {"beam_axis": "y"}}))
     with pytest.raises(ValueError, match="turn the background"):
