@@ -74,32 +74,33 @@ def train(
     Raises
     ------
     ValueError
-        For densities or settings that do not fit, or too few particles; before anything is trained.
+        For densities or settings that do not fit, too few particles, or tomograms whose grey values differ too much;
+        before anything is trained.
     """
     if not isinstance(particles, ParticleSet):
         raise ValueError(f"train: particles are {type(particles).__name__}; expected what load_particles gives")
     densities = densities if isinstance(densities, str) else ", ".join(f"{k}={v}" for k, v in densities.items())
-    refuse_unlike(particles)
-    for text in [*describe(particles).warnings, *doubts(particles, densities)]:
-        warnings.warn(text, stacklevel=2)
     box = particles.volumes.shape[-1]
     config = make_config(profile, OWN_DATA, preset, **({"box": box, "seed": seed} | changes))
     both = domains(particles, densities, config)
+    for text in [*describe(particles).warnings, *doubts(particles, densities)]:
+        warnings.warn(text, stacklevel=2)
     return train_domains(config, both, folder, densities, progress=progress, replace=replace)
-
-
-def refuse_unlike(particles: ParticleSet) -> None:
-    """Raise ValueError for particles of tomograms whose grey values differ too much (`report.unlike_tomograms`)."""
-    text = unlike_tomograms(particles)
-    if text:
-        raise ValueError(text)
 
 
 def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domains:
     """Both domains of a training on particles (`own_data.domains`). For the physics generator: where the particles
     are found to lie farther off centre than the densities, the densities are moved as far; this is logged, and noted
     in the table of X_train (``attrs["picks"]``).
+
+    Raises
+    ------
+    ValueError
+        For too few particles, or tomograms whose grey values differ too much for one generator.
     """
+    unlike = unlike_tomograms(particles)
+    if unlike:
+        raise ValueError(unlike)
     both = own_data.domains(particles, densities, config)
     if config.generator != "physics":
         return both

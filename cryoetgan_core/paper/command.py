@@ -87,11 +87,10 @@ def _trained(
     make_config(profile, OWN_DATA, preset, **({"box": box or 24, "seed": seed} | changes))
     parse_densities(densities)  # both refused before the particles are read
     particles = _read(subtomograms, box, target_voxel_size_A, told)
-    api.refuse_unlike(particles)
-    for warning in [*describe(particles).warnings, *doubts(particles, densities)]:
-        print("-", in_shell(warning))
     config = make_config(profile, OWN_DATA, preset, **({"box": particles.volumes.shape[-1], "seed": seed} | changes))
     both = api.domains(particles, densities, config)
+    for warning in [*describe(particles).warnings, *doubts(particles, densities)]:
+        print("-", in_shell(warning))
     between = len(particles) - len(both.Y_train) - len(both.Y_test)
     print(
         f"{len(particles)} subtomograms: {len(both.Y_train)} to train, {len(both.Y_test)} kept out to compare with"
