@@ -104,10 +104,28 @@ def test_several_tomograms_become_one_set(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("x_A,y_A,z_A\n120,120,100\n")
     with pytest.raises(ValueError, match="does not say in which of the 2 tomograms"):
         cg.load_particles(tmp_path / "TS_*.mrc", box=8, coordinates=tmp_path / "p.csv")
-    with pytest.raises(ValueError, match="2 tomograms and 1 label volumes"):
+    with pytest.raises(ValueError, match="2 tomograms, but labels_path= gives 1"):
         cg.load_particles(tmp_path / "TS_*.mrc", box=8, labels_path=tmp_path / "TS_1.mrc")
     with pytest.raises(ValueError, match="no file fits"):
         cg.load_particles(tmp_path / "X_*.mrc", box=8, n=1)
+
+
+def test_each_tomogram_may_have_its_own_picks(tmp_path: Path) -> None:
+    names = ("TS_1", "TS_2")
+    for name in names:
+        mrcfile.write(tmp_path / f"{name}.mrc", np.zeros((20, 24, 24), np.float32), voxel_size=10.0)
+        (tmp_path / f"{name}_picks.csv").write_text(f"X\tY\tZ\n1{name[-1]}\t10\t10\n")
+    for picks in (tmp_path / "*_picks.csv", [tmp_path / f"{name}_picks.csv" for name in names]):
+        found = cg.load_particles(tmp_path / "TS_*.mrc", box=8, coordinates=picks).table
+        assert list(found["tomogram"]) == ["TS_1", "TS_2"] and list(found["x_A"]) == [110, 120]
+    with pytest.raises(ValueError, match=r"TS_2_picks.csv would be taken for the tomogram .*TS_1.mrc"):
+        crossed = [tmp_path / f"{name}_picks.csv" for name in ("TS_2", "TS_1")]
+        cg.load_particles([tmp_path / "TS_1.mrc", tmp_path / "TS_1.mrc"], box=8, coordinates=crossed)
+    with pytest.raises(ValueError, match="2 tomograms, but coordinates= gives 1"):
+        cg.load_particles(tmp_path / "TS_*.mrc", box=8, coordinates=tmp_path / "TS_1*.csv")
+    (tmp_path / "TS_2_picks.csv").write_text("tomogram,x,y,z\nTS_1,10,10,10\n")  # says that it is another's
+    with pytest.raises(ValueError, match="its particles lie in TS_1"):
+        cg.load_particles(tmp_path / "TS_*.mrc", box=8, coordinates=tmp_path / "*_picks.csv")
 
 
 def test_the_folder_of_a_relion_project_finds_its_particles(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

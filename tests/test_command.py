@@ -42,6 +42,9 @@ def test_train_generate_and_view(particles: Path, tmp_path: Path, capsys: pytest
     assert command.main(["generate", str(run), str(tmp_path / "other"), "2", "--densities", "tric"]) == 0
     assert len(list((tmp_path / "other").rglob("tric*.mrc"))) == 2
     assert command.main(["view", str(output / "particles.csv"), str(picture)]) == 0
+    for wrong in (tmp_path / "none" / "view.png", tmp_path / "view.xyz"):  # before anything is read
+        with pytest.raises(SystemExit):
+            command.main(["view", "no such particles", str(wrong)])
     assert matplotlib.image.imread(picture).std() > 0
 
 

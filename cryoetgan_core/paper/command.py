@@ -19,6 +19,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backend_bases import FigureCanvasBase
 from tqdm.auto import tqdm
 
 from ..config import OWN_DATA, PRESETS, PROFILES, RunConfig, make_config
@@ -253,6 +254,16 @@ def _viewed(subtomograms: list[str], picture: Path, box: int, target_voxel_size_
     print(picture)
 
 
+def _picture(name: str) -> Path:
+    """The file of a picture, once its folder is there and matplotlib knows its kind."""
+    path, kinds = Path(name), FigureCanvasBase.filetypes
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: there is no folder {path.parent}")
+    if path.suffix[1:].lower() not in kinds:
+        raise argparse.ArgumentTypeError(f"{path}: no kind of picture known here; expected .png, .pdf or .svg")
+    return path
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cryoetgan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -274,9 +285,10 @@ def _parser() -> argparse.ArgumentParser:
         add("--protein", default="", choices=("", "dark", "bright"), help="how the file shows it")
         add("--beam-axis", default="", choices=("", "x", "y", "z"), help="along which the electrons went")
         add("--tilts", default="", help='"-60 60", or a .tlt, .rawtlt or .mdoc file')
-        add("--coordinates", default="", help="picks in a tomogram: .star, .tbl, .em, .csv with x,y,z in voxels from 0")
+        picks = "picks: .star, .tbl, .em, .csv with x,y,z in voxels from 0; as a pattern one file for each tomogram"
+        add("--coordinates", default="", help=picks)
         add("--coordinate-voxel-size-A", type=float, default=0.0, help="of the picks' voxels; 0: as their file says")
-        add("--labels-path", default="", help="label volume of a tomogram")
+        add("--labels-path", default="", help="label volume of a tomogram; as a pattern one for each")
         add("--labels", default="", help="CSV of particle,label for a folder or stack")
         add("--n", type=int, default=0, help="without picks: this many density maxima of a tomogram")
         add("--options", default="{}", help="JSON of further options of the reader")
@@ -294,7 +306,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     made = action("describe", _described, "what was read, and what looks wrong")
-    made.add_argument("--picture", type=Path, default=None, help="also draw it into this file")
+    made.add_argument("--picture", type=_picture, default=None, help="also draw it into this file")
     reading(made)
     made = action("train", _trained, "estimate (preset physics) or train a generator on particles")
     made.add_argument("run", type=Path, help="folder of the run")
@@ -343,7 +355,7 @@ def _parser() -> argparse.ArgumentParser:
         "--halves", action="store_true", help="write two recordings of half of the dose too, for denoisers"
     )
     made = action("view", _viewed, "central slices of a few particles as a picture")
-    made.add_argument("picture", type=Path, help="file to write: .png or .pdf")
+    made.add_argument("picture", type=_picture, help="file to write: .png or .pdf")
     reading(made)
     return parser
 

@@ -271,6 +271,7 @@ def _from_motive_list(path: Path, given_A: float | None, tomogram_A: float) -> p
 def _from_csv(path: Path, given_A: float | None, tomogram_A: float) -> pd.DataFrame:
     texts = {c for choices in _CSV_NAMES.values() for c in choices}
     table = read_csv(path, dtype=dict.fromkeys(texts, str))  # 001 keeps its zeros
+    table = table.rename(columns={c: c.lower() for c in "XYZ" if c.lower() not in table})
     names = next((c for c in (POSITION_COLUMNS, ("x", "y", "z")) if set(c) <= set(table)), None)
     if names is None or table.empty:
         raise ValueError(

@@ -17,6 +17,7 @@ from ..volumes.table import LEFT_OUT, ParticleSet, check_beam_axis
 from . import copick
 from .coordinates import NotInTableError, in_tomogram, read_coordinates
 from .data_portal import fetch_run, is_portal_run
+from .names import tomogram_name
 from .picked import cut_at, read_copick
 from .plain_volumes import KINDS, STACK_SUFFIXES, read_volumes
 from .relion_stacks import read_tilt_stack_particles
@@ -54,7 +55,7 @@ def load_particles(
     ----------
     path
         Several, as a list or as a pattern such as "tomograms/TS_*.mrc", become one set; `labels_path` is then a list or
-        a pattern too, in the same order.
+        a pattern too, in the same order. `coordinates` may be, or is one file that names the tomograms.
     box
         None keeps the volumes of the source; tomograms need one.
     target_voxel_size_A
@@ -213,18 +214,18 @@ def _several(path: object) -> list | None:
 
 def _together(paths: list, box: int | None, target_voxel_size_A: float | None, options: dict) -> ParticleSet:
     """Particles of several sources as one set, each on the voxels of the first."""
-    labels = _several(options.get("labels_path", ""))
-    if "labels_path" in options and (labels is None or len(labels) != len(paths)):
-        raise ValueError(f"{len(paths)} tomograms and {len(labels or [1])} label volumes; expected one for each")
-    if len(paths) > 1 and isinstance(options.get("coordinates"), str | Path):
+    beside = _one_each(paths, options)
+    if "coordinates" not in beside and len(paths) > 1 and isinstance(options.get("coordinates"), str | Path):
         _check_named(Path(options["coordinates"]), paths)
     sets: list[ParticleSet] = []
     for i, path in enumerate(paths):
-        own = options | ({"labels_path": labels[i]} if labels else {})
+        own = options | {name: files[i] for name, files in beside.items()}
         target = target_voxel_size_A or (sets[0].voxel_size_A if sets else None)
         try:
             sets.append(load_particles(path, box, target, **own))
         except NotInTableError as none:
+            if "coordinates" in beside:  # its own file
+                raise
             LOG.warning("%s: left out; %s", path, none)
     if not sets:
         raise ValueError(f"{options.get('coordinates')}: no particles of {', '.join(map(str, paths[:5]))}")
@@ -236,13 +237,34 @@ def _together(paths: list, box: int | None, target_voxel_size_A: float | None, o
     return ParticleSet(volumes, table, sets[0].voxel_size_A)
 
 
+def _one_each(paths: list, options: dict) -> dict[str, list]:
+    """The options that give each of several tomograms a file of its own: name to files, in the order of `paths`."""
+    found = {}
+    for name in ("labels_path", "coordinates"):
+        given = options.get(name)
+        files = _several(given) if isinstance(given, str | Path | list | tuple) else None
+        if files is None and (name == "coordinates" or given is None):
+            continue
+        found[name] = files or [given]
+        if len(found[name]) != len(paths):
+            raise ValueError(f"{len(paths)} tomograms, but {name}= gives {len(found[name])}; expected one for each")
+        named = [tomogram_name(f).startswith(tomogram_name(p)) for f, p in zip(found[name], paths, strict=True)]
+        if any(named) and not all(named):
+            i = named.index(False)
+            raise ValueError(
+                f"{found[name][i]} would be taken for the tomogram {paths[i]}, by its place in the order; others are "
+                "named after their tomograms. Give lists of the same order."
+            )
+    return found
+
+
 def _check_named(picks: Path, tomograms: list) -> None:
     """Raise ValueError for picks that do not say in which of several tomograms they lie, or that two of them take."""
     named = read_coordinates(picks, 1.0, (1, 1, 1), coordinate_voxel_size_A=1.0)["tomogram"]  # places do not matter
     if (named == "").all() or (picks.suffix.lower() in (".tbl", ".em") and named.nunique() == 1):
         raise ValueError(
             f"{picks}: does not say in which of the {len(tomograms)} tomograms its particles lie; add a column with "
-            "the tomogram's name, or read one tomogram with its own picks."
+            "the tomogram's name, or give each tomogram its own file, as a list or a pattern."
         )
     table, taken = named.to_frame().assign(row=range(len(named))), {}
     for path in tomograms:

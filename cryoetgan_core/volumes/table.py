@@ -152,8 +152,8 @@ class _TorchDataset(torch.utils.data.Dataset):
 
 
 def read_csv(path: str | Path, **options) -> pd.DataFrame:
-    """A CSV file as `pandas.read_csv` gives it with `options`; with semicolons between columns and decimal commas, too,
-    as spreadsheets write it in much of Europe.
+    """A CSV file as `pandas.read_csv` gives it with `options`; with tabs between columns, too, or with semicolons and
+    decimal commas, as spreadsheets write it in much of Europe.
 
     Raises
     ------
@@ -162,9 +162,11 @@ def read_csv(path: str | Path, **options) -> pd.DataFrame:
     """
     try:
         text = Path(path).read_text("utf-8-sig")
-        own = {}
-        if ";" in text.partition("\n")[0]:
+        own, titles = {}, text.partition("\n")[0]
+        if ";" in titles:
             own = {"sep": ";", "decimal": "," if "," in text else "."}
+        elif "\t" in titles and "," not in titles:
+            own = {"sep": "\t"}
         return pd.read_csv(io.StringIO(text), skipinitialspace=True, **own, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as CSV ({error})") from error
