@@ -227,7 +227,6 @@ class Profile:
     `sizes` override RunConfig fields; `boxes` and `snr` give the box and signal-to-noise ratio of each set.
     """
 
-    purpose: str
     boxes: dict[str, int]
     snr: dict[str, float]
     sizes: dict = field(default_factory=dict)
@@ -235,8 +234,7 @@ class Profile:
 
 
 PROFILES = {
-    "smoke": Profile(
-        "seconds; checks that every part runs, its numbers mean nothing",
+    "smoke": Profile(  # seconds; checks that every part runs, its numbers mean nothing
         {"S1": 18, "S2": 18, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
         dict(
@@ -253,16 +251,14 @@ PROFILES = {
         ),
         noise_levels=(0.0, 0.2),
     ),
-    "quick": Profile(
-        "laptop; every figure in under an hour on 2 cores",
+    "quick": Profile(  # laptop; every figure in under an hour on 2 cores
         {"S1": 24, "S2": 24, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
         dict(
             width=8, critic_width=16, batch=4, steps=120, classifier_width=8, classifier_dense=64, classifier_epochs=25
         ),
     ),
-    "evening": Profile(
-        "laptop, an evening; one run takes 20 to 40 minutes of a core",
+    "evening": Profile(  # laptop, an evening; one run takes 20 to 40 minutes of a core
         {"S1": 24, "S2": 24, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
         dict(
@@ -275,8 +271,7 @@ PROFILES = {
             classifier_epochs=25,
         ),
     ),
-    "paper": Profile(
-        "GPU; the paper's sizes: 400 subtomograms a class, width 64, 50 epochs of S1's 1,600",
+    "paper": Profile(  # GPU; the paper's sizes: 400 subtomograms a class, width 64, 50 epochs of S1's 1,600
         {"S1": 40, "S2": 28, OWN_DATA: 40},
         {"S1": 0.05, "S2": 0.1, OWN_DATA: 0.1},
         dict(

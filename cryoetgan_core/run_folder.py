@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from .build import Scaling
 from .config import RunConfig
-from .evaluation.selection import distance
+from .evaluation.metrics import distance
 from .physics.acquisition import Acquisition
 from .physics.estimate import estimate as estimate_physics
 from .physics.generator import PhysicsGenerator
@@ -169,7 +169,7 @@ def estimate(
     """Estimate the physics generator from raw densities `x` (N, D, H, W) and subtomograms `y` (M, D, H, W).
 
     Its noise is what is measured in the particles; or `background` (K, D, H, W), empty boxes of the tomograms, where
-    with it the volumes come clearly nearer to particles held out, by `evaluation.selection.distance`.
+    with it the volumes come clearly nearer to particles held out, by `evaluation.metrics.distance`.
 
     The folder holds config.json and weights.safetensors, as that of a trained run does.
 

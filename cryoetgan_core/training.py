@@ -18,6 +18,7 @@ from .engine.processes import Processes
 from .reproducibility.seeds import stream
 
 ALONE = Processes()
+CRITICS = ("D_Y", "D_X")
 MOST_ON_DEVICE = 1 << 31  # values of the subtomograms (8 GiB) that are kept on the training device
 
 
@@ -90,10 +91,10 @@ class Trainer:
         # as given, scaled batch by batch: subtomograms may be more than memory holds
         self.x, self.y = x.to(self.device)[:, None], (y if y.numel() > MOST_ON_DEVICE else y.to(self.device))[:, None]
         self.networks = build_networks(config, self.device)
-        self.acceleration.prepare(self.networks)
+        if self.acceleration.channels_last:
+            self.networks.to(memory_format=torch.channels_last_3d)
         self.ema = {k: v.clone() for k, v in self.networks["G"].state_dict().items()}
-        self.critics = [name for name in ("D_Y", "D_X") if name in self.networks]
-        groups = {"generators": ["G", "F"], "critics": self.critics}
+        groups = {"generators": ("G", "F"), "critics": CRITICS}
         self.optimizers = {
             name: make_optimizer(config, [self.networks[n] for n in names], self.acceleration)
             for name, names in groups.items()
@@ -144,8 +145,7 @@ class Trainer:
         log, finite = dict(made["log"]), {"generators": made["finite"]}
         if config.adversarial_weight:
             fakes = {name: self._pooled(name[-1], fake) for name, fake in made["fakes"].items()}
-            reals = {"D_Y": inputs["y"], "D_X": inputs["x"]}
-            made = self._update_critics({"real": {name: reals[name] for name in fakes}, "fake": fakes, "mix": mix})
+            made = self._update_critics({"real": {"D_Y": inputs["y"], "D_X": inputs["x"]}, "fake": fakes, "mix": mix})
             log, finite = log | made["log"], finite | {"critics": made["finite"]}
         self.steps_done += 1
         for name, fine in finite.items():
@@ -168,14 +168,12 @@ class Trainer:
         def draws(name: str) -> Tree:
             return part(self.networks[name].sample_noise(x.new_empty(1).expand(config.batch, *x.shape[1:]), rng))
 
-        inputs = {"x": x, "y": y, "G(x)": draws("G")}
-        if "D_X" in self.critics or config.cycle_y:
-            inputs["F(y)"] = draws("F")
+        inputs = {"x": x, "y": y, "G(x)": draws("G"), "F(y)": draws("F")}
         if config.cycle_x:
             inputs["F(G(x))"] = draws("F")
         if config.cycle_y:
             inputs["G(F(y))"] = draws("G")
-        mixed = self.critics if config.gradient_penalty and config.adversarial_weight else ()
+        mixed = CRITICS if config.gradient_penalty and config.adversarial_weight else ()
         return inputs, {
             name: part(torch.rand((config.batch, 1, 1, 1, 1), generator=rng, device=self.device)) for name in mixed
         }
@@ -192,14 +190,12 @@ class Trainer:
         A CUDA graph can record it.
         """
         config, x, y = self.config, inputs["x"], inputs["y"]
-        for name in self.critics:
+        for name in CRITICS:
             self.networks[name].power_iteration()
             self.networks[name].requires_grad_(False)  # held still, so that no gradient is spent on them
-        fakes = {"D_Y": self._pass("G", x, inputs["G(x)"])}
-        if "F(y)" in inputs:
-            fakes["D_X"] = self._pass("F", y, inputs["F(y)"])
+        fakes = {"D_Y": self._pass("G", x, inputs["G(x)"]), "D_X": self._pass("F", y, inputs["F(y)"])}
         log, total = {}, torch.zeros((), device=self.device)
-        for name in self.critics if config.adversarial_weight else ():
+        for name in CRITICS if config.adversarial_weight else ():
             scores = self._pass(name, fakes[name])
             log[f"adversarial_{name[-1]}"] = losses.generator_loss(scores, config.adversarial, config.real_label)
             total = total + config.adversarial_weight * log[f"adversarial_{name[-1]}"]
@@ -214,7 +210,7 @@ class Trainer:
             total = total + config.log_power * log["log_power"]
         finite = self._descend("generators", total)
         self._update_ema()
-        kept = {name: fakes[name].detach() for name in self.critics}
+        kept = {name: fake.detach() for name, fake in fakes.items()}
         return {"log": {k: v.detach() for k, v in log.items()}, "fakes": kept, "finite": finite}
 
     def _critics_update(self, inputs: dict[str, Tree]) -> dict[str, Tree]:

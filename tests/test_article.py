@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from common import ROOT
 
 from cryoetgan_core.evaluation.baselines import CTF, FORMULAS
 from cryoetgan_core.evaluation.downstream import PHYSICS, REAL
@@ -17,7 +18,7 @@ from cryoetgan_core.paper.findings import Results
 from cryoetgan_core.paper.record import code_of, is_older
 from cryoetgan_core.paper.template_matching import TEMPLATES
 
-SOURCE = Path(__file__).resolve().parents[1] / "article"
+SOURCE = ROOT / "article"
 TEXT = (SOURCE / "article.md").read_text()
 GLUED = re.findall(r"\{glue:md\}`(\w+)`", TEXT)
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import mrcfile
 import pytest
+from common import ROOT
 
 from cryoetgan_core.paper import claims, command
 from cryoetgan_core.paper.stand_ins import make_stand_in
 from cryoetgan_core.reproducibility import paths
 from cryoetgan_core.simulator.sets import class_references
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +113,7 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_make_targets_of_the_readme_exist() -> None:
-    root = Path(__file__).resolve().parents[1]
     targets = set(re.findall(r"^\$ make ([a-z-]+)|`make ([a-z-]+)", README, flags=re.M))
     assert len(targets) > 5
     for target in (a or b for a, b in targets):
-        subprocess.run(["make", "--dry-run", target], cwd=root, check=True, capture_output=True)
+        subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)

@@ -73,8 +73,8 @@ def test_a_probe_learns_what_can_be_learned() -> None:
     network = train_probe(volumes, labels, 3, steps=60)
     fresh = torch.randn(60, 16, 16, 16, generator=rng(1)) + labels.view(-1, 1, 1, 1)
     assert (probe_logits(network, fresh).argmax(1) == labels).double().mean() > 0.9
-    again = train_probe(volumes, labels, 3, steps=60)
-    assert torch.equal(probe_logits(network, fresh), probe_logits(again, fresh))
+    twice = [probe_logits(train_probe(volumes, labels, 3, steps=5), fresh) for _ in range(2)]
+    assert torch.equal(*twice)
 
 
 @pytest.mark.parametrize("kind", [*FORMULAS, RELEASED])

@@ -77,10 +77,6 @@ def error(found: torch.Tensor, exact: torch.Tensor) -> float:
 # ---- projection
 
 
-def test_projection_at_zero_is_the_sum_along_the_beam() -> None:
-    assert error(project(blobs(), torch.eye(3)[None, None])[0, 0], blobs().sum(0)) < 0.02
-
-
 @pytest.mark.parametrize(("pad", "limit"), [(2, 0.035), (3, 0.012)])
 def test_projection_equals_a_real_space_sum_in_any_pose(pad: int, limit: float) -> None:
     tilts, poses = tilt_matrices(torch.tensor([-50.0, 0.0, 33.0])), random_rotations(4, rng())
@@ -287,8 +283,8 @@ def test_turning_the_specimen_turns_the_result_away_from_the_wedge() -> None:
     tilt = torch.rad2deg(torch.atan2(-f[:, None, None], h)).expand(N, N, -1)
     # recorded for both: the slice at this angle now, and where the rotation brought it from
     seen = (tilt.abs() < 55) & ((tilt + 25 + 90) % 180 - 90).abs().lt(55) & ((tilt - 25 + 90) % 180 - 90).abs().lt(55)
-    wedge_too = torch.ones_like(seen)
-    away, whole = (fourier_shell_correlation(turned, expected, m)[2:9] for m in (seen, wedge_too))
+    outside = [torch.fft.irfftn(torch.fft.rfftn(v) * seen, s=v.shape) for v in (turned, expected)]
+    away, whole = (fourier_shell_correlation(*both)[2:9] for both in (outside, (turned, expected)))
     assert away.min() > 0.97 and whole.mean() < away.mean() - 0.02
 
 

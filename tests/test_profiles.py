@@ -3,28 +3,29 @@ Kubernetes jobs call what is there.
 """
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from common import ROOT, snakemake
 
-ROOT = Path(__file__).resolve().parents[1]
+from cryoetgan_core import paper
+
 PROFILES = ROOT / "profiles"
 
 
 def test_a_dry_run_asks_for_the_resources_of_the_slurm_profile(tmp_path: Path, checkout: Path) -> None:
+    """And every case of the paper's profile is planned."""
     settings = yaml.safe_load((PROFILES / "slurm" / "config.yaml").read_text())
     assert settings["executor"] == "slurm"
     here = {k: v for k, v in settings.items() if k != "executor"}  # a plugin of a cluster
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(here))
-    command = [sys.executable, "-m", "snakemake", "all", "-n", "--workflow-profile", str(tmp_path), "--cores", "8"]
-    made = subprocess.run(
-        [*command, "--config", "profile=paper", "seeds=0"], cwd=checkout, capture_output=True, text=True
-    )
+    seeds = [0, 1, 2]
+    told = ["all", "-n", "--workflow-profile", str(tmp_path), "--config", "profile=paper", "seeds=0 1 2"]
+    made = snakemake(checkout, *told)
     assert made.returncode == 0, made.stderr[-2000:]
+    check_plan(made.stdout + made.stderr, "paper", seeds, 12)
     wanted = {rule: settings["default-resources"] | own for rule, own in settings["set-resources"].items()}
     for rule, resources in wanted.items():
         found = re.search(rf"^rule {rule}:.*?resources: ([^\n]*)", made.stdout, re.M | re.S)
@@ -33,6 +34,24 @@ def test_a_dry_run_asks_for_the_resources_of_the_slurm_profile(tmp_path: Path, c
             assert f"{name}={value}" in found[1], (rule, name)
     table = re.search(r"^rule figures_1_to_4:.*?resources: ([^\n]*)", made.stdout, re.M | re.S)[1]
     assert f"mem_mb={settings['default-resources']['mem_mb']}" in table and "gpu" not in table
+
+
+def test_every_case_of_the_quick_profile_is_planned(checkout: Path) -> None:
+    made = snakemake(checkout, "-n", "--config", "profile=quick", "seeds=0")
+    assert made.returncode == 0, made.stderr[-2000:]
+    check_plan(made.stdout + made.stderr, "quick", [0], 10)
+
+
+def check_plan(printed: str, profile: str, seeds: list[int], runs: int) -> None:
+    planned = dict(re.findall(r"^(\w+) +(\d+)$", printed, flags=re.M))
+    assert int(planned["simulate_data"]) == 2 * len(seeds) and int(planned["train"]) == runs * len(seeds)
+    # trained by a rule of their own; made by name, where its library is, or of the weights of the repository
+    apart = "runs competitor denoiser labels long_runs picker picker_and_templates switches template_matching"
+    apart = {f"paper.{m}" for m in f"{apart} wrong_input {'' if profile == 'quick' else 'pick_errors'}".split()}
+    cases = paper.planned_cases(profile, seeds).values()
+    assert int(planned["measure"]) == sum(case.module not in apart for case in cases) > 40
+    notebooks = {"figures_1_to_4", "noise_and_loss", "metric_audit", "training_data", "physics_measurements"}
+    assert notebooks <= set(planned)
 
 
 @pytest.mark.parametrize("name", ["figures", "generate"])

@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from common import ROOT, snakemake
 
 from cryoetgan_core import paper
 from cryoetgan_core.config import DATASETS, make_config
@@ -26,7 +26,6 @@ from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.simulator.sets import class_references, density_maps
 from cryoetgan_core.volumes.domains import Domains
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "figures" / "quick" / "results"
 # tables of times of one machine
 TIMES = {f"benchmark_{of}" for of in "gpu scenes figures speed microscope files".split()} | {"training_time"}
@@ -234,35 +233,6 @@ def test_readings_hold_no_number_by_hand() -> None:
                 assert not number.search(prose), (path.name, number.search(prose).group(), prose[:80])
 
 
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
-    environment = os.environ | {
-        "PYTHONPATH": str(folder),
-        "CRYOETGAN_RUNS": str(folder / "runs"),
-        "CRYOETGAN_FIGURES": str(folder / "figs"),
-        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
-    }
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-
-
-@pytest.mark.slow
-def test_every_profile_is_planned_whole(checkout: Path) -> None:
-    for profile, seeds, runs in (("quick", "0", 10), ("paper", "0 1 2", 12)):
-        done = snakemake(checkout, "-n", "--config", f"profile={profile}", f"seeds={seeds}")
-        assert done.returncode == 0, done.stderr[-2000:]
-        planned = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, flags=re.M))
-        seeded = len(seeds.split())
-        assert int(planned["simulate_data"]) == 2 * seeded and int(planned["train"]) == runs * seeded
-        cases = paper.planned_cases(profile, [int(seed) for seed in seeds.split()])
-        # trained by a rule of their own; made by name, where its library is, or of the weights of the repository
-        apart = "runs competitor denoiser labels long_runs picker picker_and_templates switches template_matching"
-        apart = {f"paper.{m}" for m in f"{apart} wrong_input {'' if profile == 'quick' else 'pick_errors'}".split()}
-        assert int(planned["measure"]) == sum(case.module not in apart for case in cases.values()) > 40
-        assert {"figures_1_to_4", "noise_and_loss", "metric_audit", "training_data", "physics_measurements"} <= set(
-            planned
-        )
-
-
 @pytest.mark.slow
 def test_a_change_in_configuration_or_code_makes_a_result_again(checkout: Path) -> None:
     """The data rule is run once, by a stand-in for papermill; then comments, code and a parameter change."""
@@ -271,12 +241,17 @@ def test_a_change_in_configuration_or_code_makes_a_result_again(checkout: Path) 
     program.write_text("#!/bin/sh\nmkdir -p runs/smoke/data/S1_draw0 && touch runs/smoke/data/S1_draw0/data.json\n")
     program.chmod(0o755)
     target = os.path.relpath(checkout / "runs" / "smoke" / "data" / "S1_draw0" / "data.json", checkout)
-    arguments = (target, "--config", "profile=smoke", "seeds=0")
-    done = snakemake(checkout, *arguments)
+    here = {"PYTHONPATH": str(checkout), "CRYOETGAN_RUNS": str(checkout / "runs")}
+    here |= {"CRYOETGAN_FIGURES": str(checkout / "figs"), "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def made(*how: str) -> subprocess.CompletedProcess:
+        return snakemake(checkout, *how, target, "--config", "profile=smoke", "seeds=0", environment=here)
+
+    done = made()
     assert done.returncode == 0, done.stderr[-2000:]
 
     def again() -> bool:
-        return "simulate_data" in (r := snakemake(checkout, "-n", *arguments)).stdout + r.stderr
+        return "simulate_data" in (r := made("-n")).stdout + r.stderr
 
     noise = checkout / "cryoetgan_core" / "simulator" / "microscope" / "noise.py"
     text = noise.read_text()

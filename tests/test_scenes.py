@@ -243,7 +243,7 @@ def test_scenes_are_as_bright_as_the_tomograms_of_the_run(tmp_path: Path, run, r
 
 def test_the_command_and_the_call_write_the_same(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     particles = cg.simulate("ribosome, tric", 24, 24, VOXEL)
-    cg.train(particles, "ribosome, tric", tmp_path / "run")
+    cg.train(particles, "ribosome, tric", tmp_path / "run", profile="smoke")
     told = ["--counts", "tric=2", "--crowders", "ribosome=1", "--shape", "48 48 48", "--volumes", "mrc", "--seed", "5"]
     assert command.main(["scenes", str(tmp_path / "run"), str(tmp_path / "out"), *told]) == 0
     made = cg.generate_tomograms(
@@ -311,7 +311,7 @@ def test_a_part_of_a_runs_classes_and_more_tomograms_of_one_order(tmp_path: Path
         mrcfile.write(tmp_path / f"{name}.mrc", references[name].numpy(), voxel_size=VOXEL)
     densities = ", ".join(f"{name}={tmp_path / name}.mrc" for name in ("ribosome", "tric"))
     run = tmp_path / "run"
-    cg.train(cg.simulate(densities, 24, 24, VOXEL, snr=0.3), densities, run)
+    cg.train(cg.simulate(densities, 24, 24, VOXEL, snr=0.3), densities, run, profile="smoke")
     (tmp_path / "ribosome.mrc").unlink()
     order = ["scenes", str(run), str(tmp_path / "out"), "--counts", "tric=1", "--shape", "48 48 48"]
     assert command.main(order) == 0

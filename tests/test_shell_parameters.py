@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from common import ROOT, snakemake
 
 from cryoetgan_core.config import DATASETS
 from cryoetgan_core.paper import parse_seeds
 from cryoetgan_core.simulator.specimen.databases import is_identifier
 
-ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = (
     "a'$(touch owned)'a",
     "a; touch owned; a",
@@ -65,11 +65,8 @@ def test_files_of_any_name_reach_the_notebook_and_nothing_in_them_runs(tmp_path:
     config = tmp_path / "config.json"  # since --config folds lines
     maps = ",".join(f"{k}={v.name}" for k, v in given.items())
     config.write_text(json.dumps({"profile": "smoke", "seeds": "0", "maps": maps}))
-    made = subprocess.run(
-        [sys.executable, "-m", "snakemake", *targets, "--cores", "1", "--configfile", str(config)],
-        cwd=checkout, capture_output=True, text=True,
-        env=os.environ | {"PATH": path, "CRYOETGAN_RUNS": str(runs), "WORDS": str(words)},
-    )  # fmt: skip
+    environment = {"PATH": path, "CRYOETGAN_RUNS": str(runs), "WORDS": str(words)}
+    made = snakemake(checkout, *targets, "--configfile", str(config), environment=environment)
     assert made.returncode == 0, made.stderr[-3000:]
     calls = {call[call.index("dataset") + 1]: call for call in kept(words)}
     assert calls.keys() == DATASETS.keys()
@@ -84,11 +81,8 @@ def test_files_of_any_name_reach_the_notebook_and_nothing_in_them_runs(tmp_path:
 
 
 def test_what_is_no_entry_is_refused_before_anything_runs(tmp_path: Path, checkout: Path) -> None:
-    words = "-m snakemake all --cores 1 --config profile=smoke seeds=0".split()
-    made = subprocess.run(
-        [sys.executable, *words, "maps=ribosome=pdb:3j9i'$(touch owned)'a"],
-        cwd=checkout, capture_output=True, text=True, env=os.environ | {"CRYOETGAN_RUNS": str(tmp_path / "runs")},
-    )  # fmt: skip
+    told = ["--config", "profile=smoke", "seeds=0", "maps=ribosome=pdb:3j9i'$(touch owned)'a"]
+    made = snakemake(checkout, "all", *told, environment={"CRYOETGAN_RUNS": str(tmp_path / "runs")})
     assert made.returncode != 0 and "'maps' holds" in made.stderr, made.stderr[-2000:]
     assert not [*tmp_path.rglob("owned")] and not (tmp_path / "runs").exists()
 

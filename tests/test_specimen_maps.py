@@ -1,6 +1,5 @@
 """Density maps from files, and rendering: known answers, real files, and files that are broken."""
 
-import gzip
 import warnings
 
 import mrcfile
@@ -39,12 +38,6 @@ def test_axis_order(tmp_path):
     # columns are z, rows x, sections y: the stored (section, row, column) is (y, x, z)
     turned, _ = read_map(write(tmp_path / "b.mrc", data, mapc=3, mapr=1, maps=2), voxel_size_A=3.0)
     assert torch.equal(turned, torch.from_numpy(data).permute(2, 0, 1))
-
-
-def test_gzipped_map(tmp_path):
-    path = write(tmp_path / "a.mrc", np.ones((4, 4, 4), np.float32))
-    (tmp_path / "a.mrc.gz").write_bytes(gzip.compress(path.read_bytes()))
-    assert read_map(tmp_path / "a.mrc.gz")[0].sum() == 64
 
 
 def test_voxel_size_of_the_header(tmp_path):
@@ -131,7 +124,6 @@ def test_sources_with_a_molecule_or_a_voxel_size(tmp_path):
     path = write(tmp_path / "two.mrc", two.numpy(), voxel=10.0)
     assert parse_maps(f"tric={path}#1") == {"tric": f"{path}#1"}
     first, second = (class_references(("tric",), 24, 20.0, {"tric": f"{path}#{i}"})["tric"] for i in (0, 1))
-    assert first.shape == second.shape or second.sum() < first.sum()  # the smaller molecule is the second
     assert 0.6 < second.sum() / first.sum() < 0.95
     files = parse_files(f"{tmp_path}, {path}@5.0")
     assert files == {"two.mrc": (str(path), {"map_voxel_size_A": 5.0})}
@@ -164,8 +156,6 @@ def test_4v94_holds_two_molecules():
 
 @needs_shared
 def test_odd_headers_of_real_maps():
-    with pytest.warns(UserWarning, match="placeholder"):
-        read_map(SHARED / "density_maps/emd_5225_13.68A_30.mrc")
     assert read_map(SHARED / "density_maps/emd_3197.map")[1] == pytest.approx(11.4)
     tomogram, voxel = read_map(SHARED / "experimental/emd1155_hiv/emd_1155.ccp4")
     assert sorted(tomogram.shape) == [91, 141, 281] and voxel == pytest.approx(16.4, abs=0.05)

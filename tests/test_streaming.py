@@ -20,6 +20,7 @@ import pytest
 import starfile
 import torch
 import zarr
+from common import ROOT
 from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.config import make_config
@@ -315,7 +316,7 @@ def test_a_class_may_have_spaces_in_its_name(tmp_path, trained, kind):
 )
 def test_what_cannot_be_generated_is_refused_before_training(tmp_path, wrong, message):
     """The notebook stops in its first cell, before it makes a folder, reads particles or trains."""
-    cells = nbformat.read(Path(__file__).resolve().parents[1] / "notebooks" / "your_data.ipynb", as_version=4).cells
+    cells = nbformat.read(ROOT / "notebooks" / "your_data.ipynb", as_version=4).cells
     parameters, first = [c.source for c in cells if c.cell_type == "code"][:2]
     namespace = {}
     exec(parameters, namespace)

@@ -185,7 +185,7 @@ def test_molecules_are_added_to_a_measured_background(tmp_path: Path) -> None:
 
 
 def test_the_command_takes_surroundings_and_a_background(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    cg.train(cg.simulate("ribosome, tric", 24, 24, 22.8), "ribosome, tric", tmp_path / "run")
+    cg.train(cg.simulate("ribosome, tric", 24, 24, 22.8), "ribosome, tric", tmp_path / "run", profile="smoke")
     background = 0.1 * np.random.default_rng(0).standard_normal((48, 64, 64)).astype(np.float32)
     for name, voxel in (("empty", 22.8), ("coarse", 30.0)):
         write_volume(tmp_path / f"{name}.mrc", background, voxel)

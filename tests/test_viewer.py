@@ -8,19 +8,18 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
+from common import ROOT
 
 from cryoetgan_core.paper.viewer import EVERY, slices, view
 from cryoetgan_core.volumes.lazy import LazyVolumes
 from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
 BOX = 8
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def particles(seed=0, classes=("a", "a", "b"), box=BOX):

@@ -1,1 +1,1 @@
-"""What makes training quick: compiled steps, mixed precision, optimizers, several processes."""
+"""What makes training quick: recorded steps, mixed precision, optimizers, several processes."""

@@ -1,4 +1,4 @@
-"""How a device carries out a training step: memory order, CUDA graphs, compilation.
+"""How a device carries out a training step: memory order, CUDA graphs, fused optimisers.
 
 What is computed stays the same to rounding; `RunConfig.compute_dtype`, which changes it, is not here.
 """
@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 
 import torch
-from torch import nn
 
 Tree = torch.Tensor | list | tuple | dict  # of tensors
 WARM_UP = 3  # steps as usual before one is recorded: libraries choose their kernels, optimisers make their state
@@ -26,23 +25,17 @@ class Acceleration:
     graphs
         record the step once as CUDA graphs and replay it, so that its thousands of launches cost no time. In one
         process only.
-    compile
-        backend of torch.compile for both of the paper's generators ("inductor"), or "" for none. The critics' penalties
-        need second derivatives, which it does not do.
     fused
         the optimiser as one kernel for all parameters.
     """
 
     channels_last: bool = False
     graphs: bool = False
-    compile: str = ""
     fused: bool = False
 
     @classmethod
     def automatic(cls, device: torch.device, processes: int = 1) -> "Acceleration":
-        """All but compilation, whose first step takes minutes, on a GPU; nothing on a CPU, where none of it is quicker
-        in float32.
-        """
+        """All of it on a GPU; nothing on a CPU, where none of it is quicker in float32."""
         gpu = device.type == "cuda"
         return cls(channels_last=gpu, graphs=gpu and processes == 1, fused=gpu)
 
@@ -55,19 +48,8 @@ class Acceleration:
             if asked and not allowed:
                 raise ValueError(f"Acceleration: {why}; leave it out of {self}.")
 
-    def prepare(self, networks: nn.ModuleDict) -> None:
-        """Put the weights of a run's networks in order, and compile both generators where asked."""
-        if self.channels_last:
-            networks.to(memory_format=torch.channels_last_3d)
-        if self.compile:
-            for name in ("G", "F"):
-                networks[name].compile(backend=self.compile, dynamic=False)
-
     def __str__(self) -> str:
-        used = [
-            f.name if value is True else f"{f.name} {value}" for f in fields(self) if (value := getattr(self, f.name))
-        ]
-        return ", ".join(used) or "none"
+        return ", ".join(f.name for f in fields(self) if getattr(self, f.name)) or "none"
 
 
 def autocast(dtype: str, device: torch.device) -> AbstractContextManager:

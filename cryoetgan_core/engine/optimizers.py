@@ -9,13 +9,11 @@ from .acceleration import Acceleration
 
 def make_optimizer(config: RunConfig, networks: list[nn.Module], acceleration: Acceleration) -> torch.optim.Optimizer:
     """Adam(beta1, beta2) or RMSProp(0.9), as the configuration says; every step sets the learning rate."""
-    parameters = [{"params": [p for n in networks for p in n.parameters()]}]
+    parameters = [p for n in networks for p in n.parameters()]
     options = {}
     if acceleration.graphs:  # which read the learning rate where it lies
-        device = parameters[0]["params"][0].device
+        device = parameters[0].device
         options = {"capturable": device.type == "cuda", "lr": torch.tensor(config.learning_rate, device=device)}
-        for group in parameters:
-            group["lr"] = options["lr"].clone()
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, alpha=0.9, **options)
     return torch.optim.Adam(parameters, betas=(config.beta1, config.beta2), fused=acceleration.fused or None, **options)

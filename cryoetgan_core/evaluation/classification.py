@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from scipy.stats import rankdata
 from torch import nn
 from tqdm.auto import trange
 
@@ -191,8 +192,6 @@ def auc(negative: torch.Tensor, positive: torch.Tensor) -> float:
     """Area under the ROC curve: the chance that a positive scores above a negative (Mann and Whitney), ties counted
     half.
     """
-    ranks = torch.cat([negative, positive]).double().unique(return_inverse=True, return_counts=True)
-    ends = ranks[2].cumsum(0).double()
-    middle = (ends - (ranks[2] - 1) / 2)[ranks[1]]
+    ranks = rankdata(torch.cat([negative, positive]).double().numpy())
     n, m = len(negative), len(positive)
-    return float((middle[n:].sum() - m * (m + 1) / 2) / (n * m))
+    return float((ranks[n:].sum() - m * (m + 1) / 2) / (n * m))

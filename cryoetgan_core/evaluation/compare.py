@@ -24,9 +24,9 @@ from .metrics import (
     kernel_distance,
     log_ratio,
     manifold_scores,
+    moments_distance,
     nearest_real,
     radial_power_spectra,
-    voxel_moments,
 )
 
 EXAMPLES = 3  # volumes of each class whose central slices are kept for the figures
@@ -45,19 +45,26 @@ def _standardised(volumes: torch.Tensor) -> torch.Tensor:
 
 
 def told_apart(real: torch.Tensor, fake: torch.Tensor) -> dict[str, float]:
-    """Metrics that need neither labels nor a trained classifier, of `fake` (M, D, D, D) against `real` (N, D, D, D).
+    """`distances`, and auc of `compare`: nothing here needs labels."""
+    return distances(real, fake) | {"auc": network_auc(real, fake)}
 
-    Names: spectrum, angular, moments, autocorrelation and auc of `compare`.
+
+def network_auc(real: torch.Tensor, fake: torch.Tensor) -> float:
+    """How well a network tells `fake` from `real`: mean over the folds of `two_sample_scores`."""
+    return float(np.mean([auc(*fold) for fold in two_sample_scores(real, fake)]))
+
+
+def distances(real: torch.Tensor, fake: torch.Tensor) -> dict[str, float]:
+    """Metrics that need no network, of `fake` (M, D, D, D) against `real` (N, D, D, D).
+
+    Names: spectrum, angular, moments and autocorrelation of `compare`.
     """
-    real_moments, moments = voxel_moments(real)[:, 1:], voxel_moments(fake)[:, 1:]
-    apart = (moments.mean(0) - real_moments.mean(0)) / real_moments.std(0)
     lags = autocorrelation(fake).mean(0) - autocorrelation(real).mean(0)
     return {
         "spectrum": log_ratio(radial_power_spectra(real).mean(0), radial_power_spectra(fake).mean(0)),
         "angular": angular_log_ratio(angular_power_spectra(real).mean(0), angular_power_spectra(fake).mean(0)),
-        "moments": float(apart.square().mean().sqrt()),
+        "moments": moments_distance(real, fake),
         "autocorrelation": float(lags.square().mean().sqrt()),
-        "auc": float(np.mean([auc(*fold) for fold in two_sample_scores(real, fake)])),
     }
 
 
@@ -91,10 +98,14 @@ def compare(
     compared["standardised_"] = (_standardised(real), _standardised(fake))
     for kind, pair in compared.items():
         metrics |= {f"{kind}{name}": value for name, value in manifold_scores(*pair).items()}
-    classes = classifier.logits.out_features
-    confusion = torch.zeros(classes, classes, dtype=torch.long)
-    confusion.index_put_((labels, probabilities.argmax(1)), torch.ones_like(labels), accumulate=True)
-    return metrics, confusion
+    return metrics, confusion_of(labels, probabilities)
+
+
+def confusion_of(labels: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+    """How many of each class (rows) are taken for each (columns), (C, C), of probabilities (N, C)."""
+    classes = probabilities.shape[1]
+    taken_for = labels * classes + probabilities.argmax(1)
+    return taken_for.bincount(minlength=classes**2).view(classes, classes)
 
 
 def compare_repeats(recorded: torch.Tensor, generated: torch.Tensor) -> dict[str, float]:
@@ -179,11 +190,7 @@ def evaluate(
     real_probabilities, _ = predict(classifier, real[:, None])
     real_labels = domains.labels("Y_test")
     right = 100 * float((real_probabilities.argmax(1) == real_labels).double().mean())
-    real_confusion = torch.zeros_like(confusion)
-    real_confusion.index_put_(
-        (real_labels, real_probabilities.argmax(1)), torch.ones_like(real_labels), accumulate=True
-    )
-
+    real_confusion = confusion_of(real_labels, real_probabilities)
     classes = range(len(domains.classes))
     x_index, y_index = (
         torch.cat([torch.where(which == k)[0][:EXAMPLES] for k in classes]) for which in (labels, real_labels)

@@ -52,13 +52,12 @@ def benchmark(
     steps: int = 200,
     shares: tuple[float, ...] = SHARES,
     real_shares: tuple[float, ...] = REAL_SHARES,
-    curves: tuple[str, ...] = CURVES,
     progress: bool = False,
 ) -> list[dict]:
     """Accuracy of probes on the real test half, a row a training: source, synthetic and real volumes a class, repeat,
     accuracy (%).
 
-    Each source whole; those of `curves` also at `shares` of their volumes (real ones at `real_shares` too), and the
+    Each source whole; those of CURVES also at `shares` of their volumes (real ones at `real_shares` too), and the
     synthetic ones whole with `real_shares` of the real labels, which are shown as often as the synthetic ones. Every
     probe takes the same number of steps, and none is chosen: the test half is looked at once.
 
@@ -108,7 +107,7 @@ def benchmark(
     for repeat in range(repeats):
         for source, volumes in sets.items():
             labels = domains.labels("Y_train" if source == REAL else "X_train")
-            own = (shares + real_shares if source == REAL else shares) if source in curves else (1.0,)
+            own = (shares + real_shares if source == REAL else shares) if source in CURVES else (1.0,)
             for count in counts(own):
                 measure(
                     source,
@@ -116,7 +115,7 @@ def benchmark(
                     *((0, count) if source == REAL else (count, 0)),
                     repeat,
                 )
-            for count in counts(real_shares) if source != REAL and source in curves else ():
+            for count in counts(real_shares) if source != REAL and source in CURVES else ():
                 times = max(1, per_class // count)
                 measure(source, [(volumes, labels), *[subset(*real, count, repeat)] * times], per_class, count, repeat)
     bar.close()

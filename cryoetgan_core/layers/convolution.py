@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-FOLD_ON = ("cpu", "cuda")  # devices on which thin convolutions are taken as 2-D ones
 FEW_PLANES = 20480  # of a batch: at most as many and ATen takes its slow kernel
 EPSILON = 1e-5  # of instance norms
 FEW_VOXELS = 64  # of the result: at most as many, and at least as many channels, and a matrix product is quicker
@@ -62,13 +61,7 @@ def conv3d(x: torch.Tensor, weight: torch.Tensor, stride: int = 1) -> torch.Tens
         blocks = x.unfold(2, k, stride).unfold(3, k, stride).unfold(4, k, stride)  # (B, C, d, h, w, k, k, k)
         columns = blocks.permute(0, 2, 3, 4, 1, 5, 6, 7).reshape(b, -1, c * k**3)
         return (columns @ weight.flatten(1).T).mT.reshape(b, -1, *blocks.shape[2:5])
-    if (
-        x.device.type == "cuda"
-        and c == 1
-        and (k, stride) == (4, 2)
-        and "cuda" in FOLD_ON
-        and not any(n % 2 for n in x.shape[2:])
-    ):
+    if x.device.type == "cuda" and c == 1 and (k, stride) == (4, 2) and not any(n % 2 for n in x.shape[2:]):
         return halve(x, weight)
     if x.device.type != "cpu" or b * c * d * h > FEW_PLANES or min(c, weight.shape[0]) < 16:
         return F.conv3d(x, weight, stride=stride)
@@ -97,8 +90,7 @@ def conv_valid(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
     On the CPU, ATen's 3-D convolution is slow for a single input or output channel. The same sum is then taken as a 2-D
     convolution with the channels last in memory: the kernel's depth becomes the channels of the thin end, and a thin
-    result's channels are those of two neighbours along x, which fill the processor's vectors. Elsewhere this is
-    `conv3d`.
+    result's channels are those of two neighbours along x, which fill the processor's vectors.
 
     Parameters
     ----------
@@ -110,7 +102,7 @@ def conv_valid(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     Tensor (B, C_out, D - k + 1, H - k + 1, W - k + 1)
     """
     c_out, c_in, k = weight.shape[:3]
-    if x.device.type not in FOLD_ON or min(c_out, c_in) > 2:
+    if min(c_out, c_in) > 2:
         return F.conv3d(x, weight)
     b, _, d, h, w = x.shape
     depth = d - k + 1

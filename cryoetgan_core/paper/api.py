@@ -31,7 +31,7 @@ from ..volumes.poses import random_rotations
 from ..volumes.table import SHIFT_COLUMNS, ParticleSet
 from . import own_data
 from .doubts import cut_by_box, doubts
-from .own_runs import keep_noise, keep_source, noise_of, picks_of, read_as, source_of
+from .own_runs import keep_noise, keep_source, noise_of, noted, source_of
 from .parameters import choose
 from .runs import train_on
 
@@ -182,7 +182,7 @@ def densities_for(
     for text in cut_by_box(names, files, box, voxel_size_A):
         LOG.warning(text)
     references, count = class_references(names, box, voxel_size_A, files), n * len(names)
-    picks = {} if run is None else picks_of(Path(run))
+    picks = {} if run is None else noted(Path(run)).get("picks", {})
     poses = random_rotations(count, rng), places(count, box, voxel_size_A, rng, picks)
     return density_maps(references, n, box, voxel_size_A, rng, poses)
 
@@ -332,7 +332,7 @@ def generate_tomograms(
     simulated = str(run) in MICROSCOPES
     if simulated and background:
         raise ValueError(f"A background for the simulated microscope {run}: it is for runs; leave it out.")
-    told = {} if simulated else read_as(Path(run))
+    told = {} if simulated else noted(Path(run)).get("tomograms", {})
     protein, axis = protein or told.get("protein", "dark"), told.get("beam_axis", "z")
     if axis != "z":
         if background:

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +44,6 @@ TRICKS = (  # each with the ones above it
     ("+ channels last", "bfloat16", Acceleration(channels_last=True)),
     ("+ fused optimiser", "bfloat16", Acceleration(channels_last=True, fused=True)),
     ("+ CUDA graphs", "bfloat16", Acceleration(channels_last=True, fused=True, graphs=True)),
-    (
-        "+ compiled generators",
-        "bfloat16",
-        Acceleration(channels_last=True, fused=True, graphs=True, compile="inductor"),
-    ),
 )
 TOLD = Acquisition(voxel_size_A=13.68, tilt_range_deg=(-60.0, 60.0))  # to physics generators
 EPOCHS = 50 * 1600  # subtomograms that the paper's training sees
@@ -127,7 +121,8 @@ def untrained(
     if config.generator == "physics":
         return TrainedRun(config, scaling, PhysicsGenerator(config.box, TOLD).to(device), None)
     networks = build_networks(config, device).eval().requires_grad_(False)
-    acceleration.prepare(networks)
+    if acceleration.channels_last:
+        networks.to(memory_format=torch.channels_last_3d)
     return TrainedRun(config, scaling, networks["G"], networks["F"])
 
 
@@ -152,7 +147,7 @@ def training(
     """One row: a training step of a configuration. What cannot be had here says why."""
     row = {"what": "training step", "how": label, "batch": config.batch}
     _clear(device)
-    # refused, too little memory, or no compiler: the other rows are wanted all the same
+    # refused, or too little memory: the other rows are wanted all the same
     try:
         trainer = Trainer(config, *volumes(config.box, max(config.batch, 4)), device, acceleration=acceleration)
         for _ in range(WARM_UP if acceleration.graphs else 0):
@@ -177,7 +172,7 @@ def generation(
 
 
 def rows(
-    small: bool, device: torch.device, tricks: tuple = TRICKS, batches: tuple[int, ...] = (), repeats: int = 3
+    small: bool, device: torch.device, batches: tuple[int, ...] = (), repeats: int = 3
 ) -> Iterator[dict[str, object]]:
     """Rows of the table: every trick at the first batch, then all that this device has at the others; generation plain
     and with them.
@@ -189,13 +184,11 @@ def rows(
     )
     automatic = Acceleration.automatic(device)
     best = (f"bfloat16; {automatic}", "bfloat16", automatic)
-    for label, dtype, acceleration in tricks:
-        if acceleration.compile and device.type == "cpu":
-            acceleration = replace(acceleration, graphs=False)
+    for label, dtype, acceleration in TRICKS:
         yield training(config.replace(compute_dtype=dtype), device, label, acceleration, repeats)
     for batch in batches[1:]:
         yield training(config.replace(batch=batch, compute_dtype=best[1]), device, best[0], best[2], repeats)
-    for label, dtype, acceleration in (tricks[0], best):
+    for label, dtype, acceleration in (TRICKS[0], best):
         yield generation(
             config.replace(compute_dtype=dtype),
             device,
@@ -254,8 +247,7 @@ def make_speed(profile: str, make_plain: Callable[[nn.ModuleDict], None], repeat
         "batches": batches,
         "by_batch_s": [seconds_per_call(trainer(small.replace(box=24, batch=n)).step, 2) for n in batches],
         "rates": _rates(config, make_plain, repeats),
-        # to compile takes longer than to train
-        "tricks": list(rows(smoke, torch.device("cpu"), TRICKS[:-1], repeats=max(1, repeats // 2))),
+        "tricks": list(rows(smoke, torch.device("cpu"), repeats=max(1, repeats // 2))),
     }
 
 
@@ -285,13 +277,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="tiny networks: a trial")
     parser.add_argument("--output", type=Path, help="CSV file for the table")
-    parser.add_argument("--no-compile", action="store_true", help="leave compilation out, which takes minutes")
     chosen = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tricks = TRICKS[:-1] if chosen.no_compile else TRICKS
     print(hardware(), flush=True)
     made = []
-    for row in rows(chosen.small, device, tricks):
+    for row in rows(chosen.small, device):
         made.append(row)
         print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
         if chosen.output:

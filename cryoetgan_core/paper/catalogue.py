@@ -94,7 +94,7 @@ def make_run(name: str, config: RunConfig) -> dict:
     """
     found, domains = runs.make_run(name, config), load_data(config)
     sets = generated_set(load_run(paths.runs(config.profile) / name, default_device()), domains)
-    rows = benchmark(sets, domains, seed=config.seed, curves=(), **proof.small_probes(config))
+    rows = benchmark(sets, domains, seed=config.seed, **proof.small_probes(config))
     return found | {"downstream": rows}
 
 

@@ -102,7 +102,7 @@ def make_competitor(config: RunConfig, trained: int = TRAINED) -> dict:
         half: _carried(network, scaling.x(domains.volumes(half)), stream(config.seed, "carried", half))
         for half in ("X_train", "X_test")
     }
-    rows = benchmark({OT_FLOW: made["X_train"]}, domains, seed=config.seed, curves=(), **small_probes(config))
+    rows = benchmark({OT_FLOW: made["X_train"]}, domains, seed=config.seed, **small_probes(config))
     metrics = {OT_FLOW: told_apart(scaling.y(domains.volumes("Y_test")), made["X_test"])}
     took = {"seconds_training": round(time.process_time() - start, 1), "steps": trained, "loss": float(loss.detach())}
     return {"rows": rows, "metrics": metrics} | took | described(config, "paper.competitor", domains)

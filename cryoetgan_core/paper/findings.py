@@ -21,6 +21,7 @@ from .picker_and_templates import BOTH
 from .picking import CTF_WEDGE
 from .plan import noise_variant, run_name
 from .plotting import audit_table
+from .plotting.operator_tables import accuracy_of
 from .proof import HEADLINE_SNR, ablation_names, comparison_names
 from .record import is_older
 from .template_matching import MIDDLE, TEMPLATES
@@ -74,7 +75,7 @@ class Results:
 
     def comparison(self, dataset: str, source: str) -> list[float]:
         """The same from the comparisons of Table 7."""
-        return [_accuracy(r, source) for r in self._comparisons(dataset)]
+        return [accuracy_of(r, source) for r in self._comparisons(dataset)]
 
     def shares(self, dataset: str, source: str = PHYSICS) -> list[float]:
         """The same over that of real subtomograms, one value a draw."""
@@ -94,7 +95,7 @@ class Results:
 
     def competitor(self) -> list[float]:
         """Accuracy on real (S1) after training on volumes of flow matching, one value a draw."""
-        return [_accuracy(r, OT_FLOW) for r in self([f"competitor_S1_seed{s}" for s in self.seeds])]
+        return [accuracy_of(r, OT_FLOW) for r in self([f"competitor_S1_seed{s}" for s in self.seeds])]
 
     def apart(self, dataset: str, source: str, metric: str) -> list[float]:
         """A metric of a source's volumes against real test ones, from the comparisons of Table 7."""
@@ -358,7 +359,8 @@ class Results:
 
     def mismatched(self) -> list[float]:
         """The generator's share of real, by condition of Table 11."""
-        return [_accuracy(r, PHYSICS) / _accuracy(r, REAL) for r in self(mismatch_names(self.profile, self.seeds[0]))]
+        found = self(mismatch_names(self.profile, self.seeds[0]))
+        return [accuracy_of(r, PHYSICS) / accuracy_of(r, REAL) for r in found]
 
     def mismatched_apart(self) -> list[float]:
         """AUC of the generator, by condition of Table 11."""
@@ -367,12 +369,12 @@ class Results:
     def mismatched_lead(self) -> dict[str, float]:
         """Accuracy of the generator less that of the CTF formula, in points, by condition of Table 11."""
         found = self(mismatch_names(self.profile, self.seeds[0]))
-        return {r["condition"]: _accuracy(r, PHYSICS) - _accuracy(r, CTF) for r in found}
+        return {r["condition"]: accuracy_of(r, PHYSICS) - accuracy_of(r, CTF) for r in found}
 
     def homologue(self, name: str, source: str) -> float:
         """Accuracy on real when a homologue's map is given, "a_homologue" or "a_distant_homologue"."""
         (r,) = self([f"foreign_{name}_seed{self.seeds[0]}"])
-        return _accuracy(r, source)
+        return accuracy_of(r, source)
 
     def authors_each(self, source: str) -> list[float]:
         """Accuracy on the authors' particles of each classifier trained on a source."""
@@ -406,20 +408,5 @@ def _errors(rows: list[dict]) -> tuple[int, int]:
     return wrong, sum(row["molecules"] for row in rows)
 
 
-def _accuracy(result: dict, source: str) -> float:
-    """Accuracy on real after training on a source, mean over the probes of a result."""
-    return mean([row["accuracy"] for row in result["rows"] if row["source"] == source])
-
-
 def mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
-
-
-def larger(*draws: list[float]) -> list[float]:
-    """Of lists that hold one value a draw, the one with the larger mean."""
-    return max(draws, key=mean)
-
-
-def smaller(*draws: list[float]) -> list[float]:
-    """Of lists that hold one value a draw, the one with the smaller mean."""
-    return min(draws, key=mean)

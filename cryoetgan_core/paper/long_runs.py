@@ -35,7 +35,7 @@ def make_size(config: RunConfig) -> dict:
         GENERATED: generate(run, domains.volumes("X_train"), seed=config.seed + 1),
         REAL: run.scaling.y(domains.volumes("Y_train")),
     }
-    rows = benchmark(sets, domains, seed=config.seed, curves=(), **small_probes(config))
+    rows = benchmark(sets, domains, seed=config.seed, **small_probes(config))
     real, fake = (
         run.scaling.y(domains.volumes("Y_test")),
         generate(run, domains.volumes("X_test"), seed=config.seed + 2),
@@ -68,7 +68,7 @@ def make_stopped(config: RunConfig, name: str) -> dict:
     run = TrainedRun(config, trainer.scaling, G, F)
     classifier = load_classifier(data_folder(config) / "classifier.safetensors", config, len(domains.classes))
     numbers, _ = evaluate(run, domains, classifier)
-    rows = benchmark(generated_set(run, domains), domains, seed=config.seed, curves=(), **small_probes(config))
+    rows = benchmark(generated_set(run, domains), domains, seed=config.seed, **small_probes(config))
     log = read_log(folder, trainer.steps_done)
     return (
         {k: numbers[k] for k in ("classes", "metrics", "real_accuracy", "confusion")}

@@ -1,9 +1,5 @@
 """Measurements that are no runs: the audit of the metrics, and the downstream benchmark, of one data draw each."""
 
-from pathlib import Path
-
-import torch
-
 from ..config import DATASETS, RunConfig, make_config
 from ..evaluation.baselines import WRONG_MICROSCOPE, controls, wrong_microscope
 from ..evaluation.classification import load_classifier
@@ -14,7 +10,6 @@ from ..reproducibility import paths
 from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
 from ..simulator.sets import class_references
-from ..volumes.domains import Domains
 from .case import Case
 from .plan import run_name
 from .record import described
@@ -56,19 +51,14 @@ def make_downstream(config: RunConfig) -> dict:
     sets = reference_sets(domains, dataset.microscope, config.snr, config.data_seed)
     rng = stream(config.data_seed, "downstream", WRONG_MICROSCOPE)
     sets[WRONG_MICROSCOPE] = wrong_microscope(references, config.train_per_class, config.box, voxel_size_A, config, rng)
-    sets |= physics_set(config, domains, paths.runs(config.profile) / "physics" / name)
+    sizes = dict(box=config.box, snr=config.snr, seed=config.seed, data_seed=config.data_seed)
+    physics = make_config(config.profile, config.dataset, "physics", **sizes, tilt_range="estimated")
+    sets |= generated_set(train_on(physics, domains, paths.runs(config.profile) / "physics" / name), domains)
     sets |= generated_set(load_run(paths.runs(config.profile) / name, default_device()), domains)
     small = dict(steps=4) if config.profile == "smoke" else {}
     return {"rows": benchmark(sets, domains, seed=config.seed, **small)} | described(
         config, "paper.measurements", domains
     )
-
-
-def physics_set(config: RunConfig, domains: Domains, folder: Path) -> dict[str, torch.Tensor]:
-    """The physics generator of the same set: a generation of each training density."""
-    sizes = dict(box=config.box, snr=config.snr, seed=config.seed, data_seed=config.data_seed)
-    physics = make_config(config.profile, config.dataset, "physics", **sizes, tilt_range="estimated")
-    return generated_set(train_on(physics, domains, folder), domains)
 
 
 def planned(profile: str, seeds: list[int]) -> dict[str, Case]:

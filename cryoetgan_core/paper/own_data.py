@@ -48,11 +48,6 @@ def absolute(densities: str) -> str:
     return ", ".join(f"{name}={told[name]}" if name in told else name for name in names)
 
 
-def _posed(densities: str, n: int, box: int, voxel_size_A: float, generator: torch.Generator) -> ParticleSet:
-    names, files = parse_densities(densities)
-    return density_maps(class_references(names, box, voxel_size_A, files), n, box, voxel_size_A, generator)
-
-
 def _test_mask(particles: ParticleSet) -> tuple[np.ndarray, np.ndarray]:
     """Which particles test, and which train: by tomogram where there are several, by position where cubes could
     overlap, else every third tests.
@@ -90,8 +85,11 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domain
             f"{config.batch}, "
             "the batch, and 1. Take more particles, a second tomogram, or a smaller batch."
         )
+    names, files = parse_densities(densities)
+    voxel_size_A = particles.voxel_size_A
+    references = class_references(names, config.box, voxel_size_A, files)
     x = {
-        half: _posed(densities, n, config.box, particles.voxel_size_A, stream(config.data_seed, "own X", half))
+        half: density_maps(references, n, config.box, voxel_size_A, stream(config.data_seed, "own X", half))
         for half, n in (("train", config.train_per_class), ("test", config.test_per_class))
     }
     chosen, empty, read_with = particles.select(train), None, particles.table.attrs.get("read_with")

@@ -27,7 +27,7 @@ def keep_source(
 ) -> None:
     """Note beside a run on a user's particles what it was trained with: what `source_of` tells `generate.ipynb`, the
     optics that `streaming.generate_to` writes into STAR files, how far off centre it draws particles (`picks` of
-    `streaming.places`), and how the tomograms were read, if there were any (`read_as`).
+    `streaming.places`), and how the tomograms were read, if there were any.
     """
     table = particles.table
     optics = {c: float(table[c].iloc[0]) for c in OPTICS if c in table and table[c].nunique(dropna=False) == 1}
@@ -63,28 +63,16 @@ def source_of(folder: Path) -> tuple[str, float]:
 
     Raises FileNotFoundError when the folder is no run of your_data.ipynb.
     """
-    source = _source(folder)
+    source = noted(folder)
     return source["densities"], float(source["voxel_size_A"])
 
 
-def picks_of(folder: Path) -> dict[str, object]:
-    """How far off centre the particles of a run lie, as `keep_source` noted: `picks` of `streaming.places`.
+def noted(folder: Path) -> dict:
+    """What `keep_source` noted beside a run on particles: "densities", "voxel_size_A", "optics" and, where there are
+    any, "picks" and "tomograms".
 
     Raises FileNotFoundError when the folder is no run on particles.
     """
-    return _source(folder).get("picks", {})
-
-
-def read_as(folder: Path) -> dict[str, str]:
-    """How the tomograms that a run's particles were cut out of were read, as `keep_source` noted: "protein" and, where
-    it was told, "beam_axis"; empty for a run on subtomograms.
-
-    Raises FileNotFoundError when the folder is no run on particles.
-    """
-    return _source(folder).get("tomograms", {})
-
-
-def _source(folder: Path) -> dict:
     path = folder / "source.json"
     if not path.exists():
         raise FileNotFoundError(

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from ..config import RunConfig
-from ..evaluation.compare import told_apart
+from ..evaluation.compare import distances, network_auc
 from ..evaluation.metrics import fourier_shell_correlation
 from ..generation import generate
 from ..physics.acquisition import acquisition
@@ -128,8 +128,8 @@ def make_real(
         # as many as of the real ones: the mean of more would be nearer by its smaller noise alone
         as_many = generate(run, both.volumes("X_test")[: len(floor)], seed=config.seed + 2)
         folds[tomogram] = {
-            "generated": _distances(wanted, as_many) | {"auc": told_apart(wanted, volumes)["auc"]},
-            "real": _distances(wanted, floor) | {"auc": told_apart(wanted, floor[: len(wanted)])["auc"]},
+            "generated": distances(wanted, as_many) | {"auc": network_auc(wanted, volumes)},
+            "real": distances(wanted, floor) | {"auc": network_auc(wanted, floor[: len(wanted)])},
             "tilt_range_deg": list(run.G.tilt_range_deg) if config.generator == "physics" else None,
         }
         real.append(wanted)
@@ -157,8 +157,3 @@ def as_many_others(volumes: torch.Tensor, generator: torch.Generator) -> torch.T
         curves.append(fourier_shell_correlation(*(volumes[half].mean(0) for half in halves)))
     half = torch.stack(curves).mean(0)
     return 2 * half / (1 + half)
-
-
-def _distances(real: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
-    """Distances without a trained network."""
-    return {k: v for k, v in told_apart(real, other).items() if k != "auc"}

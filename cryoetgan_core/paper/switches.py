@@ -57,7 +57,7 @@ def make_switch(config: RunConfig, name: str, seeds: Sequence[int] = range(TRAIN
             rows.append({"seed": seed})
             continue
         numbers, _ = evaluate(run, domains, classifier.to(default_device()), recorded=recorded)
-        probes = benchmark(generated_set(run, domains), domains, seed=seed, curves=(), **small_probes(config))
+        probes = benchmark(generated_set(run, domains), domains, seed=seed, **small_probes(config))
         row = {"seed": seed, "on_real": float(np.mean([p["accuracy"] for p in probes]))}
         row |= {k: numbers["metrics"][k] for k in KEPT}
         rows.append(row | {"named": int((np.array(numbers["confusion"]).sum(0) > 0).sum())})

@@ -79,10 +79,9 @@ def cut_empty(
     )
 
 
-def background(
-    particles: ParticleSet, options: Mapping[str, object], sources: Sequence[str], most: int = MOST_EMPTY
-) -> ParticleSet | None:
-    """Background cut from the tomograms that `particles` were cut from, or None where that cannot be done.
+def background(particles: ParticleSet, options: Mapping[str, object], sources: Sequence[str]) -> ParticleSet | None:
+    """Background cut from the tomograms that `particles` were cut from, MOST_EMPTY cubes at most, or None where that
+    cannot be done.
 
     It needs tomograms on disk, beam along z, not mirrored, in which the particles were picked (by coordinates, labels
     or in a copick project): where they were found by their structure alone, the others are not known.
@@ -93,8 +92,6 @@ def background(
         Of the reader that cut the particles: voxel size and sign of the protein are used.
     sources
         Which of the tomograms, as the particles' table names them.
-    most
-        Cubes at most, shared among the tomograms.
 
     Raises ValueError as `tomogram.read_tomogram`.
     """
@@ -110,7 +107,7 @@ def background(
         lost = [place for of, *place in table.attrs.get(LEFT_OUT, []) if of == source]
         kept = table.loc[table["source"] == source, ["z_A", "y_A", "x_A"]].to_numpy()
         picks = np.concatenate([kept, np.reshape(lost, (-1, 3))]) / voxel_size_A
-        share, rng = -(-most // len(sources)), stream(0, "background", number)
+        share, rng = -(-MOST_EMPTY // len(sources)), stream(0, "background", number)
         found.append(cut_empty(volume, voxel_size_A, picks, box, particles.voxel_size_A, share, rng))
     volumes = np.concatenate(found)
     if len(volumes) < LEAST_EMPTY:

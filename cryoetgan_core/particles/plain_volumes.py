@@ -73,7 +73,7 @@ def read_volumes(
         check_voxel_size(voxel_size_A, path)
     check_beam_axis(beam_axis, path)
     if path.is_dir() and suffix_of(path) not in ZARR_SUFFIXES:
-        volumes, names, voxel, columns = _open_folder(path, voxel_size_A)
+        (volumes, names, voxel), columns = _open_folder(path, voxel_size_A), {}
         labels = _labels_in(path) if labels is None else labels
     else:
         volumes, voxel, columns = _open_stack(path, voxel_size_A)
@@ -92,8 +92,8 @@ def read_volumes(
     return particles if beam_axis == "z" else beam_to_z(particles, beam_axis)
 
 
-def _open_folder(path: Path, voxel_size_A: float | None) -> tuple[LazyVolumes, list[str], float | None, dict]:
-    """Volumes, names, voxel size or None, and no columns, of a folder whose headers agree."""
+def _open_folder(path: Path, voxel_size_A: float | None) -> tuple[LazyVolumes, list[str], float | None]:
+    """Volumes, names, and voxel size or None, of a folder whose headers agree."""
     files = sorted(f for f in path.iterdir() if suffix_of(f) in VOLUME_SUFFIXES and not f.name.startswith("."))
     if not files:
         hint = "; give its particles.csv" if (path / "particles.csv").is_file() else "; expected one a particle"
@@ -107,19 +107,13 @@ def _open_folder(path: Path, voxel_size_A: float | None) -> tuple[LazyVolumes, l
         first = first or tuple(shape)
         voxels.append(voxel)
     known = [v for v in voxels if v is not None]
-    if len(known) < len(voxels):
-        return (
-            LazyVolumes(lambda i: read_volume(files[i])[0], first[0], [str(f) for f in files]),
-            [f.name for f in files],
-            None,
-            {},
-        )
-    if max(known) > 1.01 * min(known):
+    of_all = len(known) == len(voxels)
+    if of_all and max(known) > 1.01 * min(known):
         raise ValueError(
             f"{path}: voxel sizes from {min(known):g} to {max(known):g} A; rescale to one, or give voxel_size_A"
         )
-    volumes = LazyVolumes(lambda i: read_volume(files[i], known[i])[0], first[0], [str(f) for f in files])
-    return volumes, [f.name for f in files], known[0], {}
+    volumes = LazyVolumes(lambda i: read_volume(files[i], voxels[i])[0], first[0], [str(f) for f in files])
+    return volumes, [f.name for f in files], known[0] if of_all else None
 
 
 def _open_stack(path: Path, voxel_size_A: float | None) -> tuple[np.ndarray | LazyVolumes, float | None, dict]:

@@ -104,7 +104,7 @@ def inside(folder: Path, name: str, path: Path) -> Path:
     projects = [
         p
         for child, p in zip([folder, *folder.parents], folder.parents, strict=False)
-        if _is_project(p, child.name, first)
+        if (p / "default_pipeline.star").is_file() or first == (child.name,)
     ]
     told = _PROJECT.get()
     if told is not None:
@@ -124,10 +124,6 @@ def inside(folder: Path, name: str, path: Path) -> Path:
         f"{path}: {name!r} does not exist in {folder}, nor from a RELION project's folder above it; names are relative "
         "to one of these"
     )
-
-
-def _is_project(folder: Path, child: str, first: tuple[str, ...]) -> bool:
-    return (folder / "default_pipeline.star").is_file() or first == (child,)
 
 
 def numeric(table: pd.DataFrame, columns: tuple[str, ...], path: Path) -> None:

@@ -134,18 +134,13 @@ def write_star(particles: ParticleSet, path: str | Path, volumes_mrc_dir: str | 
     for name, volume in zip(names, particles.volumes, strict=True):
         write_mrc(folder / name, volume, voxel)
     columns.insert(0, "rlnImageName", [(inside / name).as_posix() for name in names])
-    if _tilts_about_y(table):
+    ends = ["tilt_min_deg", "tilt_max_deg"]
+    if set(ends) <= set(table) and table[ends].notna().all(axis=None):
         ranges = list(zip(table["tilt_min_deg"].astype(float), table["tilt_max_deg"].astype(float), strict=True))
         files = {tilts: (inside / write_wedge(folder, tilts, box, voxel).name).as_posix() for tilts in set(ranges)}
         columns.insert(1, "rlnCtfImage", [files[tilts] for tilts in ranges])
     text = star_head(optics_of(table, box, voxel), list(columns)) + star_rows(columns)
     write_atomically(path, lambda p: p.write_text(text))
-
-
-def _tilts_about_y(table: pd.DataFrame) -> bool:
-    """Whether all particles' tilt range is known."""
-    ends = ["tilt_min_deg", "tilt_max_deg"]
-    return bool(set(ends) <= set(table) and table[ends].notna().all(axis=None))
 
 
 def star_head(optics: Mapping[str, object], columns: list[str], general: str = "") -> str:

@@ -96,13 +96,6 @@ def at_every_ky(plane: torch.Tensor, size: int) -> torch.Tensor:
     return values[:, None, :].expand(size, size, -1)
 
 
-def _tilts(tilt_min_deg: float, tilt_max_deg: float, step_deg: float) -> tuple[float, ...]:
-    """Tilts from the lowest to the highest, about `step_deg` apart."""
-    return tuple(
-        torch.linspace(tilt_min_deg, tilt_max_deg, max(2, round((tilt_max_deg - tilt_min_deg) / step_deg) + 1)).tolist()
-    )
-
-
 @lru_cache(maxsize=64)
 def wedge(
     size: int, tilt_min_deg: float, tilt_max_deg: float, samples: int | None = None, device: torch.device = CPU
@@ -114,8 +107,9 @@ def wedge(
     extent (twice `size` by default, as reconstructions pad).
     """
     samples = samples or 2 * size
-    tilts = _tilts(tilt_min_deg, tilt_max_deg, 1.0)  # no gaps
-    reached = insertion_weights(samples, tilts).clamp(max=1).view(samples, samples)
+    count = max(2, round(tilt_max_deg - tilt_min_deg) + 1)  # a degree apart: no gaps
+    tilts = torch.linspace(tilt_min_deg, tilt_max_deg, count).tolist()
+    reached = insertion_weights(samples, tuple(tilts)).clamp(max=1).view(samples, samples)
     reached[0, 0] = 1.0
     return at_every_ky(reached, size).contiguous().to(device)
 

@@ -91,6 +91,6 @@ def load_domains(folder: Path) -> Domains:
         tensors, _ = load_tensors(path, "run notebooks/simulate_data.ipynb again")
         table = pd.read_csv(folder / f"{half}.csv", dtype={"particle": str, "class_name": str}, keep_default_na=True)
         text = ["class_name", "particle", "tomogram", "source"]
-        table[text] = table[text].fillna("").astype(str)
+        table[text] = table[text].astype(object).fillna("").astype(str)  # a column may be empty
         halves[half] = ParticleSet(tensors["volumes"].numpy(), table, float(tensors["voxel_size_A"]))
     return Domains(**halves)

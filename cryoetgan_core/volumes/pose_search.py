@@ -21,9 +21,6 @@ class Found(NamedTuple):
     shifts_A: Tensor
     correlation: Tensor
 
-    def __getitem__(self, index: object) -> "Found":
-        return Found(*(part[index] for part in (self.rotations, self.shifts_A, self.correlation)))
-
 
 def search_poses(
     particles: Tensor,

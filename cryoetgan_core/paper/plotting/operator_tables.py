@@ -34,7 +34,7 @@ def mismatch_table(results: Sequence[dict]) -> pd.DataFrame:
     """
     rows = []
     for r in results:
-        mean = {source: _accuracy(r, source) for source in (CTF, PHYSICS, REAL)}
+        mean = {source: accuracy_of(r, source) for source in (CTF, PHYSICS, REAL)}
         row = {"particles": r["condition"]} | {f"{source} (%)": f"{m:.1f}" for source, m in mean.items()}
         row |= {
             "share of real": f"{mean[PHYSICS] / max(mean[REAL], 1e-9):.2f}",
@@ -109,7 +109,7 @@ def ingredient_table(parts: Sequence[dict]) -> pd.DataFrame:
         row: dict[str, object] = {
             "set": dataset,
             "estimate": variant,
-            "accuracy on real (%)": over_draws([_accuracy(r, PHYSICS) for r in found], 1, (0, 100)),
+            "accuracy on real (%)": over_draws([accuracy_of(r, PHYSICS) for r in found], 1, (0, 100)),
         }
         for title, metric, digits in (
             ("AUC", "auc", 2),
@@ -127,8 +127,8 @@ def ingredient_table(parts: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _accuracy(result: dict, source: str) -> float:
-    """Mean over the probes of one source."""
+def accuracy_of(result: dict, source: str) -> float:
+    """Accuracy on real after training on a source, mean over the probes of a result."""
     return float(np.mean([row["accuracy"] for row in result["rows"] if row["source"] == source]))
 
 
@@ -138,7 +138,7 @@ def given_table(results: Sequence[dict]) -> pd.DataFrame:
     """
     rows = []
     for r in results:
-        mean = {source: _accuracy(r, source) for source in dict.fromkeys(row["source"] for row in r["rows"])}
+        mean = {source: accuracy_of(r, source) for source in dict.fromkeys(row["source"] for row in r["rows"])}
         share = mean[PHYSICS] / mean[REAL] if mean[REAL] else float("nan")
         row = {"densities given": r["given"]} | {f"{source} (%)": f"{m:.1f}" for source, m in mean.items()}
         rows.append(

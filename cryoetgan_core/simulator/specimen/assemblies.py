@@ -93,16 +93,11 @@ ASSEMBLIES: dict[str, Assembly] = {
 }  # fmt: skip
 
 
-def assembly(name: str) -> Assembly:
-    """The registry's entry, or a ValueError that lists the names."""
-    if name not in ASSEMBLIES:
-        raise ValueError(f"no built-in assembly {name!r}; expected one of {', '.join(ASSEMBLIES)}")
-    return ASSEMBLIES[name]
-
-
 @cache
 def _points(name: str) -> tuple[Tensor, Tensor]:
-    entry = assembly(name)
+    if name not in ASSEMBLIES:
+        raise ValueError(f"no built-in assembly {name!r}; expected one of {', '.join(ASSEMBLIES)}")
+    entry = ASSEMBLIES[name]
     if entry.build is None:
         points, weights = builders.membrane()
     else:
