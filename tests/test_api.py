@@ -118,6 +118,8 @@ def test_each_tomogram_may_have_its_own_picks(tmp_path: Path) -> None:
     for picks in (tmp_path / "*_picks.csv", [tmp_path / f"{name}_picks.csv" for name in names]):
         found = cg.load_particles(tmp_path / "TS_*.mrc", box=8, coordinates=picks).table
         assert list(found["tomogram"]) == ["TS_1", "TS_2"] and list(found["x_A"]) == [110, 120]
+    places = cg.load_particles([tmp_path / "TS_1.mrc"], box=8, coordinates=[(10, 10, 11)]).table
+    assert list(places["x_A"]) == [110]
     with pytest.raises(ValueError, match=r"TS_2_picks.csv would be taken for the tomogram .*TS_1.mrc"):
         crossed = [tmp_path / f"{name}_picks.csv" for name in ("TS_2", "TS_1")]
         cg.load_particles([tmp_path / "TS_1.mrc", tmp_path / "TS_1.mrc"], box=8, coordinates=crossed)

@@ -242,7 +242,8 @@ def _one_each(paths: list, options: dict) -> dict[str, list]:
     found = {}
     for name in ("labels_path", "coordinates"):
         given = options.get(name)
-        files = _several(given) if isinstance(given, str | Path | list | tuple) else None
+        listed = isinstance(given, list | tuple) and all(isinstance(file, str | Path) for file in given)
+        files = _several(given) if listed or isinstance(given, str | Path) else None  # else positions
         if files is None and (name == "coordinates" or given is None):
             continue
         found[name] = files or [given]
