@@ -1,8 +1,6 @@
 """What notebooks and Snakemake call: check parameters, simulate a set, make a result by its name, and read results."""
 
 from ..config import PROFILES, make_config
-from ..reproducibility import paths
-from .case import Case
 from .catalogue import (
     compared_draws,
     find_case,
@@ -16,7 +14,7 @@ from .catalogue import (
 )
 from .densities import given_names
 from .mismatch import mismatch_names
-from .own_runs import keep_source, source_of, stand_in_run
+from .own_runs import source_of, stand_in_run
 from .parameters import (
     check_parameters,
     choose,
@@ -29,9 +27,9 @@ from .parameters import (
     reader_options,
 )
 from .plan import ABLATION, ablation_variant, noise_variant, planned_runs, recipes, resolve_run, run_name
-from .proof import VARIANTS, ablation_names, comparison_names
+from .proof import ablation_names, comparison_names
 from .real import left_out_in_turn, make_real
 from .record import code_of, described
-from .results import committed, is_committed, made, measured, read_results, show_source
+from .results import committed, is_committed, made, measured, show_source
 from .runs import train_on
-from .simulated_sets import data_folder, data_record, default_device, has_data, load_data, simulate_data
+from .simulated_sets import data_folder, data_record, default_device, has_data, simulate_data

@@ -75,9 +75,7 @@ def seconds_per_call(call: Callable[[], object], repeats: int = 5) -> float:
 
 def training_time(config: RunConfig, steps: int = 5) -> dict[str, float]:
     """Processor minutes of a training on one core, reckoned from a few steps on noise, the first not counted."""
-    rng = torch.Generator().manual_seed(0)
-    x, y = (torch.randn(4 * config.batch, config.box, config.box, config.box, generator=rng) for _ in "xy")
-    trainer, threads = Trainer(config, x, y, "cpu"), torch.get_num_threads()
+    trainer, threads = Trainer(config, *volumes(config.box, 4 * config.batch), "cpu"), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         trainer.step()

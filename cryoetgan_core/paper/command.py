@@ -297,14 +297,6 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--densities", required=required, default="", help=densities)
         made.add_argument("--seed", type=int, default=0, help="of poses, noise and weights")
 
-    def surrounding(made: argparse.ArgumentParser) -> None:
-        made.add_argument(
-            "--around",
-            default="{}",
-            help='JSON of membranes, gold and ice, as {"vesicles": 3, "tubes": 1, "planes": 1, "gold": 5, "ice_A": 900,'
-            ' "in_membranes": {"hemagglutinin": 20}, "offset_A": 70}; all of it: simulator.surroundings.Surroundings',
-        )
-
     made = action("describe", _described, "what was read, and what looks wrong")
     made.add_argument("--picture", type=_picture, default=None, help="also draw it into this file")
     reading(made)
@@ -338,7 +330,12 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("output", type=Path, help="folder for the tomograms")
     made.add_argument("--counts", required=True, help='in each tomogram: "ribosome=50, tric=2 uM"')
     made.add_argument("--crowders", default="", help="more molecules in each tomogram, which get no labels")
-    surrounding(made)
+    made.add_argument(
+        "--around",
+        default="{}",
+        help='JSON of membranes, gold and ice, as {"vesicles": 3, "tubes": 1, "planes": 1, "gold": 5, "ice_A": 900, '
+        '"in_membranes": {"hemagglutinin": 20}, "offset_A": 70}; all of it: simulator.surroundings.Surroundings',
+    )
     made.add_argument("--background", default="", help="a measured tomogram without such molecules, in place of noise")
     making(made, "class=FILE, with commas between, where a class is none of the run's", required=False)
     made.add_argument(

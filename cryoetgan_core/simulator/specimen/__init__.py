@@ -13,6 +13,6 @@ from ...volumes.poses import (
     relion_angles_to_pose,
     rotate_volume,
 )
-from .assemblies import ASSEMBLIES, S1_CLASSES, S2_CLASSES, Assembly, pseudo_atoms
+from .assemblies import ASSEMBLIES, S1_CLASSES, S2_CLASSES, pseudo_atoms
 from .render import reference_map, render_points, source_points
 from .shape import radius_of_gyration
