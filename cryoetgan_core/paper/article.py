@@ -97,6 +97,8 @@ def numbers() -> dict[str, str]:
         found[f"left_out{name}"] = _joined([f"{errors:.1f}" for errors in r.half_left_out(source)])
     for name, source in (("picker", PHYSICS), ("picker_real", REAL), ("templates", TEMPLATES)):
         found[f"deepfinder_{name}"] = f"{r.deepfinder_picker(source):.2f}"
+    for name, source in (("again", PHYSICS), ("both", BOTH), ("best", BEST), ("own_templates", TEMPLATES)):
+        found[f"deepfinder_{name}"] = f"{mean(r.deepfinder_joint(source)):.2f}"
     found["deepfinder_wide"] = f"{r.deepfinder_picker(PHYSICS, wide=True):.2f}"
     found["calibration"] = f"{100 * r.calibration_error():.0f}"
     evening = PROFILES["evening"].sizes["steps"]

@@ -294,6 +294,13 @@ class Results:
         (r,) = self([f"deepfinder_{kind}_seed{self.seeds[0]}"])
         return mean([scores["f1"] for scores in r["scores"][source]])
 
+    def deepfinder_joint(self, source: str) -> list[float]:
+        """F1 on each of DeepFinder's tomograms of the generator's larger picker and templates together, or of one of
+        them, from Table 23.
+        """
+        names = [f"deepfinder_picker_and_templates_{fold}_seed{self.seeds[0]}" for fold in (0, 1)]
+        return [r["scores"][source]["f1"] for r in self(names)]
+
     def hand(self, source: str) -> float:
         """How much better a ribosome's map fits picks in a cell than its mirror image, in standard errors."""
         (r,) = self([f"cell_seed{self.seeds[0]}"])
