@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from cryoetgan_core.evaluation.downstream import PHYSICS, REAL
 from cryoetgan_core.evaluation.metrics import student_interval
 from cryoetgan_core.paper import article
 from cryoetgan_core.paper.findings import Results
+from cryoetgan_core.paper.picker_and_templates import BEST, BOTH
 from cryoetgan_core.paper.record import code_of, is_older
 from cryoetgan_core.paper.template_matching import TEMPLATES
 
@@ -61,6 +63,10 @@ def test_comparisons_that_are_said_in_words_hold() -> None:
         and level(r.wide_less_best()),
         "which was measured on the first data set, they are ahead": min(r.joint_less_fine()) > 0,
         "On S1 this does not differ clearly from what the CTF formula reaches": level(gan),
+        "Over the two tomograms these ways do not differ clearly": all(
+            level(np.subtract(r.deepfinder_joint(one), r.deepfinder_joint(other)))
+            for one, other in combinations((PHYSICS, TEMPLATES, BOTH, BEST), 2)
+        ),
         "all formulas stay near chance": max(r.authors(source) for source in FORMULAS) < 30,  # chance: 25
     }
     text = " ".join(TEXT.split())
