@@ -48,6 +48,20 @@ def test_train_generate_and_view(particles: Path, tmp_path: Path, capsys: pytest
     assert matplotlib.image.imread(picture).std() > 0
 
 
+def test_a_file_where_a_folder_goes_is_said_first(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "file", tmp_path / "file" / "run" / "of_mine"):
+        with pytest.raises(SystemExit):
+            command.main(["train", "no such particles", str(wrong), "--densities", "ribosome"])
+        assert f"{wrong}: {tmp_path / 'file'} is a file; expected a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tilts", ["-50,50", "-50 50"])
+def test_tilts_may_begin_with_a_minus(particles: Path, tilts: str, capsys: pytest.CaptureFixture) -> None:
+    assert command.main(["describe", str(particles), "--tilts", tilts]) == 0
+    assert "tilts -50 to 50 degrees" in capsys.readouterr().out
+
+
 def test_simulate_writes_what_load_particles_reads(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ["simulate", str(tmp_path / "out"), "3", "--densities", "ribosome, tric", "--box", "24"]
     assert command.main([*arguments, "--voxel-size-A", "22.8", "--microscope", "S2"]) == 0

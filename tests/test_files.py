@@ -1,11 +1,14 @@
 """Files that are written whole and checked when read: many writers at once, failing writes, cuts, flipped bytes."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import zarr
@@ -29,41 +32,38 @@ TENSORS = {
     "d": torch.zeros(0),
     "e": torch.ones(3).bfloat16(),
 }
-# Writers that take each other for themselves, as processes of two pods do
-TOGETHER = """
-import os, sys, time
-from pathlib import Path
-import numpy as np
-os.getpid = lambda: 7
-from cryoetgan_core.reproducibility.files import write_atomically
-from cryoetgan_core.particles.writers import _zarr_store
-from cryoetgan_core.streaming import Order
-folder, me = Path(sys.argv[1]), int(sys.argv[2])
 
-def slowly(path):
-    with path.open("w") as file:
-        for _ in range(20):
-            file.write(str(me) * 1000)
-            file.flush()
-            time.sleep(0.002)
 
-(folder / f"ready{me}").touch()
-while len([*folder.glob("ready*")]) < 4:
-    time.sleep(0.001)
-for k in range(20):
-    store = _zarr_store(folder / f"{k}.zarr", Order(4, {"a": 1.0}, part=1, volumes="zarr"), (2, 2, 2), 10.0)
-    store[me] = np.full((2, 2, 2), me + 1.0)
-for _ in range(5):
-    write_atomically(folder / "one", slowly)
-"""
+def write_beside_others(folder: Path, me: int) -> None:
+    """Wait for all four, then write what they write."""
+    os.getpid = lambda: 7  # they take each other for themselves, as processes of two pods do
+
+    def slowly(path: Path) -> None:
+        with path.open("w") as file:
+            for _ in range(20):
+                file.write(str(me) * 1000)
+                file.flush()
+                time.sleep(0.002)
+
+    (folder / f"ready{me}").touch()
+    while len([*folder.glob("ready*")]) < 4:
+        time.sleep(0.001)
+    for k in range(20):
+        store = _zarr_store(folder / f"{k}.zarr", Order(4, {"a": 1.0}, part=1, volumes="zarr"), (2, 2, 2), 10.0)
+        store[me] = np.full((2, 2, 2), me + 1.0)
+    for _ in range(5):
+        write_atomically(folder / "one", slowly)
 
 
 @pytest.mark.slow
 def test_writers_that_begin_together_do_not_meet(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", TOGETHER, str(tmp_path)]
-    writers = [subprocess.Popen([*command, str(k)], stderr=subprocess.PIPE) for k in range(4)]
-    errors = [writer.communicate(timeout=300)[1].decode()[-1000:] for writer in writers]
-    assert [w.returncode for w in writers] == [0] * 4, errors
+    forked = multiprocessing.get_context("fork")
+    writers = [forked.Process(target=write_beside_others, args=(tmp_path, k)) for k in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(300)
+    assert [w.exitcode for w in writers] == [0] * 4
     text = (tmp_path / "one").read_text()
     assert len(text) == 20_000 and len(set(text)) == 1
     for k in range(20):

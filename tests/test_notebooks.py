@@ -1,5 +1,5 @@
 """Every notebook runs by itself from another folder, has outputs to compare, and tells its parameters and their
-mistakes.
+mistakes. Some results of the smoke profile are looked into.
 """
 
 import warnings
@@ -7,11 +7,19 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import papermill
 import pytest
 from common import ROOT
 
+from cryoetgan_core.config import make_config
 from cryoetgan_core.evaluation import compare
+from cryoetgan_core.evaluation.classification import load_classifier
+from cryoetgan_core.paper import catalogue, long_runs, runs
+from cryoetgan_core.paper.simulated_sets import data_folder, has_data, load_data, simulate_data
+from cryoetgan_core.reproducibility import paths
+from cryoetgan_core.run_folder import train
+from cryoetgan_core.training import Trainer
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # nbval runs these as they are stored: in the smoke profile, or from committed results alone
@@ -45,6 +53,45 @@ def test_makes_its_results_in_the_smoke_profile(path: Path, elsewhere: None, mon
         for cell in cells[1:]:
             exec(cell, space)
     plt.close("all")
+
+
+def test_the_molecule_adds_less_to_recordings_than_noise_does(elsewhere: None) -> None:
+    found = catalogue.results_of("smoke", ["spread_S1_seed0"])["spread_S1_seed0"]
+    added = found["variance"]["added by the molecule within it, recorded"]
+    assert found["variance"]["all, recorded"] > 0.3 > 10 * max(added) and min(added) > 0
+    shapes = {v.shape for v in found["slices"].values()}
+    assert shapes == {(4, 18, 18)} and len(found["rank"]) == 4
+    assert np.isfinite(found["reliability"]["ence"])
+
+
+def test_labels_are_read_of_every_change(elsewhere: None) -> None:
+    found = catalogue.results_of("smoke", ["labels_S1_seed0"])["labels_S1_seed0"]
+    assert [row["volumes"] for row in found["rows"]][:2] == ["real", "as generated"] and len(found["rows"]) == 8
+    for row in found["rows"]:
+        assert row["label read"] == pytest.approx(np.mean([row[c] for c in found["classes"]]))
+
+
+def test_a_stopped_run_is_measured_as_far_as_its_checkpoint_came(elsewhere: None, tmp_path: Path) -> None:
+    """Its generator is the one that a run of so many steps ends with."""
+    config = make_config("smoke", "S1", "described", batch=1, steps=9, checkpoint_every=4)
+    domains = load_data(config) if has_data(config) else simulate_data(config)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    trainer = Trainer(config, domains.volumes("X_train"), domains.volumes("Y_train"))
+    trainer.step, step = lambda: step() if trainer.steps_done < 6 else stop(), trainer.step
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, paths.runs("smoke") / "long", progress=False)
+    found = long_runs.make_stopped(config, "long")
+    assert found["steps_done"] == 4 and [line["step"] for line in found["log"]] == [1, 2, 3, 4]
+    ended = runs.train_on(config.replace(steps=4), domains, tmp_path / "ended")
+    classifier = load_classifier(data_folder(config) / "classifier.safetensors", config, len(domains.classes))
+    assert found["metrics"] == compare.evaluate(ended, domains, classifier)[0]["metrics"]
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        long_runs.make_stopped(config, "nowhere")
+    planned = {f"stopped_S1_{recipe}_batch1_seed0" for recipe in ("described", "released")}
+    assert set(long_runs.measured("quick", 0)) == planned
 
 
 def test_papermill_sets_parameters(elsewhere: None, folder: Path, tmp_path: Path) -> None:

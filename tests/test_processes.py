@@ -24,6 +24,7 @@ def train_on(folder: Path, steps: int) -> None:
     """Some steps of a training that goes on from what is in the folder, in as many processes as there are."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)  # so that what differs by more than rounding is seen
+    folder.mkdir(exist_ok=True)
     config = make_config("smoke", preset="adapted", batch=4, steps=20, **CHANGES)
     data = torch.Generator().manual_seed(7)
     x, y = (torch.randn(12, 18, 18, 18, generator=data) for _ in "xy")
@@ -49,15 +50,12 @@ def started(*program: str, count: int = 2) -> subprocess.CompletedProcess:
 
 def test_two_processes_train_as_one_and_one_goes_on(tmp_path: Path) -> None:
     """With gradient penalty, spectral normalisation, image pool and log-power loss."""
-    for name, parts in (("one", [(1, 3)]), ("two, then one", [(2, 2), (1, 1)])):
-        (tmp_path / name).mkdir()
-        for count, steps in parts:  # in fresh processes, since a used one keeps tables in single precision
-            made = started(__file__, str(tmp_path / name), str(steps), count=count)
-            assert made.returncode == 0, made.stderr[-2000:]
-    one, two, resumed = (
-        torch.load(tmp_path / name, weights_only=True)
-        for name in ("one/1.pt", "two, then one/2.pt", "two, then one/1.pt")
-    )
+    one, other = (str(tmp_path / name) for name in ("one", "two, then one"))
+    for count, parts in ((2, [other, "2"]), (1, [other, "1", one, "3"])):
+        # in fresh processes, since a used one keeps tables in single precision
+        made = started(__file__, *parts, count=count)
+        assert made.returncode == 0, made.stderr[-2000:]
+    one, two, resumed = (torch.load(f, weights_only=True) for f in (f"{one}/1.pt", f"{other}/2.pt", f"{other}/1.pt"))
     for ours, theirs in zip(two["losses"] + resumed["losses"], one["losses"], strict=True):
         for name, value in theirs.items():
             assert ours[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
@@ -107,4 +105,5 @@ def test_parts_of_a_batch() -> None:
 
 
 if __name__ == "__main__":
-    train_on(Path(sys.argv[1]), int(sys.argv[2]))
+    for where, number in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        train_on(Path(where), int(number))

@@ -7,9 +7,9 @@ these two sets apart?
 
 from pathlib import Path
 
+import scipy
 import torch
 import torch.nn.functional as F
-from scipy.stats import rankdata
 from torch import nn
 from tqdm.auto import trange
 
@@ -192,6 +192,6 @@ def auc(negative: torch.Tensor, positive: torch.Tensor) -> float:
     """Area under the ROC curve: the chance that a positive scores above a negative (Mann and Whitney), ties counted
     half.
     """
-    ranks = rankdata(torch.cat([negative, positive]).double().numpy())
+    ranks = scipy.stats.rankdata(torch.cat([negative, positive]).double().numpy())
     n, m = len(negative), len(positive)
     return float((ranks[n:].sum() - m * (m + 1) / 2) / (n * m))

@@ -8,8 +8,8 @@ al. 2016. Precision and recall: Kynkaanniemi et al. 2019; density and coverage: 
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 
 CHUNK = 512  # rows of a distance matrix held at once
 # power, in units of the variance of the voxels, below which a frequency does not count: files may be low-passed
@@ -200,7 +200,7 @@ def calibration(deviation: torch.Tensor, error: torch.Tensor) -> tuple[float, fl
     ratio = float((error.double() / deviation.double().clamp(min=1e-12)).square().mean().sqrt())
     if deviation.min() == deviation.max():
         return ratio, float("nan")
-    return ratio, float(stats.spearmanr(deviation.flatten().numpy(), error.abs().flatten().numpy())[0])
+    return ratio, float(scipy.stats.spearmanr(deviation.flatten().numpy(), error.abs().flatten().numpy())[0])
 
 
 def radial_power_spectra(volumes: torch.Tensor) -> torch.Tensor:
@@ -282,7 +282,7 @@ def student_interval(
     """
     values = np.asarray(values, dtype=float)
     mean, n = float(values.mean()), len(values)
-    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    half = float(scipy.stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
     half *= np.sqrt(n + 1) if of_next else 1
     low, high = (float(np.clip(end, *bounds)) for end in (mean - half, mean + half))
     return mean, low, high

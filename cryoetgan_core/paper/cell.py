@@ -11,9 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import scipy
 import torch
-from scipy.ndimage import gaussian_filter
-from scipy.spatial import KDTree
 
 from ..config import OWN_DATA, RunConfig, make_config
 from ..evaluation.downstream import PHYSICS
@@ -102,7 +101,7 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
     picks[MAXIMA] = find_candidates(volume, voxel, len(picks[PHYSICS]), 2 * radii["ribosome"], border=BOX // 2)
     others = np.concatenate([picks[CTF_WEDGE], picks[MAXIMA]])
     picks[SHUFFLED] = moved(picks[PHYSICS], others, voxel, volume.shape, config.seed)
-    inside = gaussian_filter(volume, LOCAL_A / voxel) > 0
+    inside = scipy.ndimage.gaussian_filter(volume, LOCAL_A / voxel) > 0
     held = {source: places[fits(places, volume.shape)] for source, places in picks.items()}
     n = min(len(places) for source, places in held.items() if source != SHUFFLED)
     held = {source: places[:n] for source, places in held.items()}
@@ -136,7 +135,9 @@ def make_cell(folder: Path, config: RunConfig, steps: int = STEPS, rotations: in
         "own_scores": own,
         "cubes": cubes,
         "molecules": {"ribosomes": RIBOSOMES, "others": CROWDERS * len(crowders)},
-        "maxima_near_picks": float((KDTree(held[PHYSICS]).query(held[MAXIMA])[0] * voxel <= radii["ribosome"]).mean()),
+        "maxima_near_picks": float(
+            (scipy.spatial.KDTree(held[PHYSICS]).query(held[MAXIMA])[0] * voxel <= radii["ribosome"]).mean()
+        ),
         "picks_in_slice": picks[PHYSICS][near].tolist(),
         "radius_A": radii["ribosome"],
         "voxel_size_A": voxel,
@@ -202,7 +203,7 @@ def moved(places: np.ndarray, others: np.ndarray, voxel_size_A: float, shape: tu
     whose mask holds no centre of other picks (K, 3); picks that have no such place beside them are left out.
     """
     rng, found = np.random.default_rng(seed), []
-    own, other_tree = KDTree(places * voxel_size_A), KDTree(others * voxel_size_A)
+    own, other_tree = scipy.spatial.KDTree(places * voxel_size_A), scipy.spatial.KDTree(others * voxel_size_A)
     for place in places:
         for angle in rng.uniform(0, 2 * np.pi, 50):
             other = np.round(place + MOVED_A / voxel_size_A * np.array([0, np.sin(angle), np.cos(angle)]))

@@ -15,9 +15,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import brentq
-from scipy.spatial import KDTree
 
 from ..config import OWN_DATA, RunConfig, make_config
 from ..evaluation.downstream import PHYSICS
@@ -143,7 +142,7 @@ def off_picks(places: np.ndarray, picks: list[np.ndarray], radius: float) -> np.
     """Those rows of `places`, which begin with z, y and x, that lie further than a radius from picks (M, 3) of any
     kind, all in voxels.
     """
-    return places[KDTree(np.concatenate(picks)).query(places[:, :3])[0] > radius]
+    return places[scipy.spatial.KDTree(np.concatenate(picks)).query(places[:, :3])[0] > radius]
 
 
 def put_in(
@@ -172,7 +171,7 @@ def put_in(
         norm = np.sqrt(tt * (bb + 2 * strength * bs + strength**2 * ss))
         return float(((bt + strength * st) / norm).mean() - level)
 
-    return particles + brentq(excess, 0.0, 10 * np.sqrt(bb.mean() / ss.mean())) * torch.stack(added)
+    return particles + scipy.optimize.brentq(excess, 0.0, 10 * np.sqrt(bb.mean() / ss.mean())) * torch.stack(added)
 
 
 @torch.no_grad()

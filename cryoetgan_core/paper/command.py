@@ -19,7 +19,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backend_bases import FigureCanvasBase
 from tqdm.auto import tqdm
 
 from ..config import OWN_DATA, PRESETS, PROFILES, RunConfig, make_config
@@ -41,7 +40,6 @@ from .doubts import cut_by_box, doubts
 from .own_data import parse_densities
 from .own_runs import source_of
 from .parameters import parse_json, parse_shares, reader_options
-from .plotting import contact_sheet, report_figure, use_style
 from .simulated_sets import default_device
 
 SHOWN = 8  # particles of a picture
@@ -67,6 +65,9 @@ def _described(subtomograms: list[str], box: int, target_voxel_size_A: float, to
     print(f"protein taken as {particles.table.attrs['read_with']['protein']} in the files, bright here")
     print(in_shell(str(report)))
     if picture:
+        from .plotting import report_figure, use_style  # only who draws waits for them
+
+        use_style()
         report_figure(report).savefig(picture)
 
 
@@ -244,6 +245,9 @@ def _sizes(shape: str) -> tuple[int, ...]:
 
 def _viewed(subtomograms: list[str], picture: Path, box: int, target_voxel_size_A: float, told: dict) -> None:
     """Draw central slices of a few particles, along the beam (xy) and across it (xz)."""
+    from .plotting import contact_sheet, use_style
+
+    use_style()
     particles = _read(subtomograms, box, target_voxel_size_A, told)
     index = np.linspace(0, len(particles) - 1, min(SHOWN, len(particles))).round().astype(int)
     volumes = np.stack([np.asarray(particles.volumes[i]) for i in index])
@@ -254,8 +258,19 @@ def _viewed(subtomograms: list[str], picture: Path, box: int, target_voxel_size_
     print(picture)
 
 
+def _folder(name: str) -> Path:
+    """A folder that is there, or that can be made."""
+    path = Path(name)
+    above = next((p for p in (path, *path.absolute().parents) if p.exists()), path)
+    if above.exists() and not above.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: {above} is a file; expected a folder, or a new name in one")
+    return path
+
+
 def _picture(name: str) -> Path:
     """The file of a picture, once its folder is there and matplotlib knows its kind."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
     path, kinds = Path(name), FigureCanvasBase.filetypes
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{path}: there is no folder {path.parent}")
@@ -291,7 +306,9 @@ def _parser() -> argparse.ArgumentParser:
         add("--labels-path", default="", help="label volume of a tomogram; as a pattern one for each")
         add("--labels", default="", help="CSV of particle,label for a folder or stack")
         add("--n", type=int, default=0, help="without picks: this many density maxima of a tomogram")
-        add("--options", default="{}", help="JSON of further options of the reader")
+        more = "JSON of further options: mirror_z, project_root; of tomograms min_distance_A, edge, min_voxels; of "
+        more += 'copick user, session, classes; of STAR files wiener, limit; as in {"mirror_z": true}'
+        add("--options", default="{}", help=more)
 
     def making(made: argparse.ArgumentParser, densities: str, *, required: bool = True) -> None:
         made.add_argument("--densities", required=required, default="", help=densities)
@@ -301,7 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--picture", type=_picture, default=None, help="also draw it into this file")
     reading(made)
     made = action("train", _trained, "estimate (preset physics) or train a generator on particles")
-    made.add_argument("run", type=Path, help="folder of the run")
+    made.add_argument("run", type=_folder, help="folder of the run")
     making(made, "what the particles show: class=FILE, with commas between, or a built-in class")
     made.add_argument("--preset", default="physics", choices=tuple(PRESETS), help="which generator")
     made.add_argument("--profile", default="quick", choices=tuple(PROFILES), help="sizes of the training")
@@ -309,15 +326,15 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--replace", action="store_true", help="start anew over another run in the folder")
     reading(made)
     made = action("generate", _generated, "labelled subtomograms from a run", reads=False)
-    made.add_argument("run", type=Path, help="folder of the run")
-    made.add_argument("output", type=Path, help="folder for the particles")
+    made.add_argument("run", type=_folder, help="folder of the run")
+    made.add_argument("output", type=_folder, help="folder for the particles")
     made.add_argument("n", type=int, help="particles")
     making(made, "what to generate, where it is not what the run was trained with", required=False)
     made.add_argument("--shares", default="", help='how often each class comes, as in "ribosome=3, tric=1"')
     made.add_argument("--part", type=int, default=256, help="particles of one part, which is held in memory")
     made.add_argument("--volumes", default="mrc", choices=FORMATS, help="kind of file")
     made = action("simulate", _simulated, "labelled subtomograms of a simulated microscope", reads=False)
-    made.add_argument("output", type=Path, help="folder for the particles")
+    made.add_argument("output", type=_folder, help="folder for the particles")
     made.add_argument("n", type=int, help="particles of each class")
     making(made, "class=FILE, with commas between, or built-in classes")
     made.add_argument("--microscope", default="S1", choices=tuple(MICROSCOPES), help="tilts, optics and dose")
@@ -327,7 +344,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "whole labelled tomograms that look like those of a run, or of a simulated microscope with its tilt series"
     made = action("scenes", _scenes, text, reads=False)
     made.add_argument("run", help=f"folder of a run of preset physics, or one of {', '.join(MICROSCOPES)}")
-    made.add_argument("output", type=Path, help="folder for the tomograms")
+    made.add_argument("output", type=_folder, help="folder for the tomograms")
     made.add_argument("--counts", required=True, help='in each tomogram: "ribosome=50, tric=2 uM"')
     made.add_argument("--crowders", default="", help="more molecules in each tomogram, which get no labels")
     made.add_argument(
@@ -359,7 +376,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line and do what it says; 2 and one sentence for bad input."""
-    chosen = vars(_parser().parse_args(arguments))
+    words = sys.argv[1:] if arguments is None else arguments
+    # argparse takes "-60,60" for the name of an option, but not with a space before it
+    words = [f" {w}" if before == "--tilts" else w for before, w in zip(["", *words], words, strict=False)]
+    chosen = vars(_parser().parse_args(words))
     chosen.pop("action")
     call = chosen.pop("call")
     if "options" in chosen:
@@ -368,7 +388,6 @@ def main(arguments: list[str] | None = None) -> int:
     said.emit = lambda record: print("-", in_shell(record.getMessage()), file=sys.stderr)
     log = logging.getLogger("cryoetgan_core")
     log.handlers, log.propagate = [said], False
-    use_style()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("once")

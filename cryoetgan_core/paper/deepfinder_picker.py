@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
-from scipy import ndimage
 
 from ..config import OWN_DATA, RunConfig, make_config
 from ..evaluation.baselines import WHITE
@@ -135,7 +135,7 @@ def labelled(path: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str, torch.Tens
         inside = ((centres >= MAP // 2) & (centres + MAP // 2 <= labels.shape)).all(1)
         row = int(np.argmax(inside * part["voxels"].to_numpy()))
         cut = tuple(slice(c - MAP // 2, c + MAP // 2) for c in centres[row].tolist())
-        shape, _ = ndimage.label(labels[cut] == label)
+        shape, _ = scipy.ndimage.label(labels[cut] == label)
         own = torch.from_numpy((shape == np.bincount(shape[shape > 0]).argmax()).astype(np.float32))
         grid = dict(new_voxel_size_A=DEEPFINDER_VOXEL_A, box=MAP, resolution_A=RESOLUTION_VOXELS * DEEPFINDER_VOXEL_A)
         references[f"class {label}"] = resample(own, DEEPFINDER_VOXEL_A, **grid)

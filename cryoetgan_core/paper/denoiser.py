@@ -3,8 +3,8 @@
 from functools import partial
 
 import numpy as np
+import scipy
 import torch
-from scipy.ndimage import gaussian_filter
 
 from ..config import DATASETS, RunConfig, make_config
 from ..evaluation.metrics import fourier_shell_correlation
@@ -31,7 +31,7 @@ def correlations(volumes: torch.Tensor, wanted: torch.Tensor) -> np.ndarray:
 
 
 def _filtered(volumes: torch.Tensor, sigma: float) -> torch.Tensor:
-    return torch.from_numpy(np.stack([gaussian_filter(v, sigma) for v in volumes.numpy()]))
+    return torch.from_numpy(np.stack([scipy.ndimage.gaussian_filter(v, sigma) for v in volumes.numpy()]))
 
 
 def make_denoiser(config: RunConfig, trained: str) -> dict:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from ..config import OWN_DATA, RunConfig, make_config
 from ..evaluation.classification import probe_logits, train_probe
@@ -152,8 +152,8 @@ def _deepfinder(path: Path, tomogram: str, box: int) -> tuple[ParticleSet, Parti
     labels = read_hdf5(path.with_name(path.name.replace("data", "target")), (3,))
     shapes, volumes, names, picks = [], [], [], []
     for label in range(1, int(labels.max()) + 1):
-        parts, count = ndimage.label(labels == label)
-        for i, centre in enumerate(ndimage.center_of_mass(parts > 0, parts, range(1, count + 1)), 1):
+        parts, count = scipy.ndimage.label(labels == label)
+        for i, centre in enumerate(scipy.ndimage.center_of_mass(parts > 0, parts, range(1, count + 1)), 1):
             picks.append(centre)
             corner = np.round(centre).astype(int) - box // 2
             cut = tuple(slice(c, c + box) for c in corner)

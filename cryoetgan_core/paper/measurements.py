@@ -55,7 +55,7 @@ def make_downstream(config: RunConfig) -> dict:
     physics = make_config(config.profile, config.dataset, "physics", **sizes, tilt_range="estimated")
     sets |= generated_set(train_on(physics, domains, paths.runs(config.profile) / "physics" / name), domains)
     sets |= generated_set(load_run(paths.runs(config.profile) / name, default_device()), domains)
-    small = dict(steps=4) if config.profile == "smoke" else {}
+    small = dict(steps=4, repeats=1) if config.profile == "smoke" else {}
     return {"rows": benchmark(sets, domains, seed=config.seed, **small)} | described(
         config, "paper.measurements", domains
     )

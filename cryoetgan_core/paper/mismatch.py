@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import scipy
 import torch
-from scipy.ndimage import gaussian_filter, median_filter
 
 from ..config import DATASETS, RunConfig
 from ..evaluation.baselines import CTF, baseline, ctf_factor
@@ -69,8 +69,8 @@ def _standardised(volume: np.ndarray) -> np.ndarray:
 FILTERS: dict[str, Change] = {  # what is done to every subtomogram
     "low-passed": _low_pass,
     "CTF-deconvolved": _deconvolved,
-    "median filter": lambda volume: median_filter(volume, 3),
-    "Gaussian filter": lambda volume: gaussian_filter(volume, 0.8),
+    "median filter": lambda volume: scipy.ndimage.median_filter(volume, 3),
+    "Gaussian filter": lambda volume: scipy.ndimage.gaussian_filter(volume, 0.8),
     "8 bits": _eight_bits,
     "each scaled to one variance": _standardised,
 }

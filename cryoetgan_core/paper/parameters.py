@@ -5,8 +5,6 @@ import re
 import types
 from pathlib import Path
 
-from IPython.display import Markdown, display
-
 from ..config import PROFILES
 from ..simulator.specimen.render import parse_source, source_exists
 
@@ -50,6 +48,8 @@ def profile_for(profile: str, files: str) -> str:
     """
     chosen = profile or ("quick" if files else "smoke")
     if files and chosen == "smoke":
+        from IPython.display import Markdown, display  # the command is no notebook
+
         text = "The smoke profile only shows that every part runs: **no number or picture below means anything.**"
         display(Markdown(text))
     return chosen

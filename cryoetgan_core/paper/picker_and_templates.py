@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
-from scipy.ndimage import maximum_filter
-from scipy.special import expit
 
 from ..config import DATASETS, RunConfig
 from ..evaluation.downstream import PHYSICS
@@ -64,7 +63,7 @@ def candidates(maps: np.ndarray, radii: list[float]) -> tuple[np.ndarray, np.nda
     """
     seen = kept_apart(maps[: len(radii)], radii, LEAST)
     places = np.argwhere(np.isfinite(seen.max(0)))
-    near = np.stack([maximum_filter(one, REACH)[tuple(places.T)] for one in maps], axis=1)
+    near = np.stack([scipy.ndimage.maximum_filter(one, REACH)[tuple(places.T)] for one in maps], axis=1)
     odds = near[:, : len(radii)].clip(CERTAIN, 1 - CERTAIN)
     return places, np.concatenate([np.log(odds / (1 - odds)), near[:, len(radii) :]], axis=1)
 
@@ -121,7 +120,7 @@ def by_best_template(maps: np.ndarray, radii: list[float]) -> np.ndarray:
     places, features = candidates(maps, radii)
     probabilities, matched = np.split(features, 2, axis=1)
     found = np.full((len(radii), *maps.shape[1:]), -np.inf, np.float32)
-    found[(matched.argmax(1), *places.T)] = expit(probabilities.max(1))
+    found[(matched.argmax(1), *places.T)] = scipy.special.expit(probabilities.max(1))
     return kept_apart(found, radii, 0.0)
 
 

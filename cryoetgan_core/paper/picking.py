@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
-from scipy.ndimage import gaussian_filter, maximum_filter
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
 from ..config import RunConfig
 from ..evaluation.baselines import ctf_at
@@ -179,7 +177,7 @@ def probabilities(network: torch.nn.Module, volume: np.ndarray) -> np.ndarray:
     inferer = SlidingWindowInferer((PATCH,) * 3, sw_batch_size=4, overlap=0.5, mode="gaussian")
     seen = torch.from_numpy(normalised(volume))[None, None].to(next(network.parameters()).device)
     found = inferer(seen, network).softmax(1)[0, 1:].cpu().numpy()
-    return np.stack([gaussian_filter(one, 1.0) for one in found])
+    return np.stack([scipy.ndimage.gaussian_filter(one, 1.0) for one in found])
 
 
 def mean_probabilities(network: torch.nn.Module, volume: np.ndarray) -> np.ndarray:
@@ -198,7 +196,7 @@ def peaks(height: np.ndarray, radius: float, least: float) -> tuple[np.ndarray, 
     reach = int(np.ceil(radius))
     ball = np.argwhere(np.linalg.norm(np.mgrid[(slice(-reach, reach + 1),) * 3], axis=0) <= radius)
     padded = np.pad(height, reach, constant_values=-np.inf)
-    found = np.argwhere((height == maximum_filter(height, size=3)) & (height > least))
+    found = np.argwhere((height == scipy.ndimage.maximum_filter(height, size=3)) & (height > least))
     highest = [padded[tuple(np.moveaxis(part[:, None] + ball, -1, 0))].max(1) for part in np.array_split(found, CHUNKS)]
     found = found[np.concatenate(highest) == height[tuple(found.T)]]
     return found, height[tuple(found.T)]
@@ -225,8 +223,8 @@ def matched(picks: np.ndarray, truth: np.ndarray, within: float) -> int:
     """How many picks (N, 3) can be paired one to one with molecules (M, 3) that are at most `within` away."""
     if not len(picks) or not len(truth):
         return 0
-    near = cdist(picks, truth) <= within
-    rows, columns = linear_sum_assignment(~near)
+    near = scipy.spatial.distance.cdist(picks, truth) <= within
+    rows, columns = scipy.optimize.linear_sum_assignment(~near)
     return int(near[rows, columns].sum())
 
 

@@ -3,9 +3,8 @@ recordings: Figures 1, 2 and 4.
 """
 
 import numpy as np
+import scipy
 import torch
-from scipy.ndimage import gaussian_filter
-from scipy.stats import spearmanr
 
 from ..config import DATASETS, RunConfig, make_config
 from ..evaluation.baselines import more_real
@@ -59,7 +58,7 @@ def deviation_of(variance: np.ndarray) -> np.ndarray:
     """Standard deviation (D, D, D) of a variance (D, D, D) averaged over neighbouring voxels; negative where a
     difference of two variances is.
     """
-    smooth = gaussian_filter(variance, SMOOTHED)
+    smooth = scipy.ndimage.gaussian_filter(variance, SMOOTHED)
     return np.sign(smooth) * np.sqrt(np.abs(smooth))
 
 
@@ -94,7 +93,7 @@ def _reliability(config: RunConfig, run: TrainedRun, domains: Domains, per_class
     finite = (1 + 1 / generations) ** 0.5
     for x, y in zip(domains.volumes("X_test")[rows].split(1), real, strict=True):
         made = generate_repeats(run, x, repeats=generations, seed=config.seed + 3)[0].numpy()
-        deviations.append(finite * np.sqrt(gaussian_filter(made.var(0, ddof=1), SMOOTHED)))
+        deviations.append(finite * np.sqrt(scipy.ndimage.gaussian_filter(made.var(0, ddof=1), SMOOTHED)))
         errors.append(y.numpy() - made.mean(0))
     return reliability(np.stack(deviations), np.stack(errors))
 
@@ -148,9 +147,9 @@ def make_spread(config: RunConfig) -> dict:
     }
     ranks = []  # over the box, of the predicted s.d. with the error that recordings really have
     for fake, of_fake, true in zip(made.numpy(), variance, of_microscope, strict=True):
-        predicted = gaussian_filter(of_fake, SMOOTHED)
-        error = gaussian_filter(np.mean((true - fake.mean(0)) ** 2, 0), SMOOTHED)
-        ranks.append(float(spearmanr(predicted, error, axis=None)[0]))
+        predicted = scipy.ndimage.gaussian_filter(of_fake, SMOOTHED)
+        error = scipy.ndimage.gaussian_filter(np.mean((true - fake.mean(0)) ** 2, 0), SMOOTHED)
+        ranks.append(float(scipy.stats.spearmanr(predicted, error, axis=None)[0]))
     return {
         "classes": list(domains.classes),
         "voxel_size_A": domains.X_test.voxel_size_A,

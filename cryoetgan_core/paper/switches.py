@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
-from scipy.stats import mannwhitneyu
+import scipy
 
 from ..config import RunConfig, make_config
 from ..evaluation.classification import load_classifier
@@ -95,6 +95,8 @@ def resolved(values: list[list[float]], reference: list[list[float]]) -> tuple[b
     """Whether a switch moves a number: each data draw tells its trainings from the reference's (Mann and Whitney,
     two-sided, p < 0.05), and in the same direction; and each draw's p. Lists hold one list a draw.
     """
-    found = [mannwhitneyu(a, b, alternative="two-sided").pvalue for a, b in zip(values, reference, strict=True)]
+    found = [
+        scipy.stats.mannwhitneyu(a, b, alternative="two-sided").pvalue for a, b in zip(values, reference, strict=True)
+    ]
     signs = {float(np.sign(np.median(a) - np.median(b))) for a, b in zip(values, reference, strict=True)}
     return max(found) < 0.05 and len(signs) == 1, [float(p) for p in found]

@@ -12,8 +12,8 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
-from scipy.ndimage import gaussian_filter
 
 from ..config import DATASETS, RunConfig
 from ..evaluation.downstream import PHYSICS
@@ -112,7 +112,7 @@ def _power(shape: tuple[int, int, int], scope: Microscope, rng: torch.Generator)
     """Power (Z, Y, X // 2 + 1) of `_back_projected`, smooth."""
     drawn = [_back_projected(shape, scope, rng) for _ in range(DRAWN)]
     power = np.mean([np.abs(np.fft.fftn(one)) ** 2 for one in drawn], axis=0)
-    return torch.from_numpy(gaussian_filter(power, BLUR, mode="wrap")[..., : shape[2] // 2 + 1]).float()
+    return torch.from_numpy(scipy.ndimage.gaussian_filter(power, BLUR, mode="wrap")[..., : shape[2] // 2 + 1]).float()
 
 
 def _in_noise(density: np.ndarray, factor: torch.Tensor, noise: np.ndarray, snr: float) -> np.ndarray:

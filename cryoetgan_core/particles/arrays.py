@@ -5,8 +5,8 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import scipy
 import torch
-from scipy.spatial.transform import Rotation
 
 from ..volumes.maps import PACKED_SUFFIXES, read_header, read_map_header
 from ..volumes.poses import pose_to_relion_angles
@@ -100,7 +100,7 @@ def _angles_of_quaternions(quaternions: np.ndarray, path: Path) -> list[np.ndarr
     norm = np.linalg.norm(quaternions, axis=1, keepdims=True)
     if not (np.abs(norm - 1) < 0.01).all():
         raise ValueError(f"{path}: quaternion_xyzw are not of length 1 (from {norm.min():g} to {norm.max():g})")
-    zyx = torch.from_numpy(Rotation.from_quat(quaternions).as_matrix())
+    zyx = torch.from_numpy(scipy.spatial.transform.Rotation.from_quat(quaternions).as_matrix())
     # the pose acts on xyz, and the other way: from the reference to the particle
     return [a.numpy() for a in pose_to_relion_angles(zyx.flip((-2, -1)).mT)]
 

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
 
 def find_candidates(
@@ -26,9 +25,9 @@ def find_candidates(
         raise ValueError(f"find_candidates: n {n} and distance {min_distance_A} A, expected positive numbers")
     sigma = max(min_distance_A / (8 * voxel_size_A), 0.7)
     density = volume.astype(np.float32)
-    band = ndimage.gaussian_filter(density, sigma) - ndimage.gaussian_filter(density, 2 * sigma)
-    strength = ndimage.gaussian_filter(np.abs(band), sigma)
-    maxima = strength == ndimage.maximum_filter(strength, size=3)
+    band = scipy.ndimage.gaussian_filter(density, sigma) - scipy.ndimage.gaussian_filter(density, 2 * sigma)
+    strength = scipy.ndimage.gaussian_filter(np.abs(band), sigma)
+    maxima = strength == scipy.ndimage.maximum_filter(strength, size=3)
     inner = np.zeros(volume.shape, bool)
     inner[tuple(slice(border, max(s - border, border)) for s in volume.shape)] = True
     points = np.argwhere(maxima & inner)
@@ -82,11 +81,11 @@ def find_empty(
         return np.empty((0, 3), int)
     drawn = torch.rand((tries * most, 3), generator=generator, dtype=torch.float64).numpy()
     points = border + (drawn * extent).astype(int)
-    points = points[cKDTree(picks).query(points, p=np.inf)[0] >= side]
+    points = points[scipy.spatial.cKDTree(picks).query(points, p=np.inf)[0] >= side]
     if not len(points):
         return points
     density = volume.astype(np.float32) - volume.mean(dtype=np.float64)
-    mean, square = (ndimage.uniform_filter(v, side)[tuple(points.T)] for v in (density, density**2))
+    mean, square = (scipy.ndimage.uniform_filter(v, side)[tuple(points.T)] for v in (density, density**2))
     variance = square - mean**2
     alike = (variance > np.median(variance) / 2) & (variance < np.median(variance) * 2)
     return points[alike & (mean <= np.median(mean[alike]))][:most]
@@ -96,8 +95,8 @@ def label_centres(labels: np.ndarray, min_voxels: int = 1) -> pd.DataFrame:
     """Connected components (of 26 neighbours) of each value > 0: label, z, y, x (centre), voxels."""
     rows = []
     for value in np.unique(labels[labels > 0]):
-        components, count = ndimage.label(labels == value, structure=np.ones((3, 3, 3)))
+        components, count = scipy.ndimage.label(labels == value, structure=np.ones((3, 3, 3)))
         sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
-        centres = ndimage.center_of_mass(components > 0, components, range(1, count + 1))
+        centres = scipy.ndimage.center_of_mass(components > 0, components, range(1, count + 1))
         rows += [(int(value), *c, int(s)) for c, s in zip(centres, sizes, strict=True) if s >= min_voxels]
     return pd.DataFrame(rows, columns=["label", "z", "y", "x", "voxels"])

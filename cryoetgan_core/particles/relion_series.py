@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from ..volumes.maps import read_map
@@ -120,7 +120,7 @@ def tilt_series(
         numeric(tilts, (*TURNS, *columns, *(c for c in ("rlnTomoXTilt",) if c in tilts)), file)
         x = tilts["rlnTomoXTilt"].to_numpy(float) if "rlnTomoXTilt" in tilts else np.zeros(len(tilts))
         angles = np.stack([x, *(tilts[c].to_numpy(float) for c in TURNS)], 1)
-        return tilts, Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+        return tilts, scipy.spatial.transform.Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     tilts = table_of(tomograms, name, path, (*MATRIX_ROWS, *columns))
     numeric(tilts, columns, path)
     rows = [[_row(v, 4, path) for v in tilts[c]] for c in MATRIX_ROWS]

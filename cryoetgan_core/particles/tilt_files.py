@@ -104,6 +104,8 @@ def with_tilts(
             rows = np.flatnonzero(table["source"] == source)
             ranges[source] = _in_tomogram(tilts.min(), tilts.max(), particles.volumes[rows[:LOOKED_AT]])
             named = "as told" if told else f"from {file.name}"
+            turned = ranges[source][0] != tilts.min()
+            named += "; {:g} to {:g} along the tomogram's z".format(*ranges[source]) if turned else ""
             LOG.warning("%s: tilts %g to %g degrees, %s", source, tilts.min(), tilts.max(), named)
     if not ranges:
         return particles

@@ -8,8 +8,8 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 import torch
-from scipy.ndimage import gaussian_filter
 
 from ..reproducibility.seeds import stream
 from ..volumes.domains import Domains
@@ -71,10 +71,8 @@ def pick_error(
     alone = ~torch.eye(len(parts), dtype=torch.bool)
     explained = []  # at each error: of the power of all parts, and of all but one
     for error in TRIED:
-        first, second = (
-            torch.from_numpy(gaussian_filter(half.numpy(), (0, error, error, error), mode="nearest"))[inner].flatten(1)
-            for half in halves
-        )
+        smoothed = (scipy.ndimage.gaussian_filter(half.numpy(), (0, *[error] * 3), mode="nearest") for half in halves)
+        first, second = (torch.from_numpy(half)[inner].flatten(1) for half in smoothed)
         first, second = first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True)
         # products of what was drawn independently: else a blur would fit better, as it smooths the noise of few
         # densities

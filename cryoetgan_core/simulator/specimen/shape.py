@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 
@@ -36,10 +36,10 @@ def split_molecules(volume: Tensor) -> list[Tensor]:
     Molecules are connected components above its `outline_level` of at least a quarter of the
     volume of the largest; every voxel within two voxels of one goes to the nearest.
     """
-    labels, _ = ndimage.label((volume > outline_level(volume)).numpy())
+    labels, _ = scipy.ndimage.label((volume > outline_level(volume)).numpy())
     sizes = np.bincount(labels.ravel())[1:]
     kept = [int(i) + 1 for i in np.argsort(-sizes, kind="stable") if sizes[i] >= 0.25 * sizes.max()]
-    far, nearest = ndimage.distance_transform_edt(~np.isin(labels, kept), return_indices=True)
+    far, nearest = scipy.ndimage.distance_transform_edt(~np.isin(labels, kept), return_indices=True)
     owner = labels[tuple(nearest)] * (far <= 2)
     return [volume * torch.from_numpy(owner == label) for label in kept]
 
