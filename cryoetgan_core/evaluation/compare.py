@@ -30,7 +30,6 @@ from .metrics import (
 )
 
 EXAMPLES = 3  # volumes of each class whose central slices are kept for the figures
-REPEATS = 40  # generations from one density, against as many recordings
 
 
 def _evenly(volumes: torch.Tensor, count: int) -> torch.Tensor:
@@ -172,7 +171,7 @@ def evaluate(
     ----------
     recorded
         (classes, R, D, H, W) subtomograms of the first test density of each class in its pose, where they can be had:
-        adds `compare_repeats`.
+        adds `compare_repeats` with R generations.
 
     Returns
     -------
@@ -203,7 +202,7 @@ def evaluate(
     middle = real.shape[-1] // 2
     slices = {name: v[:, middle] for name, v in volumes.items()}
     if recorded is not None:
-        repeated = generate_repeats(run, densities[::EXAMPLES], repeats=REPEATS, seed=seed + 1)
+        repeated = generate_repeats(run, densities[::EXAMPLES], repeats=recorded.shape[1], seed=seed + 1)
         metrics |= compare_repeats(run.scaling.y(recorded), repeated)
     slices |= {f"{name}_xz": volumes[name][:, :, middle] for name in ("density", "generated", "real")}
     numbers = {

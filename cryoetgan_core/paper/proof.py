@@ -65,8 +65,8 @@ def estimated(config: RunConfig, domains: Domains, name: str) -> tuple[TrainedRu
 
 
 def small_probes(config: RunConfig) -> dict:
-    """Every source whole, and nothing else; fewer steps in the smoke profile."""
-    return dict(shares=(1.0,), real_shares=()) | (dict(steps=4) if config.profile == "smoke" else {})
+    """Every source whole, and nothing else; fewer and shorter probes in the smoke profile."""
+    return dict(shares=(1.0,), real_shares=()) | (dict(steps=4, repeats=1) if config.profile == "smoke" else {})
 
 
 def wedge_power(volumes: torch.Tensor, tilt_range_deg: tuple[float, float]) -> torch.Tensor:

@@ -26,6 +26,7 @@ DATA_FIELDS = (
     "classifier_epochs",
 )  # fmt: skip
 SIMULATE_AGAIN = "run notebooks/simulate_data.ipynb again"
+REPEATS = 40  # recordings of a density, and generations of it to compare them with
 
 
 def default_device() -> str:
@@ -130,12 +131,13 @@ def fit_classifier(config: RunConfig, domains: Domains) -> C3D:
     )
 
 
-def recorded_repeats(config: RunConfig, domains: Domains, repeats: int = 40) -> torch.Tensor:
-    """What the microscope shows of the first test density of each class, in its pose, recorded `repeats` times:
-    (classes, repeats, D, H, W), raw.
+def recorded_repeats(config: RunConfig, domains: Domains) -> torch.Tensor:
+    """What the microscope shows of the first test density of each class, in its pose, recorded many times: (classes,
+    R, D, H, W), raw; R is REPEATS, and fewer in the smoke profile.
 
     Defocus, neighbours and noise differ from one to the next.
     """
+    repeats = 8 if config.profile == "smoke" else REPEATS
     first = domains.X_test.table.groupby("class_name", sort=False).head(1)
     maps = read_json(data_folder(config) / "data.json", SIMULATE_AGAIN)["maps"]
     references = class_references(domains.classes, config.box, domains.X_test.voxel_size_A, maps)
