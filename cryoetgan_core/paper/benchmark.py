@@ -219,7 +219,7 @@ def make_speed(profile: str, make_plain: Callable[[nn.ModuleDict], None], repeat
     """
     smoke = profile == "smoke"
     torch.set_num_threads(1 if smoke else torch.get_num_threads())  # tests share the cores
-    box, width, boxes, batches, repeats = (24, 4, (20, 24), (1, 2), 1) if smoke else (40, 64, BOXES, BATCHES, repeats)
+    box, width, boxes, batches, repeats = (18, 2, (17, 18), (1, 2), 1) if smoke else (40, 64, BOXES, BATCHES, repeats)
     config = make_config("paper", "own", "released", box=box, width=width, critic_width=width, batch=1)
     small = config.replace(width=width if smoke else 16, critic_width=width if smoke else 16)
 

@@ -5,7 +5,7 @@ generator.
 import json
 import time
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -114,12 +114,17 @@ def find_case(profile: str, name: str) -> Case:
     Raises ValueError for a name that is none; the message lists those of seed 0.
     """
     tail = name.rsplit("seed", 1)[-1]
-    seed = int(tail) if tail.isdigit() else 0
-    cases = planned_cases(profile, [seed]) | foreign_cases(profile, seed)
+    cases = _cases(profile, int(tail) if tail.isdigit() else 0)
     if name not in cases:
-        known = [*planned_cases(profile, [0]), *foreign_cases(profile, 0)]
-        raise ValueError(f"There is no result {name!r}; expected one of {', '.join(known)} (and other seeds).")
+        known = ", ".join(_cases(profile, 0))
+        raise ValueError(f"There is no result {name!r}; expected one of {known} (and other seeds).")
     return cases[name]
+
+
+@lru_cache(32)  # it makes some hundred configurations, and a notebook asks for dozens of results
+def _cases(profile: str, seed: int) -> dict[str, Case]:
+    """All cases of a seed; not to be changed."""
+    return planned_cases(profile, [seed]) | foreign_cases(profile, seed)
 
 
 def make_result(profile: str, name: str, files: str = "") -> dict:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def random_rotations(n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
+def random_rotations(n: int, generator: torch.Generator) -> Tensor:
     """Rotations uniform on SO(3) (Haar measure), as (n, 3, 3) matrices acting on xyz column vectors.
 
     Drawn as normalised 4-D Gaussian vectors read as unit quaternions (Shoemake 1992), on the generator's
@@ -34,7 +34,7 @@ def random_rotations(n: int, generator: torch.Generator, dtype: torch.dtype = to
     if n < 0:
         raise ValueError(f"random_rotations: n is {n}, expected 0 or more")
     q = torch.randn(n, 4, generator=generator, device=generator.device, dtype=torch.float64)
-    return quaternions_to_matrices(q).to(dtype)
+    return quaternions_to_matrices(q)
 
 
 def quaternions_to_matrices(quaternions: Tensor) -> Tensor:
@@ -48,12 +48,12 @@ def quaternions_to_matrices(quaternions: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
-def random_shifts(n: int, max_shift_A: float, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
+def random_shifts(n: int, max_shift_A: float, generator: torch.Generator) -> Tensor:
     """Shifts (n, 3) zyx in angstrom, uniform in the cube from ``-max_shift_A`` to ``+max_shift_A``."""
     if n < 0 or max_shift_A < 0:
         raise ValueError(f"random_shifts: n {n} and max_shift_A {max_shift_A} must both be 0 or more")
     unit = torch.rand(n, 3, generator=generator, device=generator.device, dtype=torch.float64)
-    return ((2 * unit - 1) * max_shift_A).to(dtype)
+    return (2 * unit - 1) * max_shift_A
 
 
 def relion_angles_to_pose(rot_deg: Tensor, tilt_deg: Tensor, psi_deg: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from cryoetgan_core.simulator.sets import class_references
 from cryoetgan_core.streaming import Order, generate_to
 from cryoetgan_core.training import Trainer
 
-SHARES, BOX, VOXEL_A = {"tric": 2.0, "ribosome": 1.0}, 24, 15.0
+SHARES, BOX, VOXEL_A = {"tric": 2.0, "ribosome": 1.0}, 18, 20.0
 OURS = (ValueError, OSError)  # what an error may be
 NOT_COMPARED = (".tmp", ".partial", "copick.json")  # unfinished; unfinished; holds the folder's path
 

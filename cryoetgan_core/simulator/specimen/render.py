@@ -137,10 +137,12 @@ def reference_map(
 
 def parse_source(text: str) -> tuple[str, dict]:
     """Source and options of `reference_map` from "FILE", "FILE#0" (one of a map's molecules) or "FILE@13.68" (its true
-    voxel size), or both.
+    voxel size), or both. The name of a file that exists is taken whole.
 
     Raises ValueError when what follows # or @ is no number.
     """
+    if Path(text.strip()).is_file():
+        return text.strip(), {}
     rest, at, voxel = text.strip().partition("@")
     source, hash_, molecule = rest.partition("#")
     try:
