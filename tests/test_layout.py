@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import cryoetgan_core
+from cryoetgan_core import paper
 
 ROOT = Path(cryoetgan_core.__file__).parents[1]
 
@@ -22,12 +23,17 @@ def test_no_room_imports_from_a_room_above_it() -> None:
 def test_what_a_user_needs_is_at_the_top_and_documented() -> None:
     for name in cryoetgan_core.__all__:
         assert inspect.getdoc(getattr(cryoetgan_core, name)), name
-    assert set(cryoetgan_core.__all__) <= set(dir(cryoetgan_core))
+    for package in (cryoetgan_core, paper):
+        assert set(package.__all__) <= set(dir(package))  # what a notebook completes
+        assert all(hasattr(package, name) for name in package.__all__)
     with pytest.raises(AttributeError, match="no 'generat'; it has load"):
         cryoetgan_core.generat  # noqa: B018
 
 
-def test_the_top_loads_nothing_until_a_name_is_used() -> None:
-    command = "import cryoetgan_core, sys; print('torch' in sys.modules, 'cryoetgan_core.config' in sys.modules)"
+def test_what_takes_seconds_to_load_is_loaded_when_it_is_needed() -> None:
+    """Nothing for the top; for the command nothing that draws or tests statistics, and no measurement."""
+    late = "torch", "cryoetgan_core.config", "seaborn", "scipy.stats", "cryoetgan_core.paper.catalogue"
+    told = f"print(*[name in sys.modules for name in {late}])"
+    command = f"import sys, cryoetgan_core; {told}; import cryoetgan_core.paper.command; {told}"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+    assert done.stdout.splitlines() == ["False False False False False", "True True False False False"]

@@ -30,3 +30,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"cryoetgan_core.paper has no {name!r}; it has {', '.join(__all__)}, and its modules.")
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
