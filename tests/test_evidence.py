@@ -161,7 +161,7 @@ def test_downstream_finds_that_noise_teaches_nothing_and_real_does(small: tuple)
     noise = torch.randn(domains.volumes("X_train").shape, generator=rng())
     y = domains.volumes("Y_train")
     sets = {GENERATED: noise, REAL: (y - y.mean()) / y.std()}
-    rows = benchmark(sets, domains, repeats=1, shares=(1.0,), real_shares=(0.2,), steps=60)
+    rows = benchmark(sets, domains, repeats=1, shares=(1.0,), real_shares=(0.2,), steps=40)
 
     def accuracy(source: str, synthetic: int, real: int) -> float:
         return max(r["accuracy"] for r in rows if (r["source"], r["synthetic"], r["real"]) == (source, synthetic, real))

@@ -75,7 +75,7 @@ def code_hash(*modules: str, without: tuple[str, ...] = ()) -> str:
     sentence nor a moved function makes a result old. Nor does config.py, whose values have a hash of their own
     (`RunConfig.hash`).
     """
-    statements = sorted(s for path in code_files(*modules, without=without) for s in _statements(path.read_text()))
+    statements = sorted(s for path in code_files(*modules, without=without) for s in _read(path.read_text())[1])
     return hashlib.sha256("\n".join(statements).encode()).hexdigest()[:12]
 
 
@@ -110,29 +110,26 @@ def _imports(path: Path) -> set[Path]:
     `__init__` is.
     """
     here, files = path.relative_to(PACKAGE).parent.parts, set()
-    for level, module, names in _imported(path.read_text()):
+    for level, module, names in _read(path.read_text())[0]:
         parts = (*here[: len(here) - level + 1], *(module.split(".") if module else ()))
         files |= {_file((*parts, name)) or _file(parts) for name in names}
     return files - {None, PACKAGE / "config.py"}
 
 
 @lru_cache(None)  # by a file's text: many modules import the same ones, and parsing takes a second a hundred files
-def _imported(text: str) -> list[tuple[int, str | None, list[str]]]:
-    """Level, module and names of each relative import of a file."""
-    nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom) and n.level > 0]
-    return [(n.level, n.module, [alias.name for alias in n.names]) for n in nodes]
-
-
-@lru_cache(None)
-def _statements(text: str) -> list[str]:
-    """A file's statements but its imports, without comments and docstrings."""
+def _read(text: str) -> tuple[list[tuple[int, str | None, list[str]]], list[str]]:
+    """Level, module and names of each relative import of a file; and its statements but its imports, without comments
+    and docstrings.
+    """
     tree = ast.parse(text)
+    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level > 0]
+    imported = [(n.level, n.module, [alias.name for alias in n.names]) for n in nodes]
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(
             node, clean=False
         ):
             node.body = node.body[1:]
-    return [_dump(node) for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]
+    return imported, [_dump(node) for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]
 
 
 def _dump(node: object) -> str:
