@@ -57,6 +57,9 @@ def test_comparisons_that_are_said_in_words_hold() -> None:
         "larger ones do not differ clearly from it there": level(r.wide_less_templates()),
         "which make no error on the held-out tomograms, remain ahead": set(r.wide_picker(PHYSICS, "S1")) == {1.0}
         and above_zero(r.wide_less_templates("S1", "_fine")),
+        "A larger picker with real labels makes no error on S1 either (measured on the first data set alone)": (
+            Results("quick", (0,)).wide_picker(REAL, "S1") == [1.0]
+        ),
         "In each of the three data sets both together are ahead of it": min(r.joint_less_templates()) > 0,
         "is not resolved. With four times as many rotations": level(r.joint_less_templates()),
         "is ahead of the larger pickers there in each data set, but not clearly": max(r.wide_less_best()) < 0

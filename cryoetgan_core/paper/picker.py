@@ -50,7 +50,7 @@ SOURCES = (PHYSICS, CTF_WEDGE, CTF, WHITE, REAL)
 TRAINED_ON, TESTED_ON = 4, 3  # tomograms; the last of those trained on sets the threshold
 ORDERS = tuple((source, TRAINED_ON) for source in SOURCES)
 ORDERS += ((PHYSICS, 2), (PHYSICS, 12), (CTF_WEDGE, 12), (REAL, 12))  # for the learning curves
-# Wider pickers, one of a source, in less than an hour of a core; their picks are kept apart as those of templates are.
+# Wider pickers, one of a source, in about an hour of a core; their picks are kept apart as those of templates are.
 LONG = {PHYSICS: "long", CTF_WEDGE: "long_formula", REAL: "long_real"}  # and names of files
 LONG_STEPS, LONG_TRAINED_ON, LONG_OWN = 2500, 48, 4
 SHAPE = (64, 160, 160)
