@@ -123,6 +123,7 @@ def test_sources_with_a_molecule_or_a_voxel_size(tmp_path):
     named = tmp_path / "a#2@b.mrc"
     named.touch()
     assert parse_source(str(named)) == (str(named), {})
+    named.unlink()
     two = gaussian(40, (10, 20, 20), 3.0) + 0.9 * gaussian(40, (30, 20, 20), 2.8)
     path = write(tmp_path / "two.mrc", two.numpy(), voxel=10.0)
     assert parse_maps(f"tric={path}#1") == {"tric": f"{path}#1"}
