@@ -114,13 +114,14 @@ def wedge(
     return at_every_ky(reached, size).contiguous().to(device)
 
 
-def coloured(power: torch.Tensor, padded: int, steps: int = 10) -> torch.Tensor:
+def coloured(power: torch.Tensor, padded: int, steps: int = 100) -> torch.Tensor:
     """Amplitude (P, P, P // 2 + 1) of noise in a box of `padded`^3 voxels that has a given power in the box cut out
     of it.
 
     What is cut out does not wrap round, so that power leaks between its frequencies, most of all along the axes. The
     leak is known exactly: the autocorrelation is multiplied by the overlap of the box with itself at each lag. The
-    amplitude is found by dividing by the ratio of the power expected to the one wanted, `steps` times.
+    amplitude is found by dividing by the ratio of the power expected to the one wanted, `steps` times: white noise with
+    a missing wedge gets 1.7 times its power there after ten steps, and within a tenth of it after a hundred.
 
     Parameters
     ----------
