@@ -49,12 +49,12 @@ def kernels(
     power = G.noise_power.cpu() if noise_power is None else noise_power
     if noise_power is None and len(G.background):  # empty boxes have no seam only as a power
         power = mean_power(G.background.cpu().float())
-    noise = finer(power.clamp(min=0).sqrt(), size) if G.wraps else coloured(power, size)
     kinds, count = G.recordings[:, 2:].cpu().unique(dim=0, return_counts=True)
+    squares = torch.stack([wedge(size, *ends, samples).square() for ends in kinds.tolist()]) + LEAST_WEDGE**2
+    mean = (squares * (count / count.sum())[:, None, None, None]).sum(0).sqrt()
+    noise = finer(power.clamp(min=0).sqrt(), size) if G.wraps else coloured(power, size, seen=mean)
     if len(kinds) > 1:  # the power was measured over all of them
-        squares = torch.stack([wedge(size, *ends, samples).square() for ends in kinds.tolist()])
-        mean = (squares * (count / count.sum())[:, None, None, None]).sum(0)
-        noise = noise * ((seen.square() + LEAST_WEDGE**2) / (mean + LEAST_WEDGE**2)).sqrt()
+        noise = noise * (seen.square() + LEAST_WEDGE**2).sqrt() / mean
     both = (torch.fft.irfftn(spectrum, s=(size,) * 3) for spectrum in (signal, noise))
     return tuple(both)
 

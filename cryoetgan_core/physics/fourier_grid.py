@@ -114,7 +114,7 @@ def wedge(
     return at_every_ky(reached, size).contiguous().to(device)
 
 
-def coloured(power: torch.Tensor, padded: int, steps: int = 100) -> torch.Tensor:
+def coloured(power: torch.Tensor, padded: int, steps: int = 100, seen: torch.Tensor | None = None) -> torch.Tensor:
     """Amplitude (P, P, P // 2 + 1) of noise in a box of `padded`^3 voxels that has a given power in the box cut out
     of it.
 
@@ -127,6 +127,9 @@ def coloured(power: torch.Tensor, padded: int, steps: int = 100) -> torch.Tensor
     ----------
     power : Tensor (D, D, D // 2 + 1)
         Wanted mean power of the cut volumes' rfft (norm "ortho"); 1 for white noise of variance 1.
+    seen : Tensor (P, P, P // 2 + 1)
+        Amplitude to begin with, such as the missing wedge leaves of white noise: in a box that is several times larger,
+        its edge is sharper than the frequencies of `power` can tell.
     """
     n = power.shape[0]
     if padded == n:
@@ -137,7 +140,7 @@ def coloured(power: torch.Tensor, padded: int, steps: int = 100) -> torch.Tensor
     fold[lag, (lag - n) % padded] += lag / n
 
     wanted = power.clamp(min=1e-9)
-    log_power = finer(wanted.log(), padded)
+    log_power = finer(wanted.log(), padded) if seen is None else wanted.mean().log() + 2 * seen.log()
     for _ in range(steps):
         correlation = torch.fft.irfftn(log_power.exp(), s=(padded,) * 3)
         expected = torch.fft.rfftn(along_axes(correlation, fold, fold, fold)).real
