@@ -231,9 +231,9 @@ CLAIMS = (
     Claim("A small network trained to tell the physics generator's volumes from real ones hardly can (SNR 0.05)",
           "training_data", "AUC, larger of S1 and S2; 0.5 is not told apart",
           lambda r: max((r.apart(d, PHYSICS, "auc") for d in DATASETS), key=mean), "<", 0.65, 0.05, 2, headline=True),
-    Claim("The power in the missing wedge tells the physics generator from real: there is too much (SNR 0.05)",
-          "training_data", "power in the wedge / real's, smaller of S1 and S2",
-          lambda r: min((r.apart(d, PHYSICS, "wedge_power") for d in DATASETS), key=mean), ">", 1.2, 0.1, 2,
+    Claim("Generated particles have little more power in the missing wedge than real ones (SNR 0.05; an earlier "
+          "version had half as much again)", "training_data", "power in the wedge / real's, larger of S1 and S2",
+          lambda r: max((r.apart(d, PHYSICS, "wedge_power") for d in DATASETS), key=mean), "<", 1.2, 0.1, 2,
           headline=True),
     Claim("A network of the same kind does not tell another data set of the simulator from real",
           "training_data", "AUC of another real draw, larger of S1 and S2",

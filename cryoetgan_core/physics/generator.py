@@ -70,7 +70,7 @@ class PhysicsGenerator(nn.Module):
         low, high = acquisition.tilt_range_deg or (-90.0, 90.0)
         # defocus (um), distance from the tilt axis (A), lowest and highest tilt (degrees)
         self.register_buffer("recordings", torch.tensor([0.0, 0.0, low, high]).repeat(REMEMBERED, 1))
-        self._padded: tuple = (None, None, None)  # what `_in_padded_box` made
+        self._padded: dict[str, tuple] = {}  # what `_in_padded_box` made
 
     @property
     def padded(self) -> int:
@@ -152,17 +152,18 @@ class PhysicsGenerator(nn.Module):
         )
         return masks if len(masks) == 1 else masks[kind[recording]]
 
-    def _in_padded_box(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """N, whose noise has the measured power in the box, and the support of T, (V,) each, at the voxels of the
-        padded box's rfft.
+    def _in_padded_box(self, name: str) -> torch.Tensor:
+        """The support of T, or for "noise_power" N, whose noise has the measured power in the box; (V,), at the voxels
+        of the padded box's rfft.
 
-        Made anew when what they follow from changes.
+        Made anew when what it follows from changes.
         """
-        key = (self.noise_power._version, self.support._version, self.noise_power.data_ptr(), self.padded)
-        if self._padded[0] != key:
-            made = coloured(self.noise_power.cpu(), self.padded), finer(self.support.cpu(), self.padded)
-            self._padded = (key, *(m.flatten().to(self.T.device) for m in made))
-        return self._padded[1:]
+        values = getattr(self, name)
+        key = (values._version, values.data_ptr(), self.padded)
+        if name not in self._padded or self._padded[name][0] != key:
+            made = (coloured if name == "noise_power" else finer)(values.cpu(), self.padded)
+            self._padded[name] = key, made.flatten().to(values.device)
+        return self._padded[name][1]
 
     def forward(
         self,
@@ -220,7 +221,7 @@ class PhysicsGenerator(nn.Module):
         """N (V,) or, where tilt ranges differ, (B, V), for what `wedges` gave: the power measured is the mean over
         them.
         """
-        amplitude = self._in_padded_box()[0]
+        amplitude = self._in_padded_box("noise_power")
         if len(seen) == 1:
             return amplitude
         kinds, count = self.recordings[:, 2:].unique(dim=0, return_counts=True)
@@ -245,7 +246,7 @@ class PhysicsGenerator(nn.Module):
         seen = self.wedges(drawn["recording"], microscope) if seen is None else seen
         table = self.transfer_table(drawn["recording"], microscope, defocus_um).flatten(1)
         T = lookup(p, "radius" if self.transfer == "table" else "fine tilt", x.device)(table)
-        support = self._in_padded_box()[1]
+        support = self._in_padded_box("support")
         return scaled(torch.fft.rfftn(specimen, dim=(-3, -2, -1)), T * (seen * support))
 
 
