@@ -18,6 +18,7 @@ RADII, TILTS = 15, 36  # nodes of the tables: 14 steps to Nyquist, 5 degrees
 FINE_RADII = 65  # nodes of curves that are formulas
 BEYOND_DEG = 100.0  # no range of tilts ends there
 LEAST_POWER = 1e-3  # of the most that a spatial frequency has, to tell a tilt range by
+DIVISIONS = 100  # after ten, white noise with a missing wedge has 1.7 times its power there; then within a tenth
 CORNER = math.sqrt(3) / 2  # spatial frequency of the corner of Fourier space
 
 
@@ -114,14 +115,13 @@ def wedge(
     return at_every_ky(reached, size).contiguous().to(device)
 
 
-def coloured(power: torch.Tensor, padded: int, steps: int = 100, seen: torch.Tensor | None = None) -> torch.Tensor:
+def coloured(power: torch.Tensor, padded: int, seen: torch.Tensor | None = None) -> torch.Tensor:
     """Amplitude (P, P, P // 2 + 1) of noise in a box of `padded`^3 voxels that has a given power in the box cut out
     of it.
 
     What is cut out does not wrap round, so that power leaks between its frequencies, most of all along the axes. The
     leak is known exactly: the autocorrelation is multiplied by the overlap of the box with itself at each lag. The
-    amplitude is found by dividing by the ratio of the power expected to the one wanted, `steps` times: white noise with
-    a missing wedge gets 1.7 times its power there after ten steps, and within a tenth of it after a hundred.
+    amplitude is found by dividing by the ratio of the power expected to the one wanted, DIVISIONS times.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def coloured(power: torch.Tensor, padded: int, steps: int = 100, seen: torch.Ten
 
     wanted = power.clamp(min=1e-9)
     log_power = finer(wanted.log(), padded) if seen is None else wanted.mean().log() + 2 * seen.log()
-    for _ in range(steps):
+    for _ in range(DIVISIONS):
         correlation = torch.fft.irfftn(log_power.exp(), s=(padded,) * 3)
         expected = torch.fft.rfftn(along_axes(correlation, fold, fold, fold)).real
         log_power = (log_power + finer((wanted / expected.clamp(min=1e-12)).log().clamp(-1, 1), padded)).clamp(min=-25)
