@@ -29,6 +29,7 @@ from cryoetgan_core.paper import mismatch, proof, real
 from cryoetgan_core.paper.plotting import comparison_table, real_table
 from cryoetgan_core.paper.runs import train_on
 from cryoetgan_core.particles.relion_series import tilts_deg
+from cryoetgan_core.physics import generator
 from cryoetgan_core.physics.acquisition import Acquisition, acquisition
 from cryoetgan_core.physics.estimate import MOST_SIGNAL, PARTS, estimate, is_standardised, mean_power, signals
 from cryoetgan_core.physics.fourier_grid import (
@@ -476,6 +477,18 @@ def test_a_handful_of_subtomograms_is_enough(particles, few: int) -> None:
     G = estimated_from(z_scored(x), z_scored(y)[:few])
     assert all(v.isfinite().all() for v in G.state_dict().values())
     assert made_by(G, z_scored(x)[:4]).std() == pytest.approx(1, abs=0.5)
+
+
+def test_an_estimate_colours_its_noise_once(monkeypatch) -> None:
+    """Which is slow for large boxes; the signals that it makes over and over have none."""
+    made = []
+    monkeypatch.setattr(generator, "coloured", lambda *given: made.append(given) or coloured(*given))
+    G = estimated_from(z_scored(blobs(32)), z_scored(blobs(64, seed=1)))
+    made_by(G, z_scored(blobs(4)))
+    assert len(made) == 1
+    G.noise_power *= 2
+    made_by(G, z_scored(blobs(4)))
+    assert len(made) == 2
 
 
 def test_the_mean_that_densities_bring_is_taken_off(particles) -> None:
