@@ -31,6 +31,7 @@ from cryoetgan_core.paper.runs import train_on
 from cryoetgan_core.particles.relion_series import tilts_deg
 from cryoetgan_core.physics import generator
 from cryoetgan_core.physics.acquisition import Acquisition, acquisition
+from cryoetgan_core.physics.any_size import kernels, share_in_wedge
 from cryoetgan_core.physics.estimate import MOST_SIGNAL, PARTS, estimate, is_standardised, mean_power, signals
 from cryoetgan_core.physics.fourier_grid import (
     CORNER,
@@ -44,7 +45,7 @@ from cryoetgan_core.physics.fourier_grid import (
     wedge,
     windowed_power,
 )
-from cryoetgan_core.physics.generator import LEAST_WEDGE, REMEMBERED, PhysicsGenerator, mean_square
+from cryoetgan_core.physics.generator import REMEMBERED, PhysicsGenerator, mean_square
 from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.run_folder import estimate as estimate_in
 from cryoetgan_core.simulator.microscope.back_projection import back_project, transform_size
@@ -232,13 +233,22 @@ def test_noise_that_is_cut_out_leaves_the_missing_wedge_as_empty_as_it_was() -> 
     """Of particles, and in scenes, where the box is several times larger."""
     tilts = (-60.0, 60.0)
     recorded = noise_of(wedge(48, *tilts) + 0.02, 200, SMALL, "recorded")
-    power, seen = mean_power(recorded), (wedge(64, *tilts).square() + LEAST_WEDGE**2).sqrt()
+    power = mean_power(recorded)
+    seen = (wedge(64, *tilts).square() + share_in_wedge(power, *tilts) ** 2).sqrt()
     made = noise_of(coloured(power, 22), 200, SMALL, "made")
     scenes = noise_of(coloured(power, 64, seen=seen), 30, 64, "scenes")
     corners = torch.cat([scenes[:, z : z + SMALL, y : y + SMALL, :SMALL] for z in (0, 32) for y in (0, 32)])
     of_real, *of_made = (float(proof.wedge_power(v, tilts).mean()) for v in (recorded, made, corners))
     # 1.6 times as much after ten steps, 1.5 in scenes whose noise does not begin with the wedge
     assert of_made == pytest.approx([of_real] * 2, rel=0.15)
+
+
+@pytest.mark.parametrize("tilts", [(-60.0, 60.0), (-90.0, 90.0)])
+def test_noise_of_scenes_fills_a_wedge_that_is_not_empty(tilts: tuple[float, float]) -> None:
+    """As in tomograms that were denoised; it is not dark along the edges of the wedge."""
+    G = PhysicsGenerator(SMALL, Acquisition(VOXEL_A, tilts))
+    noise = torch.fft.rfftn(kernels(G, 0, 48, torch.ones(SMALL, SMALL, SMALL // 2 + 1))[1]).abs()
+    assert noise.numpy() == pytest.approx(1, abs=0.2)
 
 
 def filtered_up(power: torch.Tensor, padded: int) -> torch.Tensor:

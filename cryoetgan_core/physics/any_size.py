@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..reproducibility.seeds import stream
-from .fourier_grid import coloured, finer, lookup, wedge
+from .fourier_grid import coloured, coordinates, finer, lookup, wedge
 from .generator import LEAST_WEDGE, PhysicsGenerator, scaled
 
 KERNEL = 96  # voxels a side: farther than this half away nothing is spread by T or the edges of the wedge
@@ -24,6 +24,17 @@ def mean_power(volumes: torch.Tensor) -> torch.Tensor:
     """Mean power (D, D, D // 2 + 1) of volumes (N, D, D, D), each less its mean; 1 for white noise of variance 1."""
     volumes = volumes - volumes.mean((1, 2, 3), keepdim=True)
     return torch.fft.rfftn(volumes, dim=(1, 2, 3), norm="ortho").abs().square().mean(0)
+
+
+def share_in_wedge(power: torch.Tensor, low: float, high: float) -> float:
+    """Mean power (D, D, D // 2 + 1) in the wedge that tilts from `low` to `high` degrees miss, over that outside of it;
+    between a tenth and a half of the sampling frequency. 0 where nothing is missed.
+    """
+    n = len(power)
+    reached, (radius, _, _) = wedge(n, low, high), coordinates(n)
+    told = (radius > 0.1) & (radius < 0.5)
+    missed = told & (reached < 0.01)
+    return float(power[missed].mean() / power[told & (reached > 0.99)].mean()) if missed.any() else 0.0
 
 
 def kernels(
@@ -52,7 +63,8 @@ def kernels(
     kinds, count = G.recordings[:, 2:].cpu().unique(dim=0, return_counts=True)
     squares = torch.stack([wedge(size, *ends, samples).square() for ends in kinds.tolist()]) + LEAST_WEDGE**2
     mean = (squares * (count / count.sum())[:, None, None, None]).sum(0).sqrt()
-    noise = finer(power.clamp(min=0).sqrt(), size) if G.wraps else coloured(power, size, seen=mean)
+    start = (mean.square() + share_in_wedge(power, low, high) ** 2).sqrt()
+    noise = finer(power.clamp(min=0).sqrt(), size) if G.wraps else coloured(power, size, seen=start)
     if len(kinds) > 1:  # the power was measured over all of them
         noise = noise * (seen.square() + LEAST_WEDGE**2).sqrt() / mean
     both = (torch.fft.irfftn(spectrum, s=(size,) * 3) for spectrum in (signal, noise))

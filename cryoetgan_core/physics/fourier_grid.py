@@ -130,7 +130,7 @@ def coloured(power: torch.Tensor, padded: int, seen: torch.Tensor | None = None)
         Wanted mean power of the cut volumes' rfft (norm "ortho"); 1 for white noise of variance 1.
     seen : Tensor (P, P, P // 2 + 1)
         Amplitude to begin with, such as the missing wedge leaves of white noise: in a box that is several times larger,
-        its edge is sharper than the frequencies of `power` can tell.
+        its edge is sharper than the frequencies of `power` can tell. Where the wedge is not empty, near the one wanted.
     """
     n = power.shape[0]
     if padded == n:
