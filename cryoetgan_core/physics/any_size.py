@@ -28,13 +28,13 @@ def mean_power(volumes: torch.Tensor) -> torch.Tensor:
 
 def share_in_wedge(power: torch.Tensor, low: float, high: float) -> float:
     """Mean power (D, D, D // 2 + 1) in the wedge that tilts from `low` to `high` degrees miss, over that outside of it;
-    between a tenth and a half of the sampling frequency. 0 where nothing is missed.
+    between a tenth and a half of the sampling frequency. 1 where nothing is missed.
     """
     n = len(power)
     reached, (radius, _, _) = wedge(n, low, high), coordinates(n)
     told = (radius > 0.1) & (radius < 0.5)
     missed = told & (reached < 0.01)
-    return float(power[missed].mean() / power[told & (reached > 0.99)].mean()) if missed.any() else 0.0
+    return float(power[missed].mean() / power[told & (reached > 0.99)].mean()) if missed.any() else 1.0
 
 
 def kernels(
