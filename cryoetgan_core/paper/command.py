@@ -110,7 +110,8 @@ def _trained(
                 "noise may be far off at low frequencies"
             )
         else:
-            print(f"noise of {len(both.background)} empty boxes, for `scenes`")
+            number, side = both.background.volumes.shape[:2]
+            print(f"noise of {number} empty boxes of {side} voxels, for `scenes`")
     print(compared(trained, both))
     print(f"{run}: {preset} generator; next: cryoetgan generate {run} FOLDER NUMBER")
 

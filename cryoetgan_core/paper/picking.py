@@ -13,7 +13,7 @@ import torch
 from ..config import RunConfig
 from ..evaluation.baselines import ctf_at
 from ..generation import TrainedRun, load_run
-from ..particles.picked import LEAST_EMPTY, cut_at, cut_empty
+from ..particles.picked import cut_at, cut_empty, enough_empty
 from ..physics.any_size import mean_power
 from ..physics.pick_error import as_picked
 from ..reproducibility.files import write_atomically
@@ -54,19 +54,23 @@ def estimated(
     as the particles are found to be.
     """
     y = particles_in(tomograms, voxel_size_A, config.box)
-    rng, empty = stream(config.data_seed, "picker", "empty"), []
-    for volume, table in tomograms:
-        picks = table[list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A
-        empty.append(cut_empty(volume, voxel_size_A, picks, config.box, voxel_size_A, EMPTY, rng))
-    e = np.concatenate(empty)
-    beside = ParticleSet(e, particle_table(len(e)), voxel_size_A) if len(e) >= LEAST_EMPTY else None
+
+    def cut(side: int) -> np.ndarray:
+        rng, empty = stream(config.data_seed, "picker", "empty"), []
+        for volume, table in tomograms:
+            picks = table[list(POSITION_COLUMNS[::-1])].to_numpy() / voxel_size_A
+            empty.append(cut_empty(volume, voxel_size_A, picks, side, voxel_size_A, EMPTY, rng))
+        return np.concatenate(empty)
+
+    e = enough_empty(cut, config.box)
+    beside = None if e is None else ParticleSet(e, particle_table(len(e)), voxel_size_A)
     x = density_maps(references, 50, config.box, voxel_size_A, stream(config.data_seed, "picker", "X"))
     both = Domains(x, x, y, y, beside)
     if mend:
         both = as_picked(both, config.data_seed).domains
     train_on(config, both, folder, replace=True)
     run = load_run(folder)  # scenes are made on the CPU
-    return run, None if beside is None else mean_power(run.scaling.y(torch.from_numpy(e)))
+    return run, None if e is None else mean_power(run.scaling.y(torch.from_numpy(e)))
 
 
 def particles_in(tomograms: list[Tomogram], voxel_size_A: float, box: int) -> ParticleSet:

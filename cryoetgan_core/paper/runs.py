@@ -39,7 +39,9 @@ def train_on(
     x, y = domains.volumes("X_train"), domains.volumes("Y_train")
     if config.generator == "physics":
         known = acquisition(domains.Y_train, tilt_range=config.tilt_range, transfer=config.transfer)
-        empty = None if domains.background is None else torch.from_numpy(np.asarray(domains.background.volumes))
+        beside = domains.background
+        whole = beside is not None and beside.volumes.shape == (len(beside), *y.shape[1:])  # else scenes alone use them
+        empty = torch.from_numpy(np.asarray(beside.volumes)) if whole else None
         estimate(config, x, y, known, folder, empty)
     else:
         train(Trainer(config, x, y, default_device(), processes), folder, replace=replace, progress=progress)

@@ -1,7 +1,7 @@
 """Particles cut from tomograms where they were picked: by a table of positions, or in a copick project."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -79,9 +79,23 @@ def cut_empty(
     )
 
 
+def enough_empty(cut: Callable[[int], np.ndarray], box: int) -> np.ndarray | None:
+    """What `cut` gives for cubes of `box` voxels or, where fewer than LEAST_EMPTY are so large, for cubes of two thirds
+    of that; None where these are too few, too.
+
+    In a crowded tomogram no box is free of molecules. Two thirds of it still hold a molecule, if the box is 1.5 times
+    as large as one.
+    """
+    for side in (box, 2 * round(box / 3)):
+        cubes = cut(side)
+        if len(cubes) >= LEAST_EMPTY:
+            return cubes
+    return None
+
+
 def background(particles: ParticleSet, options: Mapping[str, object], sources: Sequence[str]) -> ParticleSet | None:
     """Background cut from the tomograms that `particles` were cut from, MOST_EMPTY cubes at most, or None where that
-    cannot be done.
+    cannot be done. The cubes are as large as the particles' boxes, or two thirds of that (`enough_empty`).
 
     It needs tomograms on disk, beam along z, not mirrored, in which the particles were picked (by coordinates, labels
     or in a copick project): where they were found by their structure alone, the others are not known.
@@ -101,18 +115,24 @@ def background(particles: ParticleSet, options: Mapping[str, object], sources: S
     if "n" in options or turned or not placed or not _are_tomograms(sources):
         return None
     known = {k: options[k] for k in ("voxel_size_A", "protein") if k in options}
-    box, found = particles.volumes.shape[-1], []
-    for number, source in enumerate(sources):
-        volume, voxel_size_A = read_tomogram(source, **known)
-        lost = [place for of, *place in table.attrs.get(LEFT_OUT, []) if of == source]
-        kept = table.loc[table["source"] == source, ["z_A", "y_A", "x_A"]].to_numpy()
-        picks = np.concatenate([kept, np.reshape(lost, (-1, 3))]) / voxel_size_A
-        share, rng = -(-MOST_EMPTY // len(sources)), stream(0, "background", number)
-        found.append(cut_empty(volume, voxel_size_A, picks, box, particles.voxel_size_A, share, rng))
-    volumes = np.concatenate(found)
-    if len(volumes) < LEAST_EMPTY:
+    share, counts = -(-MOST_EMPTY // len(sources)), []
+
+    def cut(side: int) -> np.ndarray:
+        found = []
+        for number, source in enumerate(sources):
+            volume, voxel_size_A = read_tomogram(source, **known)
+            lost = [place for of, *place in table.attrs.get(LEFT_OUT, []) if of == source]
+            kept = table.loc[table["source"] == source, ["z_A", "y_A", "x_A"]].to_numpy()
+            picks = np.concatenate([kept, np.reshape(lost, (-1, 3))]) / voxel_size_A
+            rng = stream(0, "background", number)
+            found.append(cut_empty(volume, voxel_size_A, picks, side, particles.voxel_size_A, share, rng))
+        counts[:] = map(len, found)
+        return np.concatenate(found)
+
+    volumes = enough_empty(cut, particles.volumes.shape[-1])
+    if volumes is None:
         return None
-    named = particle_table(len(volumes), source=np.repeat(sources, [len(f) for f in found]))
+    named = particle_table(len(volumes), source=np.repeat(sources, counts))
     return ParticleSet(volumes, named, particles.voxel_size_A)
 
 

@@ -49,7 +49,8 @@ def kernels(
     size
         even, and at least a third larger than the box that G was estimated from.
     noise_power
-        `mean_power` of empty boxes, in place of the noise that was estimated from boxes with a molecule.
+        `mean_power` of empty boxes of any size, in place of the noise that was estimated from boxes with a molecule.
+        At zero frequency it is taken from the frequencies beside it, since the mean of each box was subtracted.
     """
     low, high = G.recordings[recording, 2:].tolist()
     samples = 2 * G.padded  # which set how wide the edge of a wedge is
@@ -57,9 +58,12 @@ def kernels(
     table = G.transfer_table(torch.tensor([recording])).flatten(1).cpu()
     T = lookup(size, "radius" if G.transfer == "table" else "fine tilt")(table).view(seen.shape)
     signal = T * seen * finer(G.support.cpu(), size)
-    power = G.noise_power.cpu() if noise_power is None else noise_power
+    power = G.noise_power.cpu()
     if noise_power is None and len(G.background):  # empty boxes have no seam only as a power
-        power = mean_power(G.background.cpu().float())
+        noise_power = mean_power(G.background.cpu().float())
+    if noise_power is not None:
+        power = noise_power.clone()
+        power[0, 0, 0] = torch.minimum(power[0, 1, 0], power[0, 0, 1])  # tilts reach both
     kinds, count = G.recordings[:, 2:].cpu().unique(dim=0, return_counts=True)
     squares = torch.stack([wedge(size, *ends, samples).square() for ends in kinds.tolist()]) + LEAST_WEDGE**2
     mean = (squares * (count / count.sum())[:, None, None, None]).sum(0).sqrt()

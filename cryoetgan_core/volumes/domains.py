@@ -18,7 +18,8 @@ HALVES = ("X_train", "X_test", "Y_train", "Y_test")
 class Domains:
     """X: density maps; Y: subtomograms. The test halves are never used by training or model choice.
 
-    `background` are boxes of the tomograms of Y_train that hold no particle, where there are any.
+    `background` are boxes of the tomograms of Y_train that hold no particle, where there are any: as large as those
+    that do, or smaller.
     """
 
     X_train: ParticleSet
