@@ -251,6 +251,14 @@ def test_noise_of_scenes_fills_a_wedge_that_is_not_empty(tilts: tuple[float, flo
     assert noise.numpy() == pytest.approx(1, abs=0.2)
 
 
+def test_noise_of_scenes_goes_on_below_the_frequencies_of_empty_boxes() -> None:
+    """Their means were subtracted, so that their power at zero frequency is none."""
+    power = torch.ones(SMALL, SMALL, SMALL // 2 + 1)
+    power[0, 0, 0] = 0
+    noise = torch.fft.rfftn(kernels(PhysicsGenerator(SMALL, Acquisition(VOXEL_A)), 0, 48, power)[1]).abs()
+    assert float(noise[0, 0, 0]) == pytest.approx(1, abs=0.2) and power[0, 0, 0] == 0
+
+
 def filtered_up(power: torch.Tensor, padded: int) -> torch.Tensor:
     """A power at the frequencies of a larger box, its leak left out of account."""
     correlation = torch.fft.fftshift(torch.fft.irfftn(power, s=power.shape[:1] * 3))

@@ -163,9 +163,9 @@ def make_picker(
         "counts": counts,
         "steps": steps,
         "voxel_size_A": voxel_size_A,
-        "noise_of_empty_boxes": noise_power is not None,
         "slices": shown,
         "data_hash": array_hash(*(volume for volume, _ in (*trained_on, *tested_on, *more[TRAINED_ON:]))),
+        **({"noise_of_empty_boxes": noise_power is not None} if PHYSICS in shown else {}),
     } | described(config, "paper.picker")
 
 
