@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from cryoetgan_core.config import make_config
-from cryoetgan_core.paper import own_data
+from cryoetgan_core.paper import own_data, runs
 from cryoetgan_core.paper.doubts import _half_radius, doubts
 from cryoetgan_core.paper.runs import train_on
 from cryoetgan_core.particles.folder import load_particles
+from cryoetgan_core.volumes.domains import Domains
 from cryoetgan_core.volumes.table import ParticleSet, particle_table
 
 CONFIG = make_config("smoke", "own")
@@ -119,3 +120,17 @@ def test_a_dip_of_the_transfer_function_within_a_molecule_is_not_its_edge() -> N
     ball = (r < 5.5).float()
     assert _half_radius(ball) == _half_radius(ball * (1 - 0.8 * ((r > 1.5) & (r < 3.5)))) == 6
     assert _half_radius(torch.zeros(24, 24, 24)) == 0
+
+
+@pytest.mark.parametrize(("side", "used"), [(24, True), (16, False)])
+def test_empty_boxes_are_noise_of_particles_only_if_as_large(monkeypatch, tmp_path, side: int, used: bool) -> None:
+    given = []
+    monkeypatch.setattr(runs, "estimate", lambda *arguments: given.append(arguments[-1]))
+    monkeypatch.setattr(runs, "load_run", lambda *_: None)
+    particles, empty = (
+        ParticleSet(np.zeros((n, box, box, box), np.float32), particle_table(n), 10.0)
+        for n, box in ((30, 24), (25, side))
+    )
+    config = make_config("smoke", "own", generator="physics")
+    runs.train_on(config, Domains(particles, particles, particles, particles, empty), tmp_path)
+    assert (given[0] is not None) == used
