@@ -70,8 +70,11 @@ SWITCHES = results(name for name, case in CASES.items() if case.module == "paper
 AUDIT = results([f"audit_S1_seed{NUMBERS[0]}"])
 DOWNSTREAM = results(f"downstream_S1_seed{s}" for s in NUMBERS)
 COMPARISONS = results(paper.comparison_names(PROFILE, paper.compared_draws(NUMBERS)))
-# Table 25 shows the quick profile's, whichever profile is made
-PICK_ERRORS = results(f"pick_errors_{d}_seed{NUMBERS[0]}" for d in DATASETS) if PROFILE == "quick" else []
+# Table 25 and Figure 26 show the quick profile's, whichever profile is made
+PICK_ERRORS, TOMOGRAMS = (
+    results(f"{name}_{d}_seed{NUMBERS[0]}" for d in DATASETS) if PROFILE == "quick" else []
+    for name in ("pick_errors", "whole_tomograms")
+)
 PARTS = results(paper.ablation_names(PROFILE, NUMBERS))
 MISMATCH = results(paper.mismatch_names(PROFILE, NUMBERS[0]))
 DENSITIES = results(paper.given_names(PROFILE, NUMBERS[0]))
@@ -116,7 +119,7 @@ FIGURE_NOTEBOOKS = {
         ],
     ),
     "physics_measurements": (
-        [*PARTS, *DENSITIES, *MISMATCH, *REACH, *DEFOCUS],
+        [*PARTS, *DENSITIES, *MISMATCH, *REACH, *DEFOCUS, *TOMOGRAMS],
         [
             "table8_ingredients",
             "table9_given_densities",
@@ -124,6 +127,7 @@ FIGURE_NOTEBOOKS = {
             "table12_poses",
             "fig15_few_particles",
             "fig13_defocus",
+            "fig26_whole_tomograms",
         ],
     ),
     # drawn from committed results, unless the rule `foreign` made one's own

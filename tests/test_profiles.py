@@ -47,7 +47,8 @@ def check_plan(printed: str, profile: str, seeds: list[int], runs: int) -> None:
     assert int(planned["simulate_data"]) == 2 * len(seeds) and int(planned["train"]) == runs * len(seeds)
     # trained by a rule of their own; made by name, where its library is, or of the weights of the repository
     apart = "runs competitor denoiser labels long_runs picker picker_and_templates switches template_matching"
-    apart = {f"paper.{m}" for m in f"{apart} wrong_input {'' if profile == 'quick' else 'pick_errors'}".split()}
+    apart += " wrong_input" + ("" if profile == "quick" else " pick_errors whole_tomograms")
+    apart = {f"paper.{m}" for m in apart.split()}
     cases = paper.planned_cases(profile, seeds).values()
     assert int(planned["measure"]) == sum(case.module not in apart for case in cases) > 40
     notebooks = {"figures_1_to_4", "noise_and_loss", "metric_audit", "training_data", "physics_measurements"}

@@ -38,6 +38,7 @@ from . import (
     spread,
     switches,
     template_matching,
+    whole_tomograms,
     wrong_input,
 )
 from .case import Case
@@ -77,6 +78,7 @@ def planned_cases(profile: str, seeds: list[int]) -> dict[str, Case]:
         reach,
         spread,
         template_matching,
+        whole_tomograms,
         wrong_input,
     ):
         cases |= module.planned(profile, seeds[0])
