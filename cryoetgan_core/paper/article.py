@@ -119,6 +119,11 @@ def numbers() -> dict[str, str]:
     found["no_wedge_auc"] = f"{r.without('S2', 'without wedge', 'auc'):.2f}"
     found["no_wedge_auc_S1"] = f"{r.without('S1', 'without wedge', 'auc'):.2f}"
     found |= {"sign": f"{r.high_fsc('all'):.2f}", "no_sign": f"{r.high_fsc('without sign'):.2f}"}
+    least, most = r.whole_tomograms()
+    for name, column in (("noise", "noise"), ("noise_below", "noise below"), ("T", "T"), ("T_below", "T below")):
+        found[f"tomograms_{name}"] = f"{least[f'{column}, least']:.2f} to {most[f'{column}, most']:.2f}"
+    for name, column in (("wedge", "in wedge"), ("wedge_simulator", "simulator's in wedge")):
+        found[f"tomograms_{name}"] = f"{least[column]:.1f} to {most[column]:.1f}"
     shares = sorted(r.mismatched())
     found |= {"mismatch_least": f"{shares[0]:.2f}", "mismatch_median": f"{np.median(shares):.2f}"}
     apart = sum(auc >= APART for auc in r.mismatched_apart())

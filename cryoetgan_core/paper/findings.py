@@ -20,7 +20,7 @@ from .picker import LONG, LONG_TRAINED_ON, SOURCES
 from .picker_and_templates import BOTH
 from .picking import CTF_WEDGE
 from .plan import noise_variant, run_name
-from .plotting import audit_table
+from .plotting import audit_table, tomogram_table
 from .plotting.operator_tables import accuracy_of
 from .proof import HEADLINE_SNR, ablation_names, comparison_names
 from .record import is_older
@@ -363,6 +363,12 @@ class Results:
         """Correlation of what a filter makes of test subtomograms with their densities, mean over classes."""
         (r,) = self([f"denoiser_{dataset}_seed{self.seeds[0]}"], "evening")
         return mean([row["correlation"] for row in r["rows"] if row["filter"] == name])
+
+    def whole_tomograms(self) -> tuple[pd.Series, pd.Series]:
+        """Least and most of each column of `tomogram_table` over data draws, of Figure 26."""
+        names = [f"whole_tomograms_{dataset}_seed{s}" for dataset in ("S1", "S2") for s in self.seeds]
+        table = tomogram_table(self(names))
+        return table.min(numeric_only=True), table.max(numeric_only=True)
 
     def mismatched(self) -> list[float]:
         """The generator's share of real, by condition of Table 11."""

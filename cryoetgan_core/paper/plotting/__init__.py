@@ -19,6 +19,7 @@ from .operator_tables import (
     pose_table,
     real_table,
     told_apart_table,
+    tomogram_table,
 )
 from .panels import SHORT, contact_sheet
 from .report import report_figure

@@ -45,6 +45,27 @@ def mismatch_table(results: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def tomogram_table(results: Sequence[dict]) -> pd.DataFrame:
+    """A row a data draw of `whole_tomograms`, numbers: T (over the root mean square of the simulator's tomograms) and
+    power of the noise, over the simulator's, least and most, below the lowest frequency of a particle's box ("below")
+    and from there to 0.3 cycles/voxel; power of the noise in the wedge (%) of that outside.
+    """
+    rows = []
+    for r in results:
+        f, box = np.array(r["frequency"]), r["of_a_box"]
+        made, real = ({k: np.array([c[k] for c in r[kind]]) for k in r[kind][0]} for kind in ("generator", "simulator"))
+        row = {"tomograms": r["config"]["dataset"], "draw": r["config"]["data_seed"]}
+        for name, ratio in (
+            ("T", made["transfer"].mean(0) / np.sqrt((real["transfer"] ** 2).mean(0))),
+            ("noise", made["noise"].mean(0) / real["noise"].mean(0)),
+        ):
+            for place, where in ((" below", f < box), ("", (f > box) & (f < 0.3))):
+                row |= {f"{name}{place}, least": ratio[where].min(), f"{name}{place}, most": ratio[where].max()}
+        row |= {"in wedge": 100 * made["in_wedge"].mean(), "simulator's in wedge": 100 * real["in_wedge"].mean()}
+        rows.append(row | {"sign of T at Nyquist": np.sign(made["transfer"][0, -1])})
+    return pd.DataFrame(rows)
+
+
 def comparison_rows(results: Sequence[dict]) -> pd.DataFrame:
     """A row a source and data draw: dataset, snr, seed, source, mean accuracy over the probes nested in it."""
     rows = pd.concat(
