@@ -248,9 +248,10 @@ def test_deepfinders_tomograms_test_what_was_estimated_from_the_other(
 
     def estimated(config, tomograms, *_):
         used["estimated"] = [float(v.mean()) for v, _ in tomograms]
-        return "run", None
+        return "run", "noise of empty boxes"
 
-    def compared(network, run, own, tested_on, *_):
+    def compared(network, run, noise_power, own, tested_on, *_):
+        assert noise_power == "noise of empty boxes"
         used.update(network=network, own=[v for v, _ in own], tested=[float(v.mean()) for v, _ in tested_on])
         return [{"source": "x", "class_name": "a", "picks": 1, "molecules": 2, "right": 1}]
 
@@ -276,7 +277,8 @@ def test_a_learned_transfer_function_is_divided_by_the_power_of_its_noise(monkey
     along_y = torch.fft.fftfreq(size)[:, None].abs()
     amplitude = torch.where(along_y > 0.3, 0.5, 2.0).expand(size, size, size // 2 + 1)
     signal, noise = (torch.fft.irfftn(f, s=(size,) * 3) for f in (torch.ones_like(amplitude), amplitude))
-    monkeypatch.setattr(wrong_input, "kernels", lambda *_: (signal, noise))
+    given = lambda G, recording, size, power=None: (signal, noise if power is None else power * noise)  # noqa: E731
+    monkeypatch.setattr(wrong_input, "kernels", given)
     generator = SimpleNamespace(recordings=torch.tensor([[0.0, 0.0, -50.0, 70.0]]), tilt_range_deg=(-50.0, 70.0))
     run = SimpleNamespace(G=generator)
     factor = wrong_input.matched_filter(run, shape)
@@ -285,6 +287,7 @@ def test_a_learned_transfer_function_is_divided_by_the_power_of_its_noise(monkey
     inside = seen[:, 0] > 0
     torch.testing.assert_close(factor[:, 0][inside], torch.full_like(factor[:, 0][inside], 0.25), rtol=1e-3, atol=0)
     assert float(factor[:, 12][seen[:, 12] > 0].max()) < 1  # weak noise counts as half of its mean, not as it is
+    torch.testing.assert_close(wrong_input.matched_filter(run, shape, torch.tensor(2.0)), factor / 4)  # of empty boxes
     assert set(wrong_input.transfer_by_shell(run, shape)) == {1.0}
 
 

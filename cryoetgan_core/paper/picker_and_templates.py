@@ -127,6 +127,7 @@ def by_best_template(maps: np.ndarray, radii: list[float]) -> np.ndarray:
 def compared(
     network: torch.nn.Module,
     run: TrainedRun,
+    noise_power: torch.Tensor | None,
     own: list[Tomogram],
     tested_on: list[Tomogram],
     references: Mapping[str, torch.Tensor],
@@ -134,13 +135,14 @@ def compared(
     rotations: int,
 ) -> list[dict]:
     """Rows of `picked_right`, with "source": a network's picks, those of templates seen through the transfer function
-    of `run`, BEST and BOTH. All thresholds are set, and the regression is fitted, on `own` tomograms.
+    of `run` over its noise (`matched_filter`), BEST and BOTH. All thresholds are set, and the regression is fitted, on
+    `own` tomograms.
     """
     radii = {name: radius_A(r, voxel_size_A) for name, r in references.items()}
     in_voxels, classes = [radii[name] / voxel_size_A for name in sorted(radii)], len(radii)
 
     def maps(volume: np.ndarray) -> np.ndarray:
-        factor = matched_filter(run, volume.shape)
+        factor = matched_filter(run, volume.shape, noise_power)
         seen, matched = mean_probabilities(network, volume), template_scores(volume, references, factor, rotations)
         return np.concatenate([seen, matched])
 
@@ -177,7 +179,7 @@ def make_both(
     run, noise_power = estimated(config, recorded, references, voxel_size_A, folder)
     made = tomograms_of(PHYSICS, config, run, noise_power, references, counts, voxel_size_A, trained_on)
     network = train_picker(made[:-own], voxel_size_A, radii, 1000 * config.seed, steps, WIDE, kept)
-    rows = compared(network, run, made[-own:], tested_on, references, voxel_size_A, rotations)
+    rows = compared(network, run, noise_power, made[-own:], tested_on, references, voxel_size_A, rotations)
     return _result(rows, config, steps, rotations, trained_on, [*recorded, *tested_on])
 
 
@@ -203,7 +205,7 @@ def make_deepfinder(
         (volumes[""], placed) for placed, volumes in scenes_of(run, references, trained_on, config.seed, noise_power)
     ]
     network = train_picker(made[:-own], DEEPFINDER_VOXEL_A, radii, 1000 * config.seed, steps, WIDE, kept)
-    rows = compared(network, run, made[-own:], [other[:2]], references, DEEPFINDER_VOXEL_A, rotations)
+    rows = compared(network, run, noise_power, made[-own:], [other[:2]], references, DEEPFINDER_VOXEL_A, rotations)
     return _result(rows, config, steps, rotations, trained_on, both)
 
 

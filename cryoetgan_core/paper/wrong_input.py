@@ -79,11 +79,14 @@ SHELLS = 20
 DRAWN, BLUR = 8, 2.0  # volumes of noise whose power is averaged, and the frequencies that it is smoothed over
 
 
-def matched_filter(run: TrainedRun, shape: tuple[int, int, int]) -> torch.Tensor:
+def matched_filter(
+    run: TrainedRun, shape: tuple[int, int, int], noise_power: torch.Tensor | None = None
+) -> torch.Tensor:
     """Factor (Z, Y, X // 2 + 1) of an rfft: a run's transfer function over the power of its noise, which tells a known
-    signal from coloured noise best, where the tilts of its first recording see; elsewhere 0.
+    signal from coloured noise best, where the tilts of its first recording see; elsewhere 0. `noise_power` is that of
+    empty boxes, as `kernels` takes it.
     """
-    signal, noise = (_in_corner(kernel, shape) for kernel in kernels(run.G, 0, min(shape)))
+    signal, noise = (_in_corner(kernel, shape) for kernel in kernels(run.G, 0, min(shape), noise_power))
     seen = seen_by_tilts(shape, *run.G.recordings[0, 2:].tolist())
     return _whitened(seen * signal, noise.square(), seen, LEAST_LEARNED)
 
@@ -165,7 +168,7 @@ def make_wrong_input(
     def heights_by_templates() -> Callable[[np.ndarray], np.ndarray]:
         through = factor
         if condition in (LEARNED, UNLABELLED):
-            through = matched_filter(run, shape)
+            through = matched_filter(run, shape, noise_power)
         if condition == NOISE:
             power = _power(shape, scope, stream(config.data_seed, "wrong input", "power"))
             through = _whitened(factor, power, seen, LEAST_KNOWN)
