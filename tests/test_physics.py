@@ -29,7 +29,7 @@ from cryoetgan_core.paper import mismatch, proof, real
 from cryoetgan_core.paper.plotting import comparison_table, real_table
 from cryoetgan_core.paper.runs import train_on
 from cryoetgan_core.particles.relion_series import tilts_deg
-from cryoetgan_core.physics import generator
+from cryoetgan_core.physics import generator, signal_moments
 from cryoetgan_core.physics.acquisition import Acquisition, acquisition
 from cryoetgan_core.physics.any_size import kernels, share_in_wedge
 from cryoetgan_core.physics.estimate import MOST_SIGNAL, PARTS, estimate, is_standardised, mean_power, signals
@@ -451,6 +451,29 @@ def recorded(request):
     x, y, few, clean = (torch.from_numpy(v.volumes) for v in (x, y, few, clean))
     power = [mean_power(v) for v in ((few - x.mean()) / x.std(), (clean - y.mean()) / y.std())]
     return z_scored(x), z_scored(y), power, request.param == "phase_flip"
+
+
+@pytest.mark.parametrize(
+    ("dip", "z", "negative"),
+    [
+        (True, [0.5, 0.5, -1.0, -1.2, -1.0], slice(12, 15)),  # weak evidence is enough where T has a minimum
+        (True, [4.0, 3.0, 1.0, 0.5, -0.5], slice(0, 0)),  # phases were flipped; the last band says nothing
+        (True, [3.0, 3.0, -3.0, 3.0, -3.0], slice(14, 15)),  # one change, not three
+        (False, [1.0, 1.0, 1.0, 1.0, -1.0, -1.2, -1.0, -1.2], slice(0, 0)),
+        (False, [1.0, 1.0, 1.0, 1.0, -4.0, -5.0, -4.0, -5.0], slice(11, 15)),
+    ],
+)
+def test_the_sign_of_the_transfer_changes_where_it_has_a_minimum(
+    monkeypatch: pytest.MonkeyPatch, dip: bool, z: list[float], negative: slice
+) -> None:
+    level = torch.ones(RADII)
+    level[10] = 0.5 if dip else 1.0
+    monkeypatch.setattr(signal_moments, "_third_moment", lambda *_: torch.zeros(1))
+    monkeypatch.setattr(signal_moments, "slopes", lambda *_: (torch.tensor(z), torch.ones(len(z))))
+    wanted = torch.ones(RADII)
+    wanted[negative] = -1
+    y = torch.zeros(signal_moments.PARTS_FOR_SIGNS, 4, 4, 4)
+    assert torch.equal(signal_moments.signs(level, y, y, torch.zeros(RADII, 4 * 4 * 3)), wanted)
 
 
 def test_level_and_sign_of_the_transfer_are_those_of_the_microscope(recorded) -> None:

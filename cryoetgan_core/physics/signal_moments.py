@@ -2,6 +2,8 @@
 its values are symmetric about zero; a particle is in the middle.
 """
 
+import math
+
 import torch
 
 from .fourier_grid import RADII, Lookup
@@ -87,7 +89,8 @@ def signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: to
     Noise whose values are symmetric about zero adds nothing of its own, where the two have no frequency in common; with
     the signal it adds its power times the mean particle in the band, which has the sign of T as well. That of
     subtomograms `y` is compared with that of a `signal` whose T has one sign, (N, D, D, D). Of all courses of the sign
-    over the bands, taken as independent, the likeliest is chosen, each change of which gains SIGN_CHANGE.
+    over the bands, taken as independent, the likeliest is chosen. Each change must gain SIGN_CHANGE. But at a minimum
+    of T and beyond it, one change is beforehand as likely as none, and equally likely at each band.
     """
     sign, level = torch.ones(RADII), level.abs()
     if len(y) < PARTS_FOR_SIGNS:  # too few to tell
@@ -104,7 +107,10 @@ def signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: to
     gain = z * z.abs() / 4  # twice this is the log likelihood ratio of both signs, the amplitude unknown
     courses = torch.cartesian_prod(*[torch.tensor([1.0, -1.0])] * (RADII - first))
     changes = (torch.diff(courses, dim=1, prepend=torch.ones(len(courses), 1)) != 0).sum(1)
-    sign[first:] = courses[(courses @ gain - SIGN_CHANGE * changes).argmax()]
+    must_gain = SIGN_CHANGE * changes
+    if falls.any():
+        must_gain = torch.where(changes > 0, must_gain - SIGN_CHANGE + math.log(RADII - first), 0.0)
+    sign[first:] = courses[(courses @ gain - must_gain).argmax()]
     return sign
 
 
