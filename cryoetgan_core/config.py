@@ -32,6 +32,7 @@ DATASETS = {
 }
 
 
+LEAST_BOX = 17  # at 16 the last norm of the paper's critic sees one voxel
 OWN_DATA = "own"  # the `dataset` of a run on a user's particles: classes and voxel size come with them
 
 
@@ -143,8 +144,11 @@ class RunConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"Parameter {name!r} is {getattr(self, name)}; expected at least 1.")
-        if self.box < 17:  # at 16 the critic's last norm sees one voxel
-            raise ValueError(f"Parameter 'box' is {self.box}; expected at least 17 voxels.")
+        if self.box < LEAST_BOX:
+            raise ValueError(
+                f"Parameter 'box' is {self.box}; expected at least {LEAST_BOX} voxels: choose a larger box, or smaller "
+                "voxels."
+            )
         if self.generator == "physics" and self.compute_dtype != "float32":
             raise ValueError(
                 f"Parameter 'compute_dtype' is {self.compute_dtype!r}; the physics generator has no convolutions: "

@@ -196,7 +196,7 @@ def generate_to(
     ------
     ValueError
         When a class has no reference, the voxels are not those of the run, the shard does not exist, or the folder
-        holds the parts of another order.
+        holds the parts of another order, or something else.
     """
     if not 0 <= shard < shards:
         raise ValueError(f"generate_to: shard {shard} of {shards}; expected 0 to {shards - 1}.")
@@ -212,13 +212,10 @@ def generate_to(
     optics, picks = source.get("optics", {}), source.get("picks", {})
     card = provenance(run_folder, run, references, order, voxel_size_A) | ({"picks": picks} if picks else {})
     path = folder / "provenance.json"
+    others = any(not p.name.startswith(".") for p in folder.iterdir())  # before `held`: another process may begin now
     held = read_json(path, "choose an empty folder") if path.exists() else None
-    if (
-        order.volumes == "copick"
-        and not path.exists()
-        and ((folder / "copick.json").exists() or (folder / RUNS).exists())
-    ):
-        raise ValueError(f"{folder} holds a copick project of another origin: choose an empty folder.")
+    if others and held is None:
+        raise ValueError(f"{folder} is not empty, and holds no particles of this command: choose an empty folder.")
     other = held is not None and held != json.loads(json.dumps(card))
     if other and replace:
         tables = [folder / f"particles{end}" for end in (".csv", ".tbl", ".star", "_relion5.star", ".xml")]

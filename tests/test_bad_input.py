@@ -116,7 +116,8 @@ for name, message, text in (
     case(name, message, lambda f, text=text: (two(f).parent / "labels.csv").write_text(text) and f)
 for message, options in {
     "voxel size -3": {"voxel_size_A": -3.0}, "protein is 'grey'": {"protein": "grey"},
-    "beam_axis is 'w'": {"beam_axis": "w"}, "unknown options .*'sign'.*mirror_z": {"sign": -1},
+    "beam_axis is 'w'": {"beam_axis": "w"}, "no sign= for such.*mirror_z=": {"sign": -1},
+    "mirror_z is 'no'; expected true or false": {"mirror_z": "no"},
 }.items():  # fmt: skip
     case(message, message, lambda f: two(f).parent, **options)
 

@@ -56,9 +56,12 @@ def test_a_file_where_a_folder_goes_is_said_first(tmp_path: Path, capsys: pytest
         assert f"{wrong}: {tmp_path / 'file'} is a file; expected a folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("tilts", ["-50,50", "-50 50"])
-def test_tilts_may_begin_with_a_minus(particles: Path, tilts: str, capsys: pytest.CaptureFixture) -> None:
-    assert command.main(["describe", str(particles), "--tilts", tilts]) == 0
+@pytest.mark.parametrize("tilts", ["-50,50", "-50 50", "{folder}/a.tlt"])
+def test_tilts_are_numbers_or_a_file(
+    particles: Path, tmp_path: Path, tilts: str, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "a.tlt").write_text("-50\n0\n50\n")
+    assert command.main(["describe", str(particles), "--tilts", tilts.format(folder=tmp_path)]) == 0
     assert "tilts -50 to 50 degrees" in capsys.readouterr().out
 
 
@@ -85,6 +88,9 @@ def test_doubts_are_said_before_a_training(particles: Path, tmp_path: Path, caps
     [
         (["describe", "nowhere.star"], "nowhere.star: no such file"),
         (["describe", "{particles}", "--options", "{wrong"], "options"),
+        (["describe", "{particles}", "--options", '{"box": 8}'], "'options' holds box; expected each to be given once"),
+        (["describe", "{particles}", "--coordinates", "p.csv"], "there is no --coordinates for such a file or folder"),
+        (["describe", "{particles}", "--coordinates", "p.csv"], '"mirror_z" in --options'),
         (["train", "{particles}", "{run}", "--densities", "ribosome=nowhere.mrc"], "'nowhere.mrc' of class 'ribosome'"),
         (["train", "{particles}", "{run}", "--densities", "tric", "--changes", "{}x"], "Parameter 'changes' is '{}x'"),
         (["simulate", "{run}", "0", "--densities", "tric"], "n is 0; expected one particle"),

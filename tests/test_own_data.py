@@ -9,7 +9,7 @@ import torch
 
 from cryoetgan_core.config import make_config
 from cryoetgan_core.paper import own_data, runs
-from cryoetgan_core.paper.doubts import _half_radius, doubts
+from cryoetgan_core.paper.doubts import _half_radius, dark, doubts
 from cryoetgan_core.paper.runs import train_on
 from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.volumes.domains import Domains
@@ -45,6 +45,9 @@ def test_a_folder_is_resampled_to_the_voxel_asked_for(tmp_path: Path) -> None:
     assert np.corrcoef(coarse.volumes[0].ravel(), smooth(3, 48)[0, ::2, ::2, ::2].ravel())[0, 1] > 0.97
     with pytest.raises(ValueError, match="48\\^3 voxels of 10 A; expected at least 24\\^3 of 30 A"):
         load_particles(folder, 24, 30.0)
+    assert load_particles(folder, None, 20.0).volumes.shape == (3, 24, 24, 24)  # as large in angstrom
+    other = write_folder(tmp_path / "other", smooth(2, 50), 9.99)
+    assert load_particles([folder, other]).volumes.shape == (5, 48, 48, 48)  # the boxes of the first
 
 
 def particles(n: int, **columns: object) -> ParticleSet:
@@ -58,6 +61,15 @@ def test_densities_are_noted_with_paths_that_hold_from_any_folder(
     Path("a.mrc").touch()
     told = own_data.absolute("tric, one=a.mrc#0@13.68, two=pdb:3j9i")
     assert told == f"tric, one={tmp_path / 'a.mrc'}#0@13.68, two=pdb:3j9i"
+
+
+def test_a_density_in_the_wrong_contrast_is_doubted(tmp_path: Path) -> None:
+    line = np.arange(24) - 12
+    blob = np.exp(-(line[:, None, None] ** 2 + line[:, None] ** 2 + line**2) / 30)
+    for name, volume in {"bright": blob, "dark": -blob, "on_dark": blob.max() - blob}.items():
+        mrcfile.write(tmp_path / f"{name}.mrc", volume.astype(np.float32), voxel_size=10.0)
+    files = {name: f"{tmp_path / name}.mrc" for name in ("bright", "dark", "on_dark")}
+    assert [text.partition(" (")[2][:5] for text in dark([*files, "tric"], files)] == ["dark)", "on_da"]
 
 
 def test_numbered_classes_that_no_density_names_are_doubted() -> None:

@@ -138,3 +138,10 @@ def test_shared_collections():
     released = load_particles(SIMULATED / "released_simulator" / "four_classes_box28_snr0.3.npz", protein="dark")
     assert released.volumes.shape == (400, 28, 28, 28) and released.voxel_size_A == pytest.approx(13.68)
     assert released.table["class_name"].nunique() == 4 and released.table["rot_deg"].notna().all()
+
+
+def test_labels_name_files_with_or_without_their_suffix(tmp_path):
+    for name in "ab":
+        mrcfile.write(tmp_path / f"{name}.mrc", np.zeros((8, 8, 8), np.float32), voxel_size=9.0)
+    (tmp_path / "labels.csv").write_text("particle,label\nb,ribosome\na.mrc,tric\n")
+    assert list(load_particles(tmp_path).table["class_name"]) == ["tric", "ribosome"]

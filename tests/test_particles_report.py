@@ -35,6 +35,14 @@ def test_no_axis_is_named_where_there_is_no_wedge():
     assert beam_axis_of(torch.randn(8, BOX, BOX, BOX, generator=stream(0, "n")))[0] is None
 
 
+def test_few_particles_do_not_tell_the_beam_axis(recorded):
+    """In few boxes noise may look like a wedge round any axis."""
+    turned = np.swapaxes(recorded.volumes, 1, 3).copy()
+    for n, said in ((7, False), (24, True)):
+        told = describe(ParticleSet(turned[:n], recorded.table[:n], VOXEL_A)).warnings
+        assert any("wedge lies round x" in text for text in told) == said
+
+
 @needs_shared
 def test_the_beam_axis_of_measured_tomograms():
     hiv, _ = read_tomogram(SHARED / "experimental" / "emd1155_hiv" / "emd_1155.ccp4")

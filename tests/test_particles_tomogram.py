@@ -11,6 +11,7 @@ import torch
 from common import SHARED, needs_shared
 from scipy.ndimage import gaussian_filter
 
+from cryoetgan_core.particles.coordinates import read_coordinates
 from cryoetgan_core.particles.folder import load_particles
 from cryoetgan_core.particles.picked import background
 from cryoetgan_core.particles.picking import find_candidates, label_centres
@@ -201,3 +202,13 @@ def test_real_label_volume():
     folder = EXPERIMENTAL.parent / "simulated" / "deepfinder_tomos"
     found = read_labelled_tomogram(folder / "tomo1_data.h5", folder / "tomo1_target.h5", 20, 10.0)
     assert set(found.table["class_name"]) == set("123456789")
+
+
+def test_angles_and_positions_of_a_csv(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Angles under RELION's plain names, and positions that stand there in two units."""
+    path = tmp_path / "picks.csv"
+    path.write_text("x,y,z,x_A,y_A,z_A,rot,tilt,psi\n1,2,3,10,20,30,40,50,60\n")
+    table = read_coordinates(path, 10.0, (9, 9, 9))
+    assert table[["rot_deg", "tilt_deg", "psi_deg"]].iloc[0].tolist() == [40, 50, 60]
+    assert table[["x_A", "y_A", "z_A"]].iloc[0].tolist() == [10, 20, 30]
+    assert "positions are taken from x_A, y_A, z_A" in caplog.text

@@ -208,13 +208,22 @@ def test_deepfinder_finds_its_label_map(tmp_path, trained):
 
 def test_a_project_of_another_origin_is_left_alone(tmp_path, trained):
     (tmp_path / "ExperimentRuns" / "TS_1").mkdir(parents=True)
-    with pytest.raises(ValueError, match="a copick project of another origin"):
+    with pytest.raises(ValueError, match="is not empty, and holds no particles"):
         make(tmp_path, trained, Order(2, SHARES, volumes="copick"))
     order = Order(2, SHARES, volumes="copick")
     make(tmp_path / "ours", trained, order)
     (tmp_path / "ours" / "ExperimentRuns" / "TS_1").mkdir()
     make(tmp_path / "ours", trained, dataclasses.replace(order, seed=1), replace=True)
     assert (tmp_path / "ours" / "ExperimentRuns" / "TS_1").exists()
+
+
+def test_files_of_the_user_are_not_written_over(tmp_path, trained):
+    (tmp_path / "particles.star").write_text("mine")
+    for replace in (False, True):
+        with pytest.raises(ValueError, match="is not empty, and holds no particles"):
+            make(tmp_path, trained, Order(2, SHARES), replace=replace)
+    assert [p.name for p in tmp_path.iterdir()] == ["particles.star"]
+    assert (tmp_path / "particles.star").read_text() == "mine"
 
 
 def test_a_particle_does_not_depend_on_how_many_are_made(tmp_path, trained):

@@ -30,7 +30,7 @@ from ..volumes.domains import Domains
 from ..volumes.poses import random_rotations
 from ..volumes.table import SHIFT_COLUMNS, ParticleSet
 from . import own_data
-from .doubts import cut_by_box, doubts
+from .doubts import doubtful, doubts
 from .own_runs import keep_noise, keep_source, noise_of, noted, source_of
 from .parameters import choose
 from .runs import train_on
@@ -179,7 +179,7 @@ def densities_for(
         When the folder is no run on particles.
     """
     (names, files), rng = own_data.parse_densities(densities), stream(seed, "densities")
-    for text in cut_by_box(names, files, box, voxel_size_A):
+    for text in doubtful(names, files, box, voxel_size_A):
         LOG.warning(text)
     references, count = class_references(names, box, voxel_size_A, files), n * len(names)
     picks = {} if run is None else noted(Path(run)).get("picks", {})
@@ -241,9 +241,9 @@ def simulate(
     scope = choose("microscope", microscope, MICROSCOPES)
     if n < 1:
         raise ValueError(f"simulate: n is {n}; expected one particle of each class or more.")
-    references = class_references(names, box, voxel_size_A, files)
-    for text in cut_by_box(names, files, box, voxel_size_A):
+    for text in doubtful(names, files, box, voxel_size_A):
         LOG.warning(text)
+    references = class_references(names, box, voxel_size_A, files)
     return subtomograms(references, n, box, voxel_size_A, scope, stream(seed, "simulate"), snr=snr)
 
 

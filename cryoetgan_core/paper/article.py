@@ -16,7 +16,7 @@ from .cell_left_out import OFF, PUT_IN
 from .claims import claims_table
 from .competitor import TRAINED
 from .denoiser import FILTERED, RESTORED
-from .findings import Results, mean
+from .findings import SIGN_DRAWS, Results, mean
 from .picker_and_templates import BEST, BOTH
 from .picking import CTF_WEDGE
 from .plotting import over_draws
@@ -62,7 +62,7 @@ def numbers() -> dict[str, str]:
         list(np.subtract(r.pickers("S2", PHYSICS), r.pickers("S2", TEMPLATES))), 3
     )
     found |= {"flow": over_draws(r.competitor(), 1, (0, 100)), "flow_steps": f"{TRAINED}"}
-    found["wrong_signs"] = f"{r.wrong_signs()} of {len(SEEDS)}"
+    found["wrong_signs"] = f"{r.wrong_signs()} of {len(SIGN_DRAWS)}"
     found["wide_pickers"] = over_draws(r.wide_picker(PHYSICS), 3, (0, 1))
     found["wide_pickers_S1"] = over_draws(r.wide_picker(PHYSICS, "S1"), 3, (0, 1))
     found["wide_less_templates_S1"] = over_draws(r.wide_less_templates("S1"), 3)

@@ -247,7 +247,7 @@ CLAIMS = (
           "physics_measurements", "AUC without it", lambda r: r.without("S2", "without wedge", "auc"), ">", 0.95,
           0.03, 2),
     Claim("From about 360 particles at SNR 0.05 the sign of T beyond the zero of the CTF can be wrong (S2)",
-          "training_data", "draws, of three", lambda r: r.wrong_signs(), ">=", 1, 1, 0),
+          "physics_measurements", "draws, of nine", lambda r: r.wrong_signs(), ">=", 1, 1, 0),
     Claim("The sign of T beyond a zero of the CTF is found (S2; one data set, SNR 0.1)",
           "physics_measurements", "FSC beyond half of Nyquist, with it - without it",
           lambda r: r.high_fsc("all") - r.high_fsc("without sign"), ">", 0.3, 0.1, 2),

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..config import OWN_DATA, PRESETS, PROFILES, RunConfig, make_config
+from ..config import LEAST_BOX, OWN_DATA, PRESETS, PROFILES, RunConfig, make_config
 from ..engine.processes import processes
 from ..evaluation.metrics import angular_log_ratio, angular_power_spectra
 from ..generation import load_run
@@ -36,12 +36,24 @@ from ..training import Trainer
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from . import api
-from .doubts import cut_by_box, doubts
+from .doubts import doubtful, doubts
 from .own_data import parse_densities
 from .own_runs import source_of
 from .parameters import parse_json, parse_shares, reader_options
 from .simulated_sets import default_device
 
+IN_OPTIONS = (
+    "mirror_z",
+    "project_root",
+    "min_distance_A",
+    "edge",
+    "min_voxels",
+    "user",
+    "session",
+    "classes",
+    "wiener",
+    "limit",
+)
 SHOWN = 8  # particles of a picture
 TIMED = 2  # training steps
 COMPARED = 200  # particles at most
@@ -64,6 +76,8 @@ def _described(subtomograms: list[str], box: int, target_voxel_size_A: float, to
     print(particles)
     print(f"protein taken as {particles.table.attrs['read_with']['protein']} in the files, bright here")
     print(in_shell(str(report)))
+    if report.box < LEAST_BOX:
+        print(f"- `train` takes boxes of {LEAST_BOX} voxels or more.")
     if picture:
         from .plotting import report_figure, use_style  # only who draws waits for them
 
@@ -143,9 +157,18 @@ def in_shell(sentence: str) -> str:
     named = re.sub(
         rf"\b({names})=(True\b|\"\w*\"|)",
         lambda m: " ".join(filter(None, (f"--{m[1].replace('_', '-')}", m[2].replace("True", "").replace('"', "")))),
-        sentence,
+        sentence.replace("tilt_range_deg", "tilts"),
     )
-    return re.sub(r"(give|leave out) voxel_size_A\b", r"\1 --voxel-size-A", named)
+    named = re.sub(
+        rf"\b({'|'.join(IN_OPTIONS)})=(True\b|)",
+        lambda m: f"--options '{{\"{m[1]}\": true}}'" if m[2] else f'"{m[1]}" in --options',
+        named,
+    )
+    return re.sub(r"(give|leave out|as|by) ((?:target_|coordinate_)?voxel_size_A)\b", _as_option, named)
+
+
+def _as_option(found: re.Match) -> str:
+    return f"{found[1]} --{found[2].replace('_', '-')}"
 
 
 def expected_minutes(config: RunConfig, both: Domains) -> float:
@@ -170,9 +193,9 @@ def _generated(
     order = Order(n, parse_shares(shares, names), seed, part=part, volumes=volumes, channels=channels)
     with processes() as these:  # which gives each its own GPU
         trained = load_run(run, default_device())
-        references = class_references(names, trained.config.box, voxel_size_A, files)
-        for text in cut_by_box(names, files, trained.config.box, voxel_size_A):
+        for text in doubtful(names, files, trained.config.box, voxel_size_A):
             print("-", text)
+        references = class_references(names, trained.config.box, voxel_size_A, files)
         parts = generate_to(output, run, trained, references, order, voxel_size_A, shard=these.rank, shards=these.count)
         mine = -(-len(missing_parts(output, order)) // these.count)
         made = list(tqdm(parts, total=mine, desc="parts", disable=these.rank > 0))
@@ -295,12 +318,17 @@ def _parser() -> argparse.ArgumentParser:
 
     def reading(made: argparse.ArgumentParser) -> None:
         add = made.add_argument_group("how the particles are read").add_argument
-        add("--box", type=int, default=None, help="voxels a side; needed for tomograms, else that of the file")
+        add(
+            "--box",
+            type=int,
+            default=None,
+            help=f"voxels a side; needed for tomograms, else that of the file; {LEAST_BOX} or more to train",
+        )
         add("--target-voxel-size-A", type=float, default=0.0, help="angstrom wanted; 0 keeps the file's")
         add("--voxel-size-A", type=float, default=0.0, help="of the file, where its header lacks it or is wrong")
         add("--protein", default="", choices=("", "dark", "bright"), help="how the file shows it")
         add("--beam-axis", default="", choices=("", "x", "y", "z"), help="along which the electrons went")
-        add("--tilts", default="", help='"-60 60", or a .tlt, .rawtlt or .mdoc file')
+        add("--tilts", type=str.strip, default="", help='"-60 60", or a .tlt, .rawtlt or .mdoc file')
         picks = "picks: .star, .tbl, .em, .csv with x,y,z in voxels from 0; as a pattern one file for each tomogram"
         add("--coordinates", default="", help=picks)
         add("--coordinate-voxel-size-A", type=float, default=0.0, help="of the picks' voxels; 0: as their file says")

@@ -1,12 +1,14 @@
 """What looks wrong when particles and densities are put side by side."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from ..simulator.sets import class_references
+from ..simulator.specimen.render import parse_source
+from ..volumes.maps import MAP_SUFFIXES, read_map
 from ..volumes.table import ParticleSet
 from .own_data import LEAST_TO_CHOOSE, parse_densities
 
@@ -40,7 +42,7 @@ def doubts(particles: ParticleSet, densities: str) -> list[str]:
                 f"No density for the particles of {', '.join(without)}: leave them out, or add their densities."
             )
     wide = class_references(names, 2 * box, voxel, files)
-    found += _cut(wide, box)
+    found += dark(names, files) + _cut(wide, box)
     for name, volume in wide.items():
         extent = _extent(volume)
         if extent <= box and LEAST_BOX * extent > box:
@@ -51,9 +53,30 @@ def doubts(particles: ParticleSet, densities: str) -> list[str]:
     return found + _sizes(particles, {name: _half_radius(volume) * voxel for name, volume in wide.items()})
 
 
-def cut_by_box(names: Sequence[str], files: Mapping[str, str], box: int, voxel_size_A: float) -> list[str]:
-    """A sentence about each class whose density a `box` (voxels a side) cuts."""
-    return _cut(class_references(names, 2 * box, voxel_size_A, files), box)
+def dark(names: Sequence[str], files: Mapping[str, str]) -> list[str]:
+    """A sentence about each class whose density map looks as if its molecule were darker than what surrounds it: the
+    third moment of the grey values about their median is negative.
+    """
+    found = []
+    for name in names:
+        path, options = parse_source(files.get(name, ""))
+        if not path.lower().endswith(MAP_SUFFIXES):
+            continue
+        volume, _ = read_map(path, voxel_size_A=options.get("map_voxel_size_A", 1.0))  # its size does not matter here
+        if float(((volume - volume.median()) ** 3).mean()) < 0:
+            found.append(
+                f"{path} ({name}): its molecule looks darker than what surrounds it; expected a bright one. If so, "
+                "multiply the map by -1."
+            )
+    return found
+
+
+def doubtful(names: Sequence[str], files: Mapping[str, str], box: int, voxel_size_A: float) -> Iterator[str]:
+    """A sentence about each class whose density is `dark`, before densities are read further, or cut by its `box`
+    (voxels a side).
+    """
+    yield from dark(names, files)
+    yield from _cut(class_references(names, 2 * box, voxel_size_A, files), box)
 
 
 def _cut(wide: Mapping[str, torch.Tensor], box: int) -> list[str]:

@@ -25,9 +25,10 @@ from .plotting.operator_tables import accuracy_of
 from .proof import HEADLINE_SNR, ablation_names, comparison_names
 from .record import is_older
 from .template_matching import MIDDLE, TEMPLATES
-from .wrong_input import LEARNED, NAMES, NOISE, POOR
+from .wrong_input import NAMES, NOISE, POOR
 
 NOISE_DRAWS = (0, 1)  # of Table 3
+SIGN_DRAWS = tuple(range(9))  # of S2 in which the sign of T beyond the zero of the CTF is looked at
 FINE_DRAWS = (0,)  # of S2 that the finer template matching was measured on
 
 
@@ -168,11 +169,11 @@ class Results:
         return max(right["scores"][source][0]["f1"] - f1 for source, f1 in of.items())
 
     def wrong_signs(self) -> int:
-        """In how many draws of S2 the sign of T is wrong at the highest frequencies, from about 360 particles; from the
-        results of Table 24.
+        """In how many of SIGN_DRAWS of S2 the sign of T is wrong at the highest frequencies, from about 360
+        particles.
         """
-        results = self([f"wrong_input_S2_{NAMES[LEARNED]}_seed{s}" for s in self.seeds])
-        return sum(r["transfer"][-1] > 0 for r in results)
+        results = self([f"whole_tomograms_S2_seed{s}" for s in SIGN_DRAWS])
+        return int((tomogram_table(results)["sign of T at Nyquist"] > 0).sum())
 
     def lost_by_picks(self, condition: str) -> list[float]:
         """F1 that the generator's picker of each draw loses by off-centre picks, beside its seed's in Table 19."""

@@ -137,7 +137,13 @@ def reader_options(
             found["tilt_range_deg"] = [float(w) for w in words]
         except ValueError:
             found["tilt_file"] = tilts
-    return found | parse_json("options", options)
+    more = parse_json("options", options, '{"mirror_z": true}')
+    own = sorted({"box", "target_voxel_size_A", *found} & set(more))
+    if own:
+        raise ValueError(
+            f"Parameter 'options' holds {', '.join(own)}; expected each to be given once, by its own name."
+        )
+    return found | more
 
 
 def choose(parameter: str, value: str, known: dict) -> object:

@@ -51,8 +51,8 @@ def read_coordinates(
     path
         .star with rlnCenteredCoordinateXAngst (RELION 5), rlnCoordinateX (RELION 3.1 and 4, Warp) or wrpCoordinateX1
         (M); .tbl of Dynamo and .em motive lists, counted from 1; .csv with columns x, y, z (voxels, counted from 0) or
-        x_A, y_A, z_A, and class_name, tomogram, particle, rot_deg, tilt_deg, psi_deg where known (shift_x_A, ..., as
-        `streaming.generate_to` writes them, are added).
+        x_A, y_A, z_A, and class_name, tomogram, particle, and rot_deg, tilt_deg, psi_deg or rot, tilt, psi (RELION's),
+        where known (shift_x_A, ..., as `streaming.generate_to` writes them, are added).
     voxel_size_A
         of the tomogram.
     shape_zyx
@@ -272,6 +272,8 @@ def _from_csv(path: Path, given_A: float | None, tomogram_A: float) -> pd.DataFr
     texts = {c for choices in _CSV_NAMES.values() for c in choices}
     table = read_csv(path, dtype=dict.fromkeys(texts, str))  # 001 keeps its zeros
     table = table.rename(columns={c: c.lower() for c in "XYZ" if c.lower() not in table})
+    if {"rot", "tilt", "psi"} <= set(table) and not set(ANGLE_COLUMNS) & set(table):
+        table = table.rename(columns=dict(zip(("rot", "tilt", "psi"), ANGLE_COLUMNS, strict=True)))
     names = next((c for c in (POSITION_COLUMNS, ("x", "y", "z")) if set(c) <= set(table)), None)
     if names is None or table.empty:
         raise ValueError(
@@ -279,6 +281,8 @@ def _from_csv(path: Path, given_A: float | None, tomogram_A: float) -> pd.DataFr
             "x_A, y_A, z_A"
         )
     numeric(table, names, path)
+    if names == POSITION_COLUMNS and (given_A or {"x", "y", "z"} <= set(table)):
+        LOG.warning("%s: positions are taken from x_A, y_A, z_A, in angstrom", path)
     if names != POSITION_COLUMNS and not given_A:
         _say_unit(path, tomogram_A)
     position = table[list(names)].to_numpy(float) * (1.0 if names == POSITION_COLUMNS else given_A or tomogram_A)

@@ -110,6 +110,7 @@ def read_picks(
     Raises ValueError when a file is not as copick writes it, there is no pick, or several people or sessions picked
     the same object in a run, whose particles would be there twice.
     """
+    classes = [classes] if isinstance(classes, str) else classes
     runs: dict[str, dict[str, pd.DataFrame]] = {}
     for root in project_roots(path):
         for file in sorted((root / RUNS).glob("*/Picks/*.json")):

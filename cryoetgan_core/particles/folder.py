@@ -59,7 +59,7 @@ def load_particles(
     box
         None keeps the volumes of the source; tomograms need one.
     target_voxel_size_A
-        None, or 0, keeps the voxels of the source.
+        None, or 0, keeps the voxels of the source. Without `box` the boxes keep their size in angstrom.
     tilt_file, tilt_range_deg
         where the particles' files do not tell their tilts: a .tlt, .rawtlt or .mdoc file, Warp's .xml of the series, or
         least and greatest angle. One beside a tomogram, of its name, is found by itself.
@@ -80,6 +80,8 @@ def load_particles(
         when nothing here reads the path, an option belongs to no reader of this kind, the particles are smaller than
         the box asked for, or the reader refuses.
     """
+    if not isinstance(mirror_z, bool):
+        raise ValueError(f"{path}: mirror_z is {mirror_z!r}; expected true or false.")
     of_all = {"tilt_file": tilt_file, "tilt_range_deg": tilt_range_deg, "mirror_z": mirror_z}
     paths = _several(path)
     if paths is not None:
@@ -161,7 +163,8 @@ def _on_grid(
 ) -> ParticleSet:
     """Particles in boxes and voxels of these sizes, where they are given."""
     side, voxel = particles.volumes.shape[-1], particles.voxel_size_A
-    box, wanted = box or side, target_voxel_size_A or voxel
+    wanted = target_voxel_size_A or voxel
+    box = box or int(side * voxel / wanted * 1.001)
     if side * voxel < 0.999 * box * wanted:
         raise ValueError(
             f"{path}: volumes of {side}^3 voxels of {voxel:g} A; expected at least {box}^3 of {wanted:g} A. Choose a "
@@ -222,7 +225,7 @@ def _together(paths: list, box: int | None, target_voxel_size_A: float | None, o
         own = options | {name: files[i] for name, files in beside.items()}
         target = target_voxel_size_A or (sets[0].voxel_size_A if sets else None)
         try:
-            sets.append(load_particles(path, box, target, **own))
+            sets.append(load_particles(path, box or (sets[0].volumes.shape[-1] if sets else None), target, **own))
         except NotInTableError as none:
             if "coordinates" in beside:  # its own file
                 raise
@@ -321,8 +324,11 @@ def is_3d_star(path: Path) -> bool:
 def _known(path: Path, options: dict, *readers) -> dict:
     """The options, once each is a parameter of one of the readers."""
     allowed = {p for r in (load_particles, *readers) for p in inspect.signature(r).parameters}
-    allowed -= {"path", "volume", "options", "readers"}
+    allowed -= {"path", "volume", "options", "readers", "generator", "particle_rows", "shape_zyx", "tilt_file"}
     unknown = sorted(set(options) - allowed)
     if unknown:
-        raise ValueError(f"{path}: unknown options {unknown}; expected some of {sorted(allowed)}")
+        raise ValueError(
+            f"{path}: there is no {', '.join(f'{name}=' for name in unknown)} for such a file or folder; expected some "
+            f"of {', '.join(f'{name}=' for name in sorted(allowed))}. Picks and label volumes go with tomogram files."
+        )
     return dict(options)

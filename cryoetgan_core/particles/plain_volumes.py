@@ -172,7 +172,13 @@ def _class_names(labels: str | Path | Mapping[str, object], names: list[str]) ->
         labels, where = dict(zip(table["particle"], table["label"], strict=True)), labels
     else:
         where = "labels"
-    missing = [n for n in names if n not in labels or labels[n] is None or labels[n] != labels[n]]
+    given = list(labels)
+    stems = {name: Path(name).stem for name in names}
+    if len(set(stems.values())) == len(names):  # names without their suffix do too
+        labels = {name: labels.get(name, labels.get(stem)) for name, stem in stems.items()}
+    missing = [n for n in names if labels.get(n) is None or labels[n] != labels[n]]
     if missing:
-        raise ValueError(f"{where}: no label for {len(missing)} of {len(names)} particles, first {missing[:3]}")
+        raise ValueError(
+            f"{where}: no label for {len(missing)} of {len(names)} particles, first {missing[:3]}; it names {given[:3]}"
+        )
     return [str(labels[n]) for n in names]

@@ -18,6 +18,7 @@ DARK, SEEN, ENOUGH = 6.0, 3.0, 50  # s.d. of the mean's middle; particles
 TILT_STEP_DEG, AXIS_DEG = 5.0, 30.0
 FAR_DEG = 15.0  # between told and seen tilts
 UNLIKE = 2.0  # ratio of the s.d. of two tomograms
+LEAST_FOR_AXIS = 8  # particles: in fewer, noise may look like a wedge round any axis
 NO_WEDGE = 0.8  # a weakest cone with more of the power of the next one is no missing wedge
 
 
@@ -120,7 +121,7 @@ def describe(particles: ParticleSet) -> Report:
     axis, cones = beam_axis_of(volumes)
     if axis is None:
         warnings.append("No missing wedge is seen along any axis: are these denoised, averaged or isotropic volumes?")
-    elif axis != "z":
+    elif axis != "z" and len(volumes) >= LEAST_FOR_AXIS:
         told = table.attrs.get("read_with", {}).get("beam_axis")
         other = f"another beam_axis than {told!r}" if told else f'beam_axis="{axis}"'
         warnings.append(f"The missing wedge lies round {axis}: read them again with {other}.")
