@@ -42,18 +42,9 @@ from .own_runs import source_of
 from .parameters import parse_json, parse_shares, reader_options
 from .simulated_sets import default_device
 
-IN_OPTIONS = (
-    "mirror_z",
-    "project_root",
-    "min_distance_A",
-    "edge",
-    "min_voxels",
-    "user",
-    "session",
-    "classes",
-    "wiener",
-    "limit",
-)
+IN_OPTIONS = (  # named by --options
+    "mirror_z", "project_root", "min_distance_A", "edge", "min_voxels", "user", "session", "classes", "wiener", "limit",
+)  # fmt: skip
 SHOWN = 8  # particles of a picture
 TIMED = 2  # training steps
 COMPARED = 200  # particles at most
@@ -318,12 +309,8 @@ def _parser() -> argparse.ArgumentParser:
 
     def reading(made: argparse.ArgumentParser) -> None:
         add = made.add_argument_group("how the particles are read").add_argument
-        add(
-            "--box",
-            type=int,
-            default=None,
-            help=f"voxels a side; needed for tomograms, else that of the file; {LEAST_BOX} or more to train",
-        )
+        box = f"voxels a side; needed for tomograms, else that of the file; {LEAST_BOX} or more to train"
+        add("--box", type=int, default=None, help=box)
         add("--target-voxel-size-A", type=float, default=0.0, help="angstrom wanted; 0 keeps the file's")
         add("--voxel-size-A", type=float, default=0.0, help="of the file, where its header lacks it or is wrong")
         add("--protein", default="", choices=("", "dark", "bright"), help="how the file shows it")

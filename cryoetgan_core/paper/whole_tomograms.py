@@ -30,10 +30,11 @@ EDGE_deg = 3.0  # of the wedge, which is left out then
 
 
 def make_whole_tomograms(config: RunConfig, many: int = picker.TRAINED_ON) -> dict:
-    """Curves of tomograms, one after another, over spatial frequency, outside of the missing wedge: "transfer", and
-    "noise", the power of it; and "in_wedge", its power in the wedge over that outside. Of the simulator's tomograms
-    that the particles were cut from, and of the generator's tomograms of the same specimens. Its noise is that of boxes
-    without a molecule where there are enough of them.
+    """`Shells.curves` of each of the simulator's tomograms that the particles were cut from ("simulator"), and of the
+    generator's tomograms of the same specimens ("generator").
+
+    The generator's noise is that of boxes without a molecule, where there are enough of them. "frequency" is that of
+    the curves, and "of_a_box" the lowest of a particle's box, in cycles a voxel.
     """
     references, _, voxel = picker.what_is_picked(config)
     noisy, _ = picker.recorded_tomograms(config, many, 0)
@@ -91,7 +92,10 @@ class Shells:
         return (total / torch.bincount(self.shell, minlength=len(self.frequency))).numpy()
 
     def curves(self, density: np.ndarray, signal: np.ndarray, noise: np.ndarray) -> dict:
-        """Transfer function from a density to the signal made of it, and power of a noise, (Z, Y, X) each."""
+        """From a density, the signal made of it and the noise beside it, (Z, Y, X) each: "transfer", the transfer
+        function by shell; "noise", the power of the noise by shell; "in_wedge", the power of the noise in the missing
+        wedge over that outside.
+        """
         x, y, e = (torch.fft.rfftn(torch.from_numpy(v), norm="ortho") for v in (density, signal, noise))
         windowed = torch.fft.rfftn(torch.from_numpy(noise) * self.window).abs().square()  # does not leak into the wedge
         return {

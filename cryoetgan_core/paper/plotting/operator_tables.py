@@ -46,9 +46,11 @@ def mismatch_table(results: Sequence[dict]) -> pd.DataFrame:
 
 
 def tomogram_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a data draw of `whole_tomograms`, numbers: T (over the root mean square of the simulator's tomograms) and
-    power of the noise, over the simulator's, least and most, below the lowest frequency of a particle's box ("below")
-    and from there to 0.3 cycles/voxel; power of the noise in the wedge (%) of that outside.
+    """A row a data draw of `whole_tomograms`: least and most, over spatial frequency, of the generator's T and of the
+    power of its noise, both over the simulator's; and power of the noise in the wedge, in % of that outside.
+
+    "below": below the lowest frequency of a particle's box; else from there to 0.3 cycles/voxel. The simulator's T is
+    the root mean square over its tomograms.
     """
     rows = []
     for r in results:
