@@ -48,12 +48,18 @@ def test_train_generate_and_view(particles: Path, tmp_path: Path, capsys: pytest
     assert matplotlib.image.imread(picture).std() > 0
 
 
-def test_a_file_where_a_folder_goes_is_said_first(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_folder_that_cannot_be_written_is_said_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     for wrong in (tmp_path / "file", tmp_path / "file" / "run" / "of_mine"):
         with pytest.raises(SystemExit):
             command.main(["train", "no such particles", str(wrong), "--densities", "ribosome"])
         assert f"{wrong}: {tmp_path / 'file'} is a file; expected a folder" in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(SystemExit):
+        command.main(["train", "no such particles", str(tmp_path / "run"), "--densities", "ribosome"])
+    assert f"nothing can be written into {tmp_path}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tilts", ["-50,50", "-50 50", "{folder}/a.tlt"])

@@ -225,6 +225,7 @@ def test_subtomograms_of_relion_3_0(tmp_path: Path, caplog: pytest.LogCaptureFix
     particles = load_particles(star(tmp_path / "p.star", ("", columns, rows)))
     assert particles.voxel_size_A == 12 and list(particles.table["x_A"]) == [120, 120]
     assert "no optics table; voxels of 12 A" in caplog.text
+    assert "voxels are taken to measure 12 A; the header of" in caplog.text
 
 
 def test_a_pixel_size_that_contradicts_the_binning(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_background_holds_neither_picks_nor_what_nobody_picked_nor_vacuum(tmp_pa
     assert background(particles, options, ["elsewhere.mrc"]) is None
 
 
-def test_labels_become_particles(tmp_path):
+def test_labels_become_particles(tmp_path, caplog):
     labels = np.zeros((40, 40, 40), np.int8)
     labels[8:13, 8:13, 8:13], labels[28:31, 20:31, 28:31], labels[20, 20, 20] = 1, 2, 2
     volume = np.random.default_rng(0).normal(size=labels.shape).astype(np.float32)
@@ -172,6 +172,11 @@ def test_labels_become_particles(tmp_path):
     np.testing.assert_array_equal(as_json.volumes[0], found.volumes[0])
     with pytest.raises(ValueError, match="none of the labels 7 is there"):
         load_particles(tmp_path / "v.mrc", box=8, **options | {"class_names": {"7": "one"}})
+    assert "particles that touch" not in caplog.text
+    labels[8:13, 20:25, 8:13], labels[8:13, 8:13, 20:30] = 1, 1  # alone, and two side by side
+    mrcfile.write(tmp_path / "l.mrc", labels, voxel_size=10.0)
+    load_particles(tmp_path / "v.mrc", box=8, **options | {"labels_path": str(tmp_path / "l.mrc")})
+    assert "l.mrc: 1 of 4 components are over 1.7 times as large as the median of their label" in caplog.text
 
 
 @needs_shared
@@ -211,4 +216,7 @@ def test_angles_and_positions_of_a_csv(tmp_path: Path, caplog: pytest.LogCapture
     table = read_coordinates(path, 10.0, (9, 9, 9))
     assert table[["rot_deg", "tilt_deg", "psi_deg"]].iloc[0].tolist() == [40, 50, 60]
     assert table[["x_A", "y_A", "z_A"]].iloc[0].tolist() == [10, 20, 30]
-    assert "positions are taken from x_A, y_A, z_A" in caplog.text
+    assert "positions are taken from x_A, y_A, z_A" in caplog.text and "earlier row" not in caplog.text
+    path.write_text("x_A,y_A,z_A,tomogram\n1,2,3,a\n1,2,3,b\n1,2,3,a\n")
+    read_coordinates(path, 10.0)
+    assert "1 of 3 positions are those of an earlier row" in caplog.text

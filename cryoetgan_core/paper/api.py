@@ -179,6 +179,8 @@ def densities_for(
         When the folder is no run on particles.
     """
     (names, files), rng = own_data.parse_densities(densities), stream(seed, "densities")
+    if n < 1:
+        raise ValueError(f"densities_for: n is {n}; expected one density of each class or more.")
     for text in doubtful(names, files, box, voxel_size_A):
         LOG.warning(text)
     references, count = class_references(names, box, voxel_size_A, files), n * len(names)

@@ -282,6 +282,15 @@ def _folder(name: str) -> Path:
     return path
 
 
+def _output(name: str) -> Path:
+    """A folder that is written into: there, or to be made, by who calls."""
+    path = _folder(name)
+    above = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not os.access(above, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path}: nothing can be written into {above}; choose another folder")
+    return path
+
+
 def _picture(name: str) -> Path:
     """The file of a picture, once its folder is there and matplotlib knows its kind."""
     from matplotlib.backend_bases import FigureCanvasBase
@@ -334,7 +343,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--picture", type=_picture, default=None, help="also draw it into this file")
     reading(made)
     made = action("train", _trained, "estimate (preset physics) or train a generator on particles")
-    made.add_argument("run", type=_folder, help="folder of the run")
+    made.add_argument("run", type=_output, help="folder of the run")
     making(made, "what the particles show: class=FILE, with commas between, or a built-in class")
     made.add_argument("--preset", default="physics", choices=tuple(PRESETS), help="which generator")
     made.add_argument("--profile", default="quick", choices=tuple(PROFILES), help="sizes of the training")
@@ -343,14 +352,14 @@ def _parser() -> argparse.ArgumentParser:
     reading(made)
     made = action("generate", _generated, "labelled subtomograms from a run", reads=False)
     made.add_argument("run", type=_folder, help="folder of the run")
-    made.add_argument("output", type=_folder, help="folder for the particles")
+    made.add_argument("output", type=_output, help="folder for the particles")
     made.add_argument("n", type=int, help="particles")
     making(made, "what to generate, where it is not what the run was trained with", required=False)
     made.add_argument("--shares", default="", help='how often each class comes, as in "ribosome=3, tric=1"')
     made.add_argument("--part", type=int, default=256, help="particles of one part, which is held in memory")
     made.add_argument("--volumes", default="mrc", choices=FORMATS, help="kind of file")
     made = action("simulate", _simulated, "labelled subtomograms of a simulated microscope", reads=False)
-    made.add_argument("output", type=_folder, help="folder for the particles")
+    made.add_argument("output", type=_output, help="folder for the particles")
     made.add_argument("n", type=int, help="particles of each class")
     making(made, "class=FILE, with commas between, or built-in classes")
     made.add_argument("--microscope", default="S1", choices=tuple(MICROSCOPES), help="tilts, optics and dose")
@@ -360,7 +369,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "whole labelled tomograms that look like those of a run, or of a simulated microscope with its tilt series"
     made = action("scenes", _scenes, text, reads=False)
     made.add_argument("run", help=f"folder of a run of preset physics, or one of {', '.join(MICROSCOPES)}")
-    made.add_argument("output", type=_folder, help="folder for the tomograms")
+    made.add_argument("output", type=_output, help="folder for the tomograms")
     made.add_argument("--counts", required=True, help='in each tomogram: "ribosome=50, tric=2 uM"')
     made.add_argument("--crowders", default="", help="more molecules in each tomogram, which get no labels")
     made.add_argument(

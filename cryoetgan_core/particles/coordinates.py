@@ -87,6 +87,15 @@ def read_coordinates(
         raise ValueError(
             f"{path}: particle {table['particle'][twice[twice].index[0]]!r} is listed twice; give each its own name"
         )
+    again = table.duplicated(["tomogram", *POSITION_COLUMNS])
+    if again.any():
+        LOG.warning(
+            "%s: %d of %d positions are those of an earlier row; each row is a particle of its own. Delete rows that "
+            "are there by mistake.",
+            path,
+            again.sum(),
+            len(table),
+        )
     return table
 
 

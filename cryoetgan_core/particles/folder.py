@@ -3,7 +3,7 @@
 import glob
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +212,8 @@ def _several(path: object) -> list | None:
         if not found:
             raise ValueError(f"{path}: no file fits this pattern")
         return found
+    if not isinstance(path, Iterable):
+        raise ValueError(f"{path!r} is no path; expected a file, a folder, or several of them as a list")
     return list(path)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..volumes.maps import read_map_header
+from ..volumes.maps import read_header, read_map_header
 from ..volumes.poses import rotate_volume
 from ..volumes.table import (
     ANGLE_COLUMNS,
@@ -34,8 +34,10 @@ from .relion_tables import (
 from .relion_writer import CENTRED, CLASS, COORDINATES, NAME, RECORDED, UNKNOWN
 from .stored import stored_volumes
 from .tilt_stack import check_wiener
+from .volume_files import suffix_of
 
 LOG = logging.getLogger(__name__)
+SAME = 0.02  # relative difference of voxel sizes that are taken for the same
 UPSAMPLE = 3  # before a box is turned back into the tomogram's frame: about 1 % relative error
 
 
@@ -95,7 +97,9 @@ def read_subtomogram_star(
             volume = rotate_volume(one, boxes[i : i + 1], still, voxel, upsample=UPSAMPLE)[0].numpy()
         return sign * volume
 
-    volumes, names = stored_volumes(path, table["rlnImageName"].astype(str), box, voxel, in_tomogram)
+    images = table["rlnImageName"].astype(str)
+    volumes, names = stored_volumes(path, images, box, voxel, in_tomogram)
+    _compare_header(inside(path.parent, images.iloc[0].rpartition("@")[2], path), voxel, path)
     columns: dict[str, object] = {"particle": names}
     series = series_pixels(table, blocks, path)
     unit = voxel if series is None else series
@@ -120,6 +124,21 @@ def read_subtomogram_star(
     if tomograms and "rlnTomoName" in table:
         columns |= tilt_ranges(tomograms, table["rlnTomoName"])
     return ParticleSet(volumes, particle_table(len(table), source=str(path), **columns), voxel)
+
+
+def _compare_header(first: Path, voxel_size_A: float, path: Path) -> None:
+    """Say where the first volume's header tells another voxel size than the one that is used; 0 and 1 tell nothing."""
+    if suffix_of(first) not in (".mrc", ".mrcs"):
+        return
+    told = float(read_header(first).voxel_A[0])
+    if told not in (0.0, 1.0) and abs(told / voxel_size_A - 1) > SAME:
+        LOG.warning(
+            "%s: voxels are taken to measure %g A; the header of %s says %g A. If that is right, give voxel_size_A.",
+            path,
+            voxel_size_A,
+            first,
+            told,
+        )
 
 
 def _optics_of_relion_3_0(table: pd.DataFrame, path: Path, voxel_size_A: float | None) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from .picking import find_candidates, label_centres
 from .volume_files import NO_VOXEL_SIZE, read_volume, suffix_of
 
 MOST_LABELS = 1000
+MERGED = 1.7  # of the median size of its label: a component that is larger may be two particles that touch
 IMOD_BACKGROUND = -128  # label 0 where IMOD stored labels as signed bytes
 LOG = logging.getLogger(__name__)
 MARGIN = 4  # voxels beyond a cube that take part in its resampling, so that its faces do not ring
@@ -211,6 +212,16 @@ def read_labelled_tomogram(
     found = label_centres(labels, min_voxels)
     if found.empty:
         raise ValueError(f"{labels_path}: no connected label of {min_voxels} voxels or more; is it a label volume?")
+    large = found["voxels"] > MERGED * found.groupby("label")["voxels"].transform("median")
+    if large.any():
+        LOG.warning(
+            "%s: %d of %d components are over %g times as large as the median of their label. They may be particles "
+            "that touch; each is cut as one particle. Separate them, or give the particles' positions (coordinates=).",
+            labels_path,
+            large.sum(),
+            len(found),
+            MERGED,
+        )
     named = {str(label): name for label, name in (class_names or {}).items()}
     if named:
         found = found[found["label"].astype(str).isin(list(named))]
