@@ -80,9 +80,8 @@ class Generator(nn.Module):
         if skip:
             self.skip = Conv(2 if noise == "all" else 1, 1, 7)
             with torch.no_grad():
-                # The linear path starts as the density under white noise; the network starts silent: random 7^3 kernels
-                # sum
-                # smooth densities coherently and would drown them.
+                # The linear path starts as the density plus white noise, and the last layer of the network at zero:
+                # random 7^3 kernels would add up smooth densities coherently, and dominate the linear path.
                 self.skip.weight.zero_()
                 self.skip.weight[0, :, 3, 3, 3] = torch.tensor([0.3, 0.9])[: self.skip.weight.shape[1]]
                 self.last.weight.zero_()

@@ -56,6 +56,9 @@ class Order:
         input).
     volumes
         kind of file that holds them, one of FORMATS.
+    protein
+        how the volumes show it, "bright" or "dark", whatever the training particles' files did. "": dark in tomograms
+        ("copick", "deepfinder"), bright in files of subtomograms. Channels do not change.
     """
 
     n: int
@@ -65,6 +68,7 @@ class Order:
     part: int = 256
     channels: tuple[str, ...] = ()
     volumes: str = "mrc"
+    protein: str = ""
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.part < 1:
@@ -88,11 +92,19 @@ class Order:
             raise ValueError(
                 'Order: DeepFinder trains on label maps; expected channels ("mask",) with volumes "deepfinder".'
             )
+        if self.protein not in ("", "bright", "dark"):
+            raise ValueError(f'Order: protein {self.protein!r}; expected "bright", "dark" or "".')
 
     @property
     def parts(self) -> int:
         """How many parts there are."""
         return -(-self.n // self.part)
+
+    @property
+    def sign(self) -> int:
+        """Of the protein in the volumes: 1 where it is bright."""
+        shown = self.protein or ("dark" if self.volumes in IN_TOMOGRAMS else "bright")
+        return 1 if shown == "bright" else -1
 
 
 def places(
@@ -239,7 +251,7 @@ def generate_to(
         made, recorded = generate_recorded(run, density, seed=order.seed, first=part * order.part)
         volumes = made * run.scaling.y_std + run.scaling.y_mean
         table = table.assign(**{name: column.double().numpy() for name, column in recorded.items()})
-        channels = {"": volumes} | {
+        channels = {"": order.sign * volumes} | {
             c: density if c == "density" else (density > MASK_LEVEL).float() for c in order.channels
         }
         for channel, values in channels.items():

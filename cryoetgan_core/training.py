@@ -103,7 +103,7 @@ class Trainer:
         self._ready()
 
     def _ready(self) -> None:
-        """Let the halves of a step be recorded anew: what they read and write has moved."""
+        """Capture the CUDA graphs of both halves of a step again: the tensors that they read and write have moved."""
         record = Recorded if self.acceleration.graphs else lambda function: function
         self._update_generators, self._update_critics = record(self._generators_update), record(self._critics_update)
 

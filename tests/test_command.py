@@ -34,7 +34,7 @@ def test_train_generate_and_view(particles: Path, tmp_path: Path, capsys: pytest
     small = ["--profile", "smoke", "--densities", "ribosome", "--seed", "3", "--box", "24"]
     assert command.main(["train", str(particles), str(run), *small]) == 0
     told = capsys.readouterr().out
-    assert "12 subtomograms: 10 to train, 2 kept out" in told and "degrees, as told" in told
+    assert "12 subtomograms: 10 to train, 2 kept out" in told and "degrees, as given" in told
     assert command.main(["generate", str(run), str(output), "5"]) == 0
     assert "all 5 particles are there" in capsys.readouterr().out
     assert len(list(output.rglob("ribosome*.mrc"))) == 5
@@ -85,7 +85,7 @@ def test_doubts_are_said_before_a_training(particles: Path, tmp_path: Path, caps
     assert command.main(["train", str(particles), str(tmp_path / "run"), *small, "--densities", "tric"]) == 0
     told, said = capsys.readouterr()
     assert "- The particles have no class tric" in told and "- No density for the particles of ribosome" in told
-    shown = re.search(r"tilts (-60 to 55|-55 to 60) degrees, as told", told)[1]
+    shown = re.search(r"tilts (-60 to 55|-55 to 60) degrees, as given", told)[1]
     assert ("along the tomogram" in said) == (shown == "-60 to 55")
 
 

@@ -214,13 +214,15 @@ def test_every_source_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
     monkeypatch.setenv("CRYOETGAN_RUNS", str(tmp_path))
     monkeypatch.setattr(picker, "SHAPE", (48, 64, 64))
     monkeypatch.setattr(picker, "MOLECULES", 9)
-    result = made(picker.planned("smoke", 0)["picker_S1_seed0"])
-    assert set(result["scores"]) == set(picker.SOURCES) and result["classes"] == list(DATASETS["S1"].classes)[:3]
-    assert all(0 <= v <= 1 for found in result["scores"].values() for one in found for v in one.values())
-    assert len(result["rows"]) == (len(picker.SOURCES) + 2) * 3
-    curves = result["learning_curves"]
-    assert list(curves[picker.PHYSICS]) == ["2", "4"] and list(curves[picker.REAL]) == ["4", "5"]
-    assert curves[picker.PHYSICS]["4"] == result["scores"][picker.PHYSICS]
+    own, others = (made(picker.planned("smoke", 0)[f"picker_S1{kind}_seed0"]) for kind in ("", "_others"))
+    assert list(own["scores"]) == [picker.PHYSICS] and own["classes"] == list(DATASETS["S1"].classes)[:3]
+    scored = own["scores"] | others["scores"]
+    assert set(scored) == set(picker.SOURCES) and set(others["scores"]).isdisjoint(own["scores"])
+    assert all(0 <= v <= 1 for found in scored.values() for one in found for v in one.values())
+    assert len(own["rows"]) == 2 * 3 and len(others["rows"]) == len(picker.SOURCES) * 3
+    curves = own["learning_curves"][picker.PHYSICS]
+    assert list(curves) == ["2", "4"] and list(others["learning_curves"][picker.REAL]) == ["4", "5"]
+    assert curves["4"] == own["scores"][picker.PHYSICS]
     looked_at = []
     monkeypatch.setattr(picker, "heights_apart", lambda *a, **k: looked_at.append(a) or picking.heights_apart(*a, **k))
     long = made(picker.planned("smoke", 0)["picker_S1_long_formula_seed0"])

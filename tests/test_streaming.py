@@ -236,6 +236,21 @@ def test_a_particle_does_not_depend_on_how_many_are_made(tmp_path, trained):
     assert other["rot_deg"][0] == particles_of(many, 0, BOX, VOXEL_A)["rot_deg"][3]
 
 
+@pytest.mark.parametrize(("kind", "shown"), [("mrc", "dark"), ("copick", "bright")])
+def test_protein_is_dark_or_bright_as_asked(tmp_path: Path, trained: tuple, kind: str, shown: str) -> None:
+    """The other way round than by default; the channels stay."""
+    both, other = [], {"dark": "bright", "bright": "dark"}[shown]
+    for protein in ("", shown):
+        folder = tmp_path / f"protein {protein}"
+        make(folder, trained, Order(4, SHARES, part=4, channels=("density",), volumes=kind, protein=protein))
+        source, box = (folder / "particles.csv", None) if kind == "mrc" else (folder, BOX)
+        both.append(load_particles(source, box, protein=protein or other))
+    np.testing.assert_array_equal(*(particles.volumes for particles in both))
+    if kind == "mrc":
+        name = pd.read_csv(source)["density_file"][0]
+        np.testing.assert_array_equal(*(mrcfile.read(tmp_path / f"protein {p}" / name) for p in ("", shown)))
+
+
 def test_shares_and_preferred_orientation_are_kept():
     order = Order(600, {"a": 3, "b": 1}, seed=0, part=600, tilt_deg=(60, 90))
     table = particles_of(order, 0, BOX, VOXEL_A)
@@ -287,6 +302,7 @@ def test_another_order_does_not_mix_in(tmp_path, trained):
         dict(volumes="xyz"),
         dict(volumes="deepfinder"),
         dict(channels=("fog",)),
+        dict(protein="grey"),
         dict(part=0),
     ],
     ids=str,

@@ -17,6 +17,7 @@ from ..particles.tomogram import read_tomogram
 from ..particles.volume_files import NO_VOXEL_SIZE, suffix_of
 from ..physics.acquisition import acquisition
 from ..physics.pick_error import LEAST, as_picked
+from ..physics.signal_moments import PARTS_FOR_SIGNS
 from ..reproducibility.files import read_json
 from ..reproducibility.seeds import stream
 from ..run_folder import fingerprint
@@ -90,7 +91,7 @@ def train(
 
 def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domains:
     """Both domains of a training on particles (`own_data.domains`). For the physics generator: where the particles
-    are found to lie farther off centre than the densities, the densities are moved as far; this is logged, and noted
+    are found to lie farther off centre than the densities, the densities are shifted as far; this is logged, and noted
     in the table of X_train (``attrs["picks"]``).
 
     Raises
@@ -104,23 +105,30 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domain
     both = own_data.domains(particles, densities, config)
     if config.generator != "physics":
         return both
+    if len(both.Y_train) < PARTS_FOR_SIGNS and config.transfer == "table":
+        LOG.warning(
+            "%d particles are too few to find where the transfer function changes its sign (expected %d or more): "
+            "beyond the first zero of the CTF, if it is within Nyquist, generated particles have the wrong contrast.",
+            len(both.Y_train),
+            PARTS_FOR_SIGNS,
+        )
     tilts = acquisition(both.Y_train, tilt_range=config.tilt_range).tilt_range_deg
     both, error, offset = as_picked(both, config.data_seed, tilts)
     if error:
         LOG.warning(
-            "The particles lie about %.1f voxels (%.0f A) off the centres of their boxes along each axis: the "
-            "densities were moved as far, so that the signal is not estimated too weak. `generate` places particles as "
-            "far off (in Python: densities_for with run=).",
+            "The picks scatter about the particles' centres by %.1f voxels (%.0f A; standard deviation along each "
+            "axis). The densities were shifted at random by as much; otherwise the signal would be estimated too weak. "
+            "`generate` shifts its particles alike (in Python: densities_for with run=).",
             error,
             error * particles.voxel_size_A,
         )
     told = np.nan_to_num(both.Y_train.table[list(SHIFT_COLUMNS)].to_numpy(float)).mean(0)[::-1] / particles.voxel_size_A
     if np.linalg.norm(offset - told) >= LEAST and offset.any():  # else the particles' table tells it
         LOG.warning(
-            "The particles lie off the centres of their boxes in one direction, on average (x, y, z) = (%.1f, %.1f, "
-            "%.1f) of their voxels, (%.0f, %.0f, %.0f) A, in the axes in which they were read, with the beam along z. "
-            "The densities were moved along. Better cut the particles again, that far from where they were cut; if "
-            "they are of several tomograms, look at each.",
+            "The particles lie off the centres of their boxes by (x, y, z) = (%.1f, %.1f, %.1f) voxels on average, "
+            "(%.0f, %.0f, %.0f) A, in axes with the beam along z. The densities were shifted by the same vector. It is "
+            "better to add this vector to the positions of the picks, and to cut the particles again. If they are of "
+            "several tomograms, check each one.",
             *(offset - told)[::-1],
             *(particles.voxel_size_A * (offset - told)[::-1]),
         )
@@ -197,11 +205,12 @@ def generate(
     Parameters
     ----------
     run
-        of `train` or `load_run`, or its folder.
+        of `train` or `load_run`, or its folder, which is loaded to the CPU.
     densities
         of `densities_for` or `simulator.sets.density_maps`, on the voxels of the run. A ParticleSet gives a ParticleSet
-        with its table, in the grey values of the training particles; a tensor or array (N, D, D, D) gives a tensor in
-        network units (see `generation.generate`).
+        with its table, in the grey values of the training particles as `load_particles` gives them: protein bright,
+        beam along z, whatever their files show. A tensor or array (N, D, D, D) gives a tensor in network units (see
+        `generation.generate`).
     optics
         microscope and defocus_um of `generation.generate`.
 
@@ -291,9 +300,10 @@ def generate_tomograms(
     progress: bool = False,
 ) -> Path:
     """Whole labelled tomograms that look like those which a physics run was estimated from, or those of a simulated
-    microscope, with its tilt series (`scenes.generate_scenes`).
+    microscope, with its tilt series (`scenes.generate_scenes`). They are made on the CPU.
 
-    Returns the table of all molecules, picks.csv. What is in the folder already is not made again.
+    Returns the path of picks.csv, the table of all molecules of `counts` and in membranes. What is in the folder
+    already is not made again.
 
     Parameters
     ----------
@@ -302,7 +312,7 @@ def generate_tomograms(
     counts, crowders
         molecules of each class in each tomogram; crowders have no labels.
     shape
-        voxels z, y, x; even. Its z is the thickness of the ice.
+        voxels z, y, x; even. The ice fills all of it, unless `around` gives it a thickness (``ice_A``).
     voxel_size_A, snr
         of a simulated microscope alone: a run has its own. `snr` is the variance of the tomogram of the molecules,
         without noise, over that of the noise, of all voxels; None: electrons are counted at the microscope's dose.

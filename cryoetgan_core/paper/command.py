@@ -106,6 +106,9 @@ def _trained(
     if config.generator == "paper":
         minutes = expected_minutes(config, both)
         print(f"{config.steps} steps, about {minutes:.0f} minutes on this machine", flush=True)
+        enough = PROFILES["evening"].sizes["steps"]
+        if config.steps < enough:
+            print(f"- so few steps make poor training data: --profile evening has {enough}")
     trained = api.train_domains(config, both, run, densities, progress=True, replace=replace)
     if config.generator == "physics":
         print(tilts_used(trained, both))
@@ -138,7 +141,7 @@ def tilts_used(run: "api.TrainedRun", both: Domains) -> str:
     ranges = [f"{low:.0f} to {high:.0f}" for low, high in run.G.recordings[:, 2:].unique(dim=0).tolist()]
     shown = ", ".join(ranges[:SHOWN]) + (f" and {len(ranges) - SHOWN} more" if len(ranges) > SHOWN else "")
     told = {"tilt_min_deg", "tilt_max_deg"} <= set(table) and table["tilt_min_deg"].notna().all()
-    source = "as told" if told and run.config.tilt_range == "known" else "estimated from the particles"
+    source = "as given" if told and run.config.tilt_range == "known" else "estimated from the particles"
     return f"tilts {shown} degrees, {source}"
 
 
@@ -173,7 +176,7 @@ def expected_minutes(config: RunConfig, both: Domains) -> float:
 
 
 def _generated(
-    run: Path, output: Path, n: int, densities: str, shares: str, part: int, volumes: str, seed: int
+    run: Path, output: Path, n: int, densities: str, shares: str, part: int, volumes: str, protein: str, seed: int
 ) -> None:
     """Write labelled subtomograms of a run, or what is missing of them: of what it was trained with, or of other
     `densities`. Under torchrun this process makes its share of the parts.
@@ -181,7 +184,7 @@ def _generated(
     trained_with, voxel_size_A = source_of(run)
     names, files = parse_densities(densities or trained_with)
     channels = ("mask",) if volumes == "deepfinder" else ()  # it trains on label maps
-    order = Order(n, parse_shares(shares, names), seed, part=part, volumes=volumes, channels=channels)
+    order = Order(n, parse_shares(shares, names), seed, part=part, volumes=volumes, channels=channels, protein=protein)
     with processes() as these:  # which gives each its own GPU
         trained = load_run(run, default_device())
         for text in doubtful(names, files, trained.config.box, voxel_size_A):
@@ -196,6 +199,7 @@ def _generated(
             f"{missing} of {order.parts} parts are still missing" if missing else f"all {order.n} particles are there"
         )
         print(f"{whose}{output}: {state} ({len(made)} parts made now); the tables name class and pose of each")
+        print(f"{whose}protein is {'bright' if order.sign > 0 else 'dark'} (--protein), and the beam along z")
 
 
 def _simulated(
@@ -358,6 +362,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--shares", default="", help='how often each class comes, as in "ribosome=3, tric=1"')
     made.add_argument("--part", type=int, default=256, help="particles of one part, which is held in memory")
     made.add_argument("--volumes", default="mrc", choices=FORMATS, help="kind of file")
+    shown = "how the volumes show it; else bright, but dark in the tomograms of copick and deepfinder"
+    made.add_argument("--protein", default="", choices=("", "dark", "bright"), help=shown)
     made = action("simulate", _simulated, "labelled subtomograms of a simulated microscope", reads=False)
     made.add_argument("output", type=_output, help="folder for the particles")
     made.add_argument("n", type=int, help="particles of each class")

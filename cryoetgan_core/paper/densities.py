@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from ..config import DATASETS, RunConfig
-from ..evaluation.baselines import CTF, baseline
+from ..evaluation.baselines import CTF, baseline, ctf_factor
 from ..evaluation.compare import told_apart
 from ..evaluation.downstream import PHYSICS, REAL, benchmark
 from ..generation import generate
 from ..reproducibility.seeds import stream
-from ..simulator.sets import RESOLUTION_VOXELS, class_references
+from ..simulator.sets import RESOLUTION_VOXELS, class_references, density_maps
 from .case import Case
 from .proof import HEADLINE_SNR, estimated, proof_config, small_probes
 from .record import described
@@ -21,6 +23,32 @@ GIVEN: dict[str, dict] = {  # Table 9: what X shows in place of what was recorde
     "half the resolution": {"resolution_voxels": 2 * RESOLUTION_VOXELS},
     "a quarter of the resolution": {"resolution_voxels": 4 * RESOLUTION_VOXELS},
 }
+FOR_VARIANCE = 20  # densities of each class, in random poses
+
+
+def snr_in_same_noise(
+    given: Mapping[str, torch.Tensor], config: RunConfig, recorded: Mapping[str, str] | None = None
+) -> float:
+    """Signal-to-noise ratio of given densities behind the CTF, in noise as strong as that of the particles: what a
+    formula is told that knows the noise.
+
+    Parameters
+    ----------
+    given
+        Class to density, as `simulator.sets.class_references` makes it.
+    recorded
+        Class to source of the molecules that are recorded, in place of the built-in models.
+    """
+    dataset = DATASETS[config.dataset]
+    voxel_size_A = dataset.field_of_view_A / config.box
+    factor = ctf_factor(config.box, voxel_size_A, dataset.microscope, dataset.microscope.defocus_um)
+    variance = []
+    for references in (given, class_references(dataset.classes, config.box, voxel_size_A, dict(recorded or {}))):
+        rng = stream(config.data_seed, "variance")
+        maps = torch.from_numpy(density_maps(references, FOR_VARIANCE, config.box, voxel_size_A, rng).volumes)
+        spectra = torch.fft.rfftn(maps, dim=(-3, -2, -1)) * factor
+        variance.append(float(torch.fft.irfftn(spectra, s=maps.shape[1:], dim=(-3, -2, -1)).var((1, 2, 3)).mean()))
+    return config.snr * variance[0] / variance[1]
 
 
 def make_given(
@@ -47,8 +75,9 @@ def make_given(
     domains = simulated_domains(config, maps=dict(recorded or {}), densities=shown)
     run, took = estimated(config, domains, f"{config.dataset}_given-{given.replace(' ', '-')}_seed{config.seed}")
     x, y = domains.volumes("X_train"), domains.volumes("Y_train")
+    snr = snr_in_same_noise(shown, config, recorded)
     sets = {
-        CTF: baseline(CTF, x, voxel_size_A, dataset.microscope, config.snr, stream(config.seed, "baselines", "given")),
+        CTF: baseline(CTF, x, voxel_size_A, dataset.microscope, snr, stream(config.seed, "baselines", "given")),
         PHYSICS: generate(run, x, seed=config.seed + 1),
         REAL: (y - y.mean()) / y.std(),
     }

@@ -136,9 +136,12 @@ class Results:
         """F1 on held-out tomograms of pickers trained on tomograms of one source, or of template matching, one value a
         draw, from Table 19.
         """
-        kind = "templates" if source == TEMPLATES else "picker"
-        results = self([f"{kind}_{dataset}_seed{s}" for s in self.seeds])
-        return [mean([scores["f1"] for scores in r["scores"][source]]) for r in results]
+        return [mean([scores["f1"] for scores in found]) for found in self._table_19(dataset, source, self.seeds)]
+
+    def _table_19(self, dataset: str, source: str, seeds: Sequence[int]) -> list[list[dict[str, float]]]:
+        """Scores of each picker of a source, or of template matching, by draw."""
+        kind = {TEMPLATES: "templates_{}", PHYSICS: "picker_{}"}.get(source, "picker_{}_others").format(dataset)
+        return [r["scores"][source] for r in self([f"{kind}_seed{s}" for s in seeds])]
 
     def picker(self, dataset: str, source: str) -> float:
         """The mean of `pickers`."""
@@ -164,9 +167,9 @@ class Results:
 
     def lost_by_poor_densities(self) -> float:
         """F1 that a picker loses at most by poor densities, beside the picker of its draw and seed in Table 19."""
-        right, found = self([f"picker_S2_seed{self.seeds[0]}", f"wrong_input_S2_{NAMES[POOR]}_seed{self.seeds[0]}"])
+        (found,) = self([f"wrong_input_S2_{NAMES[POOR]}_seed{self.seeds[0]}"])
         of = {source: scores["f1"] for source, scores in found["scores"].items() if source != TEMPLATES}
-        return max(right["scores"][source][0]["f1"] - f1 for source, f1 in of.items())
+        return max(self._table_19("S2", source, self.seeds[:1])[0][0]["f1"] - f1 for source, f1 in of.items())
 
     def wrong_signs(self) -> int:
         """In how many of SIGN_DRAWS of S2 the sign of T is wrong at the highest frequencies, from about 360
@@ -177,9 +180,8 @@ class Results:
 
     def lost_by_picks(self, condition: str) -> list[float]:
         """F1 that the generator's picker of each draw loses by off-centre picks, beside its seed's in Table 19."""
-        right = self([f"picker_S2_seed{s}" for s in self.seeds])
-        found = self([f"wrong_input_S2_{NAMES[condition]}_seed{s}" for s in self.seeds])
-        return [r["scores"][PHYSICS][0]["f1"] - f["scores"][PHYSICS]["f1"] for r, f in zip(right, found, strict=True)]
+        right = self._table_19("S2", PHYSICS, self.seeds)
+        return [r[0]["f1"] - f1 for r, f1 in zip(right, self.wrong_input(condition, PHYSICS), strict=True)]
 
     def pick_error(self) -> float:
         """How far the pick error that is found is from what was put in, at most, as a share of it, where that is two
@@ -278,14 +280,14 @@ class Results:
         """
         draws = self.seeds[:2]
         found = self([f"wrong_input_S2_{NAMES[NOISE]}_seed{s}" for s in draws])
-        right = self([f"picker_S2_seed{s}" for s in draws])
-        return mean([r["scores"][CTF_WEDGE]["f1"] for r in found]), mean([r["scores"][PHYSICS][0]["f1"] for r in right])
+        right = [pair[0]["f1"] for pair in self._table_19("S2", PHYSICS, draws)]
+        return mean([r["scores"][CTF_WEDGE]["f1"] for r in found]), mean(right)
 
     def pickers_apart(self) -> float:
         """F1 by which two pickers of a data draw, which differ in their seed alone, differ at most, from Table 19."""
-        results = self([f"picker_{dataset}_seed{s}" for dataset in ("S1", "S2") for s in self.seeds])
-        pairs = [[s["f1"] for s in r["scores"][source]] for r in results for source in (PHYSICS, CTF_WEDGE, REAL)]
-        return max(abs(one - other) for one, other in pairs)
+        kinds = [(dataset, source) for dataset in ("S1", "S2") for source in (PHYSICS, CTF_WEDGE, REAL)]
+        pairs = [pair for kind in kinds for pair in self._table_19(*kind, self.seeds)]
+        return max(abs(one["f1"] - other["f1"]) for one, other in pairs)
 
     def deepfinder_picker(self, source: str, wide: bool = False) -> float:
         """F1 on DeepFinder's tomograms of pickers trained on tomograms of one source, or of template matching, from

@@ -19,11 +19,13 @@ from ..evaluation.compare import told_apart
 from ..evaluation.downstream import PHYSICS, REAL, benchmark
 from ..generation import generate
 from ..reproducibility.seeds import stream
+from ..simulator.microscope.back_projection import transform_size
 from ..simulator.microscope.simulate import MICROSCOPES, Microscope
-from ..simulator.sets import class_references
+from ..simulator.sets import RESOLUTION_VOXELS, class_references
 from ..volumes.domains import Domains
 from ..volumes.table import ParticleSet
 from .case import Case
+from .densities import snr_in_same_noise
 from .proof import HEADLINE_SNR, estimated, proof_config, small_probes
 from .record import described
 from .simulated_sets import simulated_domains
@@ -54,6 +56,23 @@ def _deconvolved(volume: np.ndarray) -> np.ndarray:
     factor = ctf_factor(len(volume), DATASETS["S1"].field_of_view_A / len(volume), S1, S1.defocus_um).numpy()
     filtered = np.fft.rfftn(volume) * factor / (factor**2 + 0.1)
     return np.fft.irfftn(filtered, s=volume.shape).astype(np.float32)
+
+
+def _wiener_corrected(volume: np.ndarray) -> np.ndarray:
+    """A volume that nobody corrected, as a reconstruction with the Wiener filter corrects it: m c / (m c^2 + 1 / SNR),
+    where m tilts overlap at a frequency of Fourier space and c is the CTF at the nominal defocus.
+
+    The volume is padded to twice its side: m changes fast at low frequencies.
+    """
+    n, angles = len(volume), S1.angles_deg
+    padded = np.pad(volume, [(0, n)] * 3)
+    c = ctf_factor(2 * n, DATASETS["S1"].field_of_view_A / n, S1, S1.defocus_um).numpy()
+    z, x = np.fft.fftfreq(2 * n)[:, None, None], np.fft.rfftfreq(2 * n)
+    step = np.deg2rad(float(angles.max() - angles.min())) / (len(angles) - 1)
+    apart = step * np.hypot(z, x) * transform_size(n, n)  # of neighbouring slices, in samples
+    m = np.clip(1 / np.maximum(apart, 1e-9), 1, len(angles))
+    filtered = np.fft.rfftn(padded) * m * c / (m * c**2 + S1.wiener_regularisation)
+    return np.fft.irfftn(filtered, s=padded.shape)[:n, :n, :n].astype(np.float32)
 
 
 def _eight_bits(volume: np.ndarray) -> np.ndarray:
@@ -118,10 +137,7 @@ def mismatched(config: RunConfig, condition: str) -> Domains:
     """
     if condition not in CONDITIONS:
         raise ValueError(f"condition {condition!r}; expected one of {', '.join(CONDITIONS)}")
-    shown = None
-    if condition in DENSITIES:
-        voxel_size_A = DATASETS[config.dataset].field_of_view_A / config.box
-        shown = class_references(DATASETS[config.dataset].classes, config.box, voxel_size_A, None, 4 * 2.0)
+    shown = _poor(config) if condition in DENSITIES else None
     both = simulated_domains(config, microscope=OPTICS.get(condition), densities=shown)
     train, test = both.Y_train, both.Y_test
     if condition in FILTERS:
@@ -129,6 +145,13 @@ def mismatched(config: RunConfig, condition: str) -> Domains:
     if condition in PICKS:
         train = _picked(train, condition, both.classes, config.data_seed)
     return Domains(both.X_train, both.X_test, train, test)
+
+
+def _poor(config: RunConfig) -> dict[str, torch.Tensor]:
+    """Densities of the set's classes at a quarter of the resolution."""
+    dataset = DATASETS[config.dataset]
+    voxel_size_A = dataset.field_of_view_A / config.box
+    return class_references(dataset.classes, config.box, voxel_size_A, None, 4 * RESOLUTION_VOXELS)
 
 
 def make_mismatch(config: RunConfig, condition: str) -> dict:
@@ -142,8 +165,9 @@ def make_mismatch(config: RunConfig, condition: str) -> dict:
     x, y = both.volumes("X_train"), both.volumes("Y_train")
     scope = OPTICS.get(condition, S1)
     real = clean.volumes("Y_train")
-    formula = baseline(CTF, x, both.X_train.voxel_size_A, scope, config.snr, stream(config.seed, "mismatch", condition))
-    change = _deconvolved if scope.correction == "wiener" else FILTERS.get(condition)
+    snr = snr_in_same_noise(_poor(config), config) if condition in DENSITIES else config.snr
+    formula = baseline(CTF, x, both.X_train.voxel_size_A, scope, snr, stream(config.seed, "mismatch", condition))
+    change = _wiener_corrected if scope.correction == "wiener" else FILTERS.get(condition)
     if change:  # whoever filters or corrects the tomograms can do so with the formula's volumes, too
         formula = torch.from_numpy(np.stack([change(v) for v in formula.numpy()]))
         formula = (formula - formula.mean()) / formula.std()

@@ -83,9 +83,9 @@ def noted(folder: Path) -> dict:
 
 
 def stand_in_run(folder: Path, seed: int) -> Path:
-    """Train a run of the smoke profile on simulated particles, in place of a user's; returns its folder."""
+    """Estimate a physics generator from simulated particles, in place of a user's run; returns its folder."""
     particles = labelled_stand_in(24, seed)
-    config = make_config("smoke", OWN_DATA, seed=seed)
+    config = make_config("smoke", OWN_DATA, "physics", seed=seed)
     densities = ", ".join(sorted(set(particles.table["class_name"])))
     train_on(config, own_data.domains(particles, densities, config), folder, replace=True)
     keep_source(folder, densities, particles)

@@ -74,13 +74,12 @@ def write_volumes(
 
     "mrc": a file each; "hdf5": a stack a part, ``3@volumes/000000.h5`` the third; "zarr": one store, of which a part is
     a chunk; "copick" and "deepfinder": a tomogram a part, in which the particles lie side by side (`place_in_mosaic`
-    says where), protein dark; beside it the channels: "mask" as a label map (0, or the class's number), "density".
+    says where); beside it the channels: "mask" as a label map (0, or the class's number), "density".
     """
     if order.volumes in IN_TOMOGRAMS:
         labels = channel == "mask"
         if labels:
             volumes = volumes * table["class_name"].map(class_numbers(order)).to_numpy(np.float32)[:, None, None, None]
-        volumes = volumes if channel else -volumes  # protein dark, as readers of tomograms expect
         margin = _margin(table, volumes.shape[-1], voxel_size_A)
         mosaic = _mosaic(volumes, order.part, margin, 0.0 if channel else float(volumes.mean()))
         if order.volumes == "copick":

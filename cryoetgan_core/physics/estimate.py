@@ -14,18 +14,18 @@ PARTS = (  # of the estimate
     "noise colour",  # without it white noise of the right variance
     "amplitude",  # A
     "sign",  # of T beyond a zero of the CTF
-    "transfer",  # T over spatial frequency; without it one level
+    "transfer",  # T over spatial frequency; without it one value for all frequencies
     "one SNR",  # noise in proportion to the signal, where the particles show it
 )
 STARTING = 320  # densities that stand for all
 LEVEL_STEPS = 3
-FACES = 0.2  # of the box, from each face: too near to it to tell the level of T
+FACES = 0.2  # margin at each face, as a share of the box, that is left out when |T| is measured
 MOST_SIGNAL = 0.95  # of the measured power, at most
 LEAST_NOISE = 0.05  # of the measured power, at least
-WRAPPED = 0.5  # of the correlation between neighbouring voxels, across opposite faces of the box
-UNEQUAL = 0.1  # mean difference of log noise levels from those of equal noise, to look for a cause
-FITS = 0.6  # of that difference, where one signal-to-noise ratio for all explains it
-SAME_SPREAD = 0.14  # of the spread of the volumes' variance that noise alone would have
+WRAPPED = 0.5  # volumes are periodic if opposite faces correlate more than this share of neighbouring voxels
+UNEQUAL = 0.1  # if log noise levels differ more than this from those of equal noise, one SNR for all is tried
+FITS = 0.6  # and taken if the difference falls below this share
+SAME_SPREAD = 0.14  # volumes were normalised if their variances differ less than this share of what noise causes
 
 
 @torch.no_grad()
@@ -106,9 +106,10 @@ def _spread_over(values: torch.Tensor) -> torch.Tensor:
 
 
 def wraps_round(y: torch.Tensor) -> bool:
-    """Whether volumes (N, D, D, D) wrap round at the faces of their box, as those of some simulators do.
+    """Whether volumes (N, D, D, D) are periodic, as those of some simulators are: what leaves the box at one face comes
+    in at the opposite one.
 
-    Voxels on opposite faces then correlate as neighbours do. Tested on each axis whose neighbours correlate.
+    Voxels on opposite faces then correlate as neighbours do. Tested on each axis along which neighbours correlate.
     """
     y = y - y.mean()
     across, beside = torch.zeros(3), torch.zeros(3)
@@ -121,12 +122,12 @@ def wraps_round(y: torch.Tensor) -> bool:
 
 
 def is_standardised(y: torch.Tensor) -> bool:
-    """Whether each of volumes (N, D, D, D) was scaled to one variance: theirs then differ less than finite noise lets
-    them.
+    """Whether each of volumes (N, D, D, D) was normalised to the same variance: their variances then differ less than
+    the noise in a box of finite size would make them.
     """
     variance = y.flatten(1).var(1)
-    power = mean_power(y).flatten()  # of half of Fourier space: of all of it both sums are twice as large
-    # relative, of Gaussian noise
+    power = mean_power(y).flatten()  # of half of Fourier space; of all of it both sums are twice as large
+    # relative standard deviation of the variance of Gaussian noise with this power
     expected = power.square().sum().sqrt() / power.sum() if len(y) > 1 else torch.tensor(0.0)
     return len(y) > 1 and float(variance.std() / variance.mean()) < SAME_SPREAD * float(expected)
 
@@ -161,7 +162,7 @@ def signals(G: PhysicsGenerator, x: torch.Tensor) -> torch.Tensor:
 
 
 def _estimate_transfer(G: PhysicsGenerator, x: torch.Tensor, y: torch.Tensor, few: torch.Tensor, without: str) -> None:
-    """Level and sign of T at each spatial frequency."""
+    """Estimate T, its amplitude and sign, at each spatial frequency."""
     n = G.box
     radius = coordinates(n)[0].flatten()
     reached = wedge(n, *G.tilt_range_deg).flatten() > 0.99
@@ -183,15 +184,15 @@ def _estimate_transfer(G: PhysicsGenerator, x: torch.Tensor, y: torch.Tensor, fe
 
 
 def _support(power: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
-    """Share of T's amplitude that leaves the signal at most MOST_SIGNAL of the measured `power`, both (D, D, D // 2
-    + 1).
+    """Factor (D, D, D // 2 + 1), at most 1, on the amplitude of the signal, so that its power is at most MOST_SIGNAL of
+    the measured `power` at each voxel of Fourier space.
     """
     return (MOST_SIGNAL * power / signal.clamp(min=1e-12)).clamp(max=1).sqrt()
 
 
 def _lowest_level(x: torch.Tensor, y: torch.Tensor, reached: torch.Tensor) -> float:
-    """Level of T, with its sign, at the lowest spatial frequencies: the mean of all subtomograms `y` against the mean
-    of all densities `x`, both centred and of uniform poses.
+    """T, with its sign, at the lowest spatial frequencies: the mean of all subtomograms `y` against the mean of all
+    densities `x`, both centred and of uniform poses.
     """
     radial, mask = lookup(x.shape[-1], "radius"), window(x.shape[-1])
     mean_x, mean_y = (torch.fft.rfftn(v.mean(0) * mask, dim=(-3, -2, -1), norm="ortho").flatten() for v in (x, y))

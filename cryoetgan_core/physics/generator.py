@@ -1,9 +1,11 @@
 """The second generator: a microscope whose curves are estimated from the particles. Not in the paper.
 
-y = A (FT^-1[ M T FT[x] + N FT[e] ]) + b
+y = A (FT^-1[ M S T FT[x] + N FT[e] ]) + b
 
-x is the density, M the missing wedge of the tilt series, T the transfer function, e white noise, N the colour of the
-noise, A the amplitude of each voxel, and b sets the mean to zero. `physics.estimate` estimates all of them.
+x is the density, M the missing wedge of the tilt series, T the transfer function, S <= 1 a cap on the signal
+(`support`), e white noise, N the amplitude of the noise over Fourier space, A the amplitude at each voxel of the box,
+and b sets the mean to zero. With empty boxes of the user's tomograms, y = A FT^-1[ M S T FT[x] ] + e' + b, where e' is
+one of them. If the training particles were normalised one by one, so is each y. `physics.estimate` estimates all this.
 Volumes are ``(B, 1, D, H, W)``, indexed zyx; the beam runs along z and the tilt axis along y.
 """
 

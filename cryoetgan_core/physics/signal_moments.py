@@ -1,5 +1,7 @@
-"""What power and third moments of noisy subtomograms say of a transfer function: noise is alike everywhere in a box and
-its values are symmetric about zero; a particle is in the middle.
+"""Amplitude and sign of a transfer function T from the power and the third moments of noisy subtomograms.
+
+Two things tell signal from noise: noise has the same power everywhere in a box while a particle is in the middle, and
+the values of noise are symmetric about zero.
 """
 
 import math
@@ -8,25 +10,25 @@ import torch
 
 from .fourier_grid import RADII, Lookup
 
-ENOUGH = 640  # subtomograms to tell how their power is spread in space
-PARTS = 8  # of the subtomograms, whose differences tell an error
-PARTS_FOR_SIGNS = 32  # third moments have heavier tails: their errors are known from more parts
-LEAST_LOW = 3  # nodes below a zero, whose sign is known
-DIP = 0.8  # of the most before it: a minimum of T where a zero may be
-SIGN_CHANGE = 6.0  # log likelihood ratio that each change of the sign of T must gain
-BEND = 0.3  # of the level of T between neighbouring frequencies, over its median: what is smooth
+ENOUGH = 640  # subtomograms at most that power in space is measured from
+PARTS = 8  # subsets of the subtomograms; their spread gives the standard error
+PARTS_FOR_SIGNS = 32  # the same for third moments, whose distribution has heavier tails
+LEAST_LOW = 3  # nodes at the lowest frequencies, where the sign of T does not change
+DIP = 0.8  # |T| has a minimum, where a zero may be, if it falls below this share of its largest value before
+SIGN_CHANGE = 6.0  # log likelihood ratio that each change of sign must gain
+BEND = 0.3  # smoothness: expected second difference of |T| between nodes, as a share of its median
 
 
 def hats(at: Lookup, size: int) -> torch.Tensor:
-    """Weight (RADII, size) of each node of a radial table at each voxel."""
+    """Weight (RADII, size) of each node of a radial table at each voxel, for linear interpolation."""
     return torch.zeros(RADII, size).scatter_add_(0, at.index.T, at.weight.T)
 
 
 def power_in_space(volumes: torch.Tensor, bands: torch.Tensor, margin: int = 0, chunk: int = 64) -> torch.Tensor:
     """Mean square (K, W) of volumes (N, D, D, D) filtered by each of `bands` (K, V), over the voxels of their rfft.
 
-    W are the voxels at least `margin` from the faces of the box. Nearer to them the filter shows what does not wrap
-    round.
+    W are the voxels at least `margin` from the faces of the box. Nearer to them the filter, which is periodic, mixes in
+    the opposite face.
     """
     n = volumes.shape[-1]
     inner = slice(margin, n - margin)
@@ -48,8 +50,8 @@ def parts_in_space(y: torch.Tensor, bands: torch.Tensor, margin: int = 0) -> tor
 def slopes(parts: torch.Tensor, made: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Least-squares slope (K,) over the voxels of `parts` (P, K, W) on `made` (K, W), and its standard error.
 
-    Noise has the same power everywhere in a box, a particle has not: the slope tells how much of the signal made is in
-    what was recorded.
+    Noise has the same power everywhere in a box and adds a constant; a particle has not. So the slope is the power of
+    the signal in the recorded volumes over that in `made`.
     """
     made = made.double() - made.double().mean(1, keepdim=True)
     slopes = ((parts * made).sum(2) / made.square().sum(1).clamp(min=1e-60)).float()
@@ -58,16 +60,16 @@ def slopes(parts: torch.Tensor, made: torch.Tensor) -> tuple[torch.Tensor, torch
 
 
 def level_by_power(parts: torch.Tensor, made: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Level (RADII,) of T at which the signal stands out of the noise as in the subtomograms, and its standard
-    deviation.
+    """T (RADII,), its amplitude measured anew, at which the signal has the power that it has in the subtomograms; and
+    the standard deviation.
 
-    The level at the lowest frequency is kept. Where the slope's error is large, a smooth course over the frequencies
-    decides.
+    At the lowest frequency T is kept, and its sign is that of all. Where the error is large, the values at neighbouring
+    frequencies decide (BEND).
 
     Parameters
     ----------
     parts, made : Tensor (P, RADII, W), (RADII, W)
-        Power recorded, and that of the signal at `level` (RADII,).
+        Power of the subtomograms, and that of the signal made with T = `level` (RADII,).
     """
     slope, error = slopes(parts, made)
     slope = slope.clamp(min=1e-2)
@@ -82,15 +84,17 @@ def level_by_power(parts: torch.Tensor, made: torch.Tensor, level: torch.Tensor)
 
 
 def signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: torch.Tensor) -> torch.Tensor:
-    """Sign (RADII,), 1 or -1, of T against its sign at low frequencies: beyond a zero of the CTF it changes, which
-    power does not show.
+    """Sign (RADII,), 1 or -1, of T relative to its sign at low frequencies: beyond a zero of the CTF it changes, which
+    the power does not show. All 1 for fewer than PARTS_FOR_SIGNS subtomograms.
 
     The mean over particles of (volume, low frequencies)^2 times (volume, a band of higher ones) is a third moment.
     Noise whose values are symmetric about zero adds nothing of its own, where the two have no frequency in common; with
     the signal it adds its power times the mean particle in the band, which has the sign of T as well. That of
-    subtomograms `y` is compared with that of a `signal` whose T has one sign, (N, D, D, D). Of all courses of the sign
-    over the bands, taken as independent, the likeliest is chosen. Each change must gain SIGN_CHANGE. But at a minimum
-    of T and beyond it, one change is beforehand as likely as none, and equally likely at each band.
+    subtomograms `y` is compared with that of a `signal` whose T has one sign, (N, D, D, D).
+
+    All sequences of signs over the K bands are compared by their log likelihood, bands taken as independent, and the
+    best is taken. Each change of sign costs SIGN_CHANGE. If |T| has a minimum, though, the prior probability of one
+    change there or beyond is one half, shared evenly by the K bands, so that the first change costs log K.
     """
     sign, level = torch.ones(RADII), level.abs()
     if len(y) < PARTS_FOR_SIGNS:  # too few to tell

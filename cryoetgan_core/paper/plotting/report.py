@@ -13,7 +13,7 @@ MOST_CLASSES = 12  # named in the picture; the table holds all
 
 def report_figure(report: Report) -> Figure:
     """Particles by class, histogram of grey values, radial power spectrum, mean particle along (xy) and across (xz) the
-    beam, power over the tilt with the edges of the wedge, and power round each axis.
+    beam, power against tilt with the edges of the wedge, and power in a cone about each axis.
     """
     figure, axes = plt.subplot_mosaic(
         [["classes", "voxels", "power", "power"], ["xy", "xz", "tilts", "cones"]],
@@ -35,16 +35,16 @@ def report_figure(report: Report) -> Figure:
     axes["xy"].set_xlabel("bar: 100 Å")
     frequency, power = report.spectrum
     axes["power"].semilogy(frequency, power, color="0.2", lw=1)
-    axes["power"].set(xlabel="spatial frequency (1/Å)", title="power of shells")
+    axes["power"].set(xlabel="spatial frequency (1/Å)", title="radial power spectrum")
     tilt, power = (v[np.isfinite(report.tilts[1])] for v in report.tilts)
     axes["tilts"].semilogy(tilt, power, color="0.2", lw=1, drawstyle="steps-mid")
     for label, ends, style in (("files", report.tilts_told, "C0-"), ("by power", report.tilts_seen, "C3--")):
         for k, end in enumerate(ends or ()):
             axes["tilts"].plot([end, end], [power[power > 0].min(), 1], style, lw=1, label=label[k * 99 :])
-    axes["tilts"].set(xlabel="tilt (degrees)", xticks=[-90, -45, 0, 45, 90], title="power over the tilt")
+    axes["tilts"].set(xlabel="tilt (degrees)", xticks=[-90, -45, 0, 45, 90], title="power against tilt")
     axes["tilts"].set_ylim(top=30)
     axes["tilts"].legend(loc="upper center", fontsize="x-small", frameon=False, ncols=2)
     colours = ["C3" if c == min(report.cones) else "0.45" for c in report.cones]
     axes["cones"].bar(["z", "y", "x"], report.cones, color=colours)
-    axes["cones"].set(xlabel="axis", title="power round it")
+    axes["cones"].set(xlabel="axis", title="power near it")
     return figure
