@@ -16,7 +16,7 @@ from .cell_left_out import OFF, PUT_IN
 from .claims import claims_table
 from .competitor import TRAINED
 from .denoiser import FILTERED, RESTORED
-from .findings import SIGN_DRAWS, Results, mean
+from .findings import SIGN_DRAWS, UNSEEN_DRAWS, Results, mean
 from .picker_and_templates import BEST, BOTH
 from .picking import CTF_WEDGE
 from .plotting import over_draws
@@ -63,6 +63,7 @@ def numbers() -> dict[str, str]:
     )
     found |= {"flow": over_draws(r.competitor(), 1, (0, 100)), "flow_steps": f"{TRAINED}"}
     found["wrong_signs"] = f"{r.wrong_signs()} of {len(SIGN_DRAWS)}"
+    found["wrong_signs_unseen"] = f"{r.wrong_signs(UNSEEN_DRAWS)} of the {len(UNSEEN_DRAWS)}"
     found["wide_pickers"] = over_draws(r.wide_picker(PHYSICS), 3, (0, 1))
     found["wide_pickers_S1"] = over_draws(r.wide_picker(PHYSICS, "S1"), 3, (0, 1))
     found["wide_less_templates_S1"] = over_draws(r.wide_less_templates("S1"), 3)
@@ -100,7 +101,8 @@ def numbers() -> dict[str, str]:
     for name, source in (("again", PHYSICS), ("both", BOTH), ("best", BEST), ("own_templates", TEMPLATES)):
         found[f"deepfinder_{name}"] = f"{mean(r.deepfinder_joint(source)):.2f}"
     found["deepfinder_wide"] = f"{r.deepfinder_picker(PHYSICS, wide=True):.2f}"
-    found["calibration"] = f"{100 * r.calibration_error():.0f}"
+    found["calibration"] = f"{100 * r.calibration_error():.1f}"
+    found["calibration_one_level"] = f"{100 * r.calibration_of_one_level():.1f}"
     evening = PROFILES["evening"].sizes["steps"]
     found |= {"snr_headline": f"{HEADLINE_SNR:g}", "snr_runs": f"{PROFILES[PROFILE].snr['S1']:g}"}
     found |= {"evening_steps": f"{evening:,}"}
@@ -116,13 +118,22 @@ def numbers() -> dict[str, str]:
     found["microtubule_moments"] = f"{r.folds('microtubule', 'moments')[0]:.0f}"
     for name, source in (("gan", GENERATED), ("ctf", CTF), ("white", WHITE), ("real", REAL), ("physics", PHYSICS)):
         found[f"downstream_{name}"] = over_draws(r.downstream(source), 1, (0, 100))
+    for name, source in (("physics", PHYSICS), ("ctf", CTF)):
+        found[f"mixed_{name}"] = _joined([f"{v:.1f}" for _, v in sorted(r.mixed(source).items())])
+    found["mixed_labels"] = _joined([f"{labels}" for labels in sorted(r.mixed(PHYSICS)) if labels])
+    for dataset in ("S1", "S2"):
+        found[f"{dataset}_angular"] = over_draws(r.apart_from_real(dataset, "angular"), 1)
+        lost = {v.removeprefix("without "): p for v, p in r.lost_without(dataset).items() if abs(p) >= POINTS}
+        found[f"{dataset}_lost"] = _joined([f"{p:.1f} without the {part}" for part, p in lost.items()])
+    found["ribosomes_apart"] = f"{r.ribosomes_apart():.2f}"
     found["no_wedge_auc"] = f"{r.without('S2', 'without wedge', 'auc'):.2f}"
     found["no_wedge_auc_S1"] = f"{r.without('S1', 'without wedge', 'auc'):.2f}"
     found |= {"sign": f"{r.high_fsc('all'):.2f}", "no_sign": f"{r.high_fsc('without sign'):.2f}"}
     least, most = r.whole_tomograms()
-    for name, column in (("noise", "noise"), ("noise_below", "noise below"), ("T", "T"), ("T_below", "T below")):
-        found[f"tomograms_{name}"] = f"{least[f'{column}, least']:.2f} to {most[f'{column}, most']:.2f}"
-    for name, column in (("wedge", "in wedge"), ("wedge_simulator", "simulator's in wedge")):
+    for name in ("noise", "noise below", "T", "T below", "T beyond"):
+        found[f"tomograms_{name.replace(' ', '_')}"] = f"{least[f'{name}, least']:.2f} to {most[f'{name}, most']:.2f}"
+    wedge = {"": "in wedge", "_simulator": "simulator's in wedge", "_ratio": "in wedge / simulator's"}
+    for name, column in ((f"wedge{of}", column) for of, column in wedge.items()):
         found[f"tomograms_{name}"] = f"{least[column]:.1f} to {most[column]:.1f}"
     shares = sorted(r.mismatched())
     found |= {"mismatch_least": f"{shares[0]:.2f}", "mismatch_median": f"{np.median(shares):.2f}"}

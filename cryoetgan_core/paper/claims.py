@@ -19,7 +19,7 @@ from ..evaluation.downstream import GENERATED, PHYSICS, REAL, TRUE
 from ..evaluation.metrics import student_interval
 from ..reproducibility import paths
 from .denoiser import FILTERED, RESTORED
-from .findings import Results, mean
+from .findings import UNSEEN_DRAWS, Results, mean
 from .parameters import choose, parse_seeds
 from .picking import CTF_WEDGE
 from .plotting import never_named, over_draws
@@ -74,6 +74,9 @@ CLAIMS = (
           "reports (S1; of our own set)",
           "noise_and_loss", "labels read, least of two draws (%)", lambda r: min(r.without_noise()), ">", 76.4,
           10),
+    Claim("Trained with noise on the densities, the default, its labels are read less often than that (S1)",
+          "table2_metrics", "labels read, most of three draws (%)", lambda r: max(r.metric("S1", "accuracy")), "<",
+          76.4, 10),
     Claim("After the same 2,000 steps with the released and the described settings volumes are poor training data "
           "(S1; chance 25)",
           "evening", "accuracy on real, largest of both and of three draws (%)",
@@ -84,9 +87,11 @@ CLAIMS = (
     Claim("The cycle loss of the *adapted* settings ends above that of a constant volume: F(G(x)) does not return x",
           "figures_1_to_4", "cycle loss at the end / constant's, least of S1's draws",
           lambda r: min(run["log"][-1]["cycle_x"] / run["constant_cycle"] for run in r.runs("S1")), ">", 1.0, 0.1, 2),
-    Claim("The spread of generations predicts the size of errors (but not where they are large: Figure 18)",
+    Claim("The spread of generations predicts the size of errors, but no better than one level for all voxels "
+          "(Figure 18)",
           "figures_1_to_4", "mean deviation of error from prediction, larger of S1 and S2",
-          lambda r: r.calibration_error(), "<", 0.1, 0.02, 2),
+          lambda r: r.calibration_error(), "<", 0.1, 0.02, 3,
+          beside=lambda r: ("one level for all voxels", r.calibration_of_one_level())),
     Claim("Precision, density and coverage in raw voxels give grossly wrong volumes a good score",
           "metric_audit", "wrong sets that get a good score, of the best of the three",
           lambda r: min(r.fooled(m) for m in ("precision", "density", "coverage")), ">=", 1, 0, 0),
@@ -164,7 +169,7 @@ CLAIMS = (
           0.01, 3),
     Claim("Template matching without a CTF is nearly as good (S2)",
           "training_data", "F1, without - with the true CTF",
-          lambda r: list(np.subtract(r.wrong_input(NO_CTF, TEMPLATES), r.pickers("S2", TEMPLATES))), ">", -0.03, 0.01,
+          lambda r: list(np.subtract(r.wrong_input(NO_CTF, TEMPLATES), r.pickers("S2", TEMPLATES))), ">", -0.02, 0.01,
           3),
     Claim("Template matching with thresholds from a generated tomogram needs no class labels, and is "
           "still ahead of the generator's small pickers (S2; both know where particles are in four "
@@ -217,25 +222,38 @@ CLAIMS = (
           "foreign_data", "the same, without its sign", lambda r: abs(r.hand_off_picks()), "<", 3, 1, 1),
     Claim("With other optics, filtered particles, bad picks or poor densities the physics generator "
           "keeps most of the accuracy of real labels (S1)",
-          "physics_measurements", "accuracy / real's, least of 18 conditions (one of them as recorded)",
+          "physics_measurements", "accuracy / real's, least of 22 conditions (two of them as recorded)",
           lambda r: min(r.mismatched()), ">", 0.85, 0.04, 2),
-    Claim("Twenty particles sufficed to estimate the physics generator (S1, one data set)",
+    Claim("Twenty particles sufficed to estimate the physics generator (S1, one data set; the CTF has no zero within "
+          "Nyquist there, and from so few particles the sign beyond a zero is not estimated)",
           "physics_measurements", "accuracy / real's", lambda r: r.few(20), ">", 0.85, 0.05, 2),
     Claim("In a search round the true pose generated particles align no worse than real ones (S1, SNR 0.1, one data "
           "set; TRiC and membranes, of high symmetry, are hardly aligned, real or generated)",
           "physics_measurements", "median error, generated - real (degrees), worst class",
           lambda r: max(r.pose_losses()), "<", 1.5, 1, 1),
     Claim("Adversarial training of the physics generator, tried and removed, did not help (earlier code)",
-          "physics_measurements", "accuracy, trained - estimated only, mean of 18 conditions (points)",
-          lambda r: mean([r["chosen"] - r["estimate"] for r in committed("physics_training_earlier_code")["rows"]]),
+          "physics_measurements", "accuracy, trained - estimated only, mean of those of 18 conditions in which "
+          "training was chosen on held-out particles (points)",
+          lambda r: mean([
+              r["chosen"] - r["estimate"] for r in committed("physics_training_earlier_code")["rows"]
+              if r["chosen"] != r["estimate"]
+          ]),
           "<", 1, 0.5, 2),
     Claim("A small network trained to tell the physics generator's volumes from real ones hardly can (SNR 0.05; weak "
-          "evidence on S1, where a generator without the missing wedge has a low AUC, too)",
+          "evidence on S1, where a generator without the missing wedge has a low AUC, too; mean power spectra do tell "
+          "them apart)",
           "training_data", "AUC, larger of S1 and S2; 0.5 is not told apart",
           lambda r: max((r.apart(d, PHYSICS, "auc") for d in DATASETS), key=mean), "<", 0.65, 0.05, 2, headline=True),
+    Claim("The mean power spectrum over tilt tells the physics generator's volumes from real ones (SNR 0.05)",
+          "training_data", "its distance / that of another data set of the simulator, smaller of S1 and S2",
+          lambda r: min((r.apart_from_real(d, "angular") for d in DATASETS), key=mean), ">", 1, 0.3, 2),
     Claim("Generated particles have little more power in the missing wedge than real ones (SNR 0.05; "
           "earlier versions had far too much)", "training_data", "power in the wedge / real's, larger of S1 and S2",
           lambda r: max((r.apart(d, PHYSICS, "wedge_power") for d in DATASETS), key=mean), "<", 1.2, 0.1, 2),
+    Claim("In whole generated tomograms the noise in the missing wedge is a few times too strong, but weak",
+          "physics_measurements", "in % of that outside; largest of S1 and S2, three draws each",
+          lambda r: float(r.whole_tomograms()[1]["in wedge"]), "<", 3, 1, 1,
+          beside=lambda r: ("the simulator's", float(r.whole_tomograms()[1]["simulator's in wedge"]))),
     Claim("Below the lowest frequency of a particle's box the noise of whole generated tomograms is several times too "
           "strong (SNR 0.05)",
           "physics_measurements", "power of the noise / simulator's, largest of S1 and S2, three draws each",
@@ -246,9 +264,11 @@ CLAIMS = (
     Claim("A network of the same kind detects a generator without the missing wedge (S2)",
           "physics_measurements", "AUC without it", lambda r: r.without("S2", "without wedge", "auc"), ">", 0.95,
           0.03, 2),
-    Claim("From about 360 particles at SNR 0.05 the sign of T beyond the zero of the CTF can be wrong (S2)",
-          "physics_measurements", "draws, of nine", lambda r: r.wrong_signs(), ">=", 1, 1, 0),
-    Claim("The sign of T beyond a zero of the CTF is found (S2; one data set, SNR 0.1)",
+    Claim("From about 360 particles at SNR 0.05 the sign of T beyond the zero of the CTF is often wrong (S2)",
+          "physics_measurements", "draws, of six that had not been seen when the rule was made",
+          lambda r: r.wrong_signs(UNSEEN_DRAWS), ">=", 1, 1, 0),
+    Claim("The sign of T beyond a zero of the CTF is found (S2, SNR 0.1; the first data set, on which the rule was "
+          "made)",
           "physics_measurements", "FSC beyond half of Nyquist, with it - without it",
           lambda r: r.high_fsc("all") - r.high_fsc("without sign"), ">", 0.3, 0.1, 2),
     Claim("Density times the true CTF and wedge, added to real empty boxes, is not better training data "
@@ -259,10 +279,10 @@ CLAIMS = (
           "data as the CTF formula on S1, SNR 0.1",
           "evening", "accuracy on real, CryoETGAN - CTF formula (points)",
           lambda r: list(np.subtract(r.on_real("S1"), r.downstream(CTF))), ">", -3, 3, headline=True),
-    Claim("On S2, SNR 0.2, the paper's generator exceeds 67.3 %, which the paper reports on particles "
-          "that were never released",
-          "evening", "accuracy on real, least of three draws (%)", lambda r: min(r.on_real("S2")), ">", 67.3,
-          4),
+    Claim("On S2, SNR 0.2, its labels are read more often than the 67.3 % that the paper reports on particles that "
+          "were never released",
+          "table2_metrics", "labels read, least of three draws (%)", lambda r: min(r.metric("S2", "accuracy")), ">",
+          67.3, 10),
     Claim("The paper's generator shows no sign of copying training particles: on average its volumes lie hardly nearer "
           "to them than fresh ones (S1)",
           "table2_metrics", "nearest-train share - that of another real draw",
@@ -297,7 +317,8 @@ def claims_table(profile: str, seeds: Sequence[int], artefact: str = "") -> pd.D
         held = RELATIONS[claim.relation](mean(values), claim.bound)
         _, low, high = student_interval(values)
         outcome = "FAIL" if not held else "not resolved" if low < claim.bound < high else "pass"
-        if outcome == "pass" and abs(mean(values) - claim.bound) < claim.tolerance:
+        nearest = min((mean(values), low, high), key=lambda v: abs(v - claim.bound))  # interval's ends: NaN of one draw
+        if outcome == "pass" and abs(nearest - claim.bound) < claim.tolerance:
             outcome = "pass, near the limit"
         name, beside = claim.beside(results) if claim.beside else ("", [])
         rows.append(

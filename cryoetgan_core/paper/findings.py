@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ..evaluation.baselines import BACKGROUND, CTF, FORMULAS
-from ..evaluation.downstream import PHYSICS, REAL
+from ..evaluation.downstream import PHYSICS, REAL, TRUE
 from ..reproducibility import paths
 from ..reproducibility.files import read_json
 from .catalogue import compared_draws, results_of
@@ -22,13 +22,14 @@ from .picking import CTF_WEDGE
 from .plan import noise_variant, run_name
 from .plotting import audit_table, tomogram_table
 from .plotting.operator_tables import accuracy_of
-from .proof import HEADLINE_SNR, ablation_names, comparison_names
+from .proof import HEADLINE_SNR, WHOLE, ablation_names, comparison_names
 from .record import is_older
 from .template_matching import MIDDLE, TEMPLATES
 from .wrong_input import NAMES, NOISE, POOR
 
 NOISE_DRAWS = (0, 1)  # of Table 3
 SIGN_DRAWS = tuple(range(9))  # of S2 in which the sign of T beyond the zero of the CTF is looked at
+UNSEEN_DRAWS = SIGN_DRAWS[3:]  # those that had not been seen when the rule for the sign was made
 FINE_DRAWS = (0,)  # of S2 that the finer template matching was measured on
 
 
@@ -82,6 +83,31 @@ class Results:
         """The same over that of real subtomograms, one value a draw."""
         pairs = zip(self.comparison(dataset, source), self.comparison(dataset, REAL), strict=True)
         return [accuracy / real for accuracy, real in pairs]
+
+    def apart_from_real(self, dataset: str, metric: str) -> list[float]:
+        """A metric of the generator's volumes against real test ones, over that of another data set of the simulator;
+        one value a draw.
+        """
+        return list(np.divide(self.apart(dataset, PHYSICS, metric), self.apart(dataset, TRUE, metric)))
+
+    def mixed(self, source: str) -> dict[int, float]:
+        """Accuracy on real after training on all volumes of a source and so many real labels of each class, mean over
+        draws, from Table 6.
+        """
+        rows = pd.concat([pd.DataFrame(r["rows"]) for r in self([f"downstream_S1_seed{s}" for s in self.seeds])])
+        rows = rows[(rows["source"] == source) & (rows["synthetic"] == rows["synthetic"].max())]
+        return rows.groupby("real")["accuracy"].mean().to_dict()
+
+    def lost_without(self, dataset: str) -> dict[str, float]:
+        """Points of accuracy on real that are lost without each part of the estimate, from Table 8."""
+        own = [r for r in self(ablation_names(self.profile, self.seeds[:1])) if r["config"]["dataset"] == dataset]
+        found = {r["variant"]: accuracy_of(r, PHYSICS) for r in own}
+        return {variant: found[WHOLE] - accuracy for variant, accuracy in found.items() if variant != WHOLE}
+
+    def ribosomes_apart(self) -> float:
+        """AUC of a network that tells many generated ribosomes from the ten of a series that was left out."""
+        (r,) = self([f"parts_seed{self.seeds[0]}"])
+        return next(row["auc"] for row in r["rows"] if row["data"] == "ribosomes" and not row["without"])
 
     def strongest(self, dataset: str) -> tuple[str, list[float]]:
         """The best of the formulas and of the formula on real empty boxes, and its `shares`."""
@@ -171,11 +197,11 @@ class Results:
         of = {source: scores["f1"] for source, scores in found["scores"].items() if source != TEMPLATES}
         return max(self._table_19("S2", source, self.seeds[:1])[0][0]["f1"] - f1 for source, f1 in of.items())
 
-    def wrong_signs(self) -> int:
-        """In how many of SIGN_DRAWS of S2 the sign of T is wrong at the highest frequencies, from about 360
+    def wrong_signs(self, draws: Sequence[int] = SIGN_DRAWS) -> int:
+        """In how many of some draws of S2 the sign of T is wrong at the highest frequencies, from about 360
         particles.
         """
-        results = self([f"whole_tomograms_S2_seed{s}" for s in SIGN_DRAWS])
+        results = self([f"whole_tomograms_S2_seed{s}" for s in draws])
         return int((tomogram_table(results)["sign of T at Nyquist"] > 0).sum())
 
     def lost_by_picks(self, condition: str) -> list[float]:
@@ -359,8 +385,15 @@ class Results:
 
     def calibration_error(self) -> float:
         """Mean deviation of predicted from real errors, relative to the prediction; larger of S1 and S2."""
-        found = self([f"spread_{d}_seed{self.seeds[0]}" for d in ("S1", "S2")], "evening")
-        return max(r["reliability"]["ence"] for r in found)
+        return max(curve["ence"] for curve in self._reliability())
+
+    def calibration_of_one_level(self) -> float:
+        """The same where one level, the root mean square of those predicted, stands for all voxels."""
+        levels = [(np.array(c["found"]), np.sqrt(np.mean(np.square(c["predicted"])))) for c in self._reliability()]
+        return max(float(np.mean(np.abs(errors - level)) / level) for errors, level in levels)
+
+    def _reliability(self) -> list[dict]:
+        return [r["reliability"] for r in self([f"spread_{d}_seed{self.seeds[0]}" for d in ("S1", "S2")], "evening")]
 
     def denoised(self, dataset: str, name: str) -> float:
         """Correlation of what a filter makes of test subtomograms with their densities, mean over classes."""
@@ -375,16 +408,16 @@ class Results:
 
     def mismatched(self) -> list[float]:
         """The generator's share of real, by condition of Table 11."""
-        found = self(mismatch_names(self.profile, self.seeds[0]))
+        found = self(mismatch_names(self.profile, self.seeds[0], fine=True))
         return [accuracy_of(r, PHYSICS) / accuracy_of(r, REAL) for r in found]
 
     def mismatched_apart(self) -> list[float]:
         """AUC of the generator, by condition of Table 11."""
-        return [r["metrics"][PHYSICS]["auc"] for r in self(mismatch_names(self.profile, self.seeds[0]))]
+        return [r["metrics"][PHYSICS]["auc"] for r in self(mismatch_names(self.profile, self.seeds[0], fine=True))]
 
     def mismatched_lead(self) -> dict[str, float]:
         """Accuracy of the generator less that of the CTF formula, in points, by condition of Table 11."""
-        found = self(mismatch_names(self.profile, self.seeds[0]))
+        found = self(mismatch_names(self.profile, self.seeds[0], fine=True))
         return {r["condition"]: accuracy_of(r, PHYSICS) - accuracy_of(r, CTF) for r in found}
 
     def homologue(self, name: str, source: str) -> float:

@@ -14,7 +14,7 @@ import scipy
 import torch
 
 from ..config import DATASETS, RunConfig
-from ..evaluation.baselines import CTF, baseline, ctf_factor
+from ..evaluation.baselines import CTF, baseline, ctf_factor, standardised_set
 from ..evaluation.compare import told_apart
 from ..evaluation.downstream import PHYSICS, REAL, benchmark
 from ..generation import generate
@@ -97,6 +97,9 @@ FALSE_SHARE, OFF_CENTRE_VOXELS, RARE = 0.3, 2.0, 0.1  # of all picks; s.d. along
 PICKS = ("false picks", "off-centre picks", "classes 10 : 1", "a class missing from the particles")
 DENSITIES = ("densities at a quarter of the resolution",)
 CONDITIONS = ("as recorded", *OPTICS, *FILTERS, *PICKS, *DENSITIES)
+# In these voxels (angstrom), the paper's, the CTF of S1 has a zero within Nyquist; in those of the others it has none.
+FINE_A, FINE = 13.68, ("as recorded", "phases flipped", "Wiener-corrected CTF", "CTF-deconvolved")
+NO_NOISE = 1e9  # signal-to-noise ratio
 
 
 def _picked(particles: ParticleSet, condition: str, classes: tuple[str, ...], seed: int) -> ParticleSet:
@@ -154,49 +157,64 @@ def _poor(config: RunConfig) -> dict[str, torch.Tensor]:
     return class_references(dataset.classes, config.box, voxel_size_A, None, 4 * RESOLUTION_VOXELS)
 
 
-def make_mismatch(config: RunConfig, condition: str) -> dict:
+def _formula(config: RunConfig, both: Domains, condition: str) -> torch.Tensor:
+    """Volumes (N, D, D, D), z-scored, of the CTF formula, which is told the optics and the noise.
+
+    Whoever filters the tomograms can do so with the formula's volumes, too. Where the reconstruction corrects the CTF,
+    the signal is corrected alike and the noise stays white: that is better training data than noise corrected alike.
+    """
+    x, voxel_size_A, scope = both.volumes("X_train"), both.X_train.voxel_size_A, OPTICS.get(condition, S1)
+    rng, change = stream(config.seed, "mismatch", condition), FILTERS.get(condition)
+    if scope.correction == "wiener":
+        signal = baseline(CTF, x, voxel_size_A, scope, NO_NOISE, rng)
+        signal = torch.from_numpy(np.stack([_wiener_corrected(v) for v in signal.numpy()]))
+        level = (signal.var((1, 2, 3)).mean() / config.snr).sqrt()
+        return standardised_set(signal + level * torch.randn(signal.shape, generator=rng))
+    snr = snr_in_same_noise(_poor(config), config) if condition in DENSITIES else config.snr
+    made = baseline(CTF, x, voxel_size_A, scope, snr, rng)
+    return standardised_set(torch.from_numpy(np.stack([change(v) for v in made.numpy()]))) if change else made
+
+
+def make_mismatch(config: RunConfig, condition: str, fine: bool = False) -> dict:
     """Accuracy on real test particles of a probe trained on the formula, on the physics generator, and on clean real
-    particles; and how it is told apart.
+    particles; how it is told apart; and the generator's transfer function. `fine`: in voxels of FINE_A.
     """
     both = mismatched(config, condition)
     clean = both if condition not in PICKS else simulated_domains(config)  # of which real probes see the labels
-    name = f"mismatch_{CONDITIONS.index(condition)}_seed{config.seed}"
+    name = f"mismatch_{CONDITIONS.index(condition)}{'_fine' * fine}_seed{config.seed}"
     run, took = estimated(config, both, name)
     x, y = both.volumes("X_train"), both.volumes("Y_train")
-    scope = OPTICS.get(condition, S1)
     real = clean.volumes("Y_train")
-    snr = snr_in_same_noise(_poor(config), config) if condition in DENSITIES else config.snr
-    formula = baseline(CTF, x, both.X_train.voxel_size_A, scope, snr, stream(config.seed, "mismatch", condition))
-    change = _wiener_corrected if scope.correction == "wiener" else FILTERS.get(condition)
-    if change:  # whoever filters or corrects the tomograms can do so with the formula's volumes, too
-        formula = torch.from_numpy(np.stack([change(v) for v in formula.numpy()]))
-        formula = (formula - formula.mean()) / formula.std()
-    sets = {CTF: formula, PHYSICS: generate(run, x, seed=config.seed + 1), REAL: (real - real.mean()) / real.std()}
+    sets = {
+        CTF: _formula(config, both, condition),
+        PHYSICS: generate(run, x, seed=config.seed + 1),
+        REAL: (real - real.mean()) / real.std(),
+    }
     judged = Domains(both.X_train, both.X_test, clean.Y_train, both.Y_test)
     rows = benchmark(sets, judged, seed=config.seed, **small_probes(config))
     wanted = (both.volumes("Y_test") - y.mean()) / y.std()
     metrics = {PHYSICS: told_apart(wanted, generate(run, both.volumes("X_test"), seed=config.seed + 2))}
     metrics[REAL] = told_apart(wanted, sets[REAL][:: max(1, len(real) // len(wanted))])
-    of = {"recorded": condition}
+    named = f"{condition}, {FINE_A:.1f} A voxels" if fine else condition
     return (
-        {"condition": condition, "rows": rows, "metrics": metrics}
-        | of
+        {"condition": named, "rows": rows, "metrics": metrics, "transfer": run.G.T.tolist(), "recorded": named}
         | took
         | described(config, "paper.mismatch", both)
     )
 
 
-def mismatch_names(profile: str, seed: int) -> list[str]:
-    """Results of the table of conditions; the smoke profile has two."""
-    return list(planned(profile, seed))[: 2 if profile == "smoke" else None]
+def mismatch_names(profile: str, seed: int, fine: bool = False) -> list[str]:
+    """Results of the table of conditions, also those in `fine` voxels if asked for; the smoke profile has two."""
+    kept = 2 if profile == "smoke" else len(CONDITIONS) + len(FINE) * fine
+    return list(planned(profile, seed))[:kept]
 
 
 def planned(profile: str, seed: int) -> dict[str, Case]:
     """The result of every condition, by name."""
     config = proof_config(profile, "S1", HEADLINE_SNR, seed)
-    return {
-        f"physics_mismatch_{condition.replace(' ', '-')}_seed{seed}": Case(
-            config, partial(make_mismatch, condition=condition)
-        )
-        for condition in CONDITIONS
-    }
+    cases = {condition: Case(config, partial(make_mismatch, condition=condition)) for condition in CONDITIONS}
+    if profile != "smoke":
+        config = config.replace(box=round(DATASETS["S1"].field_of_view_A / FINE_A))
+    for condition in FINE:
+        cases[f"fine {condition}"] = Case(config, partial(make_mismatch, condition=condition, fine=True))
+    return {f"physics_mismatch_{name.replace(' ', '-')}_seed{seed}": case for name, case in cases.items()}

@@ -46,11 +46,12 @@ def mismatch_table(results: Sequence[dict]) -> pd.DataFrame:
 
 
 def tomogram_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a data draw of `whole_tomograms`: least and most, over spatial frequency, of the generator's T and of the
-    power of its noise, both over the simulator's; and power of the noise in the wedge, in % of that outside.
+    """A row a data draw of `whole_tomograms`: least and most, over spatial frequency, of the size of the generator's T
+    and of the power of its noise, both over the simulator's; and power of the noise in the wedge, in % of that outside,
+    and over the simulator's.
 
-    "below": below the lowest frequency of a particle's box; else from there to 0.3 cycles/voxel. The simulator's T is
-    the root mean square over its tomograms.
+    "below": below the lowest frequency of a particle's box; "beyond": beyond 0.3 cycles/voxel; else between these. The
+    simulator's T is the root mean square over its tomograms.
     """
     rows = []
     for r in results:
@@ -58,12 +59,13 @@ def tomogram_table(results: Sequence[dict]) -> pd.DataFrame:
         made, real = ({k: np.array([c[k] for c in r[kind]]) for k in r[kind][0]} for kind in ("generator", "simulator"))
         row = {"tomograms": r["config"]["dataset"], "draw": r["config"]["data_seed"]}
         for name, ratio in (
-            ("T", made["transfer"].mean(0) / np.sqrt((real["transfer"] ** 2).mean(0))),
+            ("T", np.abs(made["transfer"].mean(0)) / np.sqrt((real["transfer"] ** 2).mean(0))),
             ("noise", made["noise"].mean(0) / real["noise"].mean(0)),
         ):
-            for place, where in ((" below", f < box), ("", (f > box) & (f < 0.3))):
+            for place, where in ((" below", f < box), ("", (f > box) & (f < 0.3)), (" beyond", f >= 0.3)):
                 row |= {f"{name}{place}, least": ratio[where].min(), f"{name}{place}, most": ratio[where].max()}
         row |= {"in wedge": 100 * made["in_wedge"].mean(), "simulator's in wedge": 100 * real["in_wedge"].mean()}
+        row["in wedge / simulator's"] = row["in wedge"] / row["simulator's in wedge"]
         rows.append(row | {"sign of T at Nyquist": np.sign(made["transfer"][0, -1])})
     return pd.DataFrame(rows)
 
