@@ -1,5 +1,7 @@
 """What `article/article.md` is filled with: numbers, tables and their origin, all from committed results."""
 
+import dataclasses
+import inspect
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -8,21 +10,27 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from ..config import PROFILES
+from ..config import DATASETS, PROFILES
 from ..evaluation.baselines import BACKGROUND, CTF, FORMULAS, RELEASED, WHITE
-from ..evaluation.downstream import GENERATED, PHYSICS, REAL
+from ..evaluation.classification import train_probe
+from ..evaluation.downstream import GENERATED, PHYSICS, PROBES, REAL
+from ..physics.estimate import FACES, MOST_SIGNAL
+from ..physics.fourier_grid import RADII
+from ..physics.signal_moments import BEND, SIGN_CHANGE
 from ..reproducibility import paths
+from ..run_folder import CLEARLY
 from .cell_left_out import OFF, PUT_IN
 from .claims import claims_table
 from .competitor import TRAINED
 from .denoiser import FILTERED, RESTORED
 from .findings import SIGN_DRAWS, UNSEEN_DRAWS, Results, mean
+from .picker import LONG_STEPS
 from .picker_and_templates import BEST, BOTH
-from .picking import CTF_WEDGE
+from .picking import BATCH, CTF_WEDGE, NARROW, PATCH, STEPS, WIDE
 from .plotting import over_draws
 from .proof import ABLATED, HEADLINE_SNR
 from .record import is_older
-from .template_matching import TEMPLATES
+from .template_matching import ROTATIONS, TEMPLATES
 from .wrong_input import LEARNED, MENDED, NO_CTF, OFF_CENTRE, UNLABELLED
 from .wrong_input import NAMES as WRONG_INPUTS
 
@@ -195,6 +203,33 @@ def _table(name: str) -> pd.DataFrame:
 def table(name: str) -> object:
     """A committed table, without its row numbers."""
     return _table(name).style.hide(axis="index")
+
+
+def microscopes() -> object:
+    """Optics and dose of the simulated microscopes of S1 and S2."""
+    columns = {dataset: dataclasses.asdict(DATASETS[dataset].microscope) for dataset in ("S1", "S2")}
+    found = pd.DataFrame(columns).rename_axis("setting").reset_index()
+    found["setting"] = found["setting"].str.replace("_", " ")
+    return found.map(lambda v: f"{v:g}" if isinstance(v, float) else str(v)).style.hide(axis="index")
+
+
+def settings() -> object:
+    """Numbers of the methods, from the code that uses them."""
+    probe = {name: p.default for name, p in inspect.signature(train_probe).parameters.items()}
+    (small, _), (large, units) = ([_joined([str(c) for c in channels]), unit] for channels, unit in (NARROW, WIDE))
+    rows = {
+        "small classifier": f"{probe['steps']} steps of {probe['batch']} volumes; {PROBES} of a source, averaged",
+        "small picker": f"levels of {small} channels; {STEPS:,} steps of {BATCH} patches, {PATCH} voxels a side",
+        "larger picker": f"levels of {large} channels, {units} convolutions a unit; {LONG_STEPS:,} steps",
+        "template matching": f"{ROTATIONS} rotations",
+        "margin at each face where |T| is measured": f"{FACES:g} of the box",
+        "nodes of T from zero to Nyquist": f"{RADII}",
+        "smoothness: second difference of |T| between nodes": f"{BEND:g} of its median",
+        "a change of sign must gain": f"{SIGN_CHANGE:g} in log likelihood; at a minimum of |T| log of the bands left",
+        "signal at most": f"{MOST_SIGNAL:g} of the measured power",
+        "empty boxes replace the noise of particles": f"if their distance is at most {CLEARLY:g} of the other",
+    }
+    return pd.DataFrame({"what": rows.keys(), "value": rows.values()}).style.hide(axis="index")
 
 
 def claims() -> object:
