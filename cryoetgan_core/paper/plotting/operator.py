@@ -22,8 +22,7 @@ STYLES = {  # source of training data to colour and marker
 
 
 def transfer_and_noise(result: dict) -> Figure:
-    """Estimated transfer T beside the simulator's, and the measured noise and the cap on the signal over spatial
-    frequency and tilt.
+    """Estimated transfer T beside the simulator's, and the measured noise over spatial frequency and tilt.
 
     T is known up to the units of density and subtomogram: the true one, its mean over the recorded tilts, is scaled to
     the estimate by least squares up to 0.8 of Nyquist. Dashed is its root mean square over tomograms of other defoci,
@@ -36,7 +35,7 @@ def transfer_and_noise(result: dict) -> Figure:
     at = q <= 0.8 * nyquist
     there = np.interp(q[at], true_q, truth)
     scale = float((T[at] * there).sum() / (there**2).sum())
-    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH_IN, 2.1), layout="constrained", width_ratios=(1.4, 1, 1))
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH_IN * 0.8, 2.3), layout="constrained", width_ratios=(1.4, 1))
     axes[0].plot(
         true_q[true_q <= nyquist], scale * truth[true_q <= nyquist], color="k", lw=1, label="simulator, scaled"
     )
@@ -55,26 +54,15 @@ def transfer_and_noise(result: dict) -> Figure:
     axes[0].axhline(0, color="0.7", lw=0.5)
     axes[0].set(xlabel="spatial frequency (1/nm)", ylabel="T (network units)", xlim=(0, nyquist))
     axes[0].legend(frameon=False, fontsize=6)
-    low, high = result["tilt_range_deg"]
-    for axis, title, values, label in (
-        (axes[1], "noise, measured", 10 * np.log10(np.array(result["noise"])), "power (dB)"),
-        (axes[2], "cap on the signal", np.array(result["support"]), "share of T"),
-    ):
-        ends = (None, None) if axis is axes[1] else (0, 1)
-        image = axis.pcolormesh(
-            q,
-            result["tilts_deg"],
-            values.T,
-            vmin=ends[0],
-            vmax=ends[1],
-            cmap="viridis",
-            shading="nearest",
-            rasterized=True,
-        )
-        figure.colorbar(image, ax=axis, shrink=0.9, label=label)
-        for end in (low, high):
-            axis.axhline(end, color="w", lw=0.5, ls=":")
-        axis.set(title=title, xlabel="spatial frequency (1/nm)", ylim=(-90, 90), yticks=[-90, -45, 0, 45, 90])
+    power = 10 * np.log10(np.array(result["noise"]))
+    image = axes[1].pcolormesh(
+        q, result["tilts_deg"], power.T, cmap="viridis", shading="nearest", rasterized=True
+    )  # fmt: skip
+    figure.colorbar(image, ax=axes[1], shrink=0.9, label="power (dB)")
+    for end in result["tilt_range_deg"]:
+        axes[1].axhline(end, color="w", lw=0.5, ls=":")
+    axes[1].set(title="noise, measured", xlabel="spatial frequency (1/nm)", ylim=(-90, 90))
+    axes[1].set_yticks([-90, -45, 0, 45, 90])
     axes[1].set_ylabel("tilt of the slice (°)")
     return figure
 
@@ -86,7 +74,8 @@ def shells_of_means(results: Mapping[str, dict]) -> Figure:
         curve = np.array(result["fsc"])
         axis.plot(np.arange(1, len(curve)) / (len(curve) - 1), curve[1:], marker="o", ms=2, lw=0.8, label=name)
     axis.axhline(0, color="0.7", lw=0.5)
-    axis.set(xlabel="spatial frequency / Nyquist", ylabel="Fourier shell correlation", ylim=(-1, 1.02), xlim=(0, 1))
+    axis.set(xlabel="spatial frequency / Nyquist", ylabel="Fourier shell correlation", xlim=(0, 1))
+    axis.set_ylim(min(-0.2, *axis.get_ylim()), 1.02)
     axis.legend(frameon=False, fontsize=6)
     return figure
 
@@ -97,14 +86,17 @@ def few_particles(result: dict) -> Figure:
     """
     rows = pd.DataFrame([{k: v for k, v in r.items() if k != "metrics"} | r["metrics"] for r in result["rows"]])
     table = rows.groupby("particles").mean(numeric_only=True)
-    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH_IN * 0.8, 2.1), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH_IN, 2.1), layout="constrained")
     axes[0].plot(table.index, table["accuracy"], marker="o", ms=3, color="C0", label=PHYSICS)
     real = np.mean([row["accuracy"] for row in result["real"]])
     axes[0].axhline(real, color="k", lw=0.8, ls="--", label=f"real labels, {max(table.index)} particles")
-    axes[0].set(ylabel="accuracy on real test (%)", ylim=(0, 100))
-    for name, label in (("spectrum", "log spectrum"), ("angular", "angular"), ("moments", "moments"), ("auc", "AUC")):
+    axes[0].set(ylabel="accuracy on real test (%)", ylim=(min(80, *table["accuracy"], real) - 1, 100))
+    for name, label in (("spectrum", "log spectrum"), ("angular", "angular"), ("moments", "moments")):
         axes[1].plot(table.index, table[name], marker="o", ms=3, label=label)
-    axes[1].set(ylabel="distance from real; AUC", ylim=(0, None))
+    axes[1].set(ylabel="distance from real", ylim=(0, None))
+    axes[2].plot(table.index, table["auc"], marker="o", ms=3, color="C3", label="AUC")
+    axes[2].axhline(0.5, color="k", lw=0.8, ls="--", label="not told apart")
+    axes[2].set(ylabel="AUC, generated and real", ylim=(0.4, 1))
     for axis in axes:
         axis.set(xscale="log", xlabel="particles")
         axis.set_xticks(list(table.index), [str(n) for n in table.index])
