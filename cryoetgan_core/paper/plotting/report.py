@@ -46,5 +46,5 @@ def report_figure(report: Report) -> Figure:
     axes["tilts"].legend(loc="upper center", fontsize="x-small", frameon=False, ncols=2)
     colours = ["C3" if c == min(report.cones) else "0.45" for c in report.cones]
     axes["cones"].bar(["z", "y", "x"], report.cones, color=colours)
-    axes["cones"].set(xlabel="axis", title="power near it")
+    axes["cones"].set(xlabel="axis", title="power near axis")
     return figure
