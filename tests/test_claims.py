@@ -56,13 +56,14 @@ def test_an_interval_that_includes_the_limit_resolves_nothing(monkeypatch: pytes
     noisy = claims.Claim(
         "Two is more than one", "none", "two", lambda r: [0.0, 2.0, 4.0], ">", 1.0, 0, beside=lambda r: ("none", 1.5)
     )
-    clear = claims.Claim("Two is more than one", "none", "two", lambda r: [1.9, 2.0, 2.1], ">", 1.0, 0.9)
+    clear = claims.Claim("Two is more than one", "none", "two", lambda r: [1.9, 2.0, 2.1], ">", 1.0, 0.7)
     near = claims.Claim("Two is more than one", "none", "two", lambda r: [2.0, 2.0], ">", 1.0, 1.1)
-    monkeypatch.setattr(claims, "CLAIMS", (noisy, clear, near))
+    end = claims.Claim("Two is more than one", "none", "two", lambda r: [1.9, 2.0, 2.1], ">", 1.7, 0.1)
+    monkeypatch.setattr(claims, "CLAIMS", (noisy, clear, near, end))
     table = claims.claims_table("quick", [0])
-    assert table["result"].tolist() == ["not resolved", "pass", "pass, near the limit"]
-    assert table["found"].tolist() == ["2.0 [-3.0, 7.0]", "2.0 [1.8, 2.2]", "2.0 in each"]  # Student's t
-    assert table["strongest baseline"].tolist() == ["1.5 (none)", "", ""]
+    assert table["result"].tolist() == ["not resolved", "pass", "pass, near the limit", "pass, near the limit"]
+    assert table["found"].tolist() == ["2.0 [-3.0, 7.0]", "2.0 [1.8, 2.2]", "2.0 in each", "2.0 [1.8, 2.2]"]
+    assert table["strongest baseline"].tolist() == ["1.5 (none)", "", "", ""]
 
 
 def test_each_claim_names_a_notebook() -> None:

@@ -15,7 +15,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from cryoetgan_core.build import Scaling
-from cryoetgan_core.config import OWN_DATA, make_config
+from cryoetgan_core.config import DATASETS, OWN_DATA, make_config
 from cryoetgan_core.evaluation.baselines import BACKGROUND, FORMULAS, RELEASED, WRONG_MICROSCOPE, on_background
 from cryoetgan_core.evaluation.downstream import PHYSICS, REAL, TRUE
 from cryoetgan_core.evaluation.metrics import (
@@ -26,13 +26,22 @@ from cryoetgan_core.evaluation.metrics import (
 )
 from cryoetgan_core.generation import generate, generate_repeats, load_run, restore
 from cryoetgan_core.paper import mismatch, proof, real
+from cryoetgan_core.paper.densities import snr_in_same_noise
 from cryoetgan_core.paper.plotting import comparison_table, real_table
 from cryoetgan_core.paper.runs import train_on
 from cryoetgan_core.particles.relion_series import tilts_deg
 from cryoetgan_core.physics import generator, signal_moments
 from cryoetgan_core.physics.acquisition import Acquisition, acquisition
 from cryoetgan_core.physics.any_size import kernels, share_in_wedge
-from cryoetgan_core.physics.estimate import MOST_SIGNAL, PARTS, estimate, is_standardised, mean_power, signals
+from cryoetgan_core.physics.estimate import (
+    MOST_SIGNAL,
+    PARTS,
+    estimate,
+    is_standardised,
+    mean_power,
+    node_means,
+    signals,
+)
 from cryoetgan_core.physics.fourier_grid import (
     CORNER,
     FINE_RADII,
@@ -49,9 +58,9 @@ from cryoetgan_core.physics.generator import REMEMBERED, PhysicsGenerator, mean_
 from cryoetgan_core.reproducibility.seeds import stream
 from cryoetgan_core.run_folder import estimate as estimate_in
 from cryoetgan_core.simulator.microscope.back_projection import back_project, transform_size
-from cryoetgan_core.simulator.microscope.simulate import MICROSCOPES
+from cryoetgan_core.simulator.microscope.simulate import MICROSCOPES, draw_recordings, reconstruct
 from cryoetgan_core.simulator.microscope.transfer import ctf
-from cryoetgan_core.simulator.sets import class_references, density_maps, poses_of, subtomograms
+from cryoetgan_core.simulator.sets import class_references, density_maps, image_size, poses_of, subtomograms
 from cryoetgan_core.training import Trainer
 from cryoetgan_core.volumes.domains import Domains
 
@@ -706,6 +715,30 @@ def test_densities_on_real_backgrounds_have_the_snr_asked_for_and_keep_the_wedge
         assert float(power[gone].max()) < 1e-6 * float(power.mean())  # turned, but never out of its wedge
     shared = torch.corrcoef(torch.stack([v.flatten() for v in made.values()]))[0, 1]
     assert float(shared**2) == pytest.approx(1 / 1.5, abs=0.05)
+
+
+def test_a_formula_of_weaker_densities_is_told_that_noise_is_stronger() -> None:
+    config = proof.proof_config("smoke", "S1", 0.1, 0)
+    own = class_references(DATASETS["S1"].classes, config.box, DATASETS["S1"].field_of_view_A / config.box)
+    assert snr_in_same_noise(own, config) == pytest.approx(0.1)
+    assert snr_in_same_noise({k: v / 2 for k, v in own.items()}, config) == pytest.approx(0.1 / 4)
+
+
+def test_a_volume_is_wiener_corrected_as_a_reconstruction_is() -> None:
+    """Noise, corrected afterwards or in the reconstruction: the same power in shells beyond the lowest."""
+    n, rng, S1 = 24, stream(0, "images"), MICROSCOPES["S1"]
+    recordings, size = draw_recordings(S1, 12, 1, rng), image_size(n)
+    images = torch.randn(len(S1.angles_deg), 12, size, size, generator=rng)
+    voxel_A = DATASETS["S1"].field_of_view_A / n
+    plain, wanted = (
+        reconstruct(images, scope, recordings.defocus_um, voxel_A, n)
+        for scope in (S1, dataclasses.replace(S1, correction="wiener"))
+    )
+    found = torch.from_numpy(np.stack([mismatch._wiener_corrected(v) for v in plain.numpy()]))
+    at = lookup(n, "radius")
+    power = [node_means(at, mean_power(v).flatten(), torch.ones(at.index.shape[0])) for v in (found, wanted, plain)]
+    np.testing.assert_allclose(power[0][4:] / power[1][4:], 1, atol=0.2)
+    assert (power[1] / power[2])[4] > 3 * (power[1] / power[2])[-1]  # it is not flat
 
 
 @pytest.fixture(scope="module")
