@@ -262,7 +262,7 @@ PROFILES = {
             width=8, critic_width=16, batch=4, steps=120, classifier_width=8, classifier_dense=64, classifier_epochs=25
         ),
     ),
-    "evening": Profile(  # laptop, an evening; one run takes 20 to 40 minutes of a core
+    "evening": Profile(  # laptop, an evening; one run takes about 20 minutes of a core
         {"S1": 24, "S2": 24, OWN_DATA: 24},
         {"S1": 0.1, "S2": 0.2, OWN_DATA: 0.1},
         dict(
