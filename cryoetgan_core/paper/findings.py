@@ -415,6 +415,13 @@ class Results:
         """AUC of the generator, by condition of Table 11."""
         return [r["metrics"][PHYSICS]["auc"] for r in self(mismatch_names(self.profile, self.seeds[0], fine=True))]
 
+    def fine_sign_changes(self) -> bool:
+        """Whether the estimated T of S1 in the paper's voxels, in which its CTF has a zero within Nyquist, changes its
+        sign.
+        """
+        (r,) = self([f"physics_mismatch_fine-as-recorded_seed{self.seeds[0]}"])
+        return min(r["transfer"]) < 0 < max(r["transfer"])
+
     def mismatched_lead(self) -> dict[str, float]:
         """Accuracy of the generator less that of the CTF formula, in points, by condition of Table 11."""
         found = self(mismatch_names(self.profile, self.seeds[0], fine=True))
