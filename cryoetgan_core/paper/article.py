@@ -147,9 +147,10 @@ def numbers() -> dict[str, str]:
     found |= {"mismatch_least": f"{shares[0]:.2f}", "mismatch_median": f"{np.median(shares):.2f}"}
     apart = sum(auc >= APART for auc in r.mismatched_apart())
     found["mismatch_apart"] = f"{apart} of {len(shares)} conditions (AUC of {APART:g} and more)"
-    found["fine_sign"] = (
-        "was found" if r.fine_sign_changes() else "was not found, and generated contrast is wrong there"
-    )
+    changes, fine = r.fine_voxels()
+    found["fine_sign"] = "was found" if changes else "was not found: there generated contrast is wrong"
+    for name, source in (("physics", PHYSICS), ("ctf", CTF), ("background", BACKGROUND), ("real", REAL)):
+        found[f"fine_{name}"] = f"{fine[source]:.1f}"
     lead = r.mismatched_lead()
     for name, sign in (("won", 1), ("lost", -1)):
         of = [condition for condition, points in lead.items() if sign * points >= POINTS]

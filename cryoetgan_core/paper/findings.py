@@ -415,12 +415,13 @@ class Results:
         """AUC of the generator, by condition of Table 11."""
         return [r["metrics"][PHYSICS]["auc"] for r in self(mismatch_names(self.profile, self.seeds[0], fine=True))]
 
-    def fine_sign_changes(self) -> bool:
+    def fine_voxels(self) -> tuple[bool, dict[str, float]]:
         """Whether the estimated T of S1 in the paper's voxels, in which its CTF has a zero within Nyquist, changes its
-        sign.
+        sign; and accuracy on real by source of the training data.
         """
         (r,) = self([f"physics_mismatch_fine-as-recorded_seed{self.seeds[0]}"])
-        return min(r["transfer"]) < 0 < max(r["transfer"])
+        accuracy = {source: accuracy_of(r, source) for source in (CTF, BACKGROUND, PHYSICS, REAL)}
+        return min(r["transfer"]) < 0 < max(r["transfer"]), accuracy
 
     def mismatched_lead(self) -> dict[str, float]:
         """Accuracy of the generator less that of the CTF formula, in points, by condition of Table 11."""

@@ -14,7 +14,16 @@ import scipy
 import torch
 
 from ..config import DATASETS, RunConfig
-from ..evaluation.baselines import CTF, baseline, ctf_factor, standardised_set
+from ..evaluation.baselines import (
+    BACKGROUND,
+    CTF,
+    baseline,
+    ctf_factor,
+    empty_ice,
+    noise_level,
+    on_background,
+    standardised_set,
+)
 from ..evaluation.compare import told_apart
 from ..evaluation.downstream import PHYSICS, REAL, benchmark
 from ..generation import generate
@@ -177,7 +186,8 @@ def _formula(config: RunConfig, both: Domains, condition: str) -> torch.Tensor:
 
 def make_mismatch(config: RunConfig, condition: str, fine: bool = False) -> dict:
     """Accuracy on real test particles of a probe trained on the formula, on the physics generator, and on clean real
-    particles; how it is told apart; and the generator's transfer function. `fine`: in voxels of FINE_A.
+    particles; how it is told apart; and the generator's transfer function. `fine`: in voxels of FINE_A; as recorded
+    also of a probe trained on the formula added to empty boxes.
     """
     both = mismatched(config, condition)
     clean = both if condition not in PICKS else simulated_domains(config)  # of which real probes see the labels
@@ -190,6 +200,10 @@ def make_mismatch(config: RunConfig, condition: str, fine: bool = False) -> dict
         PHYSICS: generate(run, x, seed=config.seed + 1),
         REAL: (real - real.mean()) / real.std(),
     }
+    if fine and condition == CONDITIONS[0]:  # in the others' voxels Table 7 has it
+        voxel_size_A, rng = both.X_train.voxel_size_A, stream(config.seed, "mismatch", BACKGROUND)
+        empty = empty_ice(len(both.Y_test), config, noise_level(both), voxel_size_A)
+        sets[BACKGROUND] = on_background(x, empty, voxel_size_A, S1, config.snr, rng)
     judged = Domains(both.X_train, both.X_test, clean.Y_train, both.Y_test)
     rows = benchmark(sets, judged, seed=config.seed, **small_probes(config))
     wanted = (both.volumes("Y_test") - y.mean()) / y.std()
