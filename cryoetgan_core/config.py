@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from .losses import ADVERSARIAL
 from .models import NOISE_PLACES, OUTPUTS
+from .physics.acquisition import TRANSFERS
 from .simulator.microscope.simulate import MICROSCOPES, Microscope
 from .simulator.specimen.assemblies import S1_CLASSES, S2_CLASSES
 from .simulator.specimen.crowding import Crowding
@@ -68,9 +69,9 @@ class RunConfig:
     critic_norm: str = "instance"  # "instance" (released) or "none"
     spectral_norm: bool = True  # divide each critic weight by its largest singular value (Table 4)
     # the physics generator
-    transfer: str = (
-        "table"  # T: "table", learned, or "ctf", the formula at each particle's defocus times a learned envelope
-    )
+    # T: "table", learned from the particles, its sign too; "uncorrected" or "corrected", the same, where it is known
+    # whether their CTF was corrected; or "ctf", the formula at each particle's defocus times a learned envelope
+    transfer: str = "table"
     # of the wedge: "known", by the particles' table where it tells, else "estimated"; or "estimated" always
     tilt_range: str = "known"
     # objective
@@ -118,7 +119,7 @@ class RunConfig:
             ("dataset", (*DATASETS, OWN_DATA)),
             ("preset", tuple(PRESETS)),
             ("generator", ("paper", "physics")),
-            ("transfer", ("table", "ctf")),
+            ("transfer", TRANSFERS),
             ("tilt_range", ("known", "estimated")),
             ("output", OUTPUTS),
             ("noise", NOISE_PLACES),

@@ -485,6 +485,29 @@ def test_the_sign_of_the_transfer_changes_where_it_has_a_minimum(
     assert torch.equal(signal_moments.signs(level, y, y, torch.zeros(RADII, 4 * 4 * 3)), wanted)
 
 
+@pytest.mark.parametrize(
+    ("dip", "z", "few", "negative"),
+    [
+        (True, [4.0, 3.0, 1.0, 0.5, -0.5], False, slice(11, 15)),  # though the moments say otherwise
+        (True, [-4.0, 3.0, 1.0, 0.5, -0.5], False, slice(10, 15)),
+        (True, [5.0] * 5, False, slice(0, 0)),  # noise made the minimum, say strong ones
+        (True, [0.0] * 5, True, slice(0, 0)),
+        (False, [1.0] * 8, False, slice(0, 0)),
+        (False, [1.0] * 8, True, slice(0, 0)),
+    ],
+)
+def test_where_nobody_corrected_the_ctf_the_sign_changes_at_the_minimum(
+    monkeypatch: pytest.MonkeyPatch, dip: bool, z: list[float], few: bool, negative: slice
+) -> None:
+    level, wanted = torch.ones(RADII), torch.ones(RADII)
+    level[10] = 0.5 if dip else 1.0
+    wanted[negative] = -1
+    monkeypatch.setattr(signal_moments, "_third_moment", lambda *_: torch.zeros(1))
+    monkeypatch.setattr(signal_moments, "slopes", lambda *_: (torch.tensor(z), torch.ones(len(z))))
+    y = torch.zeros(4 if few else signal_moments.PARTS_FOR_SIGNS, 4, 4, 4)
+    assert torch.equal(signal_moments.signs(level, y, y, torch.zeros(RADII, 4 * 4 * 3), True), wanted)
+
+
 def test_level_and_sign_of_the_transfer_are_those_of_the_microscope(recorded) -> None:
     """Power shows the zero of the CTF; whether the sign changes there, or phases were flipped, third moments."""
     x, y, (of_x, of_clean), flipped = recorded
@@ -504,6 +527,8 @@ def test_level_and_sign_of_the_transfer_are_those_of_the_microscope(recorded) ->
     assert (G.T[8:11].sign() == (1 if flipped else -1)).all()
     assert not (G.wraps or G.one_snr or G.standardised)
     assert flipped or (estimated_from(x, y, without="sign").T > 0).all()
+    told = estimated_from(x, y[:40], transfer="corrected" if flipped else "uncorrected")
+    assert (told.T[9:11].sign() == (1 if flipped else -1)).all() and (told.T[:8] > 0).all()
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -108,7 +108,8 @@ def domains(particles: ParticleSet, densities: str, config: RunConfig) -> Domain
     if len(both.Y_train) < PARTS_FOR_SIGNS and config.transfer == "table":
         LOG.warning(
             "%d particles are too few to find where the transfer function changes its sign (expected %d or more): "
-            "beyond the first zero of the CTF, if it is within Nyquist, generated particles have the wrong contrast.",
+            "beyond the first zero of the CTF, if it is within Nyquist, generated particles have the wrong contrast. "
+            'If nobody corrected the CTF, say transfer="uncorrected".',
             len(both.Y_train),
             PARTS_FOR_SIGNS,
         )

@@ -28,6 +28,7 @@ from ..generation import load_run
 from ..particles.folder import load_particles
 from ..particles.relion_writer import write_star
 from ..particles.report import describe
+from ..physics.acquisition import TRANSFERS
 from ..scenes import KINDS
 from ..simulator.microscope.simulate import MICROSCOPES
 from ..simulator.sets import class_references
@@ -88,10 +89,13 @@ def _trained(
     changes: str,
     seed: int,
     replace: bool,
+    transfer: str,
 ) -> None:
     """Estimate or train a generator on particles, in the folder `run`."""
-    changes = parse_json("changes", changes, '{"transfer": "ctf"}')
-    make_config(profile, OWN_DATA, preset, **({"box": box or 24, "seed": seed} | changes))
+    changes = {"transfer": transfer} | parse_json("changes", changes, '{"width": 16}')
+    asked = make_config(profile, OWN_DATA, preset, **({"box": box or 24, "seed": seed} | changes))
+    if asked.generator != "physics" and transfer != "table":
+        raise ValueError(f"--transfer {transfer} is for preset physics; leave it out.")
     parse_densities(densities)  # both refused before the particles are read
     particles = _read(subtomograms, box, target_voxel_size_A, told)
     config = make_config(profile, OWN_DATA, preset, **({"box": particles.volumes.shape[-1], "seed": seed} | changes))
@@ -351,7 +355,10 @@ def _parser() -> argparse.ArgumentParser:
     making(made, "what the particles show: class=FILE, with commas between, or a built-in class")
     made.add_argument("--preset", default="physics", choices=tuple(PRESETS), help="which generator")
     made.add_argument("--profile", default="quick", choices=tuple(PROFILES), help="sizes of the training")
-    made.add_argument("--changes", default="{}", help='JSON of fields of config.RunConfig, as {"transfer": "ctf"}')
+    known = "what is known of the particles' CTF: table (nothing), uncorrected, corrected (phases flipped, Wiener "
+    known += "filter, deconvolution) or ctf (the files give each particle's defocus)"
+    made.add_argument("--transfer", default="table", choices=TRANSFERS, help=known)
+    made.add_argument("--changes", default="{}", help='JSON of fields of config.RunConfig, as {"width": 16}')
     made.add_argument("--replace", action="store_true", help="start anew over another run in the folder")
     reading(made)
     made = action("generate", _generated, "labelled subtomograms from a run", reads=False)

@@ -25,6 +25,7 @@ from .record import described
 
 NO_NOISE = 1e12  # signal-to-noise ratio
 WIDTH = 1 / 160  # cycles a voxel, of a shell
+UNCORRECTED = {"transfer": "uncorrected"}
 TOLD = (0.1, 0.5)  # cycles a voxel between which the noise in the wedge is compared
 EDGE_deg = 3.0  # of the wedge, which is left out then
 
@@ -108,9 +109,11 @@ class Shells:
 def planned(profile: str, seed: int) -> dict[str, Case]:
     """The results by name."""
     small = dict(many=1) if profile == "smoke" else {}
+    # what the generator is told of the CTF
+    told = {f"{name}{kind}": told for name in DATASETS for kind, told in (("", {}), ("_uncorrected", UNCORRECTED))}
     return {
         f"whole_tomograms_{name}_seed{seed}": Case(
-            proof_config(profile, name, picker.SNR, seed), partial(make_whole_tomograms, **small)
+            proof_config(profile, name[:2], picker.SNR, seed, **changes), partial(make_whole_tomograms, **small)
         )
-        for name in DATASETS
+        for name, changes in told.items()
     }

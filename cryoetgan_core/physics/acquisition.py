@@ -10,6 +10,8 @@ import torch
 from ..simulator.microscope.simulate import Microscope
 from ..volumes.table import ParticleSet
 
+TRANSFERS = ("table", "uncorrected", "corrected", "ctf")  # what is known of the particles' CTF: `PhysicsGenerator`
+
 
 @dataclass(frozen=True)
 class Acquisition:
@@ -49,7 +51,7 @@ def acquisition(particles: ParticleSet, *, tilt_range: str = "known", transfer: 
         "estimated".
     transfer
         "ctf": optics, dose and each particle's defocus from the columns named as the fields of `Microscope`, defocus_um
-        and dose_e_A2; "table": left out.
+        and dose_e_A2; else they are left out.
 
     Raises ValueError when a column that is needed is missing or has gaps.
     """
@@ -72,7 +74,7 @@ def acquisition(particles: ParticleSet, *, tilt_range: str = "known", transfer: 
         ranges = torch.tensor(table[ends].to_numpy(float)).float()
         if len(ranges.unique(dim=0)) == 1:
             tilts, ranges = tuple(ranges[0].tolist()), None
-    if transfer == "table":
+    if transfer != "ctf":
         return Acquisition(particles.voxel_size_A, tilts, tilt_ranges_deg=ranges)
     fields = {f.name for f in dataclasses.fields(Microscope)} & set(table.columns) - {"defocus_um"}
     scope = Microscope(**{name: shared(name) for name in fields}, total_dose_e_A2=float(shared("dose_e_A2")))

@@ -178,8 +178,8 @@ def _estimate_transfer(G: PhysicsGenerator, x: torch.Tensor, y: torch.Tensor, fe
         level, error = level_by_power(parts, power_in_space(signals(G, few), shells, margin), level)
         G.T.copy_(level)
     G.trust.copy_(level.square() / (level.square() + error.square()))
-    if G.transfer == "table" and without != "sign":
-        level = level * signs(level, y, signals(G, few), shells)
+    if G.transfer == "table" and without != "sign" and not G.corrected:
+        level = level * signs(level, y, signals(G, few), shells, G.corrected is False)
     G.T.copy_(level * G.trust)
 
 

@@ -18,7 +18,7 @@ from torch_ctf import calculate_ctf_1d
 
 from ..simulator.microscope.simulate import Microscope
 from ..simulator.microscope.transfer import dose_filter
-from .acquisition import Acquisition
+from .acquisition import TRANSFERS, Acquisition
 from .fourier_grid import CORNER, FINE_RADII, RADII, TILTS, between, coloured, finer, lookup, wedge
 
 REMEMBERED = 64  # training particles whose defocus, distance from the tilt axis and tilt range are kept, to draw from
@@ -36,7 +36,9 @@ class PhysicsGenerator(nn.Module):
     acquisition : Acquisition
         Voxel size, and what is known of the recording.
     transfer : str
-        "table", T over spatial frequency; or "ctf", each particle's CTF (torch-ctf) and dose decay times an
+        One of TRANSFERS. "table": T over spatial frequency, its sign too, as the particles show it; "uncorrected": the
+        sign changes where |T| has its first minimum, since nobody corrected the CTF; "corrected": T has one sign
+        (phases flipped, Wiener filter, deconvolution). "ctf": each particle's CTF (torch-ctf) and dose decay times an
         estimated envelope, which needs `acquisition.microscope` and defoci.
     backgrounds : int
         Empty boxes of the user's tomograms that take the place of N FT[e]; 0 for none.
@@ -49,13 +51,14 @@ class PhysicsGenerator(nn.Module):
 
     def __init__(self, box: int, acquisition: Acquisition, *, transfer: str = "table", backgrounds: int = 0):
         super().__init__()
-        if transfer not in ("table", "ctf"):
-            raise ValueError(f"PhysicsGenerator: transfer {transfer!r}; expected 'table' or 'ctf'.")
+        if transfer not in TRANSFERS:
+            raise ValueError(f"PhysicsGenerator: transfer {transfer!r}; expected one of {', '.join(TRANSFERS)}.")
         if transfer == "ctf" and acquisition.microscope is None:
             raise ValueError(
                 "PhysicsGenerator: transfer 'ctf' needs the optics of the microscope and the defocus of each particle."
             )
-        self.box, self.acquisition, self.transfer = box, acquisition, transfer
+        self.box, self.acquisition, self.transfer = box, acquisition, "ctf" if transfer == "ctf" else "table"
+        self.corrected = {"uncorrected": False, "corrected": True}.get(transfer)  # the CTF; None: not known
         half = box // 2 + 1
         self.register_buffer("T", torch.ones(RADII))  # at each spatial frequency; with a CTF its size is the envelope
         self.register_buffer("noise_power", torch.ones(box, box, half))  # measured, at each voxel of the box's rfft

@@ -83,7 +83,9 @@ def level_by_power(parts: torch.Tensor, made: torch.Tensor, level: torch.Tensor)
     return smooth * level[0].sign(), covariance.diag().sqrt()
 
 
-def signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: torch.Tensor) -> torch.Tensor:
+def signs(
+    level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: torch.Tensor, uncorrected: bool = False
+) -> torch.Tensor:
     """Sign (RADII,), 1 or -1, of T relative to its sign at low frequencies: beyond a zero of the CTF it changes, which
     the power does not show. All 1 for fewer than PARTS_FOR_SIGNS subtomograms.
 
@@ -94,7 +96,9 @@ def signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: to
 
     All sequences of signs over the K bands are compared by their log likelihood, bands taken as independent, and the
     best is taken. Each change of sign costs SIGN_CHANGE. If |T| has a minimum, though, the prior probability of one
-    change there or beyond is one half, shared evenly by the K bands, so that the first change costs log K.
+    change there or beyond is one half, shared evenly by the K bands, so that the first change costs log K. Where nobody
+    corrected the CTF (`uncorrected`), a change at that minimum or in the band beyond it gains SIGN_CHANGE instead: only
+    strong moments speak against it, as where noise made the minimum.
     """
     sign, level = torch.ones(RADII), level.abs()
     if len(y) < PARTS_FOR_SIGNS:  # too few to tell
@@ -112,7 +116,9 @@ def signs(level: torch.Tensor, y: torch.Tensor, signal: torch.Tensor, shells: to
     courses = torch.cartesian_prod(*[torch.tensor([1.0, -1.0])] * (RADII - first))
     changes = (torch.diff(courses, dim=1, prepend=torch.ones(len(courses), 1)) != 0).sum(1)
     must_gain = SIGN_CHANGE * changes
-    if falls.any():
+    if falls.any() and uncorrected:
+        must_gain = must_gain - 2 * SIGN_CHANGE * (courses[:, :2][:, -1] < 0)
+    elif falls.any():
         must_gain = torch.where(changes > 0, must_gain - SIGN_CHANGE + math.log(RADII - first), 0.0)
     sign[first:] = courses[(courses @ gain - must_gain).argmax()]
     return sign
