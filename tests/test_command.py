@@ -99,6 +99,10 @@ def test_doubts_are_said_before_a_training(particles: Path, tmp_path: Path, caps
         (["describe", "{particles}", "--coordinates", "p.csv"], '"mirror_z" in --options'),
         (["train", "{particles}", "{run}", "--densities", "ribosome=nowhere.mrc"], "'nowhere.mrc' of class 'ribosome'"),
         (["train", "{particles}", "{run}", "--densities", "tric", "--changes", "{}x"], "Parameter 'changes' is '{}x'"),
+        (
+            ["train", "{particles}", "{run}", "--densities", "tric", "--preset", "adapted", "--transfer", "corrected"],
+            "--transfer corrected is for preset physics",
+        ),
         (["simulate", "{run}", "0", "--densities", "tric"], "n is 0; expected one particle"),
         (["generate", "{run}", "{run}", "3"], "source.json is missing"),
     ],

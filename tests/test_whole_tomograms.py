@@ -47,7 +47,8 @@ def test_noise_in_the_wedge_is_told(shells: Shells) -> None:
 def test_a_generated_tomogram_has_the_noise_of_those_its_particles_are_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(picker, "SHAPE", (48, 80, 80))
     monkeypatch.setattr(picker, "MOLECULES", 20)
-    case = planned("smoke", 0)["whole_tomograms_S1_seed0"]
+    case, told = (planned("smoke", 0)[f"whole_tomograms_S1{kind}_seed0"] for kind in ("", "_uncorrected"))
+    assert told.config.replace(transfer="table") == case.config and told.config.transfer == "uncorrected"
     result = case.make(case.config)
     between = np.array(result["frequency"]) > 0.15
     (real,), (made,) = ([np.array(c["noise"])[between] for c in result[k]] for k in ("simulator", "generator"))

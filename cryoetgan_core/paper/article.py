@@ -71,6 +71,7 @@ def numbers() -> dict[str, str]:
     )
     found |= {"flow": over_draws(r.competitor(), 1, (0, 100)), "flow_steps": f"{TRAINED}"}
     found["wrong_signs"] = f"{r.wrong_signs()} of {len(SIGN_DRAWS)}"
+    found["wrong_signs_told"] = f"{r.wrong_signs(told=True)} of {len(SIGN_DRAWS)}"
     found["wrong_signs_unseen"] = f"{r.wrong_signs(UNSEEN_DRAWS)} of the {len(UNSEEN_DRAWS)}"
     found["wide_pickers"] = over_draws(r.wide_picker(PHYSICS), 3, (0, 1))
     found["wide_pickers_S1"] = over_draws(r.wide_picker(PHYSICS, "S1"), 3, (0, 1))

@@ -267,6 +267,10 @@ CLAIMS = (
     Claim("From about 360 particles at SNR 0.05 the sign of T beyond the zero of the CTF is often wrong (S2)",
           "physics_measurements", "draws, of six that had not been seen when the rule was made",
           lambda r: r.wrong_signs(UNSEEN_DRAWS), ">=", 1, 1, 0),
+    Claim("Told that nobody corrected the CTF, the generator has the right sign of T beyond its zero (S2, SNR 0.05, "
+          "about 360 particles)",
+          "physics_measurements", "draws with the wrong sign, of nine", lambda r: r.wrong_signs(told=True), "<=", 0, 1,
+          0, beside=lambda r: ("told nothing", r.wrong_signs())),
     Claim("The sign of T beyond a zero of the CTF is found (S2, SNR 0.1; the first data set, on which the rule was "
           "made)",
           "physics_measurements", "FSC beyond half of Nyquist, with it - without it",

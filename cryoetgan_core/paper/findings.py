@@ -197,11 +197,11 @@ class Results:
         of = {source: scores["f1"] for source, scores in found["scores"].items() if source != TEMPLATES}
         return max(self._table_19("S2", source, self.seeds[:1])[0][0]["f1"] - f1 for source, f1 in of.items())
 
-    def wrong_signs(self, draws: Sequence[int] = SIGN_DRAWS) -> int:
-        """In how many of some draws of S2 the sign of T is wrong at the highest frequencies, from about 360
-        particles.
+    def wrong_signs(self, draws: Sequence[int] = SIGN_DRAWS, told: bool = False) -> int:
+        """In how many of some draws of S2 the sign of T is wrong at the highest frequencies, from about 360 particles;
+        where the generator is `told` that nobody corrected the CTF, or nothing.
         """
-        results = self([f"whole_tomograms_S2_seed{s}" for s in draws])
+        results = self([f"whole_tomograms_S2{'_uncorrected' * told}_seed{s}" for s in draws])
         return int((tomogram_table(results)["sign of T at Nyquist"] > 0).sum())
 
     def lost_by_picks(self, condition: str) -> list[float]:
