@@ -70,7 +70,8 @@ def train(
     replace
         start anew over another run in the folder.
     changes
-        fields of `config.RunConfig`, such as ``steps=2000``.
+        fields of `config.RunConfig`, such as ``transfer="uncorrected"`` (what was done about the particles' CTF) or
+        ``steps=2000``.
 
     Raises
     ------
