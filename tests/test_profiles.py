@@ -50,8 +50,8 @@ def check_plan(printed: str, profile: str, seeds: list[int], runs: int) -> None:
     apart += " wrong_input" + ("" if profile == "quick" else " pick_errors whole_tomograms")
     apart = {f"paper.{m}" for m in apart.split()}
     cases = paper.planned_cases(profile, seeds).items()
-    alone = [name for name, case in cases if case.module not in apart and "_fine-" not in name]
-    assert int(planned["measure"]) == len(alone) > 40
+    made = [name for name, case in cases if case.module not in apart and not re.search("_fine-|_uncorrected_", name)]
+    assert int(planned["measure"]) == len(made) > 40
     notebooks = {"figures_1_to_4", "noise_and_loss", "metric_audit", "training_data", "physics_measurements"}
     assert notebooks <= set(planned)
 

@@ -36,10 +36,10 @@ class PhysicsGenerator(nn.Module):
     acquisition : Acquisition
         Voxel size, and what is known of the recording.
     transfer : str
-        One of TRANSFERS. "table": T over spatial frequency, its sign too, as the particles show it; "uncorrected": the
-        sign changes where |T| has its first minimum, since nobody corrected the CTF; "corrected": T has one sign
-        (phases flipped, Wiener filter, deconvolution). "ctf": each particle's CTF (torch-ctf) and dose decay times an
-        estimated envelope, which needs `acquisition.microscope` and defoci.
+        One of TRANSFERS. "table": T over spatial frequency, its sign too, as the particles show it. "uncorrected": the
+        same, but the sign changes where the size of T has its first minimum, since nobody corrected the CTF.
+        "corrected": T has one sign (phases flipped, Wiener filter, deconvolution). "ctf": each particle's CTF
+        (torch-ctf) and dose decay times an estimated envelope, which needs `acquisition.microscope` and defoci.
     backgrounds : int
         Empty boxes of the user's tomograms that take the place of N FT[e]; 0 for none.
 
