@@ -35,6 +35,7 @@ def test_train_generate_and_view(particles: Path, tmp_path: Path, capsys: pytest
     assert command.main(["train", str(particles), str(run), *small]) == 0
     told = capsys.readouterr().out
     assert "12 subtomograms: 10 to train, 2 kept out" in told and "degrees, as given" in told
+    assert "beyond a zero of the CTF is a guess, unless you give --transfer" in told
     assert command.main(["generate", str(run), str(output), "5"]) == 0
     assert "all 5 particles are there" in capsys.readouterr().out
     assert len(list(output.rglob("ribosome*.mrc"))) == 5

@@ -116,6 +116,8 @@ def _trained(
     trained = api.train_domains(config, both, run, densities, progress=True, replace=replace)
     if config.generator == "physics":
         print(tilts_used(trained, both))
+        if config.transfer == "table":
+            print("- the sign of the transfer function beyond a zero of the CTF is a guess, unless you give --transfer")
         if both.background is None:
             print(
                 "noise estimated from the particles (no empty boxes): for `scenes` of crowded tomograms signal and "
