@@ -155,7 +155,7 @@ def numbers() -> dict[str, str]:
     lead = r.mismatched_lead()
     for name, sign in (("won", 1), ("lost", -1)):
         of = [condition for condition, points in lead.items() if sign * points >= POINTS]
-        found[f"mismatch_{name}"] = f"{len(of)} ({', '.join(of)})"
+        found[f"mismatch_{name}"] = f"{len(of)} ({'; '.join(of)})"
     for name in ("a_homologue", "a_distant_homologue"):
         found |= {f"{name}_{k}": f"{r.homologue(name, s):.1f}" for k, s in (("physics", PHYSICS), ("ctf", CTF))}
     found["homologue_real"] = f"{r.homologue('a_homologue', REAL):.1f}"
