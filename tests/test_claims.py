@@ -12,8 +12,10 @@ import mrcfile
 import pytest
 from common import ROOT
 
+from cryoetgan_core.config import PROFILES
 from cryoetgan_core.paper import claims, command
 from cryoetgan_core.paper.stand_ins import make_stand_in
+from cryoetgan_core.physics.signal_moments import PARTS_FOR_SIGNS
 from cryoetgan_core.reproducibility import paths
 from cryoetgan_core.simulator.sets import class_references
 
@@ -40,6 +42,14 @@ def test_the_readme_holds_no_measured_number_outside_the_claims() -> None:
     prose = re.sub(r"```.*?```", "", outside, flags=re.S)
     found = re.search(r"\d+(\.\d+)? ?%|(?<![\d.])0\.\d+|\[\d", prose)
     assert not found, prose[max(0, found.start() - 80) : found.end() + 40]
+
+
+def test_settings_that_prose_names_are_those_of_the_code() -> None:
+    article = (ROOT / "article" / "article.md").read_text()
+    assert f"From fewer than {PARTS_FOR_SIGNS} that sign" in README
+    assert f"From fewer than {PARTS_FOR_SIGNS} particles the sign" in article
+    quick, evening = (PROFILES[name].sizes["steps"] for name in ("quick", "evening"))
+    assert f"stops after {quick} steps" in README and f"training data in {evening:,} steps" in README
 
 
 def test_a_claim_that_does_not_hold_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
